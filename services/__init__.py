@@ -1,0 +1,1 @@
+"""The processes, one folder each. They share `tidings` and never import each other."""

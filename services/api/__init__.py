@@ -1,0 +1,1 @@
+"""REST: submissions, callbacks, results. Writes rows; never calls a provider, the relay or Kafka."""

@@ -1,0 +1,1 @@
+"""A change in, a completion event out, one Kafka transaction for both."""

@@ -1,0 +1,1 @@
+"""The slow-call holder: a durable, self-hosted server of the QStash wire protocol."""

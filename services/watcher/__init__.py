@@ -1,0 +1,1 @@
+"""Registers the Debezium connector and restarts it when its task has failed."""

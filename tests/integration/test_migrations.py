@@ -1,0 +1,56 @@
+"""The schema: migrations that can be repeated, and what each role may do."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from tests.infra.postgres import PostgresServer
+
+
+def test_migrating_again_and_by_two_at_once_changes_nothing(postgres: PostgresServer) -> None:
+    with postgres.database(template="template1") as name:
+        failures: list[BaseException] = []
+
+        def attempt() -> None:
+            try:
+                postgres.migrate(name)
+            except BaseException as error:  # noqa: BLE001
+                failures.append(error)
+
+        threads = [threading.Thread(target=attempt) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        postgres.migrate(name)
+        with psycopg.connect(postgres.url(name)) as connection:
+            row = connection.execute("SELECT count(*) FROM tidings.submissions").fetchone()
+        assert row == (0,)
+
+
+@pytest.mark.parametrize("table", ["submissions", "attempts", "results"])
+@pytest.mark.parametrize(
+    "verb", ["UPDATE tidings.{} SET tenant = 'x'", "DELETE FROM tidings.{}", "TRUNCATE tidings.{}"]
+)
+def test_the_api_can_neither_change_nor_delete(postgres: PostgresServer, database: str, table: str, verb: str) -> None:
+    with (
+        psycopg.connect(postgres.url(database, role="tidings_api")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(verb.format(table))
+
+
+@pytest.mark.parametrize(
+    "column", ["submissions.body", "submissions.idempotency_key", "results.body", "api_keys.key_sha256"]
+)
+def test_debezium_cannot_read_what_is_not_published(postgres: PostgresServer, database: str, column: str) -> None:
+    table, name = column.split(".")
+    with (
+        psycopg.connect(postgres.url(database, role="tidings_cdc")) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(f"SELECT {name} FROM tidings.{table}")

@@ -1,0 +1,1 @@
+"""What two processes must agree on: events, ids, settings, logging, shutdown; and the command line."""

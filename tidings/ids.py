@@ -1,0 +1,34 @@
+"""Ids: UUID v7 everywhere, so that an id is also a time and rows arrive in index order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NewType
+from uuid import UUID
+
+import uuid_utils
+
+SubmissionId = NewType("SubmissionId", UUID)
+EventId = NewType("EventId", UUID)
+
+
+def new_submission_id() -> SubmissionId:
+    return SubmissionId(UUID(bytes=uuid_utils.uuid7().bytes))
+
+
+def new_event_id() -> EventId:
+    return EventId(UUID(bytes=uuid_utils.uuid7().bytes))
+
+
+def parse_submission_id(text: str) -> SubmissionId | None:
+    """The id in its canonical form, or None; braces, URNs and upper case are refused, as one id has one spelling."""
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        return None
+    return SubmissionId(parsed) if str(parsed) == text else None
+
+
+def time_of(uuid: UUID) -> datetime:
+    """The moment in a UUID v7 (RFC 9562, section 5.7), to the millisecond."""
+    return datetime.fromtimestamp((uuid.int >> 80) / 1000, tz=UTC)

@@ -1,0 +1,66 @@
+"""Logging of every process: one JSON line a fact on stderr (or coloured text on a terminal), never a secret."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+LogFormat = Literal["json", "console", "auto"]
+
+# The names under which a secret could slip into a line. Their values are replaced, whatever they are.
+_SECRET_NAME = re.compile(r"authorization|token|secret|password|api_?key|signing_key|database_url", re.IGNORECASE)
+
+
+def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name in event:
+        if _SECRET_NAME.search(name):
+            event[name] = "[redacted]"
+    return event
+
+
+def configure(process: str, *, level: str = "INFO", log_format: LogFormat = "auto") -> None:
+    """Set up logging for `process` (its name is in every line). Lines of libraries go the same way.
+
+    `event` is a name from a short list ("dispatched", "relay_refused"); facts are keyword arguments.
+    """
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _redact,
+    ]
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([] if console else [structlog.processors.format_exc_info]),
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    logging.getLogger("kafka").setLevel("WARNING")
+
+
+def get(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger; pass it to what needs one."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    return logger

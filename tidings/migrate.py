@@ -1,0 +1,90 @@
+"""Bringing a database to the schema in migrations/, and giving the roles their logins. Run by hand or as a one-shot."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yoyo
+from psycopg import sql
+from pydantic import Field, SecretStr
+
+from tidings.settings import Settings
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+# Any constant will do, as long as nobody else locks it: "tidings" in ASCII, cut to 63 bits.
+_LOCK_ID = int.from_bytes(b"tidings", "big")
+
+
+class MigrateSettings(Settings):
+    """The database as an administrator, and the password that each login is to have. A login without one stays off."""
+
+    database_url: SecretStr = Field(validation_alias="TIDINGS_ADMIN_DATABASE_URL")
+    api_password: SecretStr | None = Field(None, validation_alias="TIDINGS_API_PASSWORD")
+    cdc_password: SecretStr | None = Field(None, validation_alias="TIDINGS_CDC_PASSWORD")
+    stream_password: SecretStr | None = Field(None, validation_alias="TIDINGS_STREAM_PASSWORD")
+    relay_password: SecretStr | None = Field(None, validation_alias="TIDINGS_RELAY_PASSWORD")
+    # A first API key, so that a new installation can be used at once; of the tenant `default`.
+    api_key: SecretStr | None = Field(None, validation_alias="TIDINGS_API_KEY")
+
+
+def migrate(settings: MigrateSettings) -> int:
+    """Apply what is missing; answer how many files that was.
+
+    Two at once are safe: an advisory lock of the session makes the second wait, and it then finds nothing to do. A
+    process that dies with it leaves no lock behind, as yoyo's own lock table would.
+    """
+    url = settings.database_url.get_secret_value()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_ID,))
+        applied = _apply(url)
+        _set_logins(connection, settings)
+        if settings.api_key is not None:
+            add_api_key(connection, settings.api_key.get_secret_value(), tenant="default", name="first key")
+    return applied
+
+
+def _apply(url: str) -> int:
+    backend = yoyo.get_backend(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    try:
+        backend.break_lock()  # ours is the one that counts: who comes here alone may clear what a crash left
+        pending = backend.to_apply(yoyo.read_migrations(str(MIGRATIONS)))
+        with backend.lock():
+            backend.apply_migrations(pending)
+        return len(pending)
+    finally:
+        backend.connection.close()
+
+
+def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) -> None:
+    for role, password in (
+        ("tidings_api", settings.api_password),
+        ("tidings_cdc", settings.cdc_password),
+        ("tidings_stream", settings.stream_password),
+        ("tidings_relay", settings.relay_password),
+    ):
+        if password is None:
+            continue
+        # Hashed here: the statement, and so the log and the WAL, sees only the SCRAM verifier.
+        verifier = connection.pgconn.encrypt_password(
+            password.get_secret_value().encode(), role.encode(), b"scram-sha-256"
+        ).decode()
+        connection.execute(
+            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
+        )
+
+
+def hash_api_key(key: str) -> bytes:
+    """SHA-256: enough for 256 random bits, and quick, as it is done at each request."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def add_api_key(connection: psycopg.Connection[Any], key: str, *, tenant: str, name: str) -> None:
+    """Let `key` act for `tenant`. A key that is there already stays as it is."""
+    connection.execute(
+        "INSERT INTO tidings.api_keys (key_sha256, tenant, name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        (hash_api_key(key), tenant, name),
+    )
