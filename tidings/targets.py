@@ -1,0 +1,141 @@
+"""Targets: what clients may call, by name, from targets.toml; and how an answer of one is judged. No I/O but the file."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from tidings.settings import ConfigurationError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+# A reason goes into events and logs; a provider's message may be a page long.
+REASON_CHARACTERS_MAX = 500
+
+
+class FlowControl(BaseModel):
+    """Limits of one key at the relay: calls at a time, and calls a period."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+    parallelism: int | None = Field(None, ge=1)
+    rate: int | None = Field(None, ge=1)
+    period_seconds: int = Field(1, ge=1, le=604_800)
+
+
+class Target(BaseModel):
+    """One target. `retry_delay` is the relay's expression in milliseconds; without one its default backoff counts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    url: Annotated[str, StringConstraints(pattern=r"^(https?://|\$\{)")]
+    method: Literal["POST", "GET", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: dict[str, str] = {}
+    retries: int = Field(3, ge=0, le=100)
+    retry_delay: str | None = None
+    timeout_seconds: int = Field(300, ge=1, le=43_200)
+    flow_control: FlowControl | None = None
+    # Which answers count as success is 2xx; with `error_field`, less those whose JSON has that field, not null.
+    error_field: str | None = "error"
+    final_status: tuple[int, ...] = (400, 401, 403, 404, 422)
+    final_errors: tuple[str, ...] = ("insufficient_quota", "credit_balance_exhausted")
+
+
+def load_targets(path: Path) -> Mapping[str, Target]:
+    """Read and check the whole file. Raises `ConfigurationError` with every fault, a line each: target, field, why."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+    targets: dict[str, Target] = {}
+    faults: list[str] = []
+    for name, table in document.items():
+        if not _NAME.fullmatch(name):
+            faults.append(f"  {name}: a name is lower-case letters, digits and dashes")
+            continue
+        try:
+            targets[name] = Target.model_validate({**table, "name": name} if isinstance(table, dict) else table)
+        except ValidationError as error:
+            faults += [f"  {name}.{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors()]
+    if not document:
+        faults.append("  there is no target")
+    if faults:
+        raise ConfigurationError(f"{path} is wrong:\n" + "\n".join(faults))
+    return targets
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A target with its variables filled in: what the dispatcher sends to."""
+
+    target: Target
+    url: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Disabled:
+    """A target that cannot be called here, and why."""
+
+    target: Target
+    reason: str
+
+
+def resolve(target: Target, environ: Mapping[str, str]) -> Resolved | Disabled:
+    """Fill in `${NAME}`; `Disabled` names the variables that are not set, never a value."""
+    texts = [target.url, *target.headers.values()]
+    names = {name for text in texts for name in _VARIABLE.findall(text)}
+    missing = sorted(name for name in names if not environ.get(name))
+    if missing:
+        return Disabled(target, f"target {target.name} is switched off: {', '.join(missing)} not set")
+
+    def fill(text: str) -> str:
+        return _VARIABLE.sub(lambda match: environ[match[1]], text)
+
+    return Resolved(target, fill(target.url), {name: fill(value) for name, value in target.headers.items()})
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The answer is what was asked for."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The answer is none. `final`: trying again is of no use."""
+
+    reason: str
+    final: bool
+
+
+def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Failed:
+    """Judge one answer; `status_code` 0 means that there was none (timeout, connection lost)."""
+    if status_code == 0:
+        return Failed("the provider gave no answer", final=False)
+    error = _error_in(body, target.error_field or "error")
+    accepted = 200 <= status_code <= 299
+    if accepted and (error is None or target.error_field is None):
+        return Succeeded()
+    codes = {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
+    final = status_code in target.final_status or bool(codes & set(target.final_errors))
+    message = error.get("message") if isinstance(error, dict) else error
+    reason = f"the provider answered {status_code}" + (f": {message}" if message else "")
+    return Failed(reason[:REASON_CHARACTERS_MAX].replace("\x00", ""), final=final)
+
+
+def _error_in(body: bytes, field: str) -> Any:
+    """The top-level `field` of a JSON object, or None. Only an object can have one, so others are not parsed."""
+    if not body.lstrip()[:1] == b"{":
+        return None
+    try:
+        return json.loads(body).get(field)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,45 @@
+"""The Kafka topics, by name. Whoever needs one first creates it, with what stands here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Submissions and results must have the same number, as one dispatcher reads a submission and its end in order.
+PARTITIONS = 4
+
+SUBMISSIONS = "tidings.cdc.submissions"
+ATTEMPTS = "tidings.cdc.attempts"
+RESULTS = "tidings.cdc.results"
+HEARTBEATS = "tidings.cdc.heartbeats"
+COMPLETIONS = "tidings.completions"
+DEAD_LETTERS = "tidings.dead-letters"
+
+WEEK_MS = 7 * 24 * 3600 * 1000
+HOUR_MS = 3600 * 1000
+
+_CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic to be created: events are kept for `retention_ms` milliseconds."""
+
+    name: str
+    partitions: int = PARTITIONS
+    retention_ms: int = WEEK_MS
+
+
+TOPICS = (
+    Topic(SUBMISSIONS),
+    Topic(ATTEMPTS),
+    Topic(RESULTS),
+    Topic(HEARTBEATS, partitions=1, retention_ms=HOUR_MS),
+    Topic(COMPLETIONS),
+    Topic(DEAD_LETTERS, partitions=1),
+)
+
+
+def channel_topic(channel: str) -> Topic | None:
+    """The topic of a channel, or None when the name cannot be one."""
+    return Topic(f"{COMPLETIONS}.{channel}") if _CHANNEL.fullmatch(channel) else None
