@@ -133,7 +133,7 @@ def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Faile
 
 def _error_in(body: bytes, field: str) -> Any:
     """The top-level `field` of a JSON object, or None. Only an object can have one, so others are not parsed."""
-    if not body.lstrip()[:1] == b"{":
+    if body.lstrip()[:1] != b"{":
         return None
     try:
         return json.loads(body).get(field)

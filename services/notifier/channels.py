@@ -1,0 +1,28 @@
+"""The channels' topics: made when first named, up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tidings.topics import Topic, channel_topic
+
+
+class Channels:
+    """Knows which channel topics exist and makes the others through `create`, which takes topics and may raise."""
+
+    def __init__(self, create: Callable[[Iterable[Topic]], None], *, known: Iterable[str], channels_max: int) -> None:
+        self._create = create
+        self._known = set(known)
+        self._channels_max = channels_max
+
+    def topic(self, channel: str) -> str | None:
+        """The name of the channel's topic, which exists then; None when the name or the limit forbids one."""
+        topic = channel_topic(channel)
+        if topic is None:
+            return None
+        if topic.name not in self._known:
+            if len(self._known) >= self._channels_max:
+                return None
+            self._create([topic])
+            self._known.add(topic.name)
+        return topic.name

@@ -1,0 +1,42 @@
+"""What the notifier tells Prometheus."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class NotifierMetrics:
+    """One set of metrics in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.completions = Counter("tidings_completions", "Completion events committed", ["outcome"], registry=registry)
+        self.dead_letters = Counter(
+            "tidings_notifier_dead_letters", "Changes that could not be decoded", registry=registry
+        )
+        self.channels_refused = Counter(
+            "tidings_notifier_channels_refused",
+            "Events kept off a channel's topic: too many channels, or no topic could be made",
+            registry=registry,
+        )
+        self.aborts = Counter("tidings_notifier_aborts", "Transactions given up and done again", registry=registry)
+        self.batch = Histogram(
+            "tidings_notifier_batch_size",
+            "Changes in one transaction",
+            buckets=(1, 2, 5, 10, 50, 100, 500, 1000),
+            registry=registry,
+        )
+        self.delay = Histogram(
+            "tidings_notifier_delay_seconds",
+            "From the result's row to its committed event; includes the difference of the two clocks",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300),
+            registry=registry,
+        )
+        self.lag = Gauge("tidings_notifier_lag", "Changes on the topic not yet read", registry=registry)
+        self._last = 0.0
+        age = Gauge("tidings_notifier_last_event_age_seconds", "Since the last event; -1 when none", registry=registry)
+        age.set_function(lambda: time.time() - self._last if self._last else -1)
+
+    def saw_event(self) -> None:
+        self._last = time.time()

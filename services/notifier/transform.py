@@ -1,0 +1,32 @@
+"""From one change to what is to be sent: a pure decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidings.change import ResultChange, UndecodableChangeError, decode_result
+from tidings.completion import Completion, completion
+
+
+@dataclass(frozen=True)
+class Event:
+    """A completion is to be sent."""
+
+    change: ResultChange
+    completion: Completion
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """The change is to be put aside, for this reason."""
+
+    reason: str
+
+
+def transform(value: bytes | None, public_url: str) -> Event | DeadLetter | None:
+    """What follows from a message of `tidings.cdc.results`; None: nothing (no insert)."""
+    try:
+        change = decode_result(value)
+    except UndecodableChangeError as error:
+        return DeadLetter(str(error)[:1000])
+    return None if change is None else Event(change, completion(change, public_url))
