@@ -1,0 +1,117 @@
+"""What is sent to the relay, as pure functions: a provider call for a submission, a webhook for its end."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tidings.change import ResultChange
+from tidings.completion import completion_fields, event_type, timestamp
+from tidings.targets import Resolved
+
+
+@dataclass(frozen=True)
+class Message:
+    """One item of `POST /v2/batch`; `submission_id` says whose it is."""
+
+    submission_id: str
+    destination: str
+    headers: Mapping[str, str]
+    body: str
+
+    def item(self) -> dict[str, Any]:
+        return {"destination": self.destination, "headers": dict(self.headers), "body": self.body}
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body.encode()) + 2_000  # headers and JSON around it
+
+
+def callback_address(callback_url: str, submission_id: str) -> str:
+    """Where the relay calls back for a submission; the signature covers it whole."""
+    return f"{callback_url}/callbacks/relay?submission={submission_id}"
+
+
+def provider_call(resolved: Resolved, submission_id: str, content_type: str, body: str, callback_url: str) -> Message:
+    """The call of a target for one submission. Headers: docs/ARCHITECTURE.md, "Callbacks"."""
+    target = resolved.target
+    address = callback_address(callback_url, submission_id)
+    headers = {
+        "Content-Type": content_type,
+        "Upstash-Method": target.method,
+        "Upstash-Deduplication-Id": submission_id,
+        "Upstash-Label": submission_id,
+        "Upstash-Callback": address,
+        "Upstash-Failure-Callback": address,
+        "Upstash-Retries": str(target.retries),
+        "Upstash-Timeout": f"{target.timeout_seconds}s",
+        "Tidings-Final-Status": ",".join(map(str, target.final_status)),
+        "Tidings-Final-Error": ",".join(target.final_errors),
+    }
+    if target.retry_delay is not None:
+        headers["Upstash-Retry-Delay"] = target.retry_delay
+    if target.error_field is not None:
+        headers["Tidings-Error-Field"] = target.error_field
+    if target.flow_control is not None:
+        headers["Upstash-Flow-Control-Key"] = target.flow_control.key
+        limits = {"parallelism": target.flow_control.parallelism, "rate": target.flow_control.rate}
+        value = [f"{name}={limit}" for name, limit in limits.items() if limit is not None]
+        if target.flow_control.rate is not None:
+            value.append(f"period={target.flow_control.period_seconds}s")
+        headers["Upstash-Flow-Control-Value"] = ", ".join(value)
+    headers |= {f"Upstash-Forward-{name}": value for name, value in resolved.headers.items()}
+    return Message(submission_id, resolved.url, {name: value for name, value in headers.items() if value}, body)
+
+
+def webhook(change: ResultChange, public_url: str, secret: str, now: int) -> Message:
+    """The completion as a webhook, signed as Standard Webhooks 1.0.0 says; `secret` is `whsec_<base64>`.
+
+    The timestamp is that of the publishing: the relay repeats the message as it is.
+    """
+    assert change.webhook is not None
+    content = {
+        "type": event_type(change.outcome),
+        "timestamp": timestamp(change.completed_at),
+        "data": completion_fields(change, public_url),
+    }
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    webhook_id = str(change.event_id)
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = hmac.new(key, f"{webhook_id}.{now}.{body}".encode(), hashlib.sha256).digest()
+    headers = {
+        "Content-Type": "application/json",
+        "Upstash-Method": "POST",
+        "Upstash-Retries": "5",
+        "Upstash-Timeout": "30s",
+        "Upstash-Deduplication-Id": f"webhook-{webhook_id}",
+        "Upstash-Label": "webhook",
+        "Upstash-Forward-webhook-id": webhook_id,
+        "Upstash-Forward-webhook-timestamp": str(now),
+        "Upstash-Forward-webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
+        "Tidings-Final-Status": "410",
+    }
+    return Message(str(change.submission_id), change.webhook, headers, body)
+
+
+def refusal(message_url: str, reason: str, now_ms: int) -> bytes:
+    """A failure callback's body in the relay's words, for a message that the relay never took."""
+    content = {
+        "status": 0,
+        "header": {},
+        "body": "",
+        "retried": 0,
+        "maxRetries": 0,
+        "sourceMessageId": "not-sent",
+        "dlqId": "not-sent",
+        "url": message_url,
+        "method": "POST",
+        "createdAt": now_ms,
+        "willRetry": False,
+        "error": reason,
+    }
+    return json.dumps(content, separators=(",", ":")).encode()

@@ -1,0 +1,117 @@
+"""The work in a batch of changes: what to send and what to cancel. Knows the relay and the api, not Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from structlog.stdlib import BoundLogger
+
+from services.dispatcher.message import Message, provider_call, webhook
+from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.relay import Accepted, Refused, Relay
+from services.dispatcher.submissions import Submission, Submissions
+from tidings.change import ResultChange
+from tidings.targets import Disabled, Resolved
+
+# What one request to the relay may carry, so that neither side needs much memory for it.
+BATCH_BYTES_MAX = 8 * 1024 * 1024
+BATCH_MESSAGES_MAX = 100
+
+
+class Outbox:
+    """Everything here may be repeated: the relay drops repeats by their deduplication id, the api by its keys."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        submissions: Submissions,
+        targets: Mapping[str, Resolved | Disabled],
+        *,
+        callback_url: str,
+        public_url: str,
+        webhook_secret: str | None,
+        now: Callable[[], float],
+        metrics: DispatcherMetrics,
+        log: BoundLogger,
+    ) -> None:
+        self._relay = relay
+        self._submissions = submissions
+        self._targets = targets
+        self._callback_url = callback_url
+        self._public_url = public_url
+        self._webhook_secret = webhook_secret
+        self._now = now
+        self._metrics = metrics
+        self._log = log
+
+    def send(self, ids: Sequence[str]) -> None:
+        """Give the relay the provider calls of these submissions. Raises `UnavailableError`; to be repeated whole."""
+        wanted = list(dict.fromkeys(ids))
+        while wanted:
+            asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
+            found, left_out = self._submissions.fetch(asked)
+            if len(left_out) >= len(asked):
+                raise RuntimeError("the api left out every submission it was asked for")
+            messages = [message for submission in found if (message := self._message(submission)) is not None]
+            for batch in batches(messages):
+                self._publish(batch, "provider_call")
+            wanted = [*left_out, *rest]
+
+    def end(self, changes: Sequence[ResultChange]) -> None:
+        """Take back what is still under way for ended submissions, and send their webhooks.
+
+        A failed one too: the api may have judged an answer final which the relay would try again.
+        """
+        over = [str(change.submission_id) for change in changes if change.outcome != "succeeded"]
+        for start in range(0, len(over), BATCH_MESSAGES_MAX):
+            labels = over[start : start + BATCH_MESSAGES_MAX]
+            self._relay.cancel(labels)
+            self._metrics.cancelled.inc(len(labels))
+        if self._webhook_secret is not None:
+            now = int(self._now())
+            hooks = [
+                webhook(change, self._public_url, self._webhook_secret, now) for change in changes if change.webhook
+            ]
+            for batch in batches(hooks):
+                self._publish(batch, "webhook")
+
+    def _message(self, submission: Submission) -> Message | None:
+        if submission.ended:
+            self._metrics.skipped.inc()
+            return None
+        target = self._targets.get(submission.target)
+        if isinstance(target, Resolved):
+            return provider_call(target, submission.id, submission.content_type, submission.body, self._callback_url)
+        reason = target.reason if target is not None else f"target {submission.target} is not known to the dispatcher"
+        self._refuse(submission.id, "", reason)
+        return None
+
+    def _publish(self, batch: Sequence[Message], kind: str) -> None:
+        for message, verdict in zip(batch, self._relay.publish(batch), strict=True):
+            match verdict:
+                case Accepted():
+                    self._metrics.dispatched.labels(kind).inc()
+                case Refused(reason) if kind == "provider_call":
+                    self._refuse(message.submission_id, message.destination, f"the relay refused the call: {reason}")
+                case Refused(reason):
+                    self._metrics.refused.inc()
+                    self._log.error("webhook_refused", submission_id=message.submission_id, reason=reason)
+
+    def _refuse(self, submission_id: str, url: str, reason: str) -> None:
+        self._log.warning("refused", submission_id=submission_id, reason=reason)
+        self._submissions.refuse(submission_id, url, reason)
+        self._metrics.refused.inc()
+
+
+def batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
+    """`messages` in order, cut so that each part keeps to both limits; one too large for them goes alone."""
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        if batch and (len(batch) == BATCH_MESSAGES_MAX or size + message.size_bytes > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += message.size_bytes
+    if batch:
+        yield batch

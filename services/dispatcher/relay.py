@@ -1,0 +1,105 @@
+"""The relay (or the hosted service) over HTTP: publish a batch, cancel by label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+import requests
+
+from services.dispatcher.message import Message
+
+CONNECT_TIMEOUT_SECONDS = 5
+ANSWER_TIMEOUT_SECONDS = 30
+# What the relay may yet take: too many requests, and whatever is wrong on its side or between us.
+_LATER = frozenset({401, 403, 408, 425, 429})
+
+
+class UnavailableError(Exception):
+    """Try again later; `retry_after_seconds` when the other side named a time."""
+
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class Accepted:
+    message_id: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The relay will never take this message."""
+
+    reason: str
+
+
+class Relay:
+    """One session, one connection kept open. No retries in here: the dispatcher's loop owns those."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {token}"
+
+    def publish(self, messages: Sequence[Message]) -> list[Accepted | Refused]:
+        """Hand over `messages`; one verdict each, in order. Raises `UnavailableError`; nothing is known then."""
+        body = orjson.dumps([message.item() for message in messages])
+        answer = self._call("POST", "/v2/batch", body=body)
+        if answer.status_code in {400, 404, 413, 422}:
+            if len(messages) == 1:
+                return [Refused(_error(answer))]
+            return [verdict for message in messages for verdict in self.publish([message])]
+        items = orjson.loads(answer.content)
+        if not isinstance(items, list) or len(items) != len(messages):
+            raise UnavailableError("the relay's answer does not fit the batch")
+        return [_verdict(item) for item in items]
+
+    def cancel(self, labels: Sequence[str]) -> None:
+        """Cancel every message that carries one of `labels`; none is fine too. Raises `UnavailableError`."""
+        self._call("DELETE", "/v2/messages", params=[("label", label) for label in labels])
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _call(
+        self, method: str, path: str, *, body: bytes | None = None, params: Sequence[tuple[str, str]] = ()
+    ) -> requests.Response:
+        try:
+            answer = self._session.request(
+                method,
+                self._url + path,
+                data=body,
+                params=list(params),
+                headers={"Content-Type": "application/json"} if body is not None else None,
+                timeout=(CONNECT_TIMEOUT_SECONDS, ANSWER_TIMEOUT_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise UnavailableError(f"the relay does not answer: {type(error).__name__}") from None
+        if answer.status_code in _LATER or answer.status_code >= 500 or 300 <= answer.status_code < 400:
+            raise UnavailableError(
+                f"the relay answered {answer.status_code}: {_error(answer)}",
+                _seconds(answer.headers.get("Retry-After")),
+            )
+        return answer
+
+
+def _verdict(item: object) -> Accepted | Refused:
+    if isinstance(item, dict) and item.get("messageId"):
+        return Accepted(str(item["messageId"]))
+    reason = item.get("error") if isinstance(item, dict) else None
+    return Refused(str(reason or "the relay gave no message id")[:300])
+
+
+def _error(answer: requests.Response) -> str:
+    try:
+        return str(orjson.loads(answer.content)["error"])[:300]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return answer.reason or "no reason given"
+
+
+def _seconds(value: str | None) -> float | None:
+    return float(value) if value is not None and value.isdigit() else None

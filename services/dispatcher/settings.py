@@ -1,0 +1,30 @@
+"""The dispatcher's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from tidings.log import LogFormat
+from tidings.settings import BaseUrl, Listen, Settings
+
+
+class DispatcherSettings(Settings):
+    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+    api_url: BaseUrl = Field(validation_alias="TIDINGS_API_URL")
+    # Where the relay reaches the api; without it, where clients do.
+    public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
+    callback_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_CALLBACK_URL")
+    internal_token: SecretStr = Field(validation_alias="TIDINGS_INTERNAL_TOKEN")
+    relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
+    relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
+    signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")
+    webhook_secret: SecretStr | None = Field(None, validation_alias="TIDINGS_WEBHOOK_SECRET")
+    targets_file: Path = Field(Path("targets.toml"), validation_alias="TIDINGS_TARGETS_FILE")
+    instance: str = Field("0", validation_alias="DISPATCHER_INSTANCE", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    listen: Listen = Field("127.0.0.1:8001", validation_alias="DISPATCHER_LISTEN")
+    # The batch route of the hosted service takes 100 messages.
+    batch_max: int = Field(100, ge=1, le=100, validation_alias="DISPATCHER_BATCH_MAX")
+    log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
+    log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

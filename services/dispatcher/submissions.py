@@ -1,0 +1,86 @@
+"""The api over HTTP, as the dispatcher needs it: bodies of submissions, and word of what could not be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+import requests
+
+from services.dispatcher.message import callback_address, refusal
+from services.dispatcher.relay import UnavailableError
+from tidings.signature import sign
+
+TIMEOUTS_SECONDS = (5, 30)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is to be sent, unless it has `ended` meanwhile."""
+
+    id: str
+    target: str
+    content_type: str
+    body: str
+    ended: bool
+
+
+class Submissions:
+    """One session to the api."""
+
+    def __init__(
+        self, api_url: str, callback_url: str, *, internal_token: str, signing_key: str, now: Callable[[], float]
+    ) -> None:
+        self._api_url = api_url
+        self._callback_url = callback_url
+        self._signing_key = signing_key
+        self._now = now
+        self._session = requests.Session()
+        self._authorization = {"Authorization": f"Bearer {internal_token}"}
+
+    def fetch(self, ids: Sequence[str]) -> tuple[list[Submission], list[str]]:
+        """The submissions of `ids` (at most 100), and those that did not fit into this answer.
+
+        Raises `UnavailableError`.
+        """
+        body = orjson.dumps({"ids": list(ids)})
+        answer = self._post(f"{self._api_url}/internal/dispatches", body, self._authorization)
+        content = orjson.loads(answer.content)
+        found = [
+            Submission(row["id"], row["target"], row["content_type"], row["body"], row["ended"])
+            for row in content["submissions"]
+        ]
+        return found, list(content["left_out"])
+
+    def refuse(self, submission_id: str, url: str, reason: str) -> None:
+        """Let the submission fail with `reason`, by the route and signature the relay itself would use.
+
+        Raises `UnavailableError`.
+        """
+        now = self._now()
+        body = refusal(url, reason, int(now * 1000))
+        address = callback_address(self._callback_url, submission_id)
+        token = sign(self._signing_key, address, body, now=int(now))
+        local = callback_address(self._api_url, submission_id)
+        self._post(local, body, {"Upstash-Signature": token})
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _post(self, url: str, body: bytes, headers: dict[str, str]) -> requests.Response:
+        try:
+            answer = self._session.post(
+                url,
+                data=body,
+                headers={"Content-Type": "application/json", **headers},
+                timeout=TIMEOUTS_SECONDS,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise UnavailableError(f"the api does not answer: {type(error).__name__}") from None
+        if answer.status_code != 200:
+            # Even a 4xx: between two parts of one system it means that they disagree, which a person has to mend,
+            # and until then nothing may be lost.
+            raise UnavailableError(f"the api answered {answer.status_code}: {answer.text[:200]}")
+        return answer
