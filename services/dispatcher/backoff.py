@@ -13,6 +13,6 @@ def backoff_seconds(failures: int, jitter: float, retry_after_seconds: float | N
 
     A time that the other side named is kept to, up to a minute.
     """
-    ceiling = min(MAX_SECONDS, FIRST_SECONDS * 2 ** min(failures - 1, 20))
+    ceiling = min(MAX_SECONDS, FIRST_SECONDS * 2.0 ** min(failures - 1, 20))
     own = ceiling * (0.5 + jitter / 2)
     return max(own, min(retry_after_seconds or 0.0, 60.0))

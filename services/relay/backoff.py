@@ -1,0 +1,58 @@
+"""When the next attempt is: the default backoff, the sender's expression, or what the destination asked for. Pure.
+
+Source: the vendor's documentation of retries: min(86400, e^(2.5 n)) seconds before the n-th retry, which gives 12 s,
+2.5 min, 30 min, 6 h, 24 h; `Retry-After` and `X-RateLimit-Reset*` come first, unless they name more than a day.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from services.relay.duration import parse_duration
+from services.relay.expression import evaluate_ms
+
+DAY_SECONDS = 86_400.0
+_RESET_HEADERS = ("x-ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
+
+
+def default_backoff_seconds(retry: int) -> float:
+    """Before the `retry`-th retry; 1 is the first."""
+    return min(DAY_SECONDS, math.exp(2.5 * min(retry, 10)))
+
+
+def retry_delay_seconds(
+    retried: int, expression: str | None, headers: Mapping[str, str], now: datetime, *, limited: bool
+) -> float:
+    """From now to the next attempt, after attempt number `retried` (0 is the first) failed.
+
+    `headers` are the answer's with lower-case names; the reset headers count only when `limited`, as providers send
+    them with every answer. `Retry-After` counts always.
+    """
+    asked = [seconds] if (seconds := _seconds(headers.get("retry-after"), now)) is not None else []
+    if limited:
+        asked += [s for name in _RESET_HEADERS if (s := _seconds(headers.get(name), now)) is not None]
+    if asked and max(asked) <= DAY_SECONDS:
+        return max(asked)
+    if expression is not None:
+        return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
+    return default_backoff_seconds(retried + 1)
+
+
+def _seconds(value: str | None, now: datetime) -> float | None:
+    if value is None:
+        return None
+    value = value.strip()
+    if value.replace(".", "", 1).isdigit():
+        number = float(value)
+        # Some providers name the moment in Unix seconds instead of the time until then.
+        return max(0.0, number - now.timestamp()) if number > 1_000_000_000 else number
+    if (duration := parse_duration(value)) is not None:
+        return duration
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())

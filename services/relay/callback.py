@@ -1,0 +1,84 @@
+"""Callbacks: after an attempt, the answer goes to the sender as a message of its own. Pure.
+
+Source: the vendor's documentation of callbacks; `willRetry`, `nextRetryAt`, `startedAt`, `endedAt`, `error` and
+`bodyTruncated` are ours.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from services.relay.message import CallbackOptions, Claimed, Draft, Kind
+from services.relay.outcome import Answer, Failed, Retry, Verdict
+
+
+def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: datetime, dlq_id: str) -> list[Draft]:
+    """The messages that follow from one attempt: the callback, and at the end of a failed one the failure callback."""
+    drafts = []
+    if message.callback is not None:
+        content = _content(message, answer, verdict, ended_at)
+        drafts.append(_draft(message, message.callback, "callback", content))
+    if message.failure_callback is not None and isinstance(verdict, Failed):
+        content = _content(message, answer, verdict, ended_at) | {"dlqId": dlq_id}
+        drafts.append(_draft(message, message.failure_callback, "failure_callback", content))
+    return drafts
+
+
+def _draft(message: Claimed, options: CallbackOptions, kind: Kind, content: dict[str, Any]) -> Draft:
+    return Draft(
+        url=options.url,
+        method=options.method,
+        headers={"Content-Type": "application/json"} | options.headers,
+        body=orjson.dumps(content),
+        kind=kind,
+        protocol=message.protocol,
+        delay_seconds=options.delay_seconds,
+        retries_max=message.retries_max if options.retries_max is None else options.retries_max,
+        retry_delay=options.retry_delay,
+        timeout_ms=options.timeout_ms or 300_000,
+        label=message.label,
+        caller_ip=message.caller_ip,
+    )
+
+
+def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datetime) -> dict[str, Any]:
+    header: dict[str, list[str]] = {}
+    for name, value in answer.headers:
+        header.setdefault(name, []).append(value)
+    content: dict[str, Any] = {
+        "status": answer.status,
+        "header": header,
+        "body": base64.b64encode(answer.body).decode(),
+        "retried": message.retried,
+        "maxRetries": message.retries_max,
+        "sourceMessageId": message.id,
+        "url": message.url,
+        "method": message.method,
+        # Without the sender's own headers: they hold keys, and the callback's receiver is not always the sender.
+        "sourceHeader": {},
+        "sourceBody": base64.b64encode(message.body).decode(),
+        "notBefore": milliseconds(message.not_before),
+        "createdAt": milliseconds(message.created_at),
+        "callerIP": message.caller_ip,
+        "startedAt": milliseconds(message.started_at),
+        "endedAt": milliseconds(ended_at),
+        "willRetry": isinstance(verdict, Retry),
+    }
+    if message.protocol == 1:
+        content["headers"] = header
+    if isinstance(verdict, Retry):
+        content["nextRetryAt"] = milliseconds(ended_at) + int(verdict.delay_seconds * 1000)
+    if answer.error is not None:
+        content["error"] = answer.error
+    if answer.truncated:
+        content["bodyTruncated"] = True
+    return content
+
+
+def milliseconds(moment: datetime) -> int:
+    """Unix milliseconds."""
+    return int(moment.timestamp() * 1000)

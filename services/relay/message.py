@@ -1,0 +1,89 @@
+"""A message: what a sender asked for (`Draft`), and what is under way (`Claimed`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import uuid_utils
+
+Kind = Literal["message", "callback", "failure_callback"]
+State = Literal["waiting", "active", "delivered", "failed", "cancelled"]
+
+
+def new_message_id() -> str:
+    """In the order of time, so that the newest rows share index pages."""
+    return f"msg_{uuid_utils.uuid7().hex}"
+
+
+@dataclass(frozen=True)
+class CallbackOptions:
+    """`Upstash-Callback` or `-Failure-Callback` with its own options; `headers` go onto the callback."""
+
+    url: str
+    method: str = "POST"
+    headers: dict[str, str] = field(default_factory=dict)
+    retries_max: int | None = None
+    retry_delay: str | None = None
+    timeout_ms: int | None = None
+    delay_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A message as accepted. `headers` are those delivered, by their canonical names."""
+
+    url: str
+    method: str
+    headers: dict[str, str]
+    body: bytes
+    kind: Kind = "message"
+    protocol: int = 2
+    delay_seconds: float = 0.0
+    retries_max: int = 3
+    retry_delay: str | None = None
+    timeout_ms: int = 7_200_000
+    callback: CallbackOptions | None = None
+    failure_callback: CallbackOptions | None = None
+    deduplication_id: str | None = None
+    label: str | None = None
+    final_status: tuple[int, ...] = ()
+    final_errors: tuple[str, ...] = ()
+    error_field: str | None = None
+    on_unknown: Literal["retry", "fail"] = "retry"
+    caller_ip: str = ""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that this process holds; `retried` is the number of the attempt, from 0."""
+
+    id: str
+    kind: Kind
+    protocol: int
+    url: str
+    method: str
+    body: bytes
+    sealed: bytes
+    headers: dict[str, str]
+    callback: CallbackOptions | None
+    failure_callback: CallbackOptions | None
+    label: str | None
+    retries_max: int
+    retry_delay: str | None
+    timeout_ms: int
+    final_status: tuple[int, ...]
+    final_errors: tuple[str, ...]
+    error_field: str | None
+    on_unknown: str
+    caller_ip: str
+    created_at: datetime
+    not_before: datetime
+    retried: int
+    started_at: datetime
+
+
+def options_from(content: dict[str, Any] | None) -> CallbackOptions | None:
+    """The options as they were sealed."""
+    return None if content is None else CallbackOptions(**content)

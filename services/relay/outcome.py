@@ -1,0 +1,89 @@
+"""What an attempt's answer means: delivered, to be tried again, or failed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, assert_never
+
+import orjson
+
+from services.relay.backoff import retry_delay_seconds
+from services.relay.message import Claimed
+
+# Only so much of an answer is looked at for an error code: error bodies are small.
+JUDGED_BYTES_MAX = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    error: str | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Delivered:
+    pass
+
+
+@dataclass(frozen=True)
+class Retry:
+    delay_seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    pass
+
+
+Verdict = Delivered | Retry | Failed
+
+
+def judge(message: Claimed, answer: Answer, now: datetime) -> Verdict:
+    """The verdict over one attempt."""
+    headers = {name.lower(): value for name, value in answer.headers}
+    error = _error(message, answer)
+    if 200 <= answer.status <= 299 and (message.error_field is None or error is None):
+        return Delivered()
+    if message.retried >= message.retries_max or _final(message, answer, headers, error):
+        return Failed()
+    limited = answer.status == 429
+    return Retry(retry_delay_seconds(message.retried, message.retry_delay, headers, now, limited=limited))
+
+
+def state_of(verdict: Verdict) -> str:
+    match verdict:
+        case Delivered():
+            return "delivered"
+        case Retry():
+            return "waiting"
+        case Failed():
+            return "failed"
+        case _:
+            assert_never(verdict)
+
+
+def _final(message: Claimed, answer: Answer, headers: Mapping[str, str], error: Any) -> bool:
+    if answer.status in message.final_status:
+        return True
+    if answer.status == 489 and headers.get("upstash-nonretryable-error", "").lower() == "true":
+        return True
+    codes = {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
+    return bool(codes & set(message.final_errors))
+
+
+def _error(message: Claimed, answer: Answer) -> Any:
+    looked_for = message.error_field or ("error" if message.final_errors else None)
+    if looked_for is None or len(answer.body) > JUDGED_BYTES_MAX or answer.body.lstrip()[:1] != b"{":
+        return None
+    try:
+        content = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return content.get(looked_for) if isinstance(content, dict) else None

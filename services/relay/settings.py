@@ -1,0 +1,61 @@
+"""The relay's settings."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from tidings.log import LogFormat
+from tidings.settings import Listen, Settings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Hosts that have no use for who relays to them, and no business with our signature.
+THIRD_PARTIES = "api.openai.com,api.anthropic.com,generativelanguage.googleapis.com,api.mistral.ai,api.replicate.com"
+
+
+class RelaySettings(Settings):
+    database_url: SecretStr = Field(validation_alias="RELAY_DATABASE_URL")
+    listen: Listen = Field("127.0.0.1:8080", validation_alias="RELAY_LISTEN")
+    token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
+    current_signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")
+    next_signing_key: SecretStr = Field(validation_alias="QSTASH_NEXT_SIGNING_KEY")
+    # Fernet keys; the first encrypts, all decrypt, so a new one is put in front and the old one dropped later.
+    encryption_keys: SecretStr = Field(validation_alias="RELAY_ENCRYPTION_KEYS")
+    destination_map: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias="RELAY_DESTINATION_MAP")
+    allow_private: Annotated[tuple[Network, ...], NoDecode] = Field((), validation_alias="RELAY_ALLOW_PRIVATE")
+    third_parties: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(THIRD_PARTIES.split(",")), validation_alias="RELAY_THIRD_PARTIES"
+    )
+    deduplication_seconds: int = Field(600, ge=1, validation_alias="RELAY_DEDUP_WINDOW_SECONDS")
+    concurrency_max: int = Field(10_000, ge=1, validation_alias="RELAY_CONCURRENCY_MAX")
+    lease_seconds: float = Field(15.0, ge=1, validation_alias="RELAY_LEASE_SECONDS")
+    drain_seconds: float = Field(20.0, ge=0, validation_alias="RELAY_DRAIN_SECONDS")
+    body_bytes_max: int = Field(50 * 1024 * 1024, ge=1024, validation_alias="RELAY_BODY_BYTES_MAX")
+    keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
+    dead_letter_days: float = Field(7.0, gt=0, validation_alias="RELAY_DEAD_LETTER_DAYS")
+    log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
+    log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")
+
+    @field_validator("destination_map", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [item.strip().split("=", 1) for item in value.split(",") if item.strip()]
+        if any(len(pair) != 2 or "://" not in pair[0] or "://" not in pair[1] for pair in pairs):
+            raise ValueError("must be https://host=http://127.0.0.1:port, separated by commas")
+        return {source.rstrip("/").lower(): target.rstrip("/") for source, target in pairs}
+
+    @field_validator("allow_private", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("third_parties", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return frozenset(host.strip().lower() for host in value.split(",")) if isinstance(value, str) else value
