@@ -1,0 +1,83 @@
+"""The relay's composition root: `python -m services.relay`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import uuid
+
+import click
+import psycopg
+import uvloop
+from aiohttp import web
+from prometheus_client import REGISTRY
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from services.relay.courier import Courier
+from services.relay.metrics import RelayMetrics
+from services.relay.pump import Pump
+from services.relay.schema import create_schema
+from services.relay.server import Server
+from services.relay.settings import RelaySettings
+from services.relay.store import Store
+from services.relay.vault import Vault
+from tidings import log
+from tidings.queries import load_queries
+from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
+
+# The loops take one each, requests share the rest: more connections than cores gain nothing.
+POOL_MAX = 12
+
+
+async def run(settings: RelaySettings, vault: Vault) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    logger = log.get("relay")
+    metrics = RelayMetrics(REGISTRY)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    pool: AsyncConnectionPool[AsyncConnection[object]] = AsyncConnectionPool(
+        settings.database_url.get_secret_value(), min_size=4, max_size=POOL_MAX, timeout=10, open=False
+    )
+    async with pool:
+        store = Store(pool, vault, load_queries("services.relay"), owner=uuid.uuid4())
+        courier = Courier(settings)
+        pump = Pump(store, courier, settings, metrics, logger)
+        server = Server(store, pump, settings, metrics, REGISTRY, logger)
+        runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
+        await runner.setup()
+        host, port = split_listen(settings.listen)
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        pumping = asyncio.create_task(pump.run())
+        logger.info("listening", address=settings.listen)
+        await stop.wait()
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
+        await pump.drain()
+        await runner.cleanup()
+        await courier.close()
+    logger.info("stopped")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Serve the QStash protocol, durably. Settings come from the environment: docs/reference/relay.md."""
+    settings = read_or_exit(RelaySettings)
+    log.configure("relay", level=settings.log_level, log_format=settings.log_format)
+    try:
+        vault = Vault(settings.encryption_keys.get_secret_value())
+    except ValueError:
+        sys.stderr.write("RELAY_ENCRYPTION_KEYS: each must be 32 random bytes in url-safe base64\n")
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    try:
+        create_schema(settings.database_url.get_secret_value())
+    except psycopg.OperationalError as error:
+        sys.stderr.write(f"the database does not answer: {error}\n")
+        raise SystemExit(1) from None
+    uvloop.run(run(settings, vault))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""An HTTP server that tests aim at: it keeps what it received and answers as the test says."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True)
+class Received:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_seconds: float = 0.0
+
+
+Answering = Callable[[Received], Reply]
+
+
+class Destination:
+    """`url` is its address; `received` what came so far, in order; `answer` may be exchanged at any time."""
+
+    def __init__(self, answer: Answering) -> None:
+        self.answer = answer
+        self.received: list[Received] = []
+        self.released = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                received = Received(self.command, self.path, dict(self.headers), body, time.monotonic())
+                outer.received.append(received)
+                reply = outer.answer(received)
+                outer.released.wait(reply.delay_seconds)
+                try:
+                    self.send_response(reply.status)
+                    for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("Content-Length", str(len(reply.body)))
+                    self.end_headers()
+                    self.wfile.write(reply.body)
+                except OSError:
+                    self.close_connection = True
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
+
+            def log_message(self, *_args: object) -> None:
+                """Tests look at `received`."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def to(self, path: str) -> list[Received]:
+        """What came to `path`, whatever its query."""
+        return [received for received in list(self.received) if received.path.partition("?")[0] == path]
+
+    def close(self) -> None:
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def destination(answer: Answering = lambda _: Reply()) -> Iterator[Destination]:
+    server = Destination(answer)
+    try:
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,79 @@
+"""A real relay, as a process of its own, on a database of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography.fernet import Fernet
+
+from stack.ports import free_ports
+from tests.infra.postgres import PostgresServer
+from tests.process import Process
+
+TOKEN = "relay-token"
+CURRENT_KEY = "sig_current_key_of_the_tests_0123456789"
+NEXT_KEY = "sig_next_key_of_the_tests_0123456789abc"
+
+
+class Relay:
+    """A relay process and a client of it."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.session = requests.Session()
+        self.session.headers["Authorization"] = f"Bearer {TOKEN}"
+
+    def publish(self, url: str, body: str | bytes = "", version: int = 2, **headers: str) -> requests.Response:
+        """Header names are given with underscores: `Upstash_Retries="3"`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.session.post(f"{self.url}/v{version}/publish/{url}", data=body, headers=named, timeout=30)
+
+    def message(self, message_id: str) -> dict[str, Any] | None:
+        answer = self.session.get(f"{self.url}/v2/messages/{message_id}", timeout=30)
+        return None if answer.status_code == 404 else answer.json()
+
+    def state(self, message_id: str) -> str | None:
+        message = self.message(message_id)
+        return None if message is None else message["state"]
+
+
+@pytest.fixture
+def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
+    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
+    relays: list[Relay] = []
+    key = Fernet.generate_key().decode()
+    with postgres.database(template="template1") as name:
+
+        def start(**settings: str) -> Relay:
+            [port] = free_ports(1)
+            environment = {
+                "RELAY_DATABASE_URL": postgres.url(name),
+                "RELAY_LISTEN": f"127.0.0.1:{port}",
+                "QSTASH_TOKEN": TOKEN,
+                "QSTASH_CURRENT_SIGNING_KEY": CURRENT_KEY,
+                "QSTASH_NEXT_SIGNING_KEY": NEXT_KEY,
+                "RELAY_ENCRYPTION_KEYS": key,
+                "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
+                "RELAY_DRAIN_SECONDS": "1",
+            }
+            log = tmp_path / f"relay-{len(relays)}.log"
+            process = Process(
+                "services.relay", environment | settings, log, ready_url=f"http://127.0.0.1:{port}/readyz"
+            )
+            relays.append(Relay(process.start(), port))
+            return relays[-1]
+
+        yield start
+        for relay in relays:
+            if relay.process.running():
+                relay.process.kill()
+
+
+@pytest.fixture
+def relay(new_relay: Callable[..., Relay]) -> Relay:
+    return new_relay()

@@ -1,0 +1,76 @@
+"""A process of ours as tests drive it: started with an environment, killed in every way, its output kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from tests.wait import until
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process:
+    """`python -m module`, restartable with the same environment."""
+
+    def __init__(self, module: str, environment: Mapping[str, str], log: Path, *, ready_url: str | None = None) -> None:
+        self.module = module
+        self.environment = dict(environment)
+        self.log = log
+        self.ready_url = ready_url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, seconds: float = 30.0) -> Process:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                cwd=ROOT,
+                env=kept | {"PYTHONPATH": str(ROOT), "TIDINGS_LOG_FORMAT": "json"} | self.environment,
+                stdout=output,
+                stderr=output,
+            )
+        if self.ready_url is not None:
+            until(self._ready, seconds)
+        return self
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Send a signal and wait for the end; the exit status, negative for a signal."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self._process.wait(60)
+
+    def stop(self) -> int:
+        return self.kill(signal.SIGTERM)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        assert self._process is not None
+        return self._process.wait(seconds)
+
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _ready(self) -> bool:
+        assert self.running(), f"{self.module} ended:\n{self.log.read_text()[-3000:]}"
+        try:
+            return requests.get(str(self.ready_url), timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+
+@contextmanager
+def started(process: Process) -> Iterator[Process]:
+    """The process, started, and killed at the end if it still runs."""
+    try:
+        yield process.start()
+    finally:
+        if process.running():
+            process.kill()
