@@ -61,7 +61,8 @@ class Courier:
                 timeout=aiohttp.ClientTimeout(total=message.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_SECONDS),
             ) as response:
                 body, truncated = await self._read(response)
-                return Answer(response.status, tuple(response.headers.items()), body, truncated=truncated)
+                headers_in = tuple((str(name), value) for name, value in response.headers.items())
+                return Answer(response.status, headers_in, body, truncated=truncated)
         except ForbiddenAddressError as error:
             return Answer(0, (), b"", error=str(error))
         except TimeoutError:

@@ -1,0 +1,76 @@
+"""What granian's worker calls to get the application: reads the settings and wires everything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from flask import Flask
+from prometheus_client import CollectorRegistry, Histogram
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+from structlog.stdlib import BoundLogger
+
+from services.api.application import Parts, create_app
+from services.api.authentication import Authentication
+from services.api.committer import Committer
+from services.api.intake import Intake
+from services.api.settings import ApiSettings
+from services.api.store import Store
+from tidings import log
+from tidings.queries import load_queries
+from tidings.settings import read
+from tidings.targets import load_targets
+
+# Requests read in parallel, the committer writes alone: more connections than that gain nothing on one machine.
+POOL_MAX = 12
+PARTITIONS_EVERY_SECONDS = 3600
+
+
+def build() -> Flask:
+    """The application with its pool and its threads. Raises `ConfigurationError`."""
+    settings = read(ApiSettings)
+    log.configure("api", level=settings.log_level, log_format=settings.log_format)
+    return wire(settings, CollectorRegistry())
+
+
+def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
+    logger = log.get("api")
+    targets = load_targets(settings.targets_file)
+    pool: ConnectionPool[Connection[Any]] = ConnectionPool(
+        settings.database_url.get_secret_value(), min_size=2, max_size=POOL_MAX, timeout=10, open=True
+    )
+    store = Store(pool, load_queries("services.api"))
+    batch_size = Histogram(
+        "tidings_commit_batch_size",
+        "Submissions in one commit",
+        buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        registry=registry,
+    )
+    committer = Committer(store, logger, batch_size).start()
+    threading.Thread(target=_keep_partitions, args=(store, logger), name="partitions", daemon=True).start()
+    parts = Parts(
+        settings=settings,
+        store=store,
+        intake=Intake(store, committer, frozenset(targets), webhooks=settings.webhooks == "on"),
+        authentication=Authentication(
+            store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
+        ),
+        targets=dict(targets),
+        registry=registry,
+        log=logger,
+    )
+    return create_app(parts)
+
+
+def _keep_partitions(store: Store, logger: BoundLogger) -> None:
+    """The months ahead get their partitions long before a row needs them; a fault is tried again in a minute."""
+    while True:
+        pause = PARTITIONS_EVERY_SECONDS
+        try:
+            store.make_partitions()
+        except Exception as error:  # noqa: BLE001  rows fall into the default partition meanwhile
+            logger.warning("partitions_failed", error=type(error).__name__)
+            pause = 60
+        time.sleep(pause)

@@ -1,0 +1,91 @@
+"""Taking submissions in: from a checked body to a committed row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from services.api.committer import Committer
+from services.api.models import NewBatch, NewSubmission, fingerprint
+from services.api.presentation import links
+from services.api.problem import Fault, ProblemError, faults_of
+from services.api.row import Row, Stored
+from services.api.store import Store
+from tidings.completion import timestamp
+from tidings.ids import new_submission_id
+
+
+class Intake:
+    def __init__(self, store: Store, committer: Committer, targets: Collection[str], *, webhooks: bool) -> None:
+        self._store = store
+        self._committer = committer
+        self._targets = targets
+        self._webhooks = webhooks
+
+    def one(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> tuple[Row, Stored]:
+        """Store one submission. Raises `ProblemError`."""
+        row = self._row(tenant, content, "", key=key, trace=trace)
+        stored = self._committer.store(row)
+        if not stored.same_input:
+            why = "it was used with another input"
+            raise ProblemError(422, "the Idempotency-Key belongs to another submission", Fault("Idempotency-Key", why))
+        return row, stored
+
+    def many(self, tenant: str, content: Any, *, trace: str | None) -> list[Row]:
+        """Store all of a batch in one transaction, or none. Raises `ProblemError` naming each faulty item's index."""
+        try:
+            batch = NewBatch.model_validate(content)
+        except ValidationError as error:
+            raise ProblemError(422, "the batch is not valid", *faults_of(error)) from None
+        rows: list[Row] = []
+        faults: list[Fault] = []
+        for index, item in enumerate(batch.submissions):
+            try:
+                rows.append(self._row(tenant, item, f"submissions.{index}.", key=None, trace=trace))
+            except ProblemError as error:
+                faults += error.faults
+        if faults:
+            raise ProblemError(422, "nothing was stored: some submissions are not valid", *faults[:100])
+        self._store.insert(rows)
+        return rows
+
+    def _row(self, tenant: str, content: Any, prefix: str, *, key: str | None, trace: str | None) -> Row:
+        try:
+            asked = NewSubmission.model_validate(content)
+        except ValidationError as error:
+            raise ProblemError(422, "the submission is not valid", *faults_of(error, prefix)) from None
+        if asked.target not in self._targets:
+            why = f"there is no target {asked.target!r}; there are: {', '.join(sorted(self._targets))}"
+            raise ProblemError(422, "the target is not known", Fault(f"{prefix}target", why))
+        if asked.webhook is not None and not self._webhooks:
+            why = "webhooks are switched off here; the operator sets TIDINGS_WEBHOOK_SECRET and TIDINGS_WEBHOOKS=on"
+            raise ProblemError(422, "webhooks are switched off", Fault(f"{prefix}webhook", why))
+        return Row(
+            id=new_submission_id(),
+            tenant=tenant,
+            target=asked.target,
+            body=orjson.dumps(asked.input),
+            content_type="application/json",
+            metadata=None if asked.metadata is None else orjson.dumps(asked.metadata).decode(),
+            channel=asked.channel,
+            webhook=asked.webhook,
+            idempotency_key=key,
+            fingerprint=fingerprint(asked),
+            traceparent=trace,
+            created_at=datetime.now(UTC),
+        )
+
+
+def accepted(row: Row) -> dict[str, Any]:
+    """The answer's body for a new submission."""
+    return {
+        "id": str(row.id),
+        "status": "queued",
+        "target": row.target,
+        "created_at": timestamp(row.created_at),
+        "links": links(row.id),
+    }

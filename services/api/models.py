@@ -1,0 +1,99 @@
+"""What clients send, as pydantic models; and reading JSON within limits."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+from services.api.problem import Fault, ProblemError
+
+# Deeper than any provider's format; parsers and readers downstream recurse.
+JSON_DEPTH_MAX = 64
+METADATA_BYTES_MAX = 4096
+BATCH_MAX = 1000
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def _webhook(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("must be an absolute http or https URL without user and password")
+    return url
+
+
+def _metadata(value: Any) -> Any:
+    if len(orjson.dumps(value)) > METADATA_BYTES_MAX:
+        raise ValueError(f"must be at most {METADATA_BYTES_MAX} bytes of JSON")
+    return value
+
+
+class NewSubmission(BaseModel):
+    """The body of `POST /v1/submissions`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    target: str = Field(max_length=63)
+    input: JsonValue
+    metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = None
+    channel: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    webhook: Annotated[str, Field(max_length=2048), AfterValidator(_webhook)] | None = None
+
+
+class NewBatch(BaseModel):
+    """The body of `POST /v1/submissions/batch`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    submissions: list[JsonValue] = Field(min_length=1, max_length=BATCH_MAX)
+
+
+def parse_json(body: bytes, content_type: str) -> Any:
+    """The body as JSON. Raises `ProblemError`: 415 for another type, 400 for no JSON, too deep, or with NUL in text."""
+    if content_type.partition(";")[0].strip().lower() not in {"application/json", ""}:
+        raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ProblemError(400, "the body is not JSON", Fault("body", str(error)[:200])) from None
+    if b"\\u0000" in body:
+        raise ProblemError(400, "the body holds a NUL character", Fault("body", "\\u0000 is not allowed in text"))
+    if depth(value) > JSON_DEPTH_MAX:
+        raise ProblemError(400, "the body is nested too deeply", Fault("body", f"deeper than {JSON_DEPTH_MAX} levels"))
+    return value
+
+
+def depth(value: Any) -> int:
+    """How deep arrays and objects are nested; 0 for a plain value. Level by level, so it needs no deep stack."""
+    level, found = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        found += 1
+        if found > JSON_DEPTH_MAX:
+            return found
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return found
+
+
+def fingerprint(submission: NewSubmission) -> bytes:
+    """What makes two submissions the same: SHA-256 over all that was asked for, whatever the order of keys."""
+    return hashlib.sha256(orjson.dumps(submission.model_dump(), option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key of the header `Idempotency-Key`, a quoted string or not (draft-ietf-httpapi-idempotency-key-header)."""
+    if header is None:
+        return None
+    key = header.strip()
+    if len(key) >= 2 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    if not 1 <= len(key) <= 255 or not key.isprintable():
+        why = "must be 1 to 255 printable characters"
+        raise ProblemError(400, "the Idempotency-Key is not valid", Fault("Idempotency-Key", why))
+    return key
+
+
+def traceparent(header: str | None) -> str | None:
+    """The W3C trace context, or None when there is none or it is not valid (then a new trace begins, as it says)."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -1,0 +1,118 @@
+"""Submissions as clients see them. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tidings.completion import timestamp
+
+RETRY_AFTER_SECONDS = 2
+
+
+def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], now: datetime) -> str:
+    """No result and no attempt: queued; attempts alone: running, or retrying until the next; a result: its outcome."""
+    if outcome is not None:
+        return outcome
+    if not attempts:
+        return "queued"
+    retry_at = attempts[-1]["retry_at"]
+    return "retrying" if retry_at is not None and retry_at > now else "running"
+
+
+def links(id_: UUID | str, output: Any = None, *, ended: bool = False) -> dict[str, Any]:
+    base = f"/v1/submissions/{id_}"
+    found: dict[str, Any] = {"self": base}
+    if ended:
+        found["result"] = f"{base}/result"
+        count = len(images(output))
+        if count:
+            found["images"] = [f"{base}/images/{n}" for n in range(count)]
+    return found
+
+
+def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: datetime) -> dict[str, Any]:
+    """`GET /v1/submissions/{id}`."""
+    status = derived_status(row["outcome"], attempts, now)
+    return {
+        "id": str(row["id"]),
+        "status": status,
+        "target": row["target"],
+        "channel": row["channel"],
+        "metadata": row["metadata"],
+        "outcome": row["outcome"],
+        "reason": row["reason"],
+        "status_code": row["status_code"],
+        "output": row["output"],
+        "result_size": row["body_size"],
+        "attempts": [_attempt(attempt) for attempt in attempts],
+        "created_at": timestamp(row["created_at"]),
+        "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
+        "links": links(row["id"], row["output"], ended=row["outcome"] is not None),
+    }
+
+
+def listed(row: dict[str, Any]) -> dict[str, Any]:
+    """An item of `GET /v1/submissions`."""
+    return {
+        "id": str(row["id"]),
+        "status": row["status"],
+        "target": row["target"],
+        "channel": row["channel"],
+        "created_at": timestamp(row["created_at"]),
+        "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
+        "links": links(row["id"]),
+    }
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of an answer: its bytes, or where the provider keeps it."""
+
+    content: bytes | None
+    url: str | None
+
+
+def images(answer: Any) -> list[Image]:
+    """The images in an answer of OpenAI's form `{"data": [{"url"} | {"b64_json"}]}`; others have none."""
+    items = answer.get("data") if isinstance(answer, dict) else None
+    found = []
+    for item in items if isinstance(items, list) else []:
+        if not isinstance(item, dict):
+            continue
+        url, encoded = item.get("url"), item.get("b64_json")
+        if isinstance(encoded, str):
+            try:
+                found.append(Image(base64.b64decode(encoded, validate=True), None))
+            except binascii.Error:
+                continue
+        elif isinstance(url, str) and url.startswith(("http://", "https://")):
+            found.append(Image(None, url))
+    return found
+
+
+def image_type(content: bytes) -> str:
+    """The media type by the first bytes; what is not known is handed out as plain bytes, never as a page."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if content.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    return "application/octet-stream"
+
+
+def _attempt(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "number": row["number"],
+        "status_code": row["status_code"],
+        "error": row["error"],
+        "retry_at": timestamp(row["retry_at"]) if row["retry_at"] else None,
+        "started_at": timestamp(row["started_at"]) if row["started_at"] else None,
+        "ended_at": timestamp(row["ended_at"]),
+    }

@@ -1,0 +1,74 @@
+"""Errors as RFC 9457 problem documents, with the field and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: `field` is a path like `input.prompt` or the name of a header or parameter."""
+
+    field: str
+    why: str
+
+
+class ProblemError(Exception):
+    """To be answered with `status` and a problem document; nothing was stored."""
+
+    def __init__(self, status: int, detail: str, *faults: Fault, **headers: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.faults = faults
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
+    """Pydantic's findings as ours; values are left out, as they may be anything."""
+    found = []
+    for fault in error.errors(include_input=False, include_url=False):
+        field = ".".join(str(part) for part in fault["loc"]) or "body"
+        found.append(Fault(f"{prefix}{field}", fault["msg"]))
+    return found
+
+
+def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Response:
+    """The response for a fault."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if faults:
+        content["errors"] = [{"field": fault.field, "why": fault.why} for fault in faults]
+    return Response(orjson.dumps(content), status=status, content_type=MEDIA_TYPE)
+
+
+def register_errors(app: Flask) -> None:
+    """Have every error of `app` answered as a problem document, without a trace of the inside."""
+
+    @app.errorhandler(ProblemError)
+    def on_problem(error: ProblemError) -> Response:
+        response = problem(error.status, error.detail, error.faults)
+        response.headers.extend(error.headers)
+        return response
+
+    @app.errorhandler(HTTPException)
+    def on_http(error: HTTPException) -> Response:
+        return problem(error.code or 500, error.description or "")
+
+    @app.errorhandler(Exception)
+    def on_fault(error: Exception) -> Response:
+        app.logger.error("request failed: %s", type(error).__name__, exc_info=error)
+        return problem(500, "an internal error; nothing was changed")

@@ -1,0 +1,93 @@
+-- name: insert_submissions
+-- One statement for all the requests that came together.
+INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, webhook, idempotency_key,
+  fingerprint, traceparent, created_at)
+SELECT * FROM unnest(%(id)s::uuid[], %(tenant)s::text[], %(target)s::text[], %(body)s::bytea[],
+  %(content_type)s::text[], %(metadata)s::jsonb[], %(channel)s::text[], %(webhook)s::text[],
+  %(idempotency_key)s::text[], %(fingerprint)s::bytea[], %(traceparent)s::text[], %(created_at)s::timestamptz[])
+
+-- name: take_keys
+-- Those idempotency keys that nobody had; a key taken by a transaction under way is waited for.
+INSERT INTO tidings.idempotency_keys (tenant, key, submission_id, fingerprint)
+SELECT * FROM unnest(%(tenant)s::text[], %(key)s::text[], %(id)s::uuid[], %(fingerprint)s::bytea[])
+ON CONFLICT DO NOTHING
+RETURNING tenant, key
+
+-- name: read_keys
+SELECT k.tenant, k.key, k.submission_id, k.fingerprint FROM tidings.idempotency_keys AS k
+JOIN unnest(%(tenant)s::text[], %(key)s::text[]) AS wanted (tenant, key) USING (tenant, key)
+
+-- name: tenant_of_key
+SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL
+
+-- name: get
+SELECT s.id, s.target, s.channel, s.metadata, s.created_at, r.outcome, r.reason, r.status_code, r.content_type,
+  r.body_size, r.output, r.created_at AS completed_at
+FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+WHERE s.id = %(id)s AND s.tenant = %(tenant)s
+
+-- name: attempts
+SELECT number, status_code, error, retry_at, started_at, ended_at FROM tidings.attempts
+WHERE submission_id = %(id)s AND tenant = %(tenant)s ORDER BY number LIMIT 1000
+
+-- name: list
+-- Newest first; `cursor` is the last id seen. The status is derived as in `tidings` everywhere.
+SELECT * FROM (
+  SELECT s.id, s.target, s.channel, s.created_at, r.created_at AS completed_at,
+    coalesce(r.outcome, CASE WHEN a.number IS NULL THEN 'queued' WHEN a.retry_at > now() THEN 'retrying'
+      ELSE 'running' END) AS status
+  FROM tidings.submissions AS s
+  LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+  LEFT JOIN LATERAL (SELECT number, retry_at FROM tidings.attempts WHERE submission_id = s.id
+    ORDER BY number DESC LIMIT 1) AS a ON true
+  WHERE s.tenant = %(tenant)s
+    AND (%(cursor)s::uuid IS NULL OR s.id < %(cursor)s)
+    AND (%(since)s::timestamptz IS NULL OR s.id >= tidings.uuid_floor(%(since)s))
+    AND (%(target)s::text IS NULL OR s.target = %(target)s)
+) AS found
+WHERE %(status)s::text IS NULL OR status = %(status)s
+ORDER BY id DESC LIMIT %(limit)s
+
+-- name: result
+SELECT r.body, r.content_type, r.outcome FROM tidings.submissions AS s
+LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+WHERE s.id = %(id)s AND s.tenant = %(tenant)s
+
+-- name: cancel
+-- Reads and writes in one statement; the primary key decides between it and a callback.
+INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
+  reason, submitted_at)
+SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, 'cancelled', 'cancelled by the client',
+  created_at
+FROM tidings.submissions WHERE id = %(id)s AND tenant = %(tenant)s
+ON CONFLICT DO NOTHING
+RETURNING submission_id
+
+-- name: target_of
+SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
+
+-- name: insert_attempt
+INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, retry_at, started_at, ended_at, message_id)
+VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(retry_at)s, %(started_at)s, %(ended_at)s,
+  %(message_id)s)
+ON CONFLICT DO NOTHING
+
+-- name: insert_result
+INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
+  reason, status_code, content_type, body, body_size, body_sha256, output, submitted_at)
+SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,
+  %(status_code)s, %(content_type)s, %(body)s, %(body_size)s, %(body_sha256)s, %(output)s, created_at
+FROM tidings.submissions WHERE id = %(id)s
+ON CONFLICT DO NOTHING
+RETURNING submission_id
+
+-- name: dispatch
+SELECT s.id, s.target, s.content_type, s.body, r.submission_id IS NOT NULL AS ended
+FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+WHERE s.id = ANY(%(ids)s)
+
+-- name: make_partitions
+SELECT tidings.make_partitions()
+
+-- name: ping
+SELECT 1

@@ -1,0 +1,35 @@
+"""A submission on its way into the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tidings.ids import SubmissionId
+
+
+@dataclass(frozen=True)
+class Row:
+    """A submission to be stored; `metadata` is JSON text."""
+
+    id: SubmissionId
+    tenant: str
+    target: str
+    body: bytes
+    content_type: str
+    metadata: str | None
+    channel: str | None
+    webhook: str | None
+    idempotency_key: str | None
+    fingerprint: bytes
+    traceparent: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a submission is: under its own id, or, `repeated`, under that of an earlier one with the same key."""
+
+    id: SubmissionId
+    repeated: bool
+    same_input: bool

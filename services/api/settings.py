@@ -1,0 +1,30 @@
+"""The api's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from tidings.log import LogFormat
+from tidings.settings import BaseUrl, Listen, Settings
+
+
+class ApiSettings(Settings):
+    listen: Listen = Field("127.0.0.1:8000", validation_alias="API_LISTEN")
+    database_url: SecretStr = Field(validation_alias="API_DATABASE_URL")
+    public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
+    callback_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_CALLBACK_URL")
+    internal_token: SecretStr = Field(validation_alias="TIDINGS_INTERNAL_TOKEN")
+    current_signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")
+    next_signing_key: SecretStr = Field(validation_alias="QSTASH_NEXT_SIGNING_KEY")
+    targets_file: Path = Field(Path("targets.toml"), validation_alias="TIDINGS_TARGETS_FILE")
+    image_target: str = Field("openai-images", validation_alias="TIDINGS_IMAGE_TARGET")
+    webhooks: Literal["on", "off"] = Field("off", validation_alias="TIDINGS_WEBHOOKS")
+    input_bytes_max: int = Field(5 * 1024 * 1024, ge=1024, validation_alias="API_INPUT_BYTES_MAX")
+    # A callback holds the answer and the question in base64, a third larger than they are.
+    callback_bytes_max: int = Field(80 * 1024 * 1024, ge=1024, validation_alias="API_CALLBACK_BYTES_MAX")
+    threads: int = Field(32, ge=1, le=256, validation_alias="API_THREADS")
+    log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
+    log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

@@ -1,0 +1,116 @@
+"""The api's rows: one method a statement of queries.sql, or one transaction of several. Every read is one tenant's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool
+
+from services.api.callback import Attempt, Result
+from services.api.row import Row, Stored
+from tidings.ids import SubmissionId, new_event_id
+
+Pool = ConnectionPool[Connection[Any]]
+
+
+class Store:
+    def __init__(self, pool: Pool, queries: Mapping[str, LiteralString]) -> None:
+        self._pool = pool
+        self._q = queries
+
+    def insert(self, rows: Sequence[Row]) -> list[Stored]:
+        """Commit `rows` in one transaction; one answer each, in order."""
+        with self._pool.connection() as connection:
+            earlier = self._earlier(connection, rows)
+            fresh = [row for row in rows if row.id not in earlier]
+            if fresh:
+                columns = {field.name: [getattr(row, field.name) for row in fresh] for field in fields(Row)}
+                connection.execute(self._q["insert_submissions"], columns)
+        return [earlier.get(row.id) or Stored(row.id, repeated=False, same_input=True) for row in rows]
+
+    def _earlier(self, connection: Connection[Any], rows: Sequence[Row]) -> dict[SubmissionId, Stored]:
+        """Those of `rows` whose idempotency key belongs to an earlier submission, which may be in `rows` as well."""
+        keyed = [row for row in rows if row.idempotency_key is not None]
+        if not keyed:
+            return {}
+        # In one order everywhere, so that two transactions with the same keys wait instead of deadlocking.
+        keyed.sort(key=lambda row: (row.tenant, row.idempotency_key or ""))
+        parameters = {
+            "tenant": [row.tenant for row in keyed],
+            "key": [row.idempotency_key for row in keyed],
+            "id": [row.id for row in keyed],
+            "fingerprint": [row.fingerprint for row in keyed],
+        }
+        connection.execute(self._q["take_keys"], parameters)
+        cursor = connection.execute(self._q["read_keys"], parameters)
+        held = {(tenant, key): (SubmissionId(id_), fingerprint) for tenant, key, id_, fingerprint in cursor.fetchall()}
+        earlier = {}
+        for row in keyed:
+            id_, fingerprint = held[(row.tenant, row.idempotency_key)]
+            if id_ != row.id:
+                earlier[row.id] = Stored(id_, repeated=True, same_input=fingerprint == row.fingerprint)
+        return earlier
+
+    def tenant_of_key(self, key_sha256: bytes) -> str | None:
+        row = self._one("tenant_of_key", {"key_sha256": key_sha256})
+        return None if row is None else str(row["tenant"])
+
+    def get(self, tenant: str, id_: SubmissionId) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """The submission with its result, and its attempts; None when the tenant has none of this id."""
+        parameters = {"id": id_, "tenant": tenant}
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            row = cursor.execute(self._q["get"], parameters).fetchone()
+            return None if row is None else (row, cursor.execute(self._q["attempts"], parameters).fetchall())
+
+    def list(self, tenant: str, filters: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            return cursor.execute(self._q["list"], {"tenant": tenant, **filters}).fetchall()
+
+    def result(self, tenant: str, id_: SubmissionId) -> dict[str, Any] | None:
+        """`body`, `content_type` and `outcome` (None: not ended); None when the tenant has none of this id."""
+        return self._one("result", {"id": id_, "tenant": tenant})
+
+    def cancel(self, tenant: str, id_: SubmissionId) -> bool:
+        """Whether this ended it."""
+        return self._one("cancel", {"id": id_, "tenant": tenant, "event_id": new_event_id()}) is not None
+
+    def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
+        """Target and tenant."""
+        row = self._one("target_of", {"id": id_})
+        return None if row is None else (row["target"], row["tenant"])
+
+    def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
+        """Store what a callback told, in one transaction; whether it ended the submission. Repeats change nothing."""
+        with self._pool.connection() as connection:
+            if attempt is not None:
+                connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
+            if result is None:
+                return False
+            output = None if result.output is None else Jsonb(result.output)
+            parameters = {"id": id_, "event_id": new_event_id(), **vars(result), "output": output}
+            return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
+
+    def dispatch(self, ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row, binary=True)
+            return cursor.execute(self._q["dispatch"], {"ids": list(ids)}).fetchall()
+
+    def make_partitions(self) -> None:
+        self._one("make_partitions", {})
+
+    def ping(self) -> None:
+        with self._pool.connection(timeout=2) as connection:
+            connection.execute(self._q["ping"])
+
+    def _one(self, query: str, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row, binary=True)
+            return cursor.execute(self._q[query], parameters).fetchone()
