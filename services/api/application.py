@@ -56,7 +56,7 @@ def create_app(parts: Parts) -> Flask:
     return app
 
 
-def _submissions(app: Flask, parts: Parts) -> None:
+def _submissions(app: Flask, parts: Parts) -> None:  # noqa: C901  a list of routes
     submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=parts.registry)
 
     @app.post("/v1/submissions")
@@ -267,7 +267,8 @@ def _shown(parts: Parts, tenant: str, id_: SubmissionId) -> Response:
     if content["outcome"] is None:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 def _answer(parts: Parts, tenant: str, id_: SubmissionId) -> tuple[bytes, str | None]:

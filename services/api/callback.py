@@ -22,6 +22,8 @@ from tidings.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, cl
 # What a completion event may carry along; larger answers are fetched.
 OUTPUT_BYTES_MAX = 16 * 1024
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+# A target that was taken from the file while its submissions were under way: any 2xx is a success.
+_GONE = Target(name="gone", url="https://gone.invalid", error_field=None, retries=0, timeout_seconds=1)
 
 
 class Callback(BaseModel):
@@ -84,7 +86,7 @@ def decide(
     callback: Callback, answer: bytes, target: Target | None, now: datetime
 ) -> tuple[Attempt | None, Result | None]:
     """What is to be stored. Without a `target`, as it was taken from the file, any 2xx is a success."""
-    judged = classify(target or Target(name="gone", url="https://gone", error_field=None), callback.status, answer)
+    judged = classify(target or _GONE, callback.status, answer)
     if isinstance(judged, Failed) and callback.status == 0 and callback.error:
         judged = Failed(callback.error[:REASON_CHARACTERS_MAX], final=judged.final)
     ended = isinstance(judged, Succeeded) or judged.final or not _will_retry(callback)

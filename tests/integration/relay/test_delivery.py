@@ -6,6 +6,7 @@ import base64
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import requests
@@ -116,7 +117,11 @@ def test_exhausted_retries_call_the_failure_callback_with_the_dead_letter(relay:
 def test_a_final_answer_ends_at_once(relay: Relay, reply: Reply, headers: dict[str, str]) -> None:
     with destination(lambda received: reply if received.path == "/work" else Reply()) as server:
         published = relay.publish(
-            f"{server.url}/work", Upstash_Callback=f"{server.url}/callback", Upstash_Retry_Delay="10", **headers
+            f"{server.url}/work",
+            Upstash_Callback=f"{server.url}/callback",
+            Upstash_Retry_Delay="10",
+            version=2,
+            **headers,
         )
         [content] = until(lambda: callbacks(server))
         assert content["willRetry"] is False
@@ -225,11 +230,15 @@ def test_sigterm_lets_calls_in_flight_finish(new_relay: Callable[..., Relay]) ->
 
 def test_private_addresses_are_refused_unless_permitted(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_ALLOW_PRIVATE="")
+
+    def failed(message_id: str) -> bool:
+        return relay.state(message_id) == "failed"
+
     with destination() as server:
         for host in ("127.0.0.1", "localhost", "2130706433", "127.1"):
             url = server.url.replace("127.0.0.1", host)
             message_id = relay.publish(url, Upstash_Retries="0").json()["messageId"]
-            until(lambda m=message_id: relay.state(m) == "failed")
+            until(partial(failed, message_id))
         assert server.received == []
 
 

@@ -1,0 +1,1 @@
+"""Programs around Tidings: a provider stand-in, a consumer, a webhook receiver."""
