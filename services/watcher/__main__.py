@@ -1,0 +1,61 @@
+"""The watcher's composition root: `python -m services.watcher`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+from prometheus_client import REGISTRY
+
+from services.watcher.connector import Connector, RegistrationRefusedError, configuration
+from services.watcher.settings import WatcherSettings
+from services.watcher.watcher import Watcher
+from tidings import log
+from tidings.health import HealthServer
+from tidings.settings import read_or_exit
+from tidings.shutdown import Shutdown
+
+
+def _watcher(settings: WatcherSettings) -> Watcher:
+    values = {
+        "TIDINGS_CDC_DATABASE_HOST": settings.database_host,
+        "TIDINGS_CDC_DATABASE_PORT": str(settings.database_port),
+        "TIDINGS_CDC_DATABASE_NAME": settings.database_name,
+    }
+    return Watcher(
+        Connector(settings.connect_url, settings.connector_name),
+        configuration(settings.connector_file, values),
+        clock=time.monotonic,
+        registry=REGISTRY,
+        log=log.get("watcher"),
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--once", is_flag=True, help="Register, wait until the connector runs, and end.")
+@click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: how long at the most.")
+def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
+    """Keep the Debezium connector registered and running. Settings come from the environment: docs/ARCHITECTURE.md."""
+    settings = read_or_exit(WatcherSettings)
+    log.configure("watcher", level=settings.log_level, log_format=settings.log_format)
+    shutdown = Shutdown().install()
+    watcher = _watcher(settings)
+    health = None if once else HealthServer(settings.listen, {"connector": lambda: watcher.fault}).start()
+    deadline = time.monotonic() + wait_seconds
+    try:
+        while not shutdown.requested():
+            watcher.run_once()
+            if once and watcher.fault is None:
+                return
+            if once and time.monotonic() > deadline:
+                sys.exit(f"the connector does not run: {watcher.fault}")
+            shutdown.wait(settings.interval_seconds)
+    except RegistrationRefusedError as error:
+        sys.exit(f"Connect refuses the connector: {error}")
+    if health is not None:
+        health.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""The watcher's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from tidings.log import LogFormat
+from tidings.settings import BaseUrl, Listen, Settings
+
+
+class WatcherSettings(Settings):
+    connect_url: BaseUrl = Field(validation_alias="TIDINGS_CONNECT_URL")
+    connector_file: Path = Field(Path("debezium/connector.json"), validation_alias="TIDINGS_CONNECTOR_FILE")
+    connector_name: str = Field("tidings", validation_alias="TIDINGS_CONNECTOR_NAME", pattern=r"^[a-z0-9_-]{1,60}$")
+    # The database as Debezium reaches it; its password stays in Connect's own environment.
+    database_host: str = Field(validation_alias="TIDINGS_CDC_DATABASE_HOST")
+    database_port: int = Field(5432, validation_alias="TIDINGS_CDC_DATABASE_PORT")
+    database_name: str = Field(validation_alias="TIDINGS_CDC_DATABASE_NAME")
+    listen: Listen = Field("127.0.0.1:8003", validation_alias="WATCHER_LISTEN")
+    interval_seconds: float = Field(1.0, gt=0, validation_alias="WATCHER_INTERVAL_SECONDS")
+    log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
+    log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

@@ -1,0 +1,161 @@
+"""Kafka and Connect as child processes: their files written, started, waited for, stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from stack.errors import StackError
+
+DEBEZIUM = Path(__file__).resolve().parent.parent / "debezium"
+# One node on a small machine: a serial collector and the quick compiler start fastest and need least.
+_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+BROKER_HEAP = "-Xmx384m"
+CONNECT_HEAP = "-Xmx384m"
+START_SECONDS_MAX = 90.0
+STOP_SECONDS_MAX = 20.0
+CLUSTER_ID = "dGlkaW5ncy1uYXRpdmUtMQ"
+
+
+@dataclass(frozen=True)
+class Jvm:
+    """What every Java program of ours is run with."""
+
+    java: Path
+    class_path: Sequence[Path]
+
+    def command(self, heap: str, main_class: str, *arguments: str) -> list[str]:
+        log4j = f"-Dlog4j2.configurationFile={DEBEZIUM / 'log4j2.properties'}"
+        jars = os.pathsep.join(map(str, self.class_path))
+        return [str(self.java), heap, *_JVM, log4j, "-cp", jars, main_class, *arguments]
+
+
+def child(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A process that ends when this one does, however this one ends; its output is appended to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=dict(environment), preexec_fn=die_with_parent  # noqa: PLW1509
+        )  # fmt: skip
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process with its parent (prctl PR_SET_PDEATHSIG), and keep Ctrl-C for the parent."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+    os.setpgrp()
+
+
+class Server:
+    """One Java server: `start`, `wait`, `stop`."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        directory: Path,
+        ready: Callable[[], bool],
+        environment: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.log = directory / f"{name}.log"
+        self._command = command
+        self._ready = ready
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Server:
+        self._process = child(self._command, self.log, self._environment)
+        return self
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def wait(self) -> None:
+        """Until it answers. Raises `StackError` when it ends instead, or after a minute and a half."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self._ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                last = "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
+                raise StackError(f"{self.name} did not start; the end of {self.log}:\n{last}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int) -> Server:
+    """The broker, its storage formatted once."""
+    directory.mkdir(parents=True, exist_ok=True)
+    properties = _filled(
+        "broker.properties",
+        directory,
+        port=port,
+        controller_port=controller_port,
+        log_directory=directory / "data",
+    )
+    if not (directory / "data" / "meta.properties").exists():
+        formatting = jvm.command(
+            "-Xmx128m", "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties)
+        )
+        done = subprocess.run(formatting, capture_output=True, text=True, check=False, timeout=60, env=_environment())
+        if done.returncode != 0:
+            raise StackError(f"Kafka's storage could not be formatted: {(done.stdout + done.stderr)[-500:]}")
+    command = jvm.command(BROKER_HEAP, "kafka.Kafka", str(properties))
+    return Server("kafka", command, directory, lambda: _listens(port), _environment())
+
+
+def connect(jvm: Jvm, directory: Path, *, port: int, kafka_port: int, database_password: str) -> Server:
+    """A distributed Connect worker with Debezium on its class path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    properties = _filled("connect-worker.properties", directory, port=port, bootstrap_servers=f"127.0.0.1:{kafka_port}")
+    command = jvm.command(CONNECT_HEAP, "org.apache.kafka.connect.cli.ConnectDistributed", str(properties))
+    environment = _environment() | {"TIDINGS_CDC_DATABASE_PASSWORD": database_password}
+    return Server("connect", command, directory, lambda: _answers(f"http://127.0.0.1:{port}/connectors"), environment)
+
+
+def _environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TIDINGS_JAVA_LOG_LEVEL") if name in os.environ}
+
+
+def _filled(name: str, directory: Path, **values: object) -> Path:
+    text = (DEBEZIUM / name).read_text(encoding="utf-8")
+    # `${env:…}` stays for Connect: safe_substitute leaves what it is not given.
+    path = directory / name
+    path.write_text(Template(text).safe_substitute({key: str(value) for key, value in values.items()}))
+    return path
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

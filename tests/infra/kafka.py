@@ -1,0 +1,60 @@
+"""Kafka and Connect for tests, natively: one of each a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.jars import class_path, read_lock
+from stack.java import find_java
+from stack.ports import free_ports
+from stack.servers import Jvm, Server, connect, kafka
+from tests.infra.postgres import ROLE_PASSWORD
+
+# Jars are kept between runs where a user's Maven keeps them.
+REPOSITORY = Path.home() / ".m2" / "repository"
+
+
+def jvm() -> Jvm:
+    return Jvm(find_java(os.environ), class_path(read_lock(), REPOSITORY))
+
+
+@dataclass(frozen=True)
+class Broker:
+    port: int
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+
+@contextmanager
+def native_kafka(directory: Path) -> Iterator[Broker]:
+    port, controller_port = free_ports(2)
+    server = kafka(jvm(), directory / "kafka", port=port, controller_port=controller_port).start()
+    try:
+        server.wait()
+        yield Broker(port)
+    finally:
+        server.stop()
+
+
+@dataclass(frozen=True)
+class Worker:
+    url: str
+    server: Server
+
+
+@contextmanager
+def native_connect(directory: Path, broker: Broker) -> Iterator[Worker]:
+    [port] = free_ports(1)
+    server = connect(jvm(), directory / "connect", port=port, kafka_port=broker.port, database_password=ROLE_PASSWORD)
+    server.start()
+    try:
+        server.wait()
+        yield Worker(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.stop()
