@@ -1,0 +1,41 @@
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv/bin
+P ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status logs reset test check venv
+
+help: ## what can be done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv:
+	@$(PYTHON) stack/bootstrap.py
+
+demo: venv ## start everything, submit a prompt, show its completion event; Ctrl-C ends it
+	@$(VENV)/python -m stack demo
+
+up: venv ## start everything in the background; returns when all is healthy
+	@$(VENV)/python -m stack up
+
+down: venv ## stop everything
+	@$(VENV)/python -m stack down
+
+status: venv ## what runs, where, and whether it is well
+	@$(VENV)/python -m stack status
+
+logs: venv ## the last log lines; P=api for one process
+	@$(VENV)/python -m stack logs $(P)
+
+reset: venv ## stop everything and delete all data and secrets (asks first)
+	@$(VENV)/python -m stack reset
+
+test: venv ## all tests but those that need Docker, on real servers
+	@$(VENV)/python -m pytest -m "not compose"
+
+check: venv ## ruff, mypy --strict, import-linter, files that must agree
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+	@$(VENV)/lint-imports
+	@$(VENV)/python -m pytest -q tests/unit

@@ -1,0 +1,104 @@
+"""`python -m stack`: the whole system on this machine. The Makefile's targets call it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+
+import click
+from rich.console import Console
+
+from stack.errors import StackError
+from stack.home import open_home
+from stack.supervisor import run as supervise
+from stack.watching import demonstrate, down, status, up
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Run Tidings natively: Postgres, Kafka, Connect, all processes, without Docker. State is under .tidings/."""
+
+
+@main.command(hidden=True)
+def run() -> None:
+    """Own the stack until SIGTERM; started by the others."""
+    sys.exit(supervise(open_home(os.environ), os.environ))
+
+
+@main.command("up")
+def up_command() -> None:
+    """Start everything in the background; returns when all is healthy."""
+    home = open_home(os.environ)
+    _or_exit(lambda: up(home, Console()))
+    click.echo(f"up: api {home.url('api')}; for your shell: . {home.env_file}")
+
+
+@main.command("down")
+def down_command() -> None:
+    """Stop everything."""
+    _or_exit(lambda: click.echo("stopped" if down(open_home(os.environ)) else "nothing was running"))
+
+
+@main.command("status")
+def status_command() -> None:
+    """Show what runs, where, and whether it is well."""
+    sys.exit(status(open_home(os.environ), Console()))
+
+
+@main.command("logs")
+@click.argument("process", default="")
+@click.option("--lines", default=50, show_default=True)
+def logs_command(process: str, lines: int) -> None:
+    """Print the last log lines, of all processes or of PROCESS."""
+    path = open_home(os.environ).log / "processes.log"
+    found = path.read_text(errors="replace").splitlines() if path.exists() else []
+    for line in [line for line in found if process in line.split("|", 1)[0]][-lines:]:
+        click.echo(line)
+
+
+@main.command("reset")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reset_command(yes: bool) -> None:  # noqa: FBT001  click's way
+    """Stop everything and delete all data and secrets."""
+    home = open_home(os.environ)
+    if not yes:
+        click.confirm(f"Delete everything under {home.directory}?", abort=True)
+    _or_exit(lambda: down(home))
+    shutil.rmtree(home.directory)
+    click.echo("deleted")
+
+
+@main.command("demo")
+@click.option("--prompt", default="a lighthouse that sends good news", show_default=True)
+@click.option("--exit", "leave", is_flag=True, envvar="TIDINGS_DEMO_EXIT", help="Stop after the event.")
+def demo_command(prompt: str, leave: bool) -> None:  # noqa: FBT001  click's way
+    """Start everything, submit a prompt, print its completion event, and stay until Ctrl-C."""
+    home, console = open_home(os.environ), Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def demo() -> None:
+        up(home, console)
+        demonstrate(home, console, prompt)
+
+    try:
+        _or_exit(demo)
+        if not leave:
+            console.print("\nrunning; Ctrl-C ends it")
+            signal.pause()
+    except KeyboardInterrupt:
+        console.print("\nstopping")
+    finally:
+        down(home)
+
+
+def _or_exit(action: object) -> None:
+    try:
+        action()  # type: ignore[operator]
+    except StackError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

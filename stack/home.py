@@ -1,0 +1,160 @@
+"""Where a stack lives and what it is made with: its folder, its ports, its secrets, its addresses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PORTS = {
+    "api": 8000,
+    "dispatcher": 8001,
+    "notifier": 8002,
+    "watcher": 8003,
+    "relay": 8080,
+    "provider": 8090,
+    "postgres": 55432,
+    "kafka": 19092,
+    "controller": 19093,
+    "connect": 18083,
+}
+_SECRETS = (
+    "postgres", "api", "cdc", "stream", "relay", "api_key", "internal_token", "relay_token",
+    "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret",
+)  # fmt: skip
+# What a provider key may be called, so that the dispatcher, and no other process, gets it from the caller's shell.
+PROVIDER_KEYS = ("OPENAI_API_KEY",)
+
+
+@dataclass(frozen=True)
+class Home:
+    """One stack: `directory` holds all of its state."""
+
+    directory: Path
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str]
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def steps(self) -> Path:
+        return self.directory / "steps.jsonl"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.directory / "stack.pid"
+
+    @property
+    def env_file(self) -> Path:
+        return self.directory / "env"
+
+    def url(self, process: str) -> str:
+        return f"http://127.0.0.1:{self.ports[process]}"
+
+    def database_url(self, role: str, secret: str) -> str:
+        return f"postgresql://{role}:{self.secrets[secret]}@127.0.0.1:{self.ports['postgres']}/tidings"
+
+    def public_environment(self) -> dict[str, str]:
+        """What `.tidings/env` holds, for users, tests and scripts."""
+        return {
+            "TIDINGS_API_URL": self.url("api"),
+            "TIDINGS_API_KEY": self.secrets["api_key"],
+            "TIDINGS_DATABASE_URL": self.database_url("postgres", "postgres"),
+            "TIDINGS_KAFKA": f"127.0.0.1:{self.ports['kafka']}",
+            "TIDINGS_CONNECT_URL": self.url("connect"),
+            "QSTASH_URL": self.url("relay"),
+            "QSTASH_TOKEN": self.secrets["relay_token"],
+            "QSTASH_CURRENT_SIGNING_KEY": self.secrets["current_signing_key"],
+            "QSTASH_NEXT_SIGNING_KEY": self.secrets["next_signing_key"],
+            "TIDINGS_PROVIDER_URL": self.url("provider"),
+        }
+
+    def write_env_file(self) -> None:
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.public_environment().items()]
+        _write_private(self.env_file, "".join(lines))
+
+    def environment_of(self, process: str, caller: Mapping[str, str]) -> dict[str, str]:
+        """The environment of one process: what it needs and nothing else, so no secret goes where it has no use."""
+        public = self.public_environment()
+        signing = {name: public[name] for name in ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")}
+        internal = {"TIDINGS_INTERNAL_TOKEN": self.secrets["internal_token"]}
+        addresses = {"TIDINGS_PUBLIC_URL": self.url("api")}
+        own: dict[str, dict[str, str]] = {
+            "api": {
+                "API_LISTEN": f"127.0.0.1:{self.ports['api']}",
+                "API_DATABASE_URL": self.database_url("tidings_api", "api"),
+                "TIDINGS_IMAGE_TARGET": "demo-images",
+                "TIDINGS_WEBHOOKS": "on",
+                **signing, **internal, **addresses,
+            },
+            "dispatcher": {
+                "DISPATCHER_LISTEN": f"127.0.0.1:{self.ports['dispatcher']}",
+                "TIDINGS_WEBHOOK_SECRET": self.secrets["webhook_secret"],
+                **{name: public[name] for name in (
+                    "TIDINGS_API_URL", "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
+                    "QSTASH_CURRENT_SIGNING_KEY")},
+                **{name: caller[name] for name in PROVIDER_KEYS if name in caller},
+                **internal, **addresses,
+            },
+            "relay": {
+                "RELAY_LISTEN": f"127.0.0.1:{self.ports['relay']}",
+                "RELAY_DATABASE_URL": self.database_url("tidings_relay", "relay"),
+                "RELAY_ENCRYPTION_KEYS": self.secrets["encryption_key"],
+                "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
+                "RELAY_DEDUP_WINDOW_SECONDS": "86400",
+                "RELAY_DRAIN_SECONDS": "5",
+                "QSTASH_TOKEN": public["QSTASH_TOKEN"],
+                **signing,
+            },
+            "notifier": {
+                "NOTIFIER_LISTEN": f"127.0.0.1:{self.ports['notifier']}",
+                "TIDINGS_KAFKA": public["TIDINGS_KAFKA"],
+                **addresses,
+            },
+            "watcher": {
+                "WATCHER_LISTEN": f"127.0.0.1:{self.ports['watcher']}",
+                "TIDINGS_CONNECT_URL": public["TIDINGS_CONNECT_URL"],
+                "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
+                "TIDINGS_CDC_DATABASE_PORT": str(self.ports["postgres"]),
+                "TIDINGS_CDC_DATABASE_NAME": "tidings",
+            },
+            "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
+            | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},
+        }  # fmt: skip
+        passed = ("PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
+        common = {name: caller[name] for name in passed if name in caller}
+        return common | {"TIDINGS_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"} | own[process]
+
+
+def open_home(environment: Mapping[str, str]) -> Home:
+    """The home that `TIDINGS_HOME` and `TIDINGS_PORT_*` name; made, with new secrets, when it is not there."""
+    directory = Path(environment.get("TIDINGS_HOME", ROOT / ".tidings")).resolve()
+    (directory / "log").mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o711)  # Postgres, as another user when we are root, passes through to its own folder
+    ports = {name: int(environment.get(f"TIDINGS_PORT_{name.upper()}", port)) for name, port in PORTS.items()}
+    return Home(directory, ports, _secrets(directory / "secrets.json"))
+
+
+def _secrets(path: Path) -> dict[str, str]:
+    if path.exists():
+        return dict(json.loads(path.read_text()))
+    made = {name: secrets.token_urlsafe(32) for name in _SECRETS}
+    made["encryption_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    made["webhook_secret"] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    _write_private(path, json.dumps(made))
+    return made
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,47 @@
+"""Runs a command and runs it again when it ends, with a growing pause: honcho by itself ends all when one ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+from stack.servers import die_with_parent
+
+PAUSE_SECONDS_MAX = 10.0
+# A process that ran for so long had started well.
+WELL_SECONDS = 30.0
+
+
+def main(command: list[str]) -> int:
+    """Keep `command` running until SIGTERM, which is passed on; its own drain is waited for."""
+    state: dict[str, subprocess.Popen[bytes] | None] = {"process": None}
+    stopping: list[bool] = []
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.append(True)
+        if state["process"] is not None:
+            state["process"].terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    pause = 0.2
+    while not stopping:
+        started = time.monotonic()
+        state["process"] = process = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509
+        status = process.wait()
+        if stopping:
+            return 0
+        pause = 0.2 if time.monotonic() - started > WELL_SECONDS else min(PAUSE_SECONDS_MAX, pause * 2)
+        sys.stderr.write(f'{{"event": "ended", "status": {status}, "restart_in_seconds": {pause:.1f}}}\n')
+        sys.stderr.flush()
+        deadline = time.monotonic() + pause
+        while not stopping and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,150 @@
+"""The process that owns a running stack: everything else is its child and ends with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+from honcho.environ import parse_procfile
+from honcho.manager import Manager
+from honcho.printer import Printer
+from psycopg import sql
+from pydantic import SecretStr
+
+from stack.errors import StackError
+from stack.home import ROOT, Home
+from stack.jars import class_path, missing, read_lock
+from stack.java import find_java
+from stack.ports import is_free
+from stack.postgres import Postgres, PostgresError
+from stack.servers import Jvm, Server, connect, kafka
+from stack.steps import Steps
+from tidings.migrate import MigrateSettings, migrate
+
+HEALTH_SECONDS_MAX = 90.0
+DISK_BYTES_MIN = 500 * 1024 * 1024
+
+
+def run(home: Home, environment: Mapping[str, str]) -> int:
+    """Start everything, serve until SIGTERM or Ctrl-C, stop everything; the exit status."""
+    steps = Steps(home.steps)
+    home.pid_file.write_text(str(os.getpid()))
+    postgres = Postgres(home.directory / "postgres", home.ports["postgres"], home.secrets["postgres"])
+    servers: list[Server] = []
+    try:
+        _check(home)
+        _start_servers(home, environment, postgres, servers, steps)
+        home.write_env_file()
+        manager = _manager(home, environment)
+        threading.Thread(target=_await_health, args=(home, steps), daemon=True).start()
+        manager.loop()
+    except (StackError, PostgresError, OSError) as error:
+        steps.failed(str(error))
+        return 1
+    finally:
+        for server in reversed(servers):
+            server.stop()
+        postgres.stop()
+        home.pid_file.unlink(missing_ok=True)
+    return 0
+
+
+def _check(home: Home) -> None:
+    taken = [f"{name} ({port})" for name, port in home.ports.items() if not is_free(port)]
+    if taken:
+        raise StackError(
+            f"these ports are in use: {', '.join(taken)}; stop what uses them, or choose others with "
+            f"TIDINGS_PORT_{taken[0].split()[0].upper()}=…"
+        )
+    free = shutil.disk_usage(home.directory).free
+    if free < DISK_BYTES_MIN:
+        raise StackError(f"the disk is full: {free // 2**20} MiB are left in {home.directory}, 500 are needed")
+
+
+def _start_servers(
+    home: Home, environment: Mapping[str, str], postgres: Postgres, servers: list[Server], steps: Steps
+) -> None:
+    jars, repository = read_lock(), Path.home() / ".m2" / "repository"
+    fetching = missing(jars, repository)
+    with steps.step(f"Java parts: {len(jars)} jars" + (f", {fetching} to fetch" if fetching else ", checked")):
+        jvm = Jvm(find_java(environment), class_path(jars, repository))
+    broker = kafka(
+        jvm, home.directory / "kafka", port=home.ports["kafka"], controller_port=home.ports["controller"]
+    ).start()
+    servers.append(broker)
+    with steps.step("Postgres 18"):
+        postgres.create()
+        postgres.start()
+    with steps.step("schema"):
+        _migrate(home)
+    with steps.step("Kafka 4.3"):
+        broker.wait()
+    with steps.step("Connect 4.3 with Debezium 3.6"):
+        worker = connect(
+            jvm, home.directory / "connect", port=home.ports["connect"], kafka_port=home.ports["kafka"],
+            database_password=home.secrets["cdc"],
+        ).start()  # fmt: skip
+        servers.append(worker)
+        worker.wait()
+
+
+def _migrate(home: Home) -> None:
+    admin = home.database_url("postgres", "postgres")
+    with psycopg.connect(admin.removesuffix("tidings") + "postgres", autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_database WHERE datname = 'tidings'").fetchone() is None:
+            connection.execute(sql.SQL("CREATE DATABASE tidings"))
+    secret = {name: SecretStr(home.secrets[name]) for name in ("api", "cdc", "stream", "relay", "api_key")}
+    migrate(
+        MigrateSettings(
+            database_url=SecretStr(admin),
+            api_password=secret["api"],
+            cdc_password=secret["cdc"],
+            stream_password=secret["stream"],
+            relay_password=secret["relay"],
+            api_key=secret["api_key"],
+        )
+    )
+
+
+def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
+    # One file for all, each line with its process's name, as `honcho start` would print them.
+    output = (home.log / "processes.log").open("a", buffering=1)
+    manager = Manager(Printer(output=output, prefix=True))
+    for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
+        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
+        kept = shlex.join([sys.executable, "-m", "stack.keep", *words])
+        env = home.environment_of(name, environment) | {"PYTHONPATH": str(ROOT)}
+        manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
+    return manager
+
+
+def _await_health(home: Home, steps: Steps) -> None:
+    deadline = time.monotonic() + HEALTH_SECONDS_MAX
+    for name, path in (
+        ("api", "/readyz"), ("relay", "/readyz"), ("provider", "/healthz"),
+        ("watcher", "/readyz"), ("dispatcher", "/readyz"), ("notifier", "/readyz"),
+    ):  # fmt: skip
+        with steps.step(name):
+            while not healthy(home.url(name) + path):
+                if time.monotonic() > deadline:
+                    steps.failed(f"{name} is not ready after {HEALTH_SECONDS_MAX:.0f} s: see {home.log}/processes.log")
+                    return
+                time.sleep(0.1)
+    steps.ready()
+
+
+def healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own loopback address
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

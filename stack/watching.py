@@ -1,0 +1,165 @@
+"""What a person sees: the steps of a start, the table of processes, a submission on its way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import requests
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from stack.errors import StackError
+from stack.home import ROOT, Home
+from stack.supervisor import healthy
+
+START_SECONDS_MAX = 600.0
+STOP_SECONDS_MAX = 60.0
+COMPLETION_SECONDS_MAX = 120.0
+
+
+def running_pid(home: Home) -> int | None:
+    """The supervisor's process, if it lives."""
+    try:
+        pid = int(home.pid_file.read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return pid
+
+
+def up(home: Home, console: Console) -> None:
+    """Start the stack in the background unless it runs; returns when all is healthy. Raises `StackError`."""
+    if running_pid(home) is not None:
+        console.print("already running")
+        return
+    home.steps.unlink(missing_ok=True)
+    with (home.log / "supervisor.log").open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stack", "run"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+    follow(home, console, process)
+
+
+def follow(home: Home, console: Console, process: subprocess.Popen[bytes]) -> None:
+    """Show the steps until all is ready. Raises `StackError` with the reason when it is not."""
+    deadline = time.monotonic() + START_SECONDS_MAX
+    seen = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting")
+        while time.monotonic() < deadline:
+            lines = home.steps.read_text().splitlines() if home.steps.exists() else []
+            for text in lines[seen:]:
+                line = json.loads(text)
+                if line["state"] == "begun":
+                    progress.update(task, description=line["step"])
+                elif line["state"] == "done":
+                    console.print(f"  [green]✓[/] {line['step']:<44} {line['seconds']:>6.1f} s", highlight=False)
+                elif line["state"] == "failed":
+                    raise StackError(line["reason"])
+                else:
+                    return
+            seen = len(lines)
+            if process.poll() is not None and seen == len(lines):
+                tail = (home.log / "supervisor.log").read_text().splitlines()[-5:]
+                raise StackError("the stack ended while starting:\n" + "\n".join(tail))
+            time.sleep(0.05)
+    raise StackError(f"not ready after {START_SECONDS_MAX:.0f} s")
+
+
+def down(home: Home) -> bool:
+    """Stop the stack and wait until it is gone; false when none ran."""
+    pid = running_pid(home)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS_MAX
+    while running_pid(home) is not None:
+        if time.monotonic() > deadline:
+            raise StackError(f"process {pid} does not stop; see {home.log}/supervisor.log")
+        time.sleep(0.05)
+    return True
+
+
+def status(home: Home, console: Console) -> int:
+    """Print the table; 0 when all is healthy."""
+    table = Table("process", "address", "state")
+    probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher"), "/readyz")
+    probes |= {"provider": "/healthz", "connect": "/connectors"}
+    faults = 0
+    for name, path in probes.items():
+        well = healthy(home.url(name) + path)
+        faults += not well
+        table.add_row(name, home.url(name), "[green]ready[/]" if well else "[red]not ready[/]")
+    console.print(table)
+    return 1 if faults else 0
+
+
+def demonstrate(home: Home, console: Console, prompt: str) -> None:
+    """Submit a prompt, follow it, and print the event from the Kafka topic. Raises `StackError`."""
+    consumer = _at_the_end(home)
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {home.secrets['api_key']}"
+    content = {"target": "demo-images", "input": {"prompt": prompt, "size": "512x512"}}
+    answer = session.post(f"{home.url('api')}/v1/submissions", json=content, timeout=30)
+    if answer.status_code != 202:
+        raise StackError(f"the api answered {answer.status_code}: {answer.text[:300]}")
+    submission = answer.json()
+    console.print(f"\nsubmitted [bold]{prompt}[/] → 202, id {submission['id']}\n", highlight=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    deadline = time.monotonic() + COMPLETION_SECONDS_MAX
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("the provider thinks; nobody holds a thread for it")
+        while time.monotonic() < deadline:
+            for records in consumer.poll(timeout_ms=200).values():
+                for record in records:
+                    if record.key == submission["id"].encode():
+                        progress.stop()
+                        _show(home, console, record)
+                        consumer.close()
+                        return
+            shown = session.get(f"{home.url('api')}{submission['links']['self']}", timeout=30).json()
+            progress.update(task, description=f"{shown['status']}; nobody holds a thread for it")
+    raise StackError(f"no completion within {COMPLETION_SECONDS_MAX:.0f} s; see {home.log}/processes.log")
+
+
+def _at_the_end(home: Home) -> KafkaConsumer:
+    consumer = KafkaConsumer(
+        bootstrap_servers=f"127.0.0.1:{home.ports['kafka']}",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+    )
+    topic = "tidings.completions"
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    if not partitions:
+        raise StackError("the topic tidings.completions is not there")
+    consumer.assign(partitions)
+    consumer.seek_to_end()
+    for partition in partitions:
+        consumer.position(partition)
+    return consumer
+
+
+def _show(home: Home, console: Console, record: object) -> None:
+    headers = {name: value.decode() for name, value in record.headers}  # type: ignore[attr-defined]
+    event = json.loads(record.value)  # type: ignore[attr-defined]
+    console.print(f"[green]tidings[/] on tidings.completions: [bold]{headers['ce_type']}[/]", highlight=False)
+    console.print_json(json.dumps(event))
+    images = (event.get("output") or {}).get("data") or []
+    if images:
+        console.print(f"\nthe picture: {images[0].get('url')}", highlight=False, soft_wrap=True)
+    console.print(
+        f"\napi {home.url('api')}   relay {home.url('relay')}   Kafka 127.0.0.1:{home.ports['kafka']}"
+        f"\nkeys and addresses for your shell: . {home.env_file}",
+        highlight=False,
+        soft_wrap=True,
+    )
