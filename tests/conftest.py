@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from stack.jvm import Jvm
+from tests.infra.kafka import native_jvm, native_kafka
 from tests.infra.postgres import TEMPLATE, PostgresServer, native_postgres
 
 
@@ -44,3 +46,16 @@ def database(postgres: PostgresServer) -> Iterator[str]:
     """The name of a migrated database of this test alone; see `PostgresServer.url`."""
     with postgres.database() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def jvm() -> Jvm:
+    """The Java and the jars that Kafka and Connect run with; fetched when they are not there."""
+    return native_jvm()
+
+
+@pytest.fixture(scope="session")
+def kafka(run_directory: Path, jvm: Jvm) -> Iterator[str]:
+    """The bootstrap servers of a broker of this run; it makes no topic by itself."""
+    with native_kafka(run_directory, jvm) as bootstrap_servers:
+        yield bootstrap_servers

@@ -1,0 +1,116 @@
+"""The jars of debezium/jgo.lock.toml: found or fetched, and each one's SHA-256 compared before it is run."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.errors import StackError
+
+LOCK = Path(__file__).resolve().parent.parent / "debezium" / "jgo.lock.toml"
+
+# Fetching is waiting; more than this is unkind to Maven Central.
+_FETCHES_AT_ONCE = 8
+_FETCH_SECONDS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One line of the lock."""
+
+    group: str
+    artifact: str
+    version: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Where it lies in a Maven repository."""
+        return Path(*self.group.split("."), self.artifact, self.version, f"{self.artifact}-{self.version}.jar")
+
+
+Fetch = Callable[[Jar, Path], None]
+
+
+def read_lock(lock: Path = LOCK) -> tuple[Jar, ...]:
+    entries = tomllib.loads(lock.read_text())["dependencies"]
+    return tuple(Jar(each["groupId"], each["artifactId"], each["version"], each["sha256"]) for each in entries)
+
+
+def repository_of(environment: Mapping[str, str]) -> Path:
+    """Where jars are kept for all checkouts of this user: a cache, that may be deleted at any time."""
+    return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidings" / "maven"
+
+
+def class_path(jars: Iterable[Jar], repository: Path, *, fetch: Fetch | None = None) -> tuple[Path, ...]:
+    """Paths of all `jars` in `repository`, in the lock's order; what is missing or damaged is fetched there, once.
+
+    Nothing touches the network when all are there. Raises `StackError` naming the jar that is not what the lock says.
+    """
+    jars = tuple(jars)
+    if any(not _is_right(jar, repository) for jar in jars):
+        with _alone_in(repository), ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+            list(pool.map(lambda jar: _bring(jar, repository, fetch or fetch_from_central), jars))
+    return tuple(repository / jar.path for jar in jars)
+
+
+def missing(jars: Iterable[Jar], repository: Path) -> int:
+    """How many would have to be fetched, by a look at the names alone."""
+    return sum(not (repository / jar.path).exists() for jar in jars)
+
+
+@contextmanager
+def _alone_in(repository: Path) -> Iterator[None]:
+    """Two stacks that start at once do not write the same file: the second waits, and finds all there."""
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        lock = (repository / ".lock").open("w")
+    except OSError as error:
+        raise StackError(f"the jars cannot be stored in {repository}: {error.strerror}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _bring(jar: Jar, repository: Path, fetch: Fetch) -> None:
+    if _is_right(jar, repository):
+        return
+    (repository / jar.path).unlink(missing_ok=True)
+    fetch(jar, repository)
+    if not _is_right(jar, repository):
+        (repository / jar.path).unlink(missing_ok=True)
+        raise StackError(f"{jar.path.name} as fetched is not what debezium/jgo.lock.toml says: its SHA-256 differs")
+
+
+def _is_right(jar: Jar, repository: Path) -> bool:
+    try:
+        with (repository / jar.path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == jar.sha256
+    except FileNotFoundError:
+        return False
+
+
+def fetch_from_central(jar: Jar, repository: Path) -> None:
+    """Put `jar` into `repository` from Maven Central, with jgo."""
+    import requests  # noqa: PLC0415  neither is needed by a start that has all jars
+    from jgo.maven import MavenContext  # noqa: PLC0415
+
+    context = MavenContext(repo_cache=repository, local_repos=[], timeout=_FETCH_SECONDS_MAX)
+    try:
+        context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
+    except OSError as error:
+        if isinstance(error, requests.RequestException):
+            raise StackError(f"Maven Central cannot be reached for {jar.path.name}: {_short(error)}") from None
+        raise StackError(f"{jar.path.name} cannot be stored in {repository}: {error.strerror or error}") from None
+    except RuntimeError as error:
+        raise StackError(f"{jar.path.name} cannot be fetched: {_short(error)}") from None
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
