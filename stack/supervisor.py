@@ -31,6 +31,7 @@ from stack.steps import Steps
 from tidings.migrate import MigrateSettings, migrate
 
 HEALTH_SECONDS_MAX = 90.0
+SERVERS_CHECK_SECONDS = 1.0
 DISK_BYTES_MIN = 500 * 1024 * 1024
 
 
@@ -40,17 +41,21 @@ def run(home: Home, environment: Mapping[str, str]) -> int:
     home.pid_file.write_text(str(os.getpid()))
     postgres = Postgres(home.directory / "postgres", home.ports["postgres"], home.secrets["postgres"])
     servers: list[Server] = []
+    stopping = threading.Event()
     try:
         _check(home)
         _start_servers(home, environment, postgres, servers, steps)
         home.write_env_file()
         manager = _manager(home, environment)
         threading.Thread(target=_await_health, args=(home, steps), daemon=True).start()
+        threading.Thread(target=_keep_servers, args=(servers, stopping), daemon=True).start()
         manager.loop()
+        stopping.set()
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
         return 1
     finally:
+        stopping.set()
         for server in reversed(servers):
             server.stop()
         postgres.stop()
@@ -125,6 +130,15 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
         env = home.environment_of(name, environment) | {"PYTHONPATH": str(ROOT)}
         manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
     return manager
+
+
+def _keep_servers(servers: list[Server], stopping: threading.Event) -> None:
+    """Start a broker or worker that died again, as keep.py does for our own processes."""
+    while not stopping.wait(SERVERS_CHECK_SECONDS):
+        for server in servers:
+            if server.process.poll() is not None and not stopping.is_set():
+                sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
+                server.start()
 
 
 def _await_health(home: Home, steps: Steps) -> None:

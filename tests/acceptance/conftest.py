@@ -1,0 +1,164 @@
+"""A whole stack of its own, on free ports, started and stopped through the commands that people use."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+
+from stack.home import PORTS, Home, open_home
+from stack.ports import free_ports
+from tests.process import ROOT
+from tests.wait import until
+
+ENDED = {"succeeded", "failed", "cancelled", "expired"}
+
+
+class Stack:
+    """A running stack as a user has it: `stack.submit(...)`, `stack.completions(...)`, `stack.kill("relay")`."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = dict(environment)
+        self.home: Home = open_home(environment)
+        self.session = requests.Session()
+        self.session.headers["Authorization"] = f"Bearer {self.home.secrets['api_key']}"
+
+    def command(self, *words: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "stack", *words],
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+
+    def call(self, method: str, path: str, **options: Any) -> requests.Response:
+        return self.session.request(method, self.home.url("api") + path, timeout=60, allow_redirects=False, **options)
+
+    def submit(self, prompt: str = "a boat", **asked: Any) -> str:
+        """A submission to demo-images; keyword arguments become `x_provider`. The id."""
+        content = {
+            "target": "demo-images",
+            "input": {"prompt": prompt, "x_provider": {"latency_seconds": 0.05} | asked},
+        }
+        answer = self.call("POST", "/v1/submissions", json=content)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def shown(self, submission_id: str) -> dict[str, Any]:
+        return dict(self.call("GET", f"/v1/submissions/{submission_id}").json())
+
+    def ended(self, submission_id: str, seconds: float = 30) -> dict[str, Any]:
+        return until(lambda: shown if (shown := self.shown(submission_id))["status"] in ENDED else None, seconds) or {}
+
+    def calls(self, call_id: str) -> dict[str, Any]:
+        """What the provider counted for a `call_id`."""
+        return dict(requests.get(f"{self.home.url('provider')}/calls/{call_id}", timeout=10).json())
+
+    def completions(self, ids: set[str], seconds: float = 40) -> dict[str, list[dict[str, Any]]]:
+        """Every committed event of `ids`, read from the topic's beginning once each of them has one."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}",
+            isolation_level="read_committed", enable_auto_commit=False,
+        )  # fmt: skip
+        found: dict[str, list[dict[str, Any]]] = {id_: [] for id_ in ids}
+        try:
+            parts = [
+                TopicPartition("tidings.completions", n) for n in consumer.partitions_for_topic("tidings.completions")
+            ]
+            consumer.assign(parts)
+            consumer.seek_to_beginning()
+
+            def all_there() -> bool:
+                for records in consumer.poll(timeout_ms=200).values():
+                    for record in records:
+                        if record.key.decode() in found:
+                            headers = {name: value.decode() for name, value in record.headers}
+                            found[record.key.decode()].append({"headers": headers, **json.loads(record.value)})
+                at_end = all(consumer.position(p) >= end for p, end in consumer.end_offsets(parts).items())
+                return at_end and all(found.values())
+
+            until(all_there, seconds)
+        finally:
+            consumer.close()
+        return found
+
+    def process(self, module: str) -> psutil.Process:
+        """The worker of a module, not its keeper. The oldest, as granian has children."""
+        supervisor = psutil.Process(int(self.home.pid_file.read_text()))
+        found = [
+            p for p in supervisor.children(recursive=True)
+            if p.cmdline()[1:3] == ["-m", module]
+        ]  # fmt: skip
+        return min(found, key=lambda p: p.create_time())
+
+    def kill(self, module: str) -> None:
+        """kill -9, and wait until it is gone."""
+        process = self.process(module)
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+
+    def kill_connect(self) -> None:
+        """kill -9 of the Connect worker; the supervisor starts it again."""
+        supervisor = psutil.Process(int(self.home.pid_file.read_text()))
+        main_class = "org.apache.kafka.connect.cli.ConnectDistributed"
+        [worker] = [p for p in supervisor.children(recursive=True) if main_class in p.cmdline()]
+        worker.send_signal(signal.SIGKILL)
+        psutil.wait_procs([worker], 20)
+
+    def ready(self, name: str, seconds: float = 60) -> None:
+        until(lambda: _ok(f"{self.home.url(name)}/readyz"), seconds)
+
+    def count(self, query: str, *parameters: object) -> int:
+        import psycopg  # noqa: PLC0415
+
+        with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
+            row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+        return int(row[0])
+
+
+def _ok(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=2).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@contextmanager
+def new_stack() -> Iterator[Stack]:
+    """A stack that is not started yet; at the end it is stopped and nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="tidings-acceptance-") as name:
+        Path(name).chmod(0o755)
+        ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "JAVA_HOME") if key in os.environ}
+        stack = Stack(kept | ports | {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"})
+        try:
+            yield stack
+        finally:
+            stack.command("down")
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """One running stack for all tests that share it."""
+    with new_stack() as started:
+        done = started.command("up")
+        log = started.home.log / "processes.log"
+        assert done.returncode == 0, done.stdout + done.stderr + (log.read_text()[-3000:] if log.exists() else "")
+        yield started
+
+
+@pytest.fixture
+def fresh_stack() -> Iterator[Callable[[], Stack]]:
+    with new_stack() as made:
+        yield lambda: made

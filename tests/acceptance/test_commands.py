@@ -1,0 +1,43 @@
+"""The commands: demo, up, down, status, and what is left after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from stack.ports import is_free
+from tests.acceptance.conftest import Stack
+
+
+def test_the_demo_shows_a_completion_and_leaves_nothing_behind(fresh_stack: Callable[[], Stack]) -> None:
+    stack = fresh_stack()
+    done = stack.command("demo", "--exit", "--prompt", "a kite")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "dev.tidings.submission.succeeded" in done.stdout
+    assert "a%20kite.png" in done.stdout
+    home = str(stack.home.directory)
+    assert [p.pid for p in psutil.process_iter(["cmdline"]) if home in " ".join(p.info["cmdline"] or [])] == []
+    assert all(is_free(port) for port in stack.home.ports.values())
+
+
+def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack], stack: Stack) -> None:
+    other = fresh_stack()
+    taken = Stack(other.environment | {"TIDINGS_PORT_API": str(stack.home.ports["api"])})
+    done = taken.command("up")
+    assert done.returncode != 0
+    assert f"api ({stack.home.ports['api']})" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
+    home = stack.home
+    for path in (home.env_file, home.directory / "secrets.json"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert stack.command("status").returncode == 0
+    logs = [path for path in Path(home.directory).rglob("*.log")]
+    assert logs
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert [name for name, value in home.secrets.items() if value in text] == [], path

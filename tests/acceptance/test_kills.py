@@ -1,0 +1,35 @@
+"""Processes killed with -9 in the middle of work: every submission ends, and each has one completion."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.conftest import Stack
+
+SUBMISSIONS = 60
+
+
+@pytest.mark.parametrize("module", ["services.dispatcher", "services.notifier", "services.relay", "services.api"])
+def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -> None:
+    name = module.rpartition(".")[2]
+    ids: set[str] = set()
+    for number in range(SUBMISSIONS):
+        ids.add(stack.submit(f"{module} {number}", latency_seconds=1.0))
+        if number in {SUBMISSIONS // 3, 2 * SUBMISSIONS // 3}:
+            stack.kill(module)
+            if name in {"api", "relay"}:
+                stack.ready(name)
+    found = stack.completions(ids, 90)
+    assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
+    assert {event["outcome"] for events in found.values() for event in events} == {"succeeded"}
+    stack.ready(name)
+
+
+def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:
+    ids: set[str] = set()
+    for number in range(SUBMISSIONS):
+        ids.add(stack.submit(f"connect {number}", latency_seconds=0.5))
+        if number == SUBMISSIONS // 2:
+            stack.kill_connect()
+    found = stack.completions(ids, 120)
+    assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
