@@ -38,7 +38,15 @@ def main(
         public_url=public_url or f"http://{listen}",
     )
     uvloop.install()
-    web.run_app(provider.application(), host=host, port=port, backlog=4096, access_log=None, print=None)
+    web.run_app(
+        provider.application(),
+        host=host,
+        port=port,
+        backlog=4096,
+        access_log=None,
+        print=None,
+        handler_cancellation=True,
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psutil
 import pytest
@@ -119,11 +119,12 @@ class Stack:
     def ready(self, name: str, seconds: float = 60) -> None:
         until(lambda: _ok(f"{self.home.url(name)}/readyz"), seconds)
 
-    def count(self, query: str, *parameters: object) -> int:
+    def count(self, query: LiteralString, *parameters: object) -> int:
         import psycopg  # noqa: PLC0415
 
         with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
-            row = connection.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+            row = connection.execute(query, parameters).fetchone()
+        assert row is not None
         return int(row[0])
 
 

@@ -36,7 +36,7 @@ def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
     for path in (home.env_file, home.directory / "secrets.json"):
         assert path.stat().st_mode & 0o077 == 0
     assert stack.command("status").returncode == 0
-    logs = [path for path in Path(home.directory).rglob("*.log")]
+    logs = list(Path(home.directory).rglob("*.log"))
     assert logs
     for path in logs:
         text = path.read_text(errors="replace")
