@@ -12,7 +12,7 @@ from services.api.settings import ApiSettings
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit, split_listen
 from tidings.targets import load_targets
 
-# A second worker was slower than one on two cores; the reference figures are in docs/decisions/0003-api-server.md.
+# A second worker was slower than one on two cores.
 WORKERS = 1
 DRAIN_SECONDS = 20
 
