@@ -96,11 +96,11 @@ class Stack:
     def process(self, module: str) -> psutil.Process:
         """The worker of a module, not its keeper. The oldest, as granian has children."""
         supervisor = psutil.Process(int(self.home.pid_file.read_text()))
-        found = [
-            p for p in supervisor.children(recursive=True)
-            if p.cmdline()[1:3] == ["-m", module]
-        ]  # fmt: skip
-        return min(found, key=lambda p: p.create_time())
+
+        def found() -> list[psutil.Process]:
+            return [p for p in supervisor.children(recursive=True) if _runs(p, module)]
+
+        return min(until(found), key=lambda p: p.create_time())
 
     def kill(self, module: str) -> None:
         """kill -9, and wait until it is gone."""
@@ -126,6 +126,13 @@ class Stack:
             row = connection.execute(query, parameters).fetchone()
         assert row is not None
         return int(row[0])
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
+    try:
+        return bool(process.cmdline()[1:3] == ["-m", module])
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _ok(url: str) -> bool:

@@ -1,0 +1,104 @@
+"""Files that must agree are compared: publication, grants, connector, topics, Procfile, environment, docs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from honcho.environ import parse_procfile
+
+from services.api.application import Parts, create_app
+from stack.home import PORTS
+from tests.process import ROOT
+from tidings import topics
+
+PUBLICATION = (ROOT / "migrations" / "0004_publication.sql").read_text()
+GRANTS = (ROOT / "migrations" / "0005_grants.sql").read_text()
+CONNECTOR = json.loads((ROOT / "debezium" / "connector.json").read_text())
+
+
+def columns(names: str) -> set[str]:
+    return {name.strip() for name in names.split(",")}
+
+
+def published() -> dict[str, set[str]]:
+    return {table: columns(names) for table, names in re.findall(r"tidings\.(\w+) \(([^)]+)\)", PUBLICATION)}
+
+
+def test_the_connector_reads_the_published_columns_and_no_other() -> None:
+    listed = CONNECTOR["column.include.list"].replace("\\", "")
+    found = {table: set(names.split("|")) for table, names in re.findall(r"tidings\.(\w+)\.\(([^)]+)\)", listed)}
+    found["heartbeats"] = {"at"}
+    assert found == published()
+    assert columns(CONNECTOR["table.include.list"]) == {f"tidings.{table}" for table in published()}
+
+
+def test_debezium_may_read_the_published_columns_and_no_other() -> None:
+    grants = re.findall(r"GRANT SELECT \(([^)]+)\)\s+ON tidings\.(\w+) TO tidings_cdc", GRANTS)
+    assert {table: columns(names) for names, table in grants} == {
+        table: names for table, names in published().items() if table != "heartbeats"
+    }
+
+
+def test_no_body_and_no_secret_is_published() -> None:
+    hidden = {"body", "idempotency_key", "fingerprint", "key_sha256"}
+    assert not any(names & hidden for names in published().values())
+
+
+def test_topics_are_those_the_connector_routes_to_with_the_same_partitions() -> None:
+    routed = {f"tidings.cdc.{table}" for table in published()}
+    assert {topic.name for topic in topics.TOPICS if topic.name.startswith("tidings.cdc.")} == routed
+    assert int(CONNECTOR["topic.creation.default.partitions"]) == topics.PARTITIONS
+    submissions, results = (next(t for t in topics.TOPICS if t.name == n) for n in (topics.SUBMISSIONS, topics.RESULTS))
+    assert submissions.partitions == results.partitions
+
+
+def test_the_publication_and_slot_are_the_connectors() -> None:
+    assert f"CREATE PUBLICATION {CONNECTOR['publication.name']} " in PUBLICATION
+    assert CONNECTOR["publication.autocreate.mode"] == "disabled"
+    assert CONNECTOR["exactly.once.support"] == "required"
+
+
+def test_each_process_of_the_procfile_has_a_port_and_a_folder() -> None:
+    for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
+        assert name in PORTS
+        module = command.removeprefix("python -m ").replace(".", "/")
+        assert (ROOT / module / "__main__.py").exists()
+
+
+def test_the_architecture_names_every_setting() -> None:
+    documented = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
+    read = set()
+    for path in Path(ROOT / "services").rglob("settings.py"):
+        read |= set(re.findall(r'validation_alias="([A-Z_]+)"', path.read_text()))
+    assert sorted(name for name in read if name not in documented) == []
+
+
+def test_every_route_has_an_auth_decision() -> None:
+    parts = _parts()
+    app = create_app(parts)
+    decisions = {
+        rule.rule: getattr(app.view_functions[rule.endpoint], "auth_decision", None)
+        for rule in app.url_map.iter_rules()
+    }
+    assert [rule for rule, decision in decisions.items() if decision is None] == []
+    public = {rule for rule, decision in decisions.items() if decision == "public"}
+    assert public == {"/healthz", "/readyz", "/metrics"}
+
+
+def _parts() -> Parts:
+    from typing import Any, cast  # noqa: PLC0415
+
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from pydantic import SecretStr  # noqa: PLC0415
+
+    from services.api.settings import ApiSettings  # noqa: PLC0415
+    from tidings import log  # noqa: PLC0415
+
+    secret = SecretStr("x" * 32)
+    settings = ApiSettings(
+        database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
+    )  # type: ignore[call-arg]
+    absent = cast("Any", None)  # no view runs here
+    return Parts(settings, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))
