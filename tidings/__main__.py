@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tidings.settings import read_or_exit
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +42,55 @@ def migrate(wait_seconds: float) -> None:
             time.sleep(0.5)
     applied = apply(settings)
     click.echo(f"{applied} migration(s) applied" if applied else "the schema is up to date")
+
+
+@main.group()
+def keys() -> None:
+    """API keys: create, list, revoke. Reads TIDINGS_ADMIN_DATABASE_URL."""
+
+
+@keys.command("create")
+@click.option("--tenant", default="default", show_default=True, help="Whose submissions the key sees and makes.")
+@click.option("--name", required=True, help="What it is for.")
+def create_key(tenant: str, name: str) -> None:
+    """Make a key and print it, this once."""
+    from tidings.keys import new_api_key  # noqa: PLC0415
+    from tidings.migrate import add_api_key  # noqa: PLC0415
+
+    key = new_api_key()
+    with _administrator() as connection:
+        add_api_key(connection, key, tenant=tenant, name=name)
+    click.echo(key)
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Show tenant, name, age and the first digits of the hash, by which a key is revoked."""
+    from tidings.migrate import api_keys  # noqa: PLC0415
+
+    with _administrator() as connection:
+        for prefix, tenant, name, created_at, revoked_at in api_keys(connection):
+            click.echo(f"{prefix}  {tenant}  {name}  {created_at:%Y-%m-%d}  {'revoked' if revoked_at else 'valid'}")
+
+
+@keys.command("revoke")
+@click.argument("hash_prefix")
+def revoke_key(hash_prefix: str) -> None:
+    """Revoke the key whose hash begins with HASH_PREFIX; it works for some seconds more at the most."""
+    from tidings.migrate import revoke_api_key  # noqa: PLC0415
+
+    with _administrator() as connection:
+        if revoke_api_key(connection, hash_prefix) != 1:
+            raise click.ClickException("not exactly one valid key begins so; nothing was revoked")
+    click.echo("revoked")
+
+
+def _administrator() -> psycopg.Connection[Any]:
+    import psycopg  # noqa: PLC0415
+
+    from tidings.migrate import MigrateSettings  # noqa: PLC0415
+
+    return psycopg.connect(read_or_exit(MigrateSettings).database_url.get_secret_value())
 
 
 if __name__ == "__main__":

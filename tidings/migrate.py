@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yoyo
 from psycopg import sql
 from pydantic import Field, SecretStr
 
+from tidings.keys import hash_api_key
 from tidings.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -77,14 +77,29 @@ def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) 
         )
 
 
-def hash_api_key(key: str) -> bytes:
-    """SHA-256: enough for 256 random bits, and quick, as it is done at each request."""
-    return hashlib.sha256(key.encode()).digest()
-
-
 def add_api_key(connection: psycopg.Connection[Any], key: str, *, tenant: str, name: str) -> None:
     """Let `key` act for `tenant`. A key that is there already stays as it is."""
     connection.execute(
         "INSERT INTO tidings.api_keys (key_sha256, tenant, name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (hash_api_key(key), tenant, name),
     )
+
+
+def api_keys(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
+    """Hash prefix, tenant, name, made at, revoked at; oldest first."""
+    return connection.execute(
+        "SELECT left(encode(key_sha256, 'hex'), 12), tenant, name, created_at, revoked_at"
+        " FROM tidings.api_keys ORDER BY created_at LIMIT 10000"
+    ).fetchall()
+
+
+def revoke_api_key(connection: psycopg.Connection[Any], hash_prefix: str) -> int:
+    """Revoke the one key whose hash begins with `hash_prefix`; 0 when none or several do."""
+    cursor = connection.execute(
+        "WITH found AS (SELECT key_sha256 FROM tidings.api_keys"
+        " WHERE starts_with(encode(key_sha256, 'hex'), %s) AND revoked_at IS NULL)"
+        " UPDATE tidings.api_keys SET revoked_at = now()"
+        " WHERE key_sha256 IN (SELECT key_sha256 FROM found) AND (SELECT count(*) FROM found) = 1",
+        (hash_prefix,),
+    )
+    return cursor.rowcount

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import threading
 from collections import OrderedDict
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from flask import request
 
 from services.api.problem import Fault, ProblemError
+from tidings.keys import hash_api_key
 
 Decision = Literal["api_key", "internal", "signature", "public"]
 View = TypeVar("View", bound=Callable[..., Any])
@@ -29,11 +29,6 @@ def guarded_by(decision: Decision) -> Callable[[View], View]:
         return view
 
     return mark
-
-
-def hash_api_key(key: str) -> bytes:
-    """SHA-256: enough for 256 random bits, and quick, as it is done at each request."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 class Authentication:

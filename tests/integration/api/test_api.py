@@ -1,0 +1,216 @@
+"""The api on a real database, through Flask's test client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import psycopg
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from services.api.composition import wire
+from services.api.settings import ApiSettings
+from tests.infra.postgres import PostgresServer
+from tests.process import ROOT
+from tidings.migrate import add_api_key
+from tidings.signature import sign
+
+KEY = "k" * 32
+ALICE, BOB = {"Authorization": "Bearer alice-key"}, {"Authorization": "Bearer bob-key"}
+
+
+class Client:
+    def __init__(self, http: FlaskClient, admin_url: str) -> None:
+        self.http: Any = http  # answers are looked into as JSON of any shape
+        self.admin_url = admin_url
+
+    def submit(self, headers: dict[str, str] | None = None, **changed: Any) -> Any:
+        content = {"target": "demo-images", "input": {"prompt": "a"}} | changed
+        return self.http.post("/v1/submissions", json=content, headers=ALICE | (headers or {}))
+
+    def call_back(self, id_: str, **fields: Any) -> Any:
+        import orjson  # noqa: PLC0415
+
+        body = orjson.dumps({"status": 200, "body": "e30=", "sourceMessageId": "m", "maxRetries": 3} | fields)
+        path = f"/callbacks/relay?submission={id_}"
+        token = sign(KEY, f"http://api{path}", body, now=int(time.time()))
+        return self.http.post(path, data=body, headers={"Upstash-Signature": token})
+
+    def count(self, table: str) -> int:
+        with psycopg.connect(self.admin_url) as connection:
+            row = connection.execute(f"SELECT count(*) FROM tidings.{table}").fetchone()  # type: ignore[arg-type,unused-ignore]
+        assert row is not None
+        return int(row[0])
+
+
+@pytest.fixture
+def client(postgres: PostgresServer, database: str) -> Client:
+    with psycopg.connect(postgres.url(database)) as connection:
+        add_api_key(connection, "alice-key", tenant="alice", name="a")
+        add_api_key(connection, "bob-key", tenant="bob", name="b")
+    settings = ApiSettings(
+        database_url=SecretStr(postgres.url(database, role="tidings_api")),
+        public_url="http://api",
+        internal_token=SecretStr("internal"),
+        current_signing_key=SecretStr(KEY),
+        next_signing_key=SecretStr("n" * 32),
+        targets_file=ROOT / "targets.toml",
+        image_target="demo-images",
+        input_bytes_max=2048,
+    )
+    return Client(wire(settings, CollectorRegistry()).test_client(), postgres.url(database))
+
+
+def test_a_submission_is_committed_before_the_answer(client: Client) -> None:
+    answer = client.submit(metadata={"a": 1}, channel="x")
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == answer.json["links"]["self"] == f"/v1/submissions/{answer.json['id']}"
+    assert "Retry-After" in answer.headers
+    shown = client.http.get(answer.headers["Location"], headers=ALICE)
+    assert (shown.json["status"], shown.json["metadata"], shown.json["channel"]) == ("queued", {"a": 1}, "x")
+
+
+def test_the_same_key_and_input_is_the_same_submission(client: Client) -> None:
+    first = client.submit({"Idempotency-Key": '"once"'})
+    again = client.submit({"Idempotency-Key": "once"})
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json["id"] == again.json["id"]
+    other = client.submit({"Idempotency-Key": "once"}, input={"prompt": "b"})
+    assert (other.status_code, other.json["errors"][0]["field"]) == (422, "Idempotency-Key")
+    assert client.count("submissions") == 1
+
+
+def test_many_at_once_with_one_key_make_one_submission(client: Client) -> None:
+    ids: set[str] = set()
+
+    def one() -> None:
+        answer = client.http.application.test_client().post(
+            "/v1/submissions",
+            json={"target": "demo-images", "input": {"prompt": "a"}},
+            headers=ALICE | {"Idempotency-Key": "race"},
+        )
+        ids.add(answer.get_json()["id"])
+
+    threads = [threading.Thread(target=one) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(ids) == client.count("submissions") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"target": "nobody"}, "target"),
+        ({"colour": "red"}, "colour"),
+        ({"channel": "No Spaces"}, "channel"),
+        ({"webhook": "https://u:p@x"}, "webhook"),
+        ({"webhook": "https://ok.example"}, "webhook"),
+        ({"metadata": ["no object"]}, "metadata"),
+    ],
+)
+def test_faults_name_the_field_and_store_nothing(client: Client, changed: dict[str, Any], field: str) -> None:
+    answer = client.submit(**changed)
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert field in [error["field"] for error in answer.json["errors"]]
+    assert client.count("submissions") == 0
+
+
+def test_a_batch_is_all_or_nothing(client: Client) -> None:
+    good, bad = {"target": "demo-images", "input": 1}, {"target": "demo-images"}
+    answer = client.http.post("/v1/submissions/batch", json={"submissions": [good, bad]}, headers=ALICE)
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "submissions.1.input")
+    assert client.count("submissions") == 0
+    answer = client.http.post("/v1/submissions/batch", json={"submissions": [good] * 500}, headers=ALICE)
+    assert (answer.status_code, len(answer.json["submissions"]), client.count("submissions")) == (202, 500, 500)
+
+
+def test_too_large_a_body_is_413(client: Client) -> None:
+    assert client.submit(input="x" * 3000).status_code == 413
+
+
+def test_no_tenant_sees_anothers(client: Client) -> None:
+    id_ = client.submit().json["id"]
+    for path in (f"/v1/submissions/{id_}", f"/v1/submissions/{id_}/result", f"/v1/submissions/{id_}/images/0"):
+        assert client.http.get(path, headers=BOB).status_code == 404
+        assert client.http.get(path).status_code == 401
+        assert client.http.get(path, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert client.http.delete(f"/v1/submissions/{id_}", headers=BOB).status_code == 404
+    assert client.http.get("/v1/submissions", headers=BOB).json["submissions"] == []
+    assert client.http.get(f"/get-image-is-ready?submissionId={id_}", headers=BOB).json == {"status": "notFound"}
+    assert client.http.post("/internal/dispatches", json={"ids": [id_]}, headers=ALICE).status_code == 401
+
+
+def test_the_status_is_derived_from_attempts_and_result(client: Client) -> None:
+    id_ = client.submit().json["id"]
+
+    def status() -> str:
+        return str(client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json["status"])
+
+    later = int((time.time() + 60) * 1000)
+    assert client.call_back(id_, status=500, willRetry=True, nextRetryAt=later).status_code == 200
+    assert status() == "retrying"
+    assert client.call_back(id_, status=500, retried=1, willRetry=True, nextRetryAt=1000).status_code == 200
+    assert status() == "running"
+    assert client.call_back(id_, retried=2, willRetry=False).status_code == 200
+    assert status() == "succeeded"
+    assert client.call_back(id_, status=500, retried=3, willRetry=False).status_code == 200
+    assert status() == "succeeded"
+    assert (client.count("results"), client.http.delete(f"/v1/submissions/{id_}", headers=ALICE).status_code) == (
+        1,
+        409,
+    )
+
+
+def test_an_unchanged_submission_is_304(client: Client) -> None:
+    path = client.submit().headers["Location"]
+    tag = client.http.get(path, headers=ALICE).headers["ETag"]
+    assert client.http.get(path, headers=ALICE | {"If-None-Match": tag}).status_code == 304
+    client.http.delete(path, headers=ALICE)
+    assert client.http.get(path, headers=ALICE | {"If-None-Match": tag}).status_code == 200
+
+
+def test_the_list_pages_newest_first_and_filters(client: Client) -> None:
+    ids = [client.submit().json["id"] for _ in range(5)]
+    client.http.delete(f"/v1/submissions/{ids[0]}", headers=ALICE)
+    seen, cursor = [], ""
+    while True:
+        page = client.http.get(f"/v1/submissions?limit=2{cursor}", headers=ALICE).json
+        seen += [item["id"] for item in page["submissions"]]
+        if page["cursor"] is None:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert seen == ids[::-1]
+    for query, count in (
+        ("status=cancelled", 1),
+        ("status=queued", 4),
+        ("target=demo-chat", 0),
+        ("since=2999-01-01", 0),
+    ):
+        assert len(client.http.get(f"/v1/submissions?{query}", headers=ALICE).json["submissions"]) == count
+    faulty = client.http.get("/v1/submissions?limit=0&status=odd&cursor=x&since=x&colour=1", headers=ALICE)
+    assert faulty.status_code == 400
+    assert {error["field"] for error in faulty.json["errors"]} == {"limit", "status", "cursor", "since", "colour"}
+
+
+def test_dispatches_tell_bodies_and_what_has_ended(client: Client) -> None:
+    open_, ended = client.submit().json["id"], client.submit().json["id"]
+    client.http.delete(f"/v1/submissions/{ended}", headers=ALICE)
+    answer = client.http.post(
+        "/internal/dispatches", json={"ids": [open_, ended]}, headers={"Authorization": "Bearer internal"}
+    )
+    found = {item["id"]: item for item in answer.json["submissions"]}
+    assert (found[open_]["ended"], found[ended]["ended"]) == (False, True)
+    assert found[open_]["body"] == '{"prompt":"a"}'
+
+
+def test_a_malformed_or_unknown_callback_is_400(client: Client) -> None:
+    assert client.call_back(client.submit().json["id"], status="x").status_code == 400
+    assert client.call_back("01920000-0000-7000-8000-000000000001").status_code == 400
+    assert client.count("attempts") == 0
