@@ -52,15 +52,17 @@ def client(postgres: PostgresServer, database: str) -> Client:
     with psycopg.connect(postgres.url(database)) as connection:
         add_api_key(connection, "alice-key", tenant="alice", name="a")
         add_api_key(connection, "bob-key", tenant="bob", name="b")
-    settings = ApiSettings(
-        database_url=SecretStr(postgres.url(database, role="tidings_api")),
-        public_url="http://api",
-        internal_token=SecretStr("internal"),
-        current_signing_key=SecretStr(KEY),
-        next_signing_key=SecretStr("n" * 32),
-        targets_file=ROOT / "targets.toml",
-        image_target="demo-images",
-        input_bytes_max=2048,
+    settings = ApiSettings.model_validate(
+        {
+            "database_url": SecretStr(postgres.url(database, role="tidings_api")),
+            "public_url": "http://api",
+            "internal_token": SecretStr("internal"),
+            "current_signing_key": SecretStr(KEY),
+            "next_signing_key": SecretStr("n" * 32),
+            "targets_file": ROOT / "targets.toml",
+            "image_target": "demo-images",
+            "input_bytes_max": 2048,
+        }
     )
     return Client(wire(settings, CollectorRegistry()).test_client(), postgres.url(database))
 
