@@ -16,6 +16,7 @@ from services.api.authentication import Authentication, guarded_by
 from services.api.callback import decide, read_callback
 from services.api.intake import Intake, accepted
 from services.api.models import idempotency_key, parse_json, traceparent
+from services.api.openapi import document
 from services.api.presentation import RETRY_AFTER_SECONDS, image_type, images, listed, submission
 from services.api.problem import Fault, ProblemError, register_errors
 from services.api.settings import ApiSettings
@@ -24,6 +25,7 @@ from tidings.ids import SubmissionId, parse_submission_id
 from tidings.signature import InvalidSignatureError, verify
 from tidings.targets import Target
 
+VERSION = "0.1.0"
 LIST_MAX = 100
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
@@ -251,6 +253,11 @@ def _operations(app: Flask, parts: Parts) -> None:
         except Exception as error:  # noqa: BLE001  whatever it is, we are not ready
             return _json({"status": "not ready", "faults": {"postgres": type(error).__name__}}, 503)
         return _json({"status": "ok"})
+
+    @app.get("/openapi.json")
+    @guarded_by("public")
+    def openapi() -> Response:
+        return _json(document(VERSION))
 
     @app.get("/metrics")
     @guarded_by("public")

@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 from honcho.environ import parse_procfile
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.api.application import Parts, create_app
+from services.api.openapi import document
 from stack.home import PORTS
 from tests.process import ROOT
 from tidings import topics
@@ -84,7 +87,41 @@ def test_every_route_has_an_auth_decision() -> None:
     }
     assert [rule for rule, decision in decisions.items() if decision is None] == []
     public = {rule for rule, decision in decisions.items() if decision == "public"}
-    assert public == {"/healthz", "/readyz", "/metrics"}
+    assert public == {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+
+
+def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -> None:
+    content = document("0")
+    OpenAPIV31SpecValidator(content).validate()
+    app = create_app(_parts())
+    routes = {}
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<text>", "{id}").replace("<int:number>", "{number}")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            routes[path, method.lower()] = getattr(app.view_functions[rule.endpoint], "auth_decision", None)
+    described = {
+        (path, method): next(iter(operation["security"][0])) if operation["security"] else "public"
+        for path, operations in content["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert described == routes
+
+
+def test_every_example_in_the_openapi_document_is_valid() -> None:
+    content = document("0")
+    components = {"components": content["components"]}
+    checked = 0
+    for name, schema in content["components"]["schemas"].items():
+        for example in schema.get("examples", []):
+            jsonschema.validate(example, {"$ref": f"#/components/schemas/{name}", **components})
+            checked += 1
+    for operations in content["paths"].values():
+        for operation in operations.values():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            if "example" in body:
+                jsonschema.validate(body["example"], {**body["schema"], **components})
+                checked += 1
+    assert checked >= 6
 
 
 def _parts() -> Parts:
