@@ -4,7 +4,7 @@ VENV := .venv/bin
 P ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset test check venv
+.PHONY: help demo up down status logs reset compose-env test bench-cdc check venv
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,8 +30,14 @@ logs: venv ## the last log lines; P=api for one process
 reset: venv ## stop everything and delete all data and secrets (asks first)
 	@$(VENV)/python -m stack reset
 
+compose-env: ## write .env with new secrets for docker compose, unless it is there
+	@$(PYTHON) stack/compose_env.py
+
 test: venv ## all tests but those that need Docker, on real servers
 	@$(VENV)/python -m pytest -m "not compose"
+
+bench-cdc: venv ## commit to completion event, beside Debezium's defaults
+	@$(VENV)/python -m benchmarks.bench_cdc
 
 check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff check .

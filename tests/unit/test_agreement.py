@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import jsonschema
+import yaml
 from honcho.environ import parse_procfile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -68,6 +69,41 @@ def test_each_process_of_the_procfile_has_a_port_and_a_folder() -> None:
         assert name in PORTS
         module = command.removeprefix("python -m ").replace(".", "/")
         assert (ROOT / module / "__main__.py").exists()
+
+
+def test_compose_runs_what_the_procfile_does_from_official_images() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    processes = parse_procfile((ROOT / "Procfile").read_text()).processes
+    assert {name: " ".join(services[name]["command"]) for name in processes} == dict(processes)
+    images = {name: services[name]["image"] for name in ("postgres", "kafka", "connect")}
+    assert images == {
+        "postgres": "postgres:18",
+        "kafka": "apache/kafka:4.3.0",
+        "connect": "quay.io/debezium/connect:3.6",
+    }
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    native = dict(
+        line.split("=", 1)
+        for name in ("broker.properties", "connect-worker.properties")
+        for line in (ROOT / "debezium" / name).read_text().splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    # Of one node alone, or named by the image in its own way.
+    own = {"listeners", "log.dirs", "node.id", "advertised.listeners", "process.roles"}
+    compared = 0
+    for service, prefix in (("kafka", "KAFKA_"), ("connect", "CONNECT_")):
+        for name, value in services[service]["environment"].items():
+            key = name.removeprefix(prefix).replace("_", ".").lower()
+            if name.startswith(prefix) and key in native and key not in own:
+                assert str(value) == native[key], name
+                compared += 1
+    assert compared >= 14
 
 
 def test_the_architecture_names_every_setting() -> None:

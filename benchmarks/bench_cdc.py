@@ -1,0 +1,145 @@
+"""From a result's COMMIT to its completion event in `poll()`: our settings of Debezium, then its defaults, in one run."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+from kafka import KafkaConsumer
+from kafka.structs import TopicPartition
+
+from benchmarks.figures import percentile, write
+from services.watcher.connector import Connector, configuration
+from stack.ports import free_ports
+from tests.infra.kafka import native_connect, native_kafka
+from tests.infra.postgres import PostgresServer, native_postgres
+from tests.process import ROOT, Process, started
+from tests.wait import until
+from tidings.ids import new_submission_id
+from tidings.topics import COMPLETIONS
+
+# What Debezium and Kafka do when nobody sets anything.
+DEFAULTS = {
+    "poll.interval.ms": "500",
+    "max.batch.size": "2048",
+    "max.queue.size": "8192",
+    "producer.override.linger.ms": "5",
+}
+INSERT = """
+INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, status_code, content_type, body, body_size,
+  body_sha256, output, submitted_at)
+VALUES (%s, %s, 'bench', 'bench', 'succeeded', 200, 'application/json', '{}', 2, 'x', '{"data": [{"url": "https://x/1.png"}]}', now())
+"""
+
+
+def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[str, Any]:
+    """Insert `rows` at an even rate, each its own commit; milliseconds from commit to event, of all of them."""
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=500
+    )
+    parts = [TopicPartition(COMPLETIONS, number) for number in consumer.partitions_for_topic(COMPLETIONS)]
+    consumer.assign(parts)
+    consumer.seek_to_end()
+    for part in parts:
+        consumer.position(part)
+    committed: dict[str, float] = {}
+    seen: dict[str, float] = {}
+    over = threading.Event()
+
+    def insert() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            begin = time.perf_counter()
+            for number in range(rows):
+                time.sleep(max(0.0, begin + number / rows_per_second - time.perf_counter()))
+                id_ = new_submission_id()
+                connection.execute(INSERT, (id_, uuid.uuid4()))
+                committed[str(id_)] = time.perf_counter()
+        over.set()
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    deadline = time.monotonic() + rows / rows_per_second + 30
+    while len(seen) < rows and time.monotonic() < deadline:
+        for records in consumer.poll(timeout_ms=100).values():
+            now = time.perf_counter()
+            seen.update({record.key.decode(): now for record in records})
+    thread.join()
+    consumer.close()
+    # An event can be read before the thread has noted its commit: at the earliest at the same moment then.
+    delays = [max(0.0, seen[id_] - at) * 1000 for id_, at in committed.items() if id_ in seen]
+    return {
+        "rows_per_second": rows_per_second,
+        "rows": rows,
+        "lost": len(committed) - len(delays),
+        "p50_ms": round(percentile(delays, 0.50), 1),
+        "p99_ms": round(percentile(delays, 0.99), 1),
+    }
+
+
+def setting(postgres: PostgresServer, connect_url: str, database: str, changed: Mapping[str, str]) -> None:
+    """Have the connector run with our settings, less `changed`."""
+    port = postgres.admin_url.rpartition(":")[2].partition("/")[0]
+    values = {"HOST": "127.0.0.1", "PORT": port, "NAME": database}
+    named = {f"TIDINGS_CDC_DATABASE_{name}": value for name, value in values.items()}
+    connector = Connector(connect_url, "tidings")
+    connector.register(configuration(ROOT / "debezium" / "connector.json", named) | dict(changed))
+    time.sleep(2)  # the old task ends first; its state would be taken for the new one's
+    until(lambda: (state := connector.state()) is not None and state.running, 60)
+
+
+@click.command()
+@click.option("--seconds", default=15, show_default=True, help="How long each rate is held.")
+@click.option("--rounds", default=3, show_default=True, help="Ours and the control in turn, so often.")
+def main(seconds: int, rounds: int) -> None:
+    """Print a table and write results/cdc.json."""
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with (  # noqa: SIM117
+            native_postgres(directory) as postgres,
+            native_kafka(directory) as broker,
+            native_connect(directory, broker) as worker,
+        ):
+            with postgres.database(template="template1") as database:
+                postgres.migrate(database)
+                [port] = free_ports(1)
+                notifier = Process(
+                    "services.notifier",
+                    {"TIDINGS_KAFKA": broker.bootstrap, "NOTIFIER_LISTEN": f"127.0.0.1:{port}"},
+                    directory / "notifier.log",
+                    ready_url=f"http://127.0.0.1:{port}/readyz",
+                )
+                with started(notifier):
+                    for round_ in range(rounds):
+                        for which, changed in (("ours", {}), ("debezium defaults", DEFAULTS)):
+                            setting(postgres, worker.url, database, changed)
+                            measure(postgres.url(database), broker.bootstrap, 50, 50)  # warm
+                            for rate in (10, 200):
+                                line = {"round": round_, "settings": which} | measure(
+                                    postgres.url(database), broker.bootstrap, rate, rate * seconds
+                                )
+                                print(json.dumps(line), flush=True)
+                                found.append(line)
+                Connector(worker.url, "tidings")._call("DELETE", "")  # noqa: SLF001  so that the slot can go with its database
+                with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
+                    until(
+                        lambda: (
+                            admin.execute("SELECT bool_and(NOT active) FROM pg_replication_slots").fetchone() == (True,)
+                        ),
+                        30,
+                    )
+                    admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    print(write("cdc", {"seconds": seconds, "found": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Percentiles, and writing what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that `share` of all are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def write(name: str, content: dict[str, Any]) -> Path:
+    """`results/<name>.json`, with when and on what it was seen."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    machine = {"cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
+    path.write_text(json.dumps({"seen": datetime.now(UTC).isoformat(), "machine": machine} | content, indent=2) + "\n")
+    return path

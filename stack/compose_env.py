@@ -1,0 +1,31 @@
+"""Writes `.env` with new secrets for docker-compose, unless it is there. The standard library alone: needs no .venv."""
+
+import base64
+import os
+import secrets
+import sys
+from pathlib import Path
+
+NAMES = (
+    "POSTGRES_PASSWORD", "TIDINGS_API_PASSWORD", "TIDINGS_CDC_PASSWORD", "TIDINGS_STREAM_PASSWORD", "TIDINGS_RELAY_PASSWORD",
+    "TIDINGS_API_KEY", "TIDINGS_INTERNAL_TOKEN", "QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY",
+)  # fmt: skip
+
+
+def main():
+    """The path may be given; `.env` in the checkout by default, where compose looks for it."""
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / ".env"
+    if path.exists():
+        print(f"{path} is there and stays as it is")
+        return
+    made = {name: secrets.token_hex(24) for name in NAMES}
+    made["RELAY_ENCRYPTION_KEYS"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    made["TIDINGS_WEBHOOK_SECRET"] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in made.items())
+    print(f"{path} written; it holds secrets, keep it to yourself")
+
+
+if __name__ == "__main__":
+    main()
