@@ -1,0 +1,165 @@
+"""Durable submissions a second: ours, a plain Flask on gunicorn's threads, and pgbench with the same INSERT, in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg
+
+from benchmarks.figures import write
+from stack.ports import free_ports
+from stack.postgres import programs
+from tests.infra.postgres import PostgresServer, native_postgres
+from tests.process import ROOT, Process, started
+from tests.wait import until
+from tidings.migrate import add_api_key
+
+KEY = "benchmark-key"
+CLIENTS = 64
+# The same row as the api stores, with a body of the same size.
+PGBENCH = """\
+INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, created_at) VALUES
+  (uuidv7(), 'default', 'demo-images', convert_to(repeat('x', 913), 'UTF8'), 'application/json', '\\x00', now());
+"""
+
+
+def load(port: int, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.load", str(port), str(seconds), str(CLIENTS), KEY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=seconds + 60)
+    return dict(json.loads(done.stdout))
+
+
+def floor(url: str, directory: Path, seconds: int) -> float:
+    """What Postgres itself commits, the best of 8, 16 and 32 clients."""
+    script = directory / "insert.sql"
+    script.write_text(PGBENCH)
+    script.chmod(0o644)
+    best = 0.0
+    for clients in (8, 16, 32):
+        command = [
+            str(programs() / "pgbench"),
+            "-n",
+            "-M",
+            "prepared",
+            "-f",
+            str(script),
+            "-c",
+            str(clients),
+            "-j",
+            "2",
+        ]
+        done = subprocess.run(
+            [*command, "-T", str(max(1, seconds // 3)), url], capture_output=True, text=True, check=True
+        )
+        found = re.search(r"tps = ([\d.]+)", done.stdout)
+        assert found is not None, done.stdout
+        best = max(best, float(found[1]))
+    return round(best, 1)
+
+
+def ours(url: str, directory: Path) -> tuple[Process, int]:
+    [port] = free_ports(1)
+    environment = {
+        "API_LISTEN": f"127.0.0.1:{port}",
+        "API_DATABASE_URL": url,
+        "TIDINGS_INTERNAL_TOKEN": "x",
+        "QSTASH_CURRENT_SIGNING_KEY": "x",
+        "QSTASH_NEXT_SIGNING_KEY": "x",
+        "TIDINGS_LOG_LEVEL": "WARNING",
+    }
+    return Process(
+        "services.api", environment, directory / "api.log", ready_url=f"http://127.0.0.1:{port}/readyz"
+    ), port
+
+
+@contextmanager
+def plain(url: str) -> Iterator[int]:
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "gunicorn", "-k", "gthread", "-w", "2", "--threads", "16", "--keep-alive", "60"]
+    process = subprocess.Popen(
+        [*command, "--log-level", "error", "-b", f"127.0.0.1:{port}", "benchmarks.plain_app:build()"],
+        cwd=ROOT,
+        env=dict(os.environ) | {"API_DATABASE_URL": url},
+    )
+    try:
+        import requests  # noqa: PLC0415
+
+        def ready() -> bool:
+            try:
+                return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
+            except requests.RequestException:
+                return False
+
+        until(ready, 30)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def count(url: str) -> int:
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT count(*) FROM tidings.submissions").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def run(postgres: PostgresServer, directory: Path, database: str, *, seconds: int, rounds: int) -> list[dict[str, Any]]:
+    admin, url = postgres.url(database), postgres.url(database, role="tidings_api")
+    with psycopg.connect(admin) as connection:
+        add_api_key(connection, KEY, tenant="default", name="benchmark")
+    process, port = ours(url, directory)
+    found = []
+    with started(process), plain(url) as plain_port:
+        load(port, 1)
+        load(plain_port, 1)
+        for number in range(rounds):
+            before = count(admin)
+            first, second = (port, plain_port) if number % 2 else (plain_port, port)
+            answers = {first: load(first, seconds), second: load(second, seconds)}
+            stored = count(admin) - before
+            line = {
+                "round": number,
+                "ours": answers[port],
+                "gthread": answers[plain_port],
+                "pgbench_per_second": floor(admin, directory, seconds),
+                "answered_but_not_stored": sum(answer["answered"] for answer in answers.values()) - stored,
+            }
+            print(json.dumps(line), flush=True)
+            found.append(line)
+    return found
+
+
+@click.command()
+@click.option("--seconds", default=6, show_default=True, help="Of each load.")
+@click.option("--rounds", default=5, show_default=True)
+def main(seconds: int, rounds: int) -> None:
+    """Print a line a round and the medians of the ratios; write results/submit.json."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        with native_postgres(directory) as postgres, postgres.database(template="template1") as database:
+            postgres.migrate(database)
+            found = run(postgres, directory, database, seconds=seconds, rounds=rounds)
+    medians = {
+        "ours_to_gthread": statistics.median(r["ours"]["per_second"] / r["gthread"]["per_second"] for r in found),
+        "ours_to_pgbench": statistics.median(r["ours"]["per_second"] / r["pgbench_per_second"] for r in found),
+        "p99_ours_to_gthread": statistics.median(r["ours"]["p99_ms"] / r["gthread"]["p99_ms"] for r in found),
+    }
+    print(json.dumps({name: round(value, 2) for name, value in medians.items()}))
+    print(write("submit", {"seconds": seconds, "clients": CLIENTS, "medians": medians, "found": found}))
+
+
+if __name__ == "__main__":
+    main()
