@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from tests.infra.kafka import Broker, Worker, native_connect, native_kafka
 from tests.infra.postgres import TEMPLATE, PostgresServer, native_postgres
 
 
@@ -44,3 +45,17 @@ def database(postgres: PostgresServer) -> Iterator[str]:
     """The name of a migrated database of this test alone; see `PostgresServer.url`."""
     with postgres.database() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def broker(run_directory: Path) -> Iterator[Broker]:
+    """A Kafka broker of this run. Tests share it, and keep apart by names of their own."""
+    with native_kafka(run_directory) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def connect(run_directory: Path, broker: Broker) -> Iterator[Worker]:
+    """A Connect worker of this run, with Debezium; without any connector."""
+    with native_connect(run_directory, broker) as started:
+        yield started

@@ -1,0 +1,41 @@
+"""A committed row becomes one event with the published columns, keyed by the submission's id."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.integration.cdc.conftest import Cdc
+
+
+def test_a_row_becomes_one_event_without_its_private_columns(cdc: Cdc) -> None:
+    cdc.register()
+    ids = [cdc.submit() for _ in range(20)]
+    events = cdc.events("submissions", cdc.has(*ids))
+    assert sorted(event.key for event in events) == sorted(ids)
+    for event in events:
+        assert event.envelope["op"] == "c"
+        assert set(event.row) == {
+            "id", "tenant", "target", "content_type", "channel", "traceparent", "created_at"
+        }  # fmt: skip
+        assert event.row["id"] == event.key
+        assert "private" not in str(event.envelope)
+
+
+def test_a_rolled_back_row_becomes_none(cdc: Cdc) -> None:
+    cdc.register()
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        cdc.execute("INSERT INTO tidings.heartbeats SELECT '2026-01-01' FROM generate_series(1, 2)")
+    after = cdc.submit()
+    cdc.events("submissions", cdc.has(after))
+    cdc.execute("INSERT INTO tidings.heartbeats VALUES ('2026-01-02Z')")
+    beats = cdc.events("heartbeats", lambda events: any("2026-01-02" in event.row["at"] for event in events))
+    assert [event for event in beats if "2026-01-01" in event.row["at"]] == []
+
+
+def test_what_was_stored_before_the_connector_was_is_told_as_well(cdc: Cdc) -> None:
+    before = cdc.submit()
+    cdc.register()
+    after = cdc.submit()
+    events = cdc.events("submissions", cdc.has(before, after))
+    assert {event.key: event.envelope["op"] for event in events} == {before: "r", after: "c"}
