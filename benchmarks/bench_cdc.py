@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import tempfile
 import threading
 import time
@@ -26,6 +28,7 @@ from tests.wait import until
 from tidings.ids import new_submission_id
 from tidings.topics import COMPLETIONS
 
+RATES = (10, 200)
 # What Debezium and Kafka do when nobody sets anything.
 DEFAULTS = {
     "poll.interval.ms": "500",
@@ -33,7 +36,12 @@ DEFAULTS = {
     "max.queue.size": "8192",
     "producer.override.linger.ms": "5",
 }
-INSERT = """
+# As in the real thing a submission's row went the same way before its result's, so Debezium has both to carry.
+SUBMISSION = """
+INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)
+VALUES (%s, 'bench', 'bench', '{}', 'application/json', sha256('x'))
+"""
+RESULT = """
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, status_code, content_type, body, body_size,
   body_sha256, output, submitted_at)
 VALUES (%s, %s, 'bench', 'bench', 'succeeded', 200, 'application/json', '{}', 2, 'x', '{"data": [{"url": "https://x/1.png"}]}', now())
@@ -52,7 +60,7 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
         consumer.position(part)
     committed: dict[str, float] = {}
     seen: dict[str, float] = {}
-    over = threading.Event()
+    read = 0
 
     def insert() -> None:
         with psycopg.connect(url, autocommit=True) as connection:
@@ -60,9 +68,9 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
             for number in range(rows):
                 time.sleep(max(0.0, begin + number / rows_per_second - time.perf_counter()))
                 id_ = new_submission_id()
-                connection.execute(INSERT, (id_, uuid.uuid4()))
+                connection.execute(SUBMISSION, (id_,))
+                connection.execute(RESULT, (id_, uuid.uuid4()))
                 committed[str(id_)] = time.perf_counter()
-        over.set()
 
     thread = threading.Thread(target=insert)
     thread.start()
@@ -70,7 +78,9 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
     while len(seen) < rows and time.monotonic() < deadline:
         for records in consumer.poll(timeout_ms=100).values():
             now = time.perf_counter()
-            seen.update({record.key.decode(): now for record in records})
+            for record in records:
+                read += 1
+                seen.setdefault(record.key.decode(), now)
     thread.join()
     consumer.close()
     # An event can be read before the thread has noted its commit: at the earliest at the same moment then.
@@ -79,9 +89,29 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
         "rows_per_second": rows_per_second,
         "rows": rows,
         "lost": len(committed) - len(delays),
+        "twice": read - len(seen),
+        "load_average": round(os.getloadavg()[0], 1),
         "p50_ms": round(percentile(delays, 0.50), 1),
         "p99_ms": round(percentile(delays, 0.99), 1),
     }
+
+
+def medians(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the rounds, for each rate; the control's p50 and p99 over ours within each round."""
+    lines = []
+    for rate in RATES:
+        ours, control = (
+            [line for line in found if line["rows_per_second"] == rate and line["settings"] == which]
+            for which in ("ours", "debezium defaults")
+        )
+        line: dict[str, Any] = {"rows_per_second": rate}
+        for figure in ("p50_ms", "p99_ms"):
+            line[f"ours_{figure}"] = statistics.median(one[figure] for one in ours)
+            line[f"defaults_{figure}"] = statistics.median(one[figure] for one in control)
+            ratios = [theirs[figure] / one[figure] for one, theirs in zip(ours, control, strict=True)]
+            line[f"defaults_to_ours_{figure}"] = round(statistics.median(ratios), 1)
+        lines.append(line)
+    return lines
 
 
 def setting(postgres: PostgresServer, connect_url: str, database: str, changed: Mapping[str, str]) -> None:
@@ -99,7 +129,7 @@ def setting(postgres: PostgresServer, connect_url: str, database: str, changed: 
 @click.option("--seconds", default=15, show_default=True, help="How long each rate is held.")
 @click.option("--rounds", default=3, show_default=True, help="Ours and the control in turn, so often.")
 def main(seconds: int, rounds: int) -> None:
-    """Print a table and write results/cdc.json."""
+    """Print a line a measurement and the medians; write results/cdc.json."""
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -123,7 +153,7 @@ def main(seconds: int, rounds: int) -> None:
                         for which, changed in (("ours", {}), ("debezium defaults", DEFAULTS)):
                             setting(postgres, worker.url, database, changed)
                             measure(postgres.url(database), broker.bootstrap, 50, 50)  # warm
-                            for rate in (10, 200):
+                            for rate in RATES:
                                 line = {"round": round_, "settings": which} | measure(
                                     postgres.url(database), broker.bootstrap, rate, rate * seconds
                                 )
@@ -138,7 +168,10 @@ def main(seconds: int, rounds: int) -> None:
                         30,
                     )
                     admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
-    print(write("cdc", {"seconds": seconds, "found": found}))
+    summary = medians(found)
+    for line in summary:
+        print(json.dumps(line))
+    print(write("cdc", {"seconds": seconds, "medians": summary, "found": found}))
 
 
 if __name__ == "__main__":

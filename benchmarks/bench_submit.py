@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import psycopg
 
 from benchmarks.figures import write
 from stack.ports import free_ports
 from stack.postgres import programs
+from stack.servers import die_with_parent
 from tests.infra.postgres import PostgresServer, native_postgres
-from tests.process import ROOT, Process, started
+from tests.process import ROOT, Process
 from tests.wait import until
 from tidings.migrate import add_api_key
 
@@ -30,14 +32,32 @@ CLIENTS = 64
 # The same row as the api stores, with a body of the same size.
 PGBENCH = """\
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, created_at) VALUES
-  (uuidv7(), 'default', 'demo-images', convert_to(repeat('x', 913), 'UTF8'), 'application/json', '\\x00', now());
+  (uuidv7(), 'default', 'demo-images', convert_to(repeat('x', 913), 'UTF8'), 'application/json', sha256('x'), now());
 """
 
 
 def load(port: int, seconds: float) -> dict[str, Any]:
+    """What the clients saw, and the processor's seconds that the server's own processes took for 1,000 answers."""
     command = [sys.executable, "-m", "benchmarks.load", str(port), str(seconds), str(CLIENTS), KEY]
+    before = server_cpu_seconds(port)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=seconds + 60)
-    return dict(json.loads(done.stdout))
+    seen = dict(json.loads(done.stdout))
+    seen["server_cpu_seconds_per_1000"] = round(
+        (server_cpu_seconds(port) - before) / max(1, seen["answered"]) * 1000, 3
+    )
+    return seen
+
+
+def server_cpu_seconds(port: int) -> float:
+    """Of the child of ours that was started for `port`, and of its workers; Postgres is not among them."""
+    address = f"127.0.0.1:{port}"
+    total = 0.0
+    for child in psutil.Process().children():
+        if address in child.cmdline() or child.environ().get("API_LISTEN") == address:
+            for process in (child, *child.children(recursive=True)):
+                times = process.cpu_times()
+                total += times.user + times.system
+    return total
 
 
 def floor(url: str, directory: Path, seconds: int) -> float:
@@ -84,6 +104,15 @@ def ours(url: str, directory: Path) -> tuple[Process, int]:
 
 
 @contextmanager
+def orderly(process: Process) -> Iterator[Process]:
+    """The process, started, and asked to end at the end: granian's worker is a child that outlives a killed parent."""
+    try:
+        yield process.start()
+    finally:
+        process.stop()
+
+
+@contextmanager
 def plain(url: str) -> Iterator[int]:
     [port] = free_ports(1)
     command = [sys.executable, "-m", "gunicorn", "-k", "gthread", "-w", "2", "--threads", "16", "--keep-alive", "60"]
@@ -91,6 +120,7 @@ def plain(url: str) -> Iterator[int]:
         [*command, "--log-level", "error", "-b", f"127.0.0.1:{port}", "benchmarks.plain_app:build()"],
         cwd=ROOT,
         env=dict(os.environ) | {"API_DATABASE_URL": url},
+        preexec_fn=die_with_parent,  # noqa: PLW1509
     )
     try:
         import requests  # noqa: PLC0415
@@ -121,7 +151,7 @@ def run(postgres: PostgresServer, directory: Path, database: str, *, seconds: in
         add_api_key(connection, KEY, tenant="default", name="benchmark")
     process, port = ours(url, directory)
     found = []
-    with started(process), plain(url) as plain_port:
+    with orderly(process), plain(url) as plain_port:
         load(port, 1)
         load(plain_port, 1)
         for number in range(rounds):
@@ -134,6 +164,7 @@ def run(postgres: PostgresServer, directory: Path, database: str, *, seconds: in
                 "ours": answers[port],
                 "gthread": answers[plain_port],
                 "pgbench_per_second": floor(admin, directory, seconds),
+                "load_average": round(os.getloadavg()[0], 1),
                 "answered_but_not_stored": sum(answer["answered"] for answer in answers.values()) - stored,
             }
             print(json.dumps(line), flush=True)
@@ -155,6 +186,9 @@ def main(seconds: int, rounds: int) -> None:
     medians = {
         "ours_to_gthread": statistics.median(r["ours"]["per_second"] / r["gthread"]["per_second"] for r in found),
         "ours_to_pgbench": statistics.median(r["ours"]["per_second"] / r["pgbench_per_second"] for r in found),
+        "cpu_ours_to_gthread": statistics.median(
+            r["ours"]["server_cpu_seconds_per_1000"] / r["gthread"]["server_cpu_seconds_per_1000"] for r in found
+        ),
         "p99_ours_to_gthread": statistics.median(r["ours"]["p99_ms"] / r["gthread"]["p99_ms"] for r in found),
     }
     print(json.dumps({name: round(value, 2) for name, value in medians.items()}))

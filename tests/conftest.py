@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -32,9 +34,16 @@ def run_directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def postgres(run_directory: Path) -> Iterator[PostgresServer]:
+def docker(pytestconfig: pytest.Config) -> bool:
+    """Whether the servers come from images; testcontainers' own cleaner needs an image more, and is not used."""
+    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+    return bool(pytestconfig.getoption("--infra") == "docker")
+
+
+@pytest.fixture(scope="session")
+def postgres(run_directory: Path, docker: bool) -> Iterator[PostgresServer]:
     """A Postgres server, with the migrated template that `database` clones."""
-    with native_postgres(run_directory) as server:
+    with choose_postgres(run_directory, docker) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
         server.migrate(TEMPLATE)
         yield server
@@ -48,14 +57,38 @@ def database(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def broker(run_directory: Path) -> Iterator[Broker]:
+def broker(run_directory: Path, docker: bool) -> Iterator[Broker]:
     """A Kafka broker of this run. Tests share it, and keep apart by names of their own."""
-    with native_kafka(run_directory) as started:
+    with choose_kafka(run_directory, docker) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
-def connect(run_directory: Path, broker: Broker) -> Iterator[Worker]:
+def connect(run_directory: Path, broker: Broker, docker: bool) -> Iterator[Worker]:
     """A Connect worker of this run, with Debezium; without any connector."""
-    with native_connect(run_directory, broker) as started:
+    with choose_connect(run_directory, broker, docker) as started:
         yield started
+
+
+def choose_postgres(directory: Path, docker: bool) -> AbstractContextManager[PostgresServer]:
+    if not docker:
+        return native_postgres(directory)
+    from tests.infra.docker import docker_postgres  # noqa: PLC0415  reads its settings when it is imported
+
+    return docker_postgres()
+
+
+def choose_kafka(directory: Path, docker: bool) -> AbstractContextManager[Broker]:
+    if not docker:
+        return native_kafka(directory)
+    from tests.infra.docker import docker_kafka  # noqa: PLC0415
+
+    return docker_kafka()
+
+
+def choose_connect(directory: Path, broker: Broker, docker: bool) -> AbstractContextManager[Worker]:
+    if not docker:
+        return native_connect(directory, broker)
+    from tests.infra.docker import docker_connect  # noqa: PLC0415
+
+    return docker_connect(broker)

@@ -11,7 +11,7 @@ from pathlib import Path
 from stack.jars import class_path, read_lock
 from stack.java import find_java
 from stack.ports import free_ports
-from stack.servers import Jvm, Server, connect, kafka
+from stack.servers import Jvm, connect, kafka
 from tests.infra.postgres import ROLE_PASSWORD
 
 # Jars are kept between runs where a user's Maven keeps them.
@@ -45,7 +45,6 @@ def native_kafka(directory: Path) -> Iterator[Broker]:
 @dataclass(frozen=True)
 class Worker:
     url: str
-    server: Server
 
 
 @contextmanager
@@ -55,6 +54,6 @@ def native_connect(directory: Path, broker: Broker) -> Iterator[Worker]:
     server.start()
     try:
         server.wait()
-        yield Worker(f"http://127.0.0.1:{port}", server)
+        yield Worker(f"http://127.0.0.1:{port}")
     finally:
         server.stop()
