@@ -4,7 +4,7 @@ VENV := .venv/bin
 P ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset compose-env test bench-cdc check venv
+.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit check venv
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: venv ## all tests but those that need Docker, on real servers
 
 bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 	@$(VENV)/python -m benchmarks.bench_cdc
+
+bench-submit: venv ## durable submissions a second, beside plain Flask and pgbench
+	@$(VENV)/python -m benchmarks.bench_submit
 
 check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff check .
