@@ -42,6 +42,9 @@ bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 bench-submit: venv ## durable submissions a second, beside plain Flask and pgbench
 	@$(VENV)/python -m benchmarks.bench_submit
 
+bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
+	@$(VENV)/python -m benchmarks.bench_submit
+
 check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
