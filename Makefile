@@ -39,9 +39,6 @@ test: venv ## all tests but those that need Docker, on real servers
 bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 	@$(VENV)/python -m benchmarks.bench_cdc
 
-bench-submit: venv ## durable submissions a second, beside plain Flask and pgbench
-	@$(VENV)/python -m benchmarks.bench_submit
-
 bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
 	@$(VENV)/python -m benchmarks.bench_submit
 
