@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import threading
 import time
 from typing import Any
@@ -30,9 +32,16 @@ PARTITIONS_EVERY_SECONDS = 3600
 
 def build() -> Flask:
     """The application with its pool and its threads. Raises `ConfigurationError`."""
+    _die_with_parent()
     settings = read(ApiSettings)
     log.configure("api", level=settings.log_level, log_format=settings.log_format)
     return wire(settings, CollectorRegistry())
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this worker when granian's main process was killed: an orphan would hold port and log open."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
 def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:

@@ -1,0 +1,44 @@
+"""The api as a real process under granian."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from stack.ports import free_ports
+from tests.infra.postgres import PostgresServer
+from tests.process import Process, started
+from tests.wait import until
+
+
+def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
+    [port] = free_ports(1)
+    environment = {
+        "API_LISTEN": f"127.0.0.1:{port}",
+        "API_DATABASE_URL": postgres.url(database, role="tidings_api"),
+        "TIDINGS_INTERNAL_TOKEN": "x",
+        "QSTASH_CURRENT_SIGNING_KEY": "x",
+        "QSTASH_NEXT_SIGNING_KEY": "x",
+    }
+    return Process("services.api", environment, directory / "api.log", ready_url=f"http://127.0.0.1:{port}/readyz")
+
+
+def workers() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def test_no_worker_outlives_a_killed_server(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+    before = {child.pid for child in workers()}
+    with started(served(postgres, database, tmp_path)) as process:
+        left = [child for child in workers() if child.pid not in before]
+        assert len(left) > 1
+        process.kill()
+        until(
+            lambda: not [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE], 10
+        )
+
+
+def test_sigterm_ends_the_server_with_0(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+    with started(served(postgres, database, tmp_path)) as process:
+        assert process.stop() == 0
