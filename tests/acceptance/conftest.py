@@ -25,6 +25,12 @@ from tests.process import ROOT
 from tests.wait import until
 
 ENDED = {"succeeded", "failed", "cancelled", "expired"}
+# A stack gets nothing of the tests' environment but where programs are and how the network is reached: its first start
+# may fetch jars through a proxy, or past a company's own certificate authority.
+KEPT = (
+    "PATH", "HOME", "LANG", "JAVA_HOME", "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
+    "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
 
 
 class Stack:
@@ -148,7 +154,7 @@ def new_stack() -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="tidings-acceptance-") as name:
         Path(name).chmod(0o755)
         ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
-        kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "JAVA_HOME") if key in os.environ}
+        kept = {key: os.environ[key] for key in KEPT if key in os.environ}
         stack = Stack(kept | ports | {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"})
         try:
             yield stack

@@ -8,18 +8,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.jars import class_path, read_lock
+from stack.jars import class_path, read_lock, repository_of
 from stack.java import find_java
 from stack.ports import free_ports
 from stack.servers import Jvm, connect, kafka
 from tests.infra.postgres import ROLE_PASSWORD
 
-# Jars are kept between runs where a user's Maven keeps them.
-REPOSITORY = Path.home() / ".m2" / "repository"
-
 
 def jvm() -> Jvm:
-    return Jvm(find_java(os.environ), class_path(read_lock(), REPOSITORY))
+    return Jvm(find_java(os.environ), class_path(read_lock(), repository_of(os.environ)))
 
 
 @dataclass(frozen=True)
