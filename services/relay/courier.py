@@ -10,8 +10,8 @@ from yarl import URL
 
 from services.relay.guard import ForbiddenAddressError, GuardedResolver
 from services.relay.message import Claimed
-from services.relay.outcome import Answer
 from services.relay.settings import RelaySettings
+from services.relay.wire.outcome import Answer
 from tidings.signature import sign
 
 CONNECT_TIMEOUT_SECONDS = 30

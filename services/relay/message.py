@@ -31,8 +31,37 @@ class CallbackOptions:
 
 
 @dataclass(frozen=True)
+class FlowControl:
+    """The limits of a flow-control key: calls at once, and calls begun in a period; None: no such limit.
+
+    `cooling`: an answer that asks to wait pauses the whole key.
+    """
+
+    key: str
+    parallelism: int | None
+    rate: int | None
+    period_seconds: int = 1
+    cooling: bool = True
+
+
+@dataclass(frozen=True)
+class Redaction:
+    """What answers show only as a hash; it is delivered nevertheless. `headers` are lower-case names."""
+
+    body: bool = False
+    all_headers: bool = False
+    headers: frozenset[str] = frozenset()
+
+
+NOTHING_REDACTED = Redaction()
+
+
+@dataclass(frozen=True)
 class Draft:
-    """A message as accepted. `headers` are those delivered, by their canonical names."""
+    """A message as accepted. `headers` are those delivered, by their canonical names.
+
+    `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to.
+    """
 
     url: str
     method: str
@@ -47,12 +76,23 @@ class Draft:
     callback: CallbackOptions | None = None
     failure_callback: CallbackOptions | None = None
     deduplication_id: str | None = None
-    label: str | None = None
+    labels: tuple[str, ...] = ()
+    queue: str | None = None
+    flow: FlowControl | None = None
+    redact: Redaction = NOTHING_REDACTED
+    topic: str | None = None
+    endpoint: str | None = None
+    schedule_id: str | None = None
     final_status: tuple[int, ...] = ()
     final_errors: tuple[str, ...] = ()
     error_field: str | None = None
     on_unknown: Literal["retry", "fail"] = "retry"
     caller_ip: str = ""
+
+    @property
+    def label(self) -> str | None:
+        """The first label."""
+        return self.labels[0] if self.labels else None
 
 
 @dataclass(frozen=True)
@@ -69,7 +109,6 @@ class Claimed:
     headers: dict[str, str]
     callback: CallbackOptions | None
     failure_callback: CallbackOptions | None
-    label: str | None
     retries_max: int
     retry_delay: str | None
     timeout_ms: int
@@ -82,6 +121,18 @@ class Claimed:
     not_before: datetime
     retried: int
     started_at: datetime
+    labels: tuple[str, ...] = ()
+    queue: str | None = None
+    flow_key: str | None = None
+    topic: str | None = None
+    endpoint: str | None = None
+    schedule_id: str | None = None
+    redact: Redaction = NOTHING_REDACTED
+
+    @property
+    def label(self) -> str | None:
+        """The first label."""
+        return self.labels[0] if self.labels else None
 
 
 def options_from(content: dict[str, Any] | None) -> CallbackOptions | None:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from structlog.stdlib import BoundLogger
 
-from services.relay.callback import callbacks
 from services.relay.courier import Courier
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
-from services.relay.outcome import Answer, Failed, Retry, judge, state_of
 from services.relay.settings import RelaySettings
 from services.relay.store import Ending, Store, dead_letter_id
+from services.relay.wire.callback import callbacks
+from services.relay.wire.outcome import Answer, Failed, Retry, judge, state_of
 
 # One round trip for so many: larger ones gain little, and one transaction must not hold many large bodies.
 CLAIM_MAX = 200

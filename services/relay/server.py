@@ -13,13 +13,14 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.stdlib import BoundLogger
 
-from services.relay.answers import message_object
 from services.relay.message import Draft
 from services.relay.metrics import RelayMetrics
-from services.relay.publishing import InvalidRequestError, destination, draft
 from services.relay.pump import Pump
 from services.relay.settings import RelaySettings
 from services.relay.store import Accepted, Store
+from services.relay.wire.answers import message_object
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import destination, draft
 
 BATCH_MAX = 1000
 FILTERS_MAX = 500

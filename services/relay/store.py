@@ -14,8 +14,8 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from services.relay.message import Claimed, Draft, new_message_id, options_from
-from services.relay.outcome import Answer, Failed, Retry, Verdict, state_of
 from services.relay.vault import Vault
+from services.relay.wire.outcome import Answer, Failed, Retry, Verdict, state_of
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
@@ -191,9 +191,11 @@ class Store:
 
     def _claimed(self, row: dict[str, Any]) -> Claimed:
         opened = self._vault.open(row["sealed"])
+        label = row.pop("label")
         return Claimed(
             **row
             | {
+                "labels": () if label is None else (label,),
                 "headers": opened["headers"],
                 "callback": options_from(opened["callback"]),
                 "failure_callback": options_from(opened["failure_callback"]),

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.backoff import default_backoff_seconds, retry_delay_seconds
-from services.relay.duration import parse_duration
-from services.relay.expression import ExpressionError, evaluate_ms
 from services.relay.guard import permitted
-from services.relay.publishing import InvalidRequestError, destination, draft
+from services.relay.wire.backoff import default_backoff_seconds, retry_delay_seconds
+from services.relay.wire.duration import parse_duration
+from services.relay.wire.expression import ExpressionError, evaluate_ms
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import destination, draft
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from services.relay.duration import parse_duration
-from services.relay.expression import evaluate_ms
+from services.relay.wire.duration import parse_duration
+from services.relay.wire.expression import evaluate_ms
 
 DAY_SECONDS = 86_400.0
 _RESET_HEADERS = ("x-ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from services.relay.callback import milliseconds
+from services.relay.wire.callback import milliseconds
 
 
 def message_object(row: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from services.relay.message import CallbackOptions, Claimed, Draft, Kind
-from services.relay.outcome import Answer, Failed, Retry, Verdict
+from services.relay.wire.outcome import Answer, Failed, Retry, Verdict
 
 
 def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: datetime, dlq_id: str) -> list[Draft]:
@@ -40,7 +40,7 @@ def _draft(message: Claimed, options: CallbackOptions, kind: Kind, content: dict
         retries_max=message.retries_max if options.retries_max is None else options.retries_max,
         retry_delay=options.retry_delay,
         timeout_ms=options.timeout_ms or 300_000,
-        label=message.label,
+        labels=message.labels,
         caller_ip=message.caller_ip,
     )
 

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Literal
 from urllib.parse import urlsplit
 
-from services.relay.duration import parse_duration
-from services.relay.expression import ExpressionError, evaluate_ms
 from services.relay.message import CallbackOptions, Draft
+from services.relay.wire.duration import parse_duration
+from services.relay.wire.expression import ExpressionError, evaluate_ms
+from services.relay.wire.invalid import InvalidRequestError
 
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 RETRIES_MAX = 1000
@@ -25,10 +26,6 @@ _NOT_FORWARDED = frozenset({"host", "content-length", "connection", "transfer-en
 _DOUBLED = re.compile(r"^(?:v[12]/publish/)+")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-
-
-class InvalidRequestError(Exception):
-    """The sender must change the request; the text says what. Answered with 400."""
 
 
 def destination(raw: str) -> str:
@@ -88,7 +85,7 @@ def draft(url: str, headers: Mapping[str, str], body: bytes, *, protocol: int, c
         callback=callback,
         failure_callback=failure,
         deduplication_id=_deduplication(url, options, delivered, body),
-        label=options.get("upstash-label", "").split(",")[0].strip() or None,
+        labels=tuple(filter(None, map(str.strip, options.get("upstash-label", "").split(",")))),
         final_status=_statuses(options.get("tidings-final-status")),
         final_errors=tuple(filter(None, map(str.strip, options.get("tidings-final-error", "").split(",")))),
         error_field=options.get("tidings-error-field") or None,

@@ -9,8 +9,8 @@ from typing import Any, assert_never
 
 import orjson
 
-from services.relay.backoff import retry_delay_seconds
 from services.relay.message import Claimed
+from services.relay.wire.backoff import retry_delay_seconds
 
 # Only so much of an answer is looked at for an error code: error bodies are small.
 JUDGED_BYTES_MAX = 1024 * 1024

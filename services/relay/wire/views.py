@@ -1,0 +1,179 @@
+"""What the stores hand to `answers`: the rows of the relay as frozen dataclasses. All moments are aware."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from services.relay.message import NOTHING_REDACTED, CallbackOptions, FlowControl, Redaction, State
+
+WaitReason = Literal["delay", "retry", "flow_control", "cooling", "queue", "paused", "due"]
+EventState = Literal[
+    "CREATED", "ACTIVE", "RETRY", "ERROR", "DELIVERED", "FAILED", "CANCEL_REQUESTED", "CANCELED", "IN_PROGRESS"
+]
+ScheduleState = Literal["IN_PROGRESS", "SUCCESS", "FAIL"]
+
+
+@dataclass(frozen=True)
+class FlowView:
+    """A flow-control key with its limits (None: none), and what counts against them now.
+
+    `period_start` is when the running rate window began; `cooling_until` when a destination's wish to wait ends.
+    """
+
+    key: str
+    waiting: int = 0
+    parallelism_max: int | None = None
+    parallelism_count: int = 0
+    rate_max: int | None = None
+    rate_count: int = 0
+    period_seconds: int = 1
+    period_start: datetime | None = None
+    paused: bool = False
+    pinned_parallelism: bool = False
+    pinned_rate: bool = False
+    cooling: bool = True
+    cooling_until: datetime | None = None
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """`lag`: how many messages have not ended."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    parallelism: int = 1
+    paused: bool = False
+    lag: int = 0
+
+
+@dataclass(frozen=True)
+class EndpointView:
+    url: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class TopicView:
+    """A URL group; `headers` are the default headers of what is published to it, by name."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    endpoints: tuple[EndpointView, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One attempt, from `number` 0; `ended_at` None: under way. `status` None: no answer, and `error` says why."""
+
+    number: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    status: int | None = None
+    outcome: str | None = None
+    error: str | None = None
+    next_retry_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What may hold a message back, beside its own time. `ahead`: messages before it in its queue that have not ended."""
+
+    flow: FlowView | None = None
+    queue: QueueView | None = None
+    ahead: int = 0
+
+
+OPEN_GATE = Gate()
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Why a message waits, and until when, where that is known."""
+
+    reason: WaitReason
+    until: datetime | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class MessageView:
+    """A message; `due_at` is when its next attempt may begin, `headers` are those delivered (in the clear)."""
+
+    id: str
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+    retries_max: int
+    created_at: datetime
+    not_before: datetime
+    state: State
+    due_at: datetime
+    retried: int = 0
+    retry_delay: str | None = None
+    timeout_ms: int | None = None
+    callback: CallbackOptions | None = None
+    failure_callback: CallbackOptions | None = None
+    labels: tuple[str, ...] = ()
+    queue: str | None = None
+    flow: FlowControl | None = None
+    redact: Redaction = NOTHING_REDACTED
+    topic: str | None = None
+    endpoint: str | None = None
+    schedule_id: str | None = None
+    caller_ip: str = ""
+    attempts: tuple[AttemptView, ...] = ()
+    gate: Gate = OPEN_GATE
+
+
+@dataclass(frozen=True)
+class LetterView:
+    """A dead letter: the message as it failed, and the last answer. `response_status` 0: there was none."""
+
+    id: str
+    message: MessageView
+    response_status: int
+    response_headers: Mapping[str, list[str]]
+    response_body: bytes
+    failed_at: datetime
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One step of a message. `message` is None when only its `message_id` and `url` are known."""
+
+    time: datetime
+    message_id: str
+    state: EventState
+    url: str
+    message: MessageView | None = None
+    error: str | None = None
+    next_delivery_at: datetime | None = None
+    response_status: int | None = None
+    response_headers: Mapping[str, list[str]] | None = None
+    response_body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ScheduleView:
+    """A schedule as stored: `options` and `body` as they were read (`schedule.ScheduleDraft`)."""
+
+    id: str
+    cron: str
+    destination: str
+    options: Mapping[str, str]
+    body: bytes
+    created_at: datetime
+    queue: str | None = None
+    paused: bool = False
+    caller_ip: str = ""
+    last_at: datetime | None = None
+    next_at: datetime | None = None
+    last_states: Mapping[str, ScheduleState] = field(default_factory=dict)
+    error: str | None = None
