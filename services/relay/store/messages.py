@@ -14,9 +14,10 @@ from psycopg import AsyncConnection
 from services.relay.ending import Ending, header_lists
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.sealing import claimed_of, open_sealed, seal
+from services.relay.store.sealing import claimed_of, draft_of, seal
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry, state_of
+from services.relay.wire.views import MessageView
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -149,14 +150,23 @@ class Messages:
         [row] = await self._database.fetch(self._q["depth"], {})
         return row
 
-    async def show(self, message_id: str) -> Row | None:
+    async def show(self, message_id: str) -> MessageView | None:
         found = await self._database.fetch("SELECT * FROM relay.messages WHERE id = %(id)s", {"id": message_id})
-        return (
-            None
-            if not found
-            else found[0]
-            | {"callback": None, "failure_callback": None, "retry_delay": None}
-            | {"headers": open_sealed(self._vault, found[0]["sealed"])["headers"]}
+        if not found:
+            return None
+        row, draft = found[0], draft_of(self._vault, found[0])
+        return MessageView(
+            message_id,
+            draft.url,
+            draft.method,
+            draft.headers,
+            draft.body,
+            draft.retries_max,
+            row["created_at"],
+            row["not_before"],
+            row["state"],
+            row["due_at"],
+            row["retried"],
         )
 
     def _claiming(self, batch_max: int) -> dict[str, Any]:
