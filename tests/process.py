@@ -55,6 +55,12 @@ class Process:
         assert self._process is not None
         return self._process.wait(seconds)
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

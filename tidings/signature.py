@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Iterable
 
 import jwt
 
 LIFETIME_SECONDS = 300
+# {"alg":"HS256","typ":"JWT"}
+_JWT_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 
 class InvalidSignatureError(Exception):
@@ -23,6 +26,14 @@ class InvalidSignatureError(Exception):
 
 def sign(key: str, url: str, body: bytes, *, now: int) -> str:
     """A signature of `body` for `url`, good from the epoch on (clocks differ) until `now` + 300 seconds."""
+    return sign_digest(key, url, hashlib.sha256(body).digest(), now=now)
+
+
+def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
+    """Like `sign`, of a body by its SHA-256 (32 bytes).
+
+    Written out rather than by PyJWT, which takes five times as long for what each delivery needs.
+    """
     claims = {
         "iss": "Upstash",
         "sub": url,
@@ -30,9 +41,11 @@ def sign(key: str, url: str, body: bytes, *, now: int) -> str:
         "nbf": 0,
         "iat": now,
         "jti": f"jwt_{secrets.token_hex(16)}",
-        "body": base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode(),
+        "body": base64.urlsafe_b64encode(sha256).decode(),
     }
-    return jwt.encode(claims, key, algorithm="HS256")
+    signed = b"%s.%s" % (_JWT_HEADER, _base64url(json.dumps(claims, separators=(",", ":")).encode()))
+    signature = _base64url(hmac.digest(key.encode(), signed, "sha256"))
+    return (signed + b"." + signature).decode()
 
 
 def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str]) -> None:
@@ -47,6 +60,11 @@ def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str])
     expected = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=")
     if not hmac.compare_digest(str(claims.get("body", "")).rstrip("=").encode(), expected):
         raise InvalidSignatureError("the signature is for another body")
+
+
+def _base64url(content: bytes) -> bytes:
+    """Without padding (RFC 7515, section 2)."""
+    return base64.urlsafe_b64encode(content).rstrip(b"=")
 
 
 def _decode(token: str, keys: Iterable[str]) -> dict[str, object]:

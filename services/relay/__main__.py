@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import sys
 import uuid
 
@@ -15,6 +16,8 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.bodies import Bodies
+from services.relay.connector import tls_context
 from services.relay.courier import Courier
 from services.relay.intake import Intake
 from services.relay.metrics import RelayMetrics
@@ -22,6 +25,7 @@ from services.relay.pump import Pump
 from services.relay.schema import create_schema
 from services.relay.server import Server
 from services.relay.settings import RelaySettings
+from services.relay.store.chunks import Chunks
 from services.relay.store.database import Database
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
@@ -33,7 +37,7 @@ from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
 POOL_MAX = 12
 
 
-async def run(settings: RelaySettings, vault: Vault) -> None:
+async def run(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     logger = log.get("relay")
     metrics = RelayMetrics(REGISTRY)
@@ -47,10 +51,11 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         database = Database(pool)
         owner = uuid.uuid4()
         messages = Messages(database, vault, owner=owner)
-        courier = Courier(settings)
-        pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, logger)
+        bodies = Bodies(Chunks(database), settings.body_bytes_max)
+        courier = Courier(settings, bodies, tls, settings.current_signing_key.get_secret_value)
+        pump = Pump(messages, Processes(database, owner=owner), courier, bodies, settings, metrics, logger)
         intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
-        server = Server(messages, intake, pump, settings, metrics, REGISTRY, logger)
+        server = Server(messages, intake, bodies, pump, settings, metrics, REGISTRY, logger)
         runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
         await runner.setup()
         host, port = split_listen(settings.listen)
@@ -79,11 +84,16 @@ def main() -> None:
         sys.stderr.write("RELAY_ENCRYPTION_KEYS: each must be 32 random bytes in url-safe base64\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
     try:
+        tls = tls_context(settings.ca_bundle)
+    except ssl.SSLError:
+        sys.stderr.write("RELAY_CA_BUNDLE: holds no certificate in PEM form\n")
+        raise SystemExit(EXIT_CONFIGURATION) from None
+    try:
         create_schema(settings.database_url.get_secret_value())
     except psycopg.OperationalError as error:
         sys.stderr.write(f"the database does not answer: {error}\n")
         raise SystemExit(1) from None
-    uvloop.run(run(settings, vault))
+    uvloop.run(run(settings, vault, tls))
 
 
 if __name__ == "__main__":

@@ -2,57 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import SimpleNamespace
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
+import psycopg
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from services.relay.guard import ForbiddenAddressError, GuardedResolver
+from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
+from services.relay.connector import new_connector, new_session
+from services.relay.guard import ForbiddenAddressError, Guard, GuardedResolver
+from services.relay.hosts import HostList, normal_host
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
-from services.relay.wire.outcome import Answer
-from tidings.signature import sign
+from services.relay.store.chunks import MissingPieceError
+from services.relay.wire.outcome import Answer, Spooled
+from tidings.signature import sign_digest
 
 CONNECT_TIMEOUT_SECONDS = 30
-CHUNK_BYTES = 65_536
+# Of a spooled answer so much is kept beside it, for the log and the views.
+BEGINNING_BYTES = 2048
 
 
 class Courier:
     """Holds two pools of connections: one behind the address guard, one for the operator's own rewrites."""
 
-    def __init__(self, settings: RelaySettings) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        bodies: Bodies,
+        tls: ssl.SSLContext,
+        signing_key: Callable[[], str],
+        *,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        """`signing_key` is asked for each delivery, as keys are rotated; `resolver` is the system's when None.
+
+        Made inside a running event loop.
+        """
         self._settings = settings
-        self._opening: set[str] = set()
-        self._resolver = GuardedResolver(settings.allow_private)
-        self._guarded = self._session(self._resolver)
-        self._trusted = self._session(None)
+        self._bodies = bodies
+        self._signing_key = signing_key
+        self._inline_bytes_max = min(ANSWER_INLINE_BYTES_MAX, settings.body_bytes_max)
+        self._third_parties = HostList(settings.third_parties)
+        self._guard = Guard(settings.allow_private, HostList(settings.allow_hosts))
+        proxy = settings.egress_proxy
+        self._proxy = None if proxy is None else URL(proxy.get_secret_value())
+        # A proxy resolves the destinations' names itself, and its own address is the operator's word.
+        guarded = GuardedResolver(self._guard, resolver) if self._proxy is None else None
+        self._connectors = (new_connector(tls, guarded), new_connector(tls, resolver))
+        self._guarded, self._trusted = map(new_session, self._connectors)
 
     @property
     def opening(self) -> int:
         """Calls that are not sent yet: they look for a connection, or make one."""
-        return len(self._opening)
-
-    def _session(self, resolver: GuardedResolver | None) -> aiohttp.ClientSession:
-        # No limit of our own on connections: waiting calls are what this process is for. No DNS cache, so that the
-        # guard sees each connection's addresses anew.
-        connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, use_dns_cache=False, resolver=resolver)
-        return aiohttp.ClientSession(
-            connector=connector,
-            trace_configs=[self._trace()],
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers={"Accept", "Accept-Encoding", "User-Agent", "Content-Type"},
-        )
-
-    def _trace(self) -> aiohttp.TraceConfig:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(self._sent)
-        return trace
-
-    async def _sent(self, _session: object, context: SimpleNamespace, _params: object) -> None:
-        self._opening.discard(context.trace_request_ctx)
+        return self._connectors[0].opening + self._connectors[1].opening
 
     async def close(self) -> None:
         await self._guarded.close()
@@ -60,71 +67,106 @@ class Courier:
 
     async def deliver(self, message: Claimed, now: int) -> Answer:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
-        target = rewritten(message.url, self._settings.destination_map)
-        session = self._guarded if target == message.url else self._trusted
-        headers = self._headers(message, now)
-        if target != message.url:
-            headers["Host"] = urlsplit(message.url).netloc
-        self._opening.add(message.id)
         try:
-            if session is self._guarded:
-                self._resolver.check(urlsplit(target).hostname or "")
-            async with session.request(
-                message.method,
-                URL(target, encoded=True),
-                data=message.body or None,
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=message.id,
-                timeout=aiohttp.ClientTimeout(total=message.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            ) as response:
-                body, truncated = await self._read(response)
-                headers_in = tuple((str(name), value) for name, value in response.headers.items())
-                return Answer(response.status, headers_in, body, truncated=truncated)
-        except ForbiddenAddressError as error:
-            return Answer(0, (), b"", error=str(error))
+            return await self._attempt(message, now)
+        except (ForbiddenAddressError, MissingPieceError) as error:
+            return _failed(str(error))
         except TimeoutError:
-            return Answer(0, (), b"", error=f"no answer within {message.timeout_ms / 1000:g} s")
+            return _failed(f"no answer within {message.timeout_ms / 1000:g} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error.__cause__, ForbiddenAddressError):
-                return Answer(0, (), b"", error=str(error.__cause__))
-            return Answer(0, (), b"", error=f"{type(error).__name__}: {error}"[:300])
-        finally:
-            self._opening.discard(message.id)
+            # aiohttp wraps what the resolver and the body's iterator raise.
+            cause = error.__cause__
+            if isinstance(cause, (ForbiddenAddressError, MissingPieceError)):
+                return _failed(str(cause))
+            return _failed(f"{type(error).__name__}: {error}"[:300])
+        except psycopg.Error as error:
+            return _failed(f"the relay's database failed during the call: {type(error).__name__}")
 
-    async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            size += len(chunk)
-            if size > self._settings.body_bytes_max:
-                chunks.append(chunk[: len(chunk) - (size - self._settings.body_bytes_max)])
-                response.close()
-                return b"".join(chunks), True
-            chunks.append(chunk)
-        return b"".join(chunks), False
+    async def _attempt(self, message: Claimed, now: int) -> Answer:
+        target = rewritten(message.url, self._settings.destination_map)
+        headers = self._headers(message, now)
+        if guarded := target == message.url:
+            self._guard.check_url(target)
+        else:
+            headers["Host"] = urlsplit(message.url).netloc
+        async with (self._guarded if guarded else self._trusted).request(
+            message.method,
+            URL(target, encoded=True),
+            data=self._content(message, headers),
+            headers=headers,
+            allow_redirects=False,
+            proxy=self._proxy if guarded else None,
+            timeout=aiohttp.ClientTimeout(total=message.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_SECONDS),
+        ) as response:
+            return await self._read(message, response)
+
+    def _content(self, message: Claimed, headers: dict[str, str]) -> bytes | AsyncIterator[bytes] | None:
+        stored = message.stored
+        if stored is None:
+            return message.body or None
+        # Known, so that it is not sent in chunks, which some servers refuse.
+        headers["Content-Length"] = str(stored.size)
+        return self._bodies.send(stored)
+
+    async def _read(self, message: Claimed, response: aiohttp.ClientResponse) -> Answer:
+        headers = tuple(response.headers.items())
+        error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
+        start = bytearray()
+        pieces = response.content.iter_any()
+        async for piece in pieces:
+            start += piece
+            if len(start) > self._inline_bytes_max:
+                break
+        else:
+            return Answer(response.status, headers, bytes(start), error)
+        beginning = bytes(start[:BEGINNING_BYTES])
+        spooled, cut = await self._spool(message, bytes(start), pieces)
+        if cut:
+            response.close()
+            error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
+        return Answer(
+            response.status, headers, beginning, error, truncated=spooled.shown < spooled.size or cut, spooled=spooled
+        )
+
+    async def _spool(self, message: Claimed, start: bytes, rest: AsyncIterator[bytes]) -> tuple[Spooled, bool]:
+        stored, cut = await self._bodies.spool(start, rest, self._settings.answer_bytes_max)
+        shown = min(stored.size, self._settings.body_bytes_max)
+        public = self._settings.public_url
+        url = None
+        if public is not None and shown < stored.size:
+            url = f"{public}/v2/messages/{message.id}/body/{message.retried}"
+        return Spooled(stored.key, stored.size, shown, url), cut
 
     def _headers(self, message: Claimed, now: int) -> dict[str, str]:
-        headers = {"Accept": "*/*"} | message.headers
-        if (urlsplit(message.url).hostname or "") in self._settings.third_parties:
-            return {"User-Agent": "Tidings-Relay"} | headers
-        return {
+        if normal_host(urlsplit(message.url).hostname or "") in self._third_parties:
+            return {"Accept": "*/*", "User-Agent": "Tidings-Relay", **message.headers}
+        stored = message.stored
+        digest = hashlib.sha256(message.body).digest() if stored is None else stored.sha256
+        headers = {
+            "Accept": "*/*",
             "User-Agent": "Upstash-QStash",
-            **headers,
-            "Upstash-Signature": sign(
-                self._settings.current_signing_key.get_secret_value(), message.url, message.body, now=now
-            ),
+            **message.headers,
+            "Upstash-Signature": sign_digest(self._signing_key(), message.url, digest, now=now),
             "Upstash-Message-Id": message.id,
             "Upstash-Retried": str(message.retried),
             "Upstash-Caller-Ip": message.caller_ip,
             "Upstash-Region": "EU-CENTRAL-1",
-            **({} if message.topic is None else {"Upstash-Topic-Name": message.topic}),
-            **({} if message.schedule_id is None else {"Upstash-Schedule-Id": message.schedule_id}),
         }
+        if message.topic is not None:
+            headers["Upstash-Topic-Name"] = message.topic
+        if message.schedule_id is not None:
+            headers["Upstash-Schedule-Id"] = message.schedule_id
+        return headers
+
+
+def _failed(error: str) -> Answer:
+    return Answer(0, (), b"", error=error)
 
 
 def rewritten(url: str, rewrites: Mapping[str, str]) -> str:
     """`url` with its scheme and host exchanged where the operator's map says so; path and query stay as they are."""
+    if not rewrites:
+        return url
     parts = urlsplit(url)
     origin = f"{parts.scheme}://{parts.netloc}".lower()
     target = rewrites.get(origin)

@@ -41,6 +41,18 @@ class Ending:
     cool_until: datetime | None
     answered: bool
 
+    @property
+    def composing(self) -> bool:
+        """Whether callbacks are still to be put together from stored bodies, before this can be committed."""
+        return any(draft.pieces for draft in self.callbacks)
+
+    @property
+    def stored_keys(self) -> list[str]:
+        """The stored bodies this has to do with. Once it is committed, those may go that nothing names."""
+        spooled = self.answer.spooled
+        keys = [self.message.body_key, None if spooled is None else spooled.key]
+        return [key for key in (*keys, *(draft.body_key for draft in self.callbacks)) if key is not None]
+
 
 def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = False) -> Ending:
     """What follows from `answer`; `final` fails the message whatever its retries."""

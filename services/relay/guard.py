@@ -1,71 +1,145 @@
 """Which addresses may be called: global ones, and those the operator allows. Against server-side request forgery.
 
-Resolved once for each connection; if any address of a name is forbidden the name is; the connection goes to what was
-checked (aiohttp connects to what this resolver gives and keeps Host and SNI).
+A name is resolved once for each connection; if any of its addresses is forbidden the name is; the connection goes to what
+was checked (aiohttp connects to what this resolver gives and keeps Host and SNI). A redirect is never followed.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
+from services.relay.hosts import HostList, normal_host
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# IPv4 inside IPv6 (RFC 6052): what counts is the address inside.
+# What counts of an IPv6 address that leads to an IPv4 one is the address inside: NAT64 (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# All IPv6 that is routed globally is in here (RFC 4291); what Python calls global is more, such as fec0::/10.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+# Interface identifiers of ISATAP (RFC 5214), before the IPv4 address.
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+# What inet_aton, and so most resolvers, take for an IPv4 address: decimal, octal and hexadecimal, and one to four parts.
+_NUMBER = re.compile(r"^(?:0x[0-9a-f]*|[0-9]+)$")
 
 
 class ForbiddenAddressError(OSError):
-    """The destination is at an address that this relay does not call."""
+    """The destination is at an address that this relay does not call; the text says why, and names no resolved address."""
 
 
 def permitted(address: Address, allowed: Sequence[Network]) -> bool:
-    """Whether `address` may be called: it is global unicast, or in one of the `allowed` networks."""
-    inner = _inner(address)
-    if any(inner in network for network in allowed if network.version == inner.version):
+    """Whether `address` may be called: it is global unicast, or in one of the `allowed` networks.
+
+    For an IPv6 address with IPv4 addresses in it, those decide.
+    """
+    return all(_permitted(inner, allowed) for inner in _inner(address))
+
+
+def _permitted(address: Address, allowed: Sequence[Network]) -> bool:
+    if any(address in network for network in allowed if network.version == address.version):
         return True
-    return inner.is_global and not inner.is_multicast
+    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _inner(address: Address) -> Address:
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address.sixtofour is not None:
-            return address.sixtofour
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+def _inner(address: Address) -> Sequence[Address]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return (address,)
+    if (ipv4 := address.ipv4_mapped or address.sixtofour) is not None:
+        return (ipv4,)
+    low = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address in _NAT64:
+        return (low,)
+    if int(address) >> 32 & 0xFFFFFFFF in _ISATAP:
+        return (address, low)
+    return address.teredo or (address,)
+
+
+class Guard:
+    """Decides over destinations and resolved addresses. `hosts` may be called wherever they lead."""
+
+    def __init__(self, allowed: Sequence[Network], hosts: HostList) -> None:
+        self._allowed = allowed
+        self._hosts = hosts
+
+    def check_url(self, url: str) -> None:
+        """Refuse what can be told from the address itself; names are checked when they are resolved.
+
+        Raises `ForbiddenAddressError`.
+        """
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError:
+            raise ForbiddenAddressError("the destination is no valid address") from None
+        if parts.scheme.lower() not in {"http", "https"}:
+            raise ForbiddenAddressError(f"the destination's scheme {parts.scheme[:20]!r} is neither http nor https")
+        if "@" in parts.netloc:
+            raise ForbiddenAddressError("the destination holds a user name or password before its host")
+        self.check_host(host)
+
+    def check_host(self, host: str) -> None:
+        """The host of an address. Raises `ForbiddenAddressError`."""
+        host = normal_host(host)
+        if not host:
+            raise ForbiddenAddressError("the destination has no host")
+        if "%" in host:
+            raise ForbiddenAddressError("the destination has a zone or an escape in its host")
+        if host in self._hosts:
+            return
+        address = _literal(host.strip("[]"))
+        if address is not None and not permitted(address, self._allowed):
+            raise ForbiddenAddressError(
+                f"the destination {address} is not a public address; RELAY_ALLOW_PRIVATE can permit it"
+            )
+
+    def check_resolved(self, name: str, addresses: Sequence[str]) -> None:
+        """All that a name leads to. Raises `ForbiddenAddressError` if any of them is not permitted."""
+        if normal_host(name) in self._hosts:
+            return
+        for text in addresses:
+            if not permitted(ipaddress.ip_address(text.split("%", 1)[0]), self._allowed):
+                # The address itself stays untold: who publishes must not learn a private network's names.
+                raise ForbiddenAddressError(
+                    f"the destination {name} leads to an address that is not public; "
+                    "RELAY_ALLOW_PRIVATE or RELAY_ALLOW_HOSTS can permit it"
+                )
+
+
+def _literal(host: str) -> Address | None:
+    """The address that `host` is; None: it is a name. Raises `ForbiddenAddressError` for other ways to write one."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        if ":" in host or _NUMBER.match(host.rsplit(".", 1)[-1]):
+            raise ForbiddenAddressError(
+                "the destination's host is a number that is no plainly written address"
+            ) from None
+        return None
 
 
 class GuardedResolver(AbstractResolver):
     """A resolver that refuses names with an address that is not permitted."""
 
-    def __init__(self, allowed: Sequence[Network]) -> None:
-        self._allowed = allowed
-        self._resolver = ThreadedResolver()
+    def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
+        """`resolver`: the system's when None. Made inside a running event loop."""
+        self._guard = guard
+        self._resolver = resolver or ThreadedResolver()
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         results = await self._resolver.resolve(host, port, family)
-        for result in results:
-            self.check(result["host"])
+        self._guard.check_resolved(host, [result["host"] for result in results])
         return results
-
-    def check(self, host: str) -> None:
-        """Refuse a literal address that is not permitted; names pass, as they are checked when resolved."""
-        try:
-            address = ipaddress.ip_address(host.split("%", 1)[0].strip("[]"))
-        except ValueError:
-            return
-        if not permitted(address, self._allowed):
-            raise ForbiddenAddressError("the destination is at a private address; RELAY_ALLOW_PRIVATE can permit it")
 
     async def close(self) -> None:
         await self._resolver.close()

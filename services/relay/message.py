@@ -57,11 +57,32 @@ NOTHING_REDACTED = Redaction()
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A body in stored pieces; `sha256` is of its bytes, and what a signature covers."""
+
+    key: str
+    size: int
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Stands for the base64 of the first `size` bytes of the stored body `key`."""
+
+    key: str
+    size: int
+
+
+Piece = bytes | Encoded
+
+
+@dataclass(frozen=True)
 class Draft:
     """A message as accepted. `headers` are those delivered, by their canonical names.
 
     `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to. `body_key` and
-    `body_size` are of a body that was stored in pieces before; `parent_id` as in `Claimed`.
+    `body_size` are of a body that was stored in pieces before (`body_sha256` too); `pieces` are of one that is still to be
+    put together and stored, before the draft is accepted; `parent_id` as in `Claimed`.
     """
 
     url: str
@@ -92,6 +113,8 @@ class Draft:
     parent_id: str | None = None
     body_key: str | None = None
     body_size: int | None = None
+    body_sha256: bytes | None = None
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def label(self) -> str | None:
@@ -124,6 +147,7 @@ class Claimed:
     retried: int
     started_at: datetime
     body_key: str | None = None
+    body_sha256: bytes | None = None
     retry_delay: str | None = None
     callback: CallbackOptions | None = None
     failure_callback: CallbackOptions | None = None
@@ -139,6 +163,11 @@ class Claimed:
     parent_id: str | None = None
     redact: Redaction = NOTHING_REDACTED
     fault: str | None = None
+
+    @property
+    def stored(self) -> Stored | None:
+        """The body, when it is in pieces."""
+        return None if self.body_key is None else Stored(self.body_key, self.body_size, self.body_sha256 or b"")
 
     @property
     def label(self) -> str | None:

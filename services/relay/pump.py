@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from structlog.stdlib import BoundLogger
 
+from services.relay.bodies import Bodies
 from services.relay.courier import Courier
 from services.relay.ending import Ending, ending_of
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
+from services.relay.store.chunks import MissingPieceError
 from services.relay.store.messages import Messages, UnstorableError
 from services.relay.store.processes import Processes
-from services.relay.wire.outcome import Answer, Retry, state_of
+from services.relay.wire.outcome import Answer, Failed, Retry, state_of
 
 # One round trip for so many: larger ones gain little, and one transaction must not hold many large bodies.
 CLAIM_MAX = 250
@@ -43,6 +46,7 @@ class Pump:
         messages: Messages,
         processes: Processes,
         courier: Courier,
+        bodies: Bodies,
         settings: RelaySettings,
         metrics: RelayMetrics,
         log: BoundLogger,
@@ -50,6 +54,7 @@ class Pump:
         self._messages = messages
         self._processes = processes
         self._courier = courier
+        self._bodies = bodies
         self._settings = settings
         self._metrics = metrics
         self._log = log
@@ -88,6 +93,7 @@ class Pump:
         """Wait for an ending, and write it with the others that are there; how many."""
         endings = await self._batch()
         await self._write(endings)
+        await self._release(endings)
         for ending in endings:
             self._unwritten.discard(ending.message.id)
             self._metrics.attempts.labels(state_of(ending.verdict)).inc()
@@ -175,6 +181,14 @@ class Pump:
             else:
                 return
 
+    async def _release(self, endings: list[Ending]) -> None:
+        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
+        if keys := [key for ending in endings for key in ending.stored_keys]:
+            try:
+                await self._bodies.release(*keys)
+            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
+                self._log.error("release_failed", error=_short(error), count=len(keys))
+
     async def _claim_loop(self) -> None:
         while True:
             self._wake.clear()
@@ -248,11 +262,39 @@ class Pump:
         started = time.monotonic()
         answer = await self._courier.deliver(message, int(time.time()))
         self._metrics.seconds.observe(time.monotonic() - started)
-        self._end(message, answer)
+        ending = ending_of(message, answer, datetime.now(UTC))
+        self._put(await self._composed(ending) if ending.composing else ending)
 
     def _end(self, message: Claimed, answer: Answer, *, final: bool = False) -> None:
-        self._unwritten.add(message.id)
-        self._endings.put_nowait(ending_of(message, answer, datetime.now(UTC), final=final))
+        """The end of what was never called, and so has no large answer; `sourceBody` may be large all the same."""
+        ending = ending_of(message, answer, datetime.now(UTC), final=final)
+        if not ending.composing:
+            self._put(ending)
+            return
+        task = asyncio.create_task(self._compose_late(ending))
+        self._calls[message.id] = task
+        task.add_done_callback(lambda _: self._calls.pop(message.id, None))
+
+    async def _compose_late(self, ending: Ending) -> None:
+        self._put(await self._composed(ending))
+
+    def _put(self, ending: Ending) -> None:
+        self._unwritten.add(ending.message.id)
+        self._endings.put_nowait(ending)
+
+    async def _composed(self, ending: Ending) -> Ending:
+        """With large callbacks stored. As long as the database is away, so long this waits: the answer exists only here."""
+        while True:
+            try:
+                return replace(ending, callbacks=[await self._bodies.compose(draft) for draft in ending.callbacks])
+            except MissingPieceError as error:
+                answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
+                bare = replace(ending.message, body_key=None, body_size=0)
+                follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
+                return replace(ending, callbacks=follow.callbacks)
+            except Exception as error:  # noqa: BLE001
+                self._log.error("callback_unwritten", error=_short(error), message_id=ending.message.id)
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
 
 def _short(error: Exception) -> str:

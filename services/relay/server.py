@@ -16,6 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.stdlib import BoundLogger
 
+from services.relay.bodies import Bodies, TooLargeError, inline_part, with_body
 from services.relay.intake import Intake
 from services.relay.message import Draft
 from services.relay.metrics import RelayMetrics
@@ -37,6 +38,7 @@ class Server:
         self,
         store: Messages,
         intake: Intake,
+        bodies: Bodies,
         pump: Pump,
         settings: RelaySettings,
         metrics: RelayMetrics,
@@ -45,19 +47,21 @@ class Server:
     ) -> None:
         self._store = store
         self._intake = intake
+        self._bodies = bodies
         self._pump = pump
         self._settings = settings
         self._metrics = metrics
         self._registry = registry
         self._log = log
         # (method, pattern of the raw path, handler, needs the token)
-        self._routes: list[tuple[str, re.Pattern[str], Callable[..., Awaitable[web.Response]], bool]] = [
+        self._routes: list[tuple[str, re.Pattern[str], Callable[..., Awaitable[web.StreamResponse]], bool]] = [
             ("GET", re.compile(r"/healthz"), self._healthz, False),
             ("GET", re.compile(r"/readyz"), self._readyz, False),
             ("GET", re.compile(r"/metrics"), self._metrics_text, False),
             ("POST", re.compile(r"/v([12])/publish/(.+)", re.DOTALL), self._publish, True),
             ("POST", re.compile(r"/v2/batch"), self._batch, True),
             ("GET", re.compile(r"/v([12])/messages/([^/?]+)"), self._get, True),
+            ("GET", re.compile(r"/v2/messages/([^/?]+)/body/([0-9]{1,9})"), self._whole_body, True),
             ("DELETE", re.compile(r"/v([12])/messages/([^/?]+)"), self._cancel, True),
             ("DELETE", re.compile(r"/v2/messages"), self._cancel_many, True),
         ]
@@ -67,7 +71,7 @@ class Server:
         app.router.add_route("*", "/{path:.*}", self._dispatch)
         return app
 
-    async def _dispatch(self, request: web.Request) -> web.Response:
+    async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         raw = request.raw_path
         # A destination has its own query, so only other paths are cut at theirs.
         path = raw if "/publish/" in raw else raw.partition("?")[0]
@@ -85,7 +89,7 @@ class Server:
                 return await handler(request, *match.groups())
             except InvalidRequestError as error:
                 return _error(400, str(error))
-            except web.HTTPRequestEntityTooLarge:
+            except (web.HTTPRequestEntityTooLarge, TooLargeError):
                 return _error(413, f"the body is larger than {self._settings.body_bytes_max} bytes")
             except Exception as error:  # noqa: BLE001  answered with 500; nothing was committed
                 self._log.error("request_failed", route=pattern.pattern, error=f"{type(error).__name__}: {error}"[:300])
@@ -98,12 +102,15 @@ class Server:
         return hmac.compare_digest(given.strip().encode(), expected) and scheme.lower() == "bearer"
 
     async def _publish(self, request: web.Request, version: str, tail: str) -> web.Response:
-        body = await request.read()
+        taken = await self._bodies.take(request.content.iter_any(), request.content_length)
         protocol = int(version)
         address, query = separated(tail)
         options = options_of(request.headers, query)
-        asked = _draft(address, options, body, protocol=protocol, caller_ip=request.remote or "")
+        asked = _draft(address, options, inline_part(taken), protocol=protocol, caller_ip=request.remote or "")
+        asked = with_body(asked, taken)
         [accepted] = await self._accept([asked])
+        if accepted.deduplicated and asked.body_key is not None:
+            await self._bodies.release(asked.body_key)
         status = 202 if accepted.deduplicated else 201 if protocol == 1 else 200
         return _json(status, _published(accepted))
 
@@ -133,6 +140,18 @@ class Server:
             if view is None
             else _json(200, message_object(view, datetime.now(UTC)))
         )
+
+    async def _whole_body(self, request: web.Request, message_id: str, attempt: str) -> web.StreamResponse:
+        found = await self._bodies.kept(message_id, int(attempt))
+        if found is None:
+            return _error(404, f"no kept answer of attempt {attempt} of message {message_id}")
+        answer, content = found
+        response = web.StreamResponse(headers={"Content-Type": answer.content_type})
+        response.content_length = answer.size
+        await response.prepare(request)
+        async for piece in content:
+            await response.write(piece)
+        return response
 
     async def _cancel(self, _request: web.Request, version: str, message_id: str) -> web.Response:
         cancelled = await self._abort([message_id], [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from tidings.log import LogFormat
@@ -27,6 +27,13 @@ class RelaySettings(Settings):
     encryption_keys: SecretStr = Field(validation_alias="RELAY_ENCRYPTION_KEYS")
     destination_map: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias="RELAY_DESTINATION_MAP")
     allow_private: Annotated[tuple[Network, ...], NoDecode] = Field((), validation_alias="RELAY_ALLOW_PRIVATE")
+    # Names in the cluster, `web` or `*.svc.cluster.local`: they may be called wherever they lead.
+    allow_hosts: Annotated[frozenset[str], NoDecode] = Field(frozenset(), validation_alias="RELAY_ALLOW_HOSTS")
+    # PEM file of certificate authorities, in addition to the system's.
+    ca_bundle: FilePath | None = Field(None, validation_alias="RELAY_CA_BUNDLE")
+    # http://[user:password@]host:port; it then resolves the destinations' names.
+    egress_proxy: SecretStr | None = Field(None, validation_alias="RELAY_EGRESS_PROXY")
+    # A host, or `.host` for all hosts under it.
     third_parties: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(THIRD_PARTIES.split(",")), validation_alias="RELAY_THIRD_PARTIES"
     )
@@ -35,6 +42,10 @@ class RelaySettings(Settings):
     lease_seconds: float = Field(15.0, ge=1, validation_alias="RELAY_LEASE_SECONDS")
     drain_seconds: float = Field(20.0, ge=0, validation_alias="RELAY_DRAIN_SECONDS")
     body_bytes_max: int = Field(50 * 1024 * 1024, ge=1024, validation_alias="RELAY_BODY_BYTES_MAX")
+    # A larger answer is cut; one between this and body_bytes_max is stored, and its callback has its first part.
+    answer_bytes_max: int = Field(512 * 1024 * 1024, ge=1024, validation_alias="RELAY_ANSWER_BYTES_MAX")
+    # Where this relay is reached from outside: for the addresses in callbacks.
+    public_url: str | None = Field(None, validation_alias="RELAY_PUBLIC_URL")
     keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
     dead_letter_days: float = Field(7.0, gt=0, validation_alias="RELAY_DEAD_LETTER_DAYS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
@@ -55,7 +66,23 @@ class RelaySettings(Settings):
     def _networks(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
-    @field_validator("third_parties", mode="before")
+    @field_validator("egress_proxy")
+    @classmethod
+    def _proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith("http://"):
+            raise ValueError("must be http://host:port")
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value.rstrip("/") if value else None
+
+    @field_validator("third_parties", "allow_hosts", mode="before")
     @classmethod
     def _hosts(cls, value: object) -> object:
-        return frozenset(host.strip().lower() for host in value.split(",")) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return frozenset(host.strip().lower() for host in value.split(",") if host.strip())

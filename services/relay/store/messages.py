@@ -50,6 +50,7 @@ class Messages:
         self._owner = owner
         self._logs = logs
         self._q = queries("messages")
+        self._release = queries("chunks")["release"]
 
     async def accept(self, drafts: Sequence[Draft], deduplication_seconds: float) -> list[Accepted]:
         """Commit `drafts` in one transaction; one answer each, in order."""
@@ -144,6 +145,8 @@ class Messages:
                 entering=[row["queue"] for row in found if row["queue"]],
                 flows=[(row["flow_key"], None, False) for row in found if row["flow_key"]],
             )
+            if keys := sorted({row["body_key"] for row in found if row["body_key"]}):
+                await connection.execute(self._release, {"keys": keys})
             return [row["id"] for row in found]
 
         return await self._database.run(work)
@@ -215,7 +218,7 @@ class Messages:
             "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
             "body": draft.body, "body_key": draft.body_key,
             "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
-            "sealed": seal(self._vault, draft), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+            "body_sha256": draft.body_sha256, "sealed": seal(self._vault, draft), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
             "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
             "labels": _LABEL_SEPARATOR.join(draft.labels), "queue": draft.queue,
             "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
@@ -278,6 +281,19 @@ class Messages:
                     "statuses": [ending.answer.status for ending in buried],
                     "headers": [_json(header_lists(ending.answer)) for ending in buried],
                     "bodies": [e.answer.body or (e.answer.error or "").encode() for e in buried],
+                    "keys": [None if e.answer.spooled is None else e.answer.spooled.key for e in buried],
+                    "sizes": [None if e.answer.spooled is None else e.answer.spooled.size for e in buried],
+                },
+            )
+        if kept := [(e, s) for e in endings if (s := e.answer.spooled) is not None and s.url is not None]:
+            await connection.execute(
+                self._q["keep_answers"],
+                {
+                    "ids": [ending.message.id for ending, _ in kept],
+                    "attempts": [ending.message.retried for ending, _ in kept],
+                    "keys": [spooled.key for _, spooled in kept],
+                    "sizes": [spooled.size for _, spooled in kept],
+                    "headers": [_json(header_lists(ending.answer)) for ending, _ in kept],
                 },
             )
 

@@ -21,21 +21,21 @@ SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 -- name: insert
 -- Into the newest period. A message with a queue waits to be let in; any other waits for its time. The log has it as well.
 WITH new AS (
-  INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
-    timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
+  INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed,
+    retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
     not_before, due_at, state)
-  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, body, body_key, body_size, sealed,
-    retries_max, timeout_ms, on_unknown, caller_ip, label,
+  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, body, body_key, body_size, body_sha256,
+    sealed, retries_max, timeout_ms, on_unknown, caller_ip, label,
     CASE WHEN labels = '' THEN '{}' ELSE string_to_array(labels, E'\x1f') END, queue, flow_key, topic, endpoint,
     schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
     CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END
   FROM unnest(%(id)s::text[], %(kind)s::text[], %(protocol)s::smallint[], %(url)s::text[], %(method)s::text[],
-    %(body)s::bytea[], %(body_key)s::text[], %(body_size)s::bigint[], %(sealed)s::bytea[], %(retries_max)s::integer[],
-    %(timeout_ms)s::bigint[], %(on_unknown)s::text[], %(caller_ip)s::text[], %(label)s::text[], %(labels)s::text[],
+    %(body)s::bytea[], %(body_key)s::text[], %(body_size)s::bigint[], %(body_sha256)s::bytea[], %(sealed)s::bytea[],
+    %(retries_max)s::integer[], %(timeout_ms)s::bigint[], %(on_unknown)s::text[], %(caller_ip)s::text[], %(label)s::text[], %(labels)s::text[],
     %(queue)s::text[], %(flow_key)s::text[], %(topic)s::text[], %(endpoint)s::text[], %(schedule_id)s::text[],
     %(parent_id)s::text[], %(delay_seconds)s::float8[])
-    AS v (id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max, timeout_ms, on_unknown,
-      caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id, delay_seconds)
+    AS v (id, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed, retries_max, timeout_ms,
+      on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id, delay_seconds)
   RETURNING *
 )
 INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
@@ -173,13 +173,21 @@ ORDER BY v.n
 -- name: bury
 INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
   timeout_ms, on_unknown, caller_ip, labels, queue, flow_key, topic, endpoint, schedule_id, created_at, not_before,
-  response_status, response_header, response_body)
+  response_status, response_header, response_body, response_key, response_size, body_sha256)
 SELECT v.id, m.id, m.kind, m.protocol, m.url, m.method, m.body, m.body_key, m.body_size, m.sealed, m.retries_max,
   m.timeout_ms, m.on_unknown, m.caller_ip, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id, m.created_at,
-  m.not_before, v.status, v.header::jsonb, v.body
-FROM unnest(%(letters)s::text[], %(ids)s::text[], %(statuses)s::integer[], %(headers)s::text[], %(bodies)s::bytea[])
-  AS v (id, message_id, status, header, body)
+  m.not_before, v.status, v.header::jsonb, v.body, v.key, v.size, m.body_sha256
+FROM unnest(%(letters)s::text[], %(ids)s::text[], %(statuses)s::integer[], %(headers)s::text[], %(bodies)s::bytea[],
+  %(keys)s::text[], %(sizes)s::bigint[]) AS v (id, message_id, status, header, body, key, size)
 JOIN relay.messages AS m ON m.id = v.message_id
+
+-- name: keep_answers
+-- Of an attempt that was made again after its fate was unknown the last answer counts.
+INSERT INTO relay.answers (message_id, attempt, key, size, header)
+SELECT id, attempt, key, size, header::jsonb
+FROM unnest(%(ids)s::text[], %(attempts)s::integer[], %(keys)s::text[], %(sizes)s::bigint[], %(headers)s::text[])
+  AS v (id, attempt, key, size, header)
+ON CONFLICT (message_id, attempt) DO UPDATE SET key = excluded.key, size = excluded.size, header = excluded.header
 
 -- name: lock_parents
 -- One at a time decides whether a queued message and all its callbacks have ended; the next statement then sees the others.
@@ -216,7 +224,7 @@ WITH found AS (
     retries_max, timeout_ms
   FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state) WHERE %(logs)s
 )
-SELECT id, queue, flow_key, parent_id FROM cancelled
+SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 
 -- name: labelled
 -- Live messages that carry one of the labels: nearly always it is their first.

@@ -57,7 +57,10 @@ def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
 def draft_of(vault: Vault, row: Row) -> Draft:
     """The message of a row, as it was accepted: to be published once more. Raises `UnreadableError`."""
     columns = {name: row[name] for name in _COLUMNS}
-    return Draft(**columns, body=row["body"], labels=tuple(row["labels"]), **open_sealed(vault, row["sealed"]))
+    return Draft(
+        **columns, body=row["body"], body_key=row["body_key"], body_size=row["body_size"], body_sha256=row["body_sha256"],
+        labels=tuple(row["labels"]), **open_sealed(vault, row["sealed"]),
+    )  # fmt: skip
 
 
 def claimed_of(vault: Vault, row: Row) -> Claimed:
@@ -65,7 +68,7 @@ def claimed_of(vault: Vault, row: Row) -> Claimed:
     columns = {name: row[name] for name in _COLUMNS}
     claimed = Claimed(
         **columns, id=row["id"], body=row["body"], body_key=row["body_key"], body_size=row["body_size"],
-        headers={}, labels=tuple(row["labels"]), flow_key=row["flow_key"], parent_id=row["parent_id"],
+        body_sha256=row["body_sha256"], headers={}, labels=tuple(row["labels"]), flow_key=row["flow_key"], parent_id=row["parent_id"],
         created_at=row["created_at"], not_before=row["not_before"], retried=row["retried"], started_at=row["started_at"],
     )  # fmt: skip
     try:

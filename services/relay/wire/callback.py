@@ -1,7 +1,7 @@
 """Callbacks: after an attempt, the answer goes to the sender as a message of its own. Pure.
 
-Source: the vendor's documentation of callbacks; `willRetry`, `nextRetryAt`, `startedAt`, `endedAt`, `error` and
-`bodyTruncated` are ours.
+Source: the vendor's documentation of callbacks; `willRetry`, `nextRetryAt`, `startedAt`, `endedAt`, `error`,
+`bodyTruncated` and `bodyUrl` are ours.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from services.relay.message import CallbackOptions, Claimed, Draft, Kind
+from services.relay.message import CallbackOptions, Claimed, Draft, Encoded, Kind, Piece
 from services.relay.wire.outcome import Answer, Failed, Retry, Verdict
 
 
@@ -21,19 +21,21 @@ def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: d
     drafts = []
     if message.callback is not None:
         content = _content(message, answer, verdict, ended_at)
-        drafts.append(_draft(message, message.callback, "callback", content))
+        drafts.append(_draft(message, answer, message.callback, "callback", content))
     if message.failure_callback is not None and isinstance(verdict, Failed):
         content = _content(message, answer, verdict, ended_at) | {"dlqId": dlq_id}
-        drafts.append(_draft(message, message.failure_callback, "failure_callback", content))
+        drafts.append(_draft(message, answer, message.failure_callback, "failure_callback", content))
     return drafts
 
 
-def _draft(message: Claimed, options: CallbackOptions, kind: Kind, content: dict[str, Any]) -> Draft:
+def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kind, content: dict[str, Any]) -> Draft:
+    pieces = _pieces(message, answer, content)
     return Draft(
         url=options.url,
         method=options.method,
         headers={"Content-Type": "application/json"} | options.headers,
-        body=orjson.dumps(content),
+        body=b"" if pieces else orjson.dumps(content),
+        pieces=pieces,
         kind=kind,
         protocol=message.protocol,
         delay_seconds=options.delay_seconds,
@@ -77,7 +79,25 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         content["error"] = answer.error
     if answer.truncated:
         content["bodyTruncated"] = True
+    if answer.spooled is not None and answer.spooled.url is not None:
+        content["bodyUrl"] = answer.spooled.url
     return content
+
+
+def _pieces(message: Claimed, answer: Answer, content: dict[str, Any]) -> tuple[Piece, ...]:
+    """The JSON of `content` with stored bodies to be filled in; none when both are small, and `content` has them."""
+    large: dict[str, Encoded] = {}
+    if answer.spooled is not None:
+        large["body"] = Encoded(answer.spooled.key, answer.spooled.shown)
+    if message.body_key is not None:
+        large["sourceBody"] = Encoded(message.body_key, message.body_size)
+    if not large:
+        return ()
+    small = {name: value for name, value in content.items() if name not in large}
+    pieces: list[Piece] = [orjson.dumps(small).removesuffix(b"}")]
+    for name, encoded in large.items():
+        pieces += [b',"%s":"' % name.encode(), encoded, b'"']
+    return (*pieces, b"}")
 
 
 def _known(message: Claimed) -> dict[str, Any]:

@@ -17,14 +17,28 @@ JUDGED_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True)
+class Spooled:
+    """An answer in stored pieces: `shown` bytes of its `size` go into the callback, and `url`, if any, leads to the whole."""
+
+    key: str
+    size: int
+    shown: int
+    url: str | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came."""
+    """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came.
+
+    `spooled`: the answer is stored, and `body` has its beginning. `truncated`: the callback does not have all of it.
+    """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     error: str | None = None
     truncated: bool = False
+    spooled: Spooled | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,212 @@
+"""Large bodies through a real relay: byte-identical in and out, in bounded memory, and removed when nothing names them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psutil
+import psycopg
+import pytest
+from qstash import Receiver
+
+from tests.destination import Destination, Received, Reply, destination
+from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, TOKEN, Relay
+from tests.wait import until
+
+MIB = 1024 * 1024
+# Of text, because the vendor's Receiver takes text alone.
+LARGE = os.urandom(25 * MIB).hex().encode()
+# One less, so that it does not divide by 3: the base64 of its last piece is padded.
+LARGE_ANSWER = os.urandom(50 * MIB - 1)
+# Bodies of 50 MB take a loaded machine a while.
+PATIENCE_SECONDS = 120.0
+
+
+def rows(relay: Relay, statement: str) -> list[tuple[object, ...]]:
+    """What the relay's database answers."""
+    with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
+        return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+
+
+def stored_bodies(relay: Relay) -> int:
+    [(count,)] = rows(relay, "SELECT count(DISTINCT key) FROM relay.chunks")
+    return int(str(count))
+
+
+@contextmanager
+def answering(answer: bytes, status: int = 200) -> Iterator[Destination]:
+    """A destination whose `/work` answers so, and whose other paths answer 200."""
+    with destination(lambda call: Reply(status, answer) if call.path.startswith("/work") else Reply()) as server:
+        yield server
+
+
+def called_back(server: Destination, count: int = 1) -> list[Received]:
+    return until(lambda: found if len(found := server.to("/callback")) >= count else [], PATIENCE_SECONDS)
+
+
+def test_50_mb_in_and_out_are_byte_identical_and_signed(relay: Relay) -> None:
+    with answering(LARGE_ANSWER) as server:
+        published = relay.publish(f"{server.url}/work", LARGE, Upstash_Callback=f"{server.url}/callback")
+        assert published.status_code == 200, published.text
+        [call] = called_back(server)
+        [delivered] = server.to("/work")
+        until(lambda: stored_bodies(relay) == 0)
+    assert delivered.headers["Content-Length"] == str(len(LARGE))
+    assert delivered.body == LARGE
+    content = json.loads(call.body)
+    assert base64.b64decode(content["body"]) == LARGE_ANSWER
+    assert base64.b64decode(content["sourceBody"]) == LARGE
+    assert "bodyTruncated" not in content
+    receiver = Receiver(CURRENT_KEY, NEXT_KEY)
+    for received in (delivered, call):
+        receiver.verify(
+            signature=received.headers["Upstash-Signature"],
+            body=received.body.decode(),
+            url=server.url + received.path,
+        )
+
+
+def test_four_of_50_mb_at_once_take_little_memory(relay: Relay) -> None:
+    pid = relay.process.pid
+    with answering(LARGE_ANSWER) as server:
+        # Once through everything, so that what is loaded once is loaded.
+        relay.publish(f"{server.url}/work", LARGE, Upstash_Callback=f"{server.url}/callback")
+        called_back(server)
+        process = psutil.Process(pid)
+        before, peak = process.memory_info().rss, 0
+        ended = threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not ended.wait(0.02):
+                peak = max(peak, process.memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        with ThreadPoolExecutor(4) as threads:
+            answers = threads.map(
+                lambda _: relay.publish(f"{server.url}/work", LARGE, Upstash_Callback=f"{server.url}/callback"),
+                range(4),
+            )
+            assert [answer.status_code for answer in answers] == [200] * 4
+        calls = called_back(server, 5)
+        ended.set()
+        watcher.join()
+    assert {hashlib.sha256(call.body).digest() for call in calls if call.body} != set()
+    assert all(base64.b64decode(json.loads(call.body)["body"]) == LARGE_ANSWER for call in calls)
+    assert (peak - before) / MIB < 120
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_refused_and_nothing_is_kept(new_relay: Callable[..., Relay], chunked: bool) -> None:
+    relay = new_relay(RELAY_BODY_BYTES_MAX="200000")
+    body = b"x" * 200_001
+    with destination() as server:
+        address = f"{relay.url}/v2/publish/{server.url}"
+        answer = relay.session.post(
+            address, data=iter([body[:100_000], body[100_000:]]) if chunked else body, timeout=30
+        )
+        assert answer.status_code == 413
+        assert answer.json() == {"error": "the body is larger than 200000 bytes"}
+        assert relay.publish(server.url, body[:-1]).status_code == 200
+        until(lambda: [call.body for call in server.received] == [body[:-1]])
+        until(lambda: stored_bodies(relay) == 0)
+
+
+def test_an_upload_that_breaks_off_commits_nothing(relay: Relay) -> None:
+    with destination() as server:
+        with socket.create_connection(("127.0.0.1", int(relay.url.rpartition(":")[2]))) as connection:
+            connection.sendall(
+                f"POST /v2/publish/{server.url}/broken HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {TOKEN}\r\n"
+                f"Content-Length: {10 * MIB}\r\n\r\n".encode()
+                + b"x" * 3 * MIB
+            )
+            until(lambda: stored_bodies(relay) == 1)
+        relay.publish(f"{server.url}/whole")
+        until(lambda: server.to("/whole"))
+        assert [call.path for call in server.received] == ["/whole"]
+    assert rows(relay, "SELECT count(*) FROM relay.messages WHERE url LIKE '%/broken'") == [(0,)]
+
+
+def test_an_answer_too_large_for_its_callback_is_fetched_whole(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay(RELAY_BODY_BYTES_MAX="1000000", RELAY_PUBLIC_URL="https://relay.example.com/")
+    answer = os.urandom(2_500_001)
+    with answering(answer) as server:
+        published = relay.publish(f"{server.url}/work", Upstash_Callback=f"{server.url}/callback").json()
+        [call] = called_back(server)
+    content = json.loads(call.body)
+    assert content["bodyTruncated"] is True
+    assert base64.b64decode(content["body"]) == answer[:1_000_000]
+    path = f"/v2/messages/{published['messageId']}/body/0"
+    assert content["bodyUrl"] == "https://relay.example.com" + path
+    whole = relay.session.get(relay.url + path, timeout=30)
+    assert (whole.status_code, whole.headers["Content-Type"]) == (200, "application/json")
+    assert whole.content == answer
+    assert (
+        relay.session.get(f"{relay.url}{path}", headers={"Authorization": "Bearer no"}, timeout=30).status_code == 401
+    )
+    assert relay.session.get(f"{relay.url}{path[:-1]}1", timeout=30).status_code == 404
+
+
+def test_an_answer_over_its_own_limit_is_cut_and_says_so(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay(RELAY_BODY_BYTES_MAX="10000", RELAY_ANSWER_BYTES_MAX="1000000")
+    with answering(b"y" * 1_000_001) as server:
+        relay.publish(f"{server.url}/work", Upstash_Callback=f"{server.url}/callback")
+        [call] = called_back(server)
+    content = json.loads(call.body)
+    assert content["bodyTruncated"] is True
+    assert "larger than 1000000 bytes" in content["error"]
+    assert "bodyUrl" not in content
+    assert base64.b64decode(content["body"]) == b"y" * 10_000
+
+
+def test_a_dead_letter_keeps_the_large_bodies(relay: Relay) -> None:
+    body, answer = b"b" * 100_000, b"a" * 2_000_000
+    with answering(answer, status=500) as server:
+        relay.publish(
+            f"{server.url}/work", body, Upstash_Retries="0", Upstash_Failure_Callback=f"{server.url}/callback"
+        )
+        [call] = called_back(server)
+        content = json.loads(call.body)
+        assert base64.b64decode(content["body"]) == answer
+        assert base64.b64decode(content["sourceBody"]) == body
+        # The callback's own body is gone once that was delivered; these two stay.
+        until(lambda: stored_bodies(relay) == 2)
+    [(digest, request, response)] = rows(
+        relay,
+        "SELECT body_sha256, (SELECT string_agg(content, '' ORDER BY part) FROM relay.chunks WHERE key = body_key),"
+        " (SELECT string_agg(content, '' ORDER BY part) FROM relay.chunks WHERE key = response_key)"
+        " FROM relay.dead_letters",
+    )
+    assert (digest, request, response) == (hashlib.sha256(body).digest(), body, answer)
+
+
+def test_cancelling_removes_the_stored_body(relay: Relay) -> None:
+    message_id = relay.publish("https://example.com", b"x" * 100_000, Upstash_Delay="1h").json()["messageId"]
+    assert stored_bodies(relay) == 1
+    assert relay.session.delete(f"{relay.url}/v2/messages/{message_id}", timeout=10).json() == {"cancelled": 1}
+    assert stored_bodies(relay) == 0
+
+
+def test_content_deduplication_looks_at_the_stored_body(relay: Relay) -> None:
+    def publish(body: bytes) -> tuple[int, str]:
+        answer = relay.publish(
+            "https://example.com", body, Upstash_Delay="1h", Upstash_Content_Based_Deduplication="true"
+        )
+        return answer.status_code, answer.json()["messageId"]
+
+    first = publish(b"x" * 100_000)
+    assert publish(b"x" * 100_000) == (202, first[1])
+    other = publish(b"y" * 100_000)
+    assert other[0] == 200
+    assert other[1] != first[1]
+    # The one that was there before is not stored twice.
+    until(lambda: stored_bodies(relay) == 2)
