@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ Answering = Callable[[Received], Reply]
 class Destination:
     """`url` is its address; `received` what came so far, in order; `answer` may be exchanged at any time."""
 
-    def __init__(self, answer: Answering) -> None:
+    def __init__(self, answer: Answering, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
         self.received: list[Received] = []
         self.released = threading.Event()
@@ -65,7 +66,9 @@ class Destination:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def to(self, path: str) -> list[Received]:
@@ -79,8 +82,8 @@ class Destination:
 
 
 @contextmanager
-def destination(answer: Answering = lambda _: Reply()) -> Iterator[Destination]:
-    server = Destination(answer)
+def destination(answer: Answering = lambda _: Reply(), *, tls: ssl.SSLContext | None = None) -> Iterator[Destination]:
+    server = Destination(answer, tls)
     try:
         yield server
     finally:

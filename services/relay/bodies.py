@@ -73,16 +73,14 @@ class Bodies:
     async def _store(self, start: bytes, rest: AsyncIterator[bytes]) -> Stored:
         async with self._taking:
             writer = self._chunks.writer()
-            try:
-                await writer.write(start)
-                async for piece in rest:
-                    if writer.size + len(piece) > self._bytes_max:
-                        raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")  # noqa: TRY301
-                    await writer.write(piece)
-                return await writer.close()
-            except TooLargeError:
-                await self.release(writer.key)
-                raise
+            piece = start
+            while piece:
+                if writer.size + len(piece) > self._bytes_max:
+                    await self.release(writer.key)
+                    raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
+                await writer.write(piece)
+                piece = await anext(rest, b"")
+            return await writer.close()
 
     async def release(self, *keys: str) -> None:
         """Remove stored bodies, unless a message, dead letter or kept answer names them."""

@@ -109,7 +109,8 @@ class Courier:
         return self._bodies.send(stored)
 
     async def _read(self, message: Claimed, response: aiohttp.ClientResponse) -> Answer:
-        headers = tuple(response.headers.items())
+        # The names are of a class of aiohttp's own, which JSON does not take.
+        headers = tuple((str(name), value) for name, value in response.headers.items())
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
         start = bytearray()
         pieces = response.content.iter_any()

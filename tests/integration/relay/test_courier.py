@@ -1,0 +1,221 @@
+"""The courier's ways out: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp.abc import AbstractResolver
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+from qstash import Receiver
+
+from services.relay.bodies import Bodies
+from services.relay.connector import tls_context
+from services.relay.courier import Courier
+from services.relay.message import Claimed
+from services.relay.settings import RelaySettings
+from services.relay.store.chunks import Chunks
+from services.relay.store.database import Database
+from services.relay.wire.outcome import Answer
+from tests.certificates import authority
+from tests.destination import Reply, destination
+from tests.unit.relay.test_guard import Answers
+
+MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS = ("sig_first_key_0123456789abcdef0123456789", "sig_second_key_0123456789abcdef012345678")
+
+
+def message(url: str) -> Claimed:
+    return Claimed(
+        id="msg_1", kind="message", protocol=2, url=url, method="POST", headers={"My-Header": "mine"}, body=b"hello",
+        body_size=5, retries_max=3, timeout_ms=5_000, on_unknown="retry", caller_ip="", created_at=MOMENT,
+        not_before=MOMENT, retried=0, started_at=MOMENT,
+    )  # fmt: skip
+
+
+def settings(**given: str) -> RelaySettings:
+    needed = {
+        "RELAY_DATABASE_URL": "postgresql://nowhere", "QSTASH_TOKEN": "t", "QSTASH_CURRENT_SIGNING_KEY": KEYS[0],
+        "QSTASH_NEXT_SIGNING_KEY": KEYS[1], "RELAY_ENCRYPTION_KEYS": "k", "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
+    }  # fmt: skip
+    return RelaySettings.model_validate(needed | given)
+
+
+def with_courier(
+    chosen: RelaySettings,
+    work: Callable[[Courier], Awaitable[Any]],
+    *,
+    key: Callable[[], str] = lambda: KEYS[0],
+    resolver: AbstractResolver | None = None,
+) -> Any:
+    """What `work` answers, on an event loop of its own."""
+
+    async def scenario() -> Any:
+        # Never opened: nothing here is large enough for the database.
+        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
+        bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
+        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), key, resolver=resolver)
+        try:
+            return await work(courier)
+        finally:
+            await courier.close()
+
+    return asyncio.run(scenario())
+
+
+def delivered(url: str, chosen: RelaySettings, *, resolver: AbstractResolver | None = None) -> Answer:
+    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(message(url), 1), resolver=resolver)
+    return answer
+
+
+def test_a_servers_certificate_is_checked_against_the_bundle(tmp_path: Path) -> None:
+    bundle, tls = authority(tmp_path)
+    with destination(tls=tls) as server:
+        refused = delivered(server.url, settings())
+        assert refused.status == 0
+        assert "certificate verify failed" in str(refused.error)
+        assert server.received == []
+        assert delivered(server.url, settings(RELAY_CA_BUNDLE=str(bundle))).status == 200
+        assert [call.body for call in server.received] == [b"hello"]
+
+
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
+    bundle, tls = authority(tmp_path)
+    with destination(tls=tls) as server:
+        port = server.url.rpartition(":")[2]
+        answer = delivered(
+            f"https://other.example:{port}/", settings(RELAY_CA_BUNDLE=str(bundle)), resolver=Answers("127.0.0.1")
+        )
+    assert answer.status == 0
+    assert "certificate verify failed" in str(answer.error)
+
+
+class Proxy:
+    """An HTTP proxy: it keeps the first line of each request, and leads all to 127.0.0.1:`port`."""
+
+    def __init__(self, port: int) -> None:
+        self.asked: list[str] = []
+        self._port = port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        line = head.split(b"\r\n", 1)[0].decode()
+        self.asked.append(line)
+        there, here = await asyncio.open_connection("127.0.0.1", self._port)
+        if line.startswith("CONNECT "):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            here.write(head)
+        await asyncio.gather(_pipe(reader, here), _pipe(there, writer))
+
+
+async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError, ssl.SSLError):
+        while content := await source.read(65_536):
+            target.write(content)
+            await target.drain()
+    target.close()
+
+
+def through_proxy(upstream: str, url: str, **given: str) -> tuple[Answer, list[str]]:
+    proxy = Proxy(int(upstream.rpartition(":")[2]))
+
+    async def scenario(_: Courier) -> Answer:
+        listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        chosen = settings(RELAY_EGRESS_PROXY=address, **given)
+        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
+        bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
+        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), lambda: KEYS[0])
+        try:
+            return await courier.deliver(message(url), 1)
+        finally:
+            await courier.close()
+            listening.close()
+
+    answer: Answer = with_courier(settings(), scenario)
+    return answer, proxy.asked
+
+
+def test_https_goes_through_the_proxys_tunnel_with_its_own_name(tmp_path: Path) -> None:
+    bundle, tls = authority(tmp_path, "provider.example")
+    with destination(tls=tls) as server:
+        answer, asked = through_proxy(server.url, "https://provider.example/v1/x", RELAY_CA_BUNDLE=str(bundle))
+        [call] = server.received
+    assert (answer.status, answer.error) == (200, None)
+    assert asked == ["CONNECT provider.example:443 HTTP/1.1"]
+    assert (call.path, call.headers["Host"], call.body) == ("/v1/x", "provider.example", b"hello")
+
+
+def test_http_is_asked_of_the_proxy() -> None:
+    with destination() as server:
+        answer, asked = through_proxy(server.url, "http://provider.example/v1/x?y=1")
+    assert (answer.status, answer.error) == (200, None)
+    assert asked == ["POST http://provider.example/v1/x?y=1 HTTP/1.1"]
+
+
+def test_a_literal_private_address_is_refused_before_the_proxy_is_asked() -> None:
+    with destination() as server:
+        answer, asked = through_proxy(server.url, "http://10.0.0.1/")
+    assert "10.0.0.1 is not a public address" in str(answer.error)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("host", "third_party"),
+    [("api.openai.com", True), ("eu.api.openai.com", True), ("exact.example", True), ("sub.exact.example", False),
+     ("openai.com", False), ("notopenai.com", False)],
+)  # fmt: skip
+def test_third_parties_do_not_learn_who_relays(host: str, third_party: bool) -> None:
+    with destination() as server:
+        port = server.url.rpartition(":")[2]
+        chosen = settings(RELAY_THIRD_PARTIES=".openai.com,exact.example")
+        assert delivered(f"http://{host}:{port}/", chosen, resolver=Answers("127.0.0.1")).status == 200
+        [call] = server.received
+    ours = [name for name in call.headers if name.lower().startswith("upstash-")]
+    assert (ours == []) == third_party
+    assert (call.headers["User-Agent"] == "Tidings-Relay") == third_party
+    assert call.headers["My-Header"] == "mine"
+
+
+def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
+    # Without a connection that is kept, each attempt resolves anew.
+    with destination(lambda _: Reply(headers={"Connection": "close"})) as server:
+        url = f"http://rebinding.example:{server.url.rpartition(':')[2]}/"
+
+        async def twice(courier: Courier) -> list[Answer]:
+            return [await courier.deliver(message(url), 1) for _ in range(2)]
+
+        first, second = with_courier(settings(), twice, resolver=Answers("127.0.0.1", "10.0.0.1"))
+        assert [call.headers["Host"] for call in server.received] == [url[7:-1]]
+    assert first.status == 200
+    assert (second.status, "not public" in str(second.error)) == (0, True)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with destination(lambda _: Reply(302, headers={"Location": "/elsewhere"})) as server:
+        answer = delivered(server.url, settings())
+        assert len(server.received) == 1
+    assert (answer.status, answer.error) == (302, "a redirect, which is not followed")
+
+
+def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
+    keys = iter(KEYS)
+    with destination() as server:
+
+        async def twice(courier: Courier) -> None:
+            for _ in range(2):
+                await courier.deliver(replace(message(server.url), retried=1), int(datetime.now(UTC).timestamp()))
+
+        with_courier(settings(), twice, key=lambda: next(keys))
+        first, second = server.received
+    for key, call in zip(KEYS, (first, second), strict=True):
+        Receiver(key, key).verify(signature=call.headers["Upstash-Signature"], body="hello", url=server.url)

@@ -1,0 +1,41 @@
+"""A message whose key was dropped too early fails alone, and can be read again once the key is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg.rows import dict_row
+
+from services.relay.store.sealing import draft_of
+from services.relay.vault import Vault
+from tests.destination import destination
+from tests.integration.relay.conftest import Relay
+from tests.wait import until
+
+
+def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_back(
+    new_relay: Callable[..., Relay],
+) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    with destination() as server:
+        first = new_relay(RELAY_ENCRYPTION_KEYS=old)
+        lost = first.publish(
+            f"{server.url}/lost", "body", Upstash_Delay="3s", Upstash_Forward_Authorization="Bearer secret"
+        ).json()["messageId"]
+        first.process.kill()
+        second = new_relay(RELAY_ENCRYPTION_KEYS=new)
+        passing = second.publish(f"{server.url}/passing", Upstash_Delay="3s").json()["messageId"]
+        until(lambda: second.state(passing) == "delivered")
+        url = second.process.environment["RELAY_DATABASE_URL"]
+        with psycopg.connect(url, row_factory=dict_row) as connection:
+            [letter] = until(lambda: connection.execute("SELECT * FROM relay.dead_letters").fetchall())
+            [state] = connection.execute("SELECT state FROM relay.messages WHERE id = %s", (lost,)).fetchall()
+        assert [call.path for call in server.received] == ["/passing"]
+    assert state == {"state": "failed"}
+    assert letter["message_id"] == lost
+    assert letter["response_body"] == b"the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS"
+    draft = draft_of(Vault(f"{new},{old}"), letter)
+    assert (draft.url, draft.body) == (f"{server.url}/lost", b"body")
+    assert draft.headers["Authorization"] == "Bearer secret"

@@ -1,0 +1,213 @@
+"""The address guard: what may be called, in every way to write it, and after every way to resolve it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.relay.guard import ForbiddenAddressError, Guard, GuardedResolver, Network, permitted
+from services.relay.hosts import HostList
+
+
+def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> Guard:
+    return Guard([ipaddress.ip_network(text) for text in allowed], HostList(hosts))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://127.0.0.1:8080/x?y=http://example.com",
+        "http://0.0.0.0/",
+        "http://10.1.2.3/",
+        "http://172.16.0.1/",
+        "http://192.168.1.1/",
+        "http://100.64.0.1/",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://198.18.0.1/",
+        "http://224.0.0.1/",
+        "http://240.0.0.1/",
+        "http://255.255.255.255/",
+        "http://[::]/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:7f00:1]/",
+        "http://[::127.0.0.1]/",
+        "http://[64:ff9b::127.0.0.1]/",
+        "http://[64:ff9b:1::10.0.0.1]/",
+        "http://[2002:7f00:1::]/",
+        "http://[2002:c0a8:101::1]/",
+        "http://[2001:0:7f00:1::1]/",
+        "http://[2001:0:808:808:0:0:80ff:fffe]/",
+        "http://[2001:4860::5efe:10.0.0.1]/",
+        "http://[2001:db8::1]/",
+        "http://[fc00::1]/",
+        "http://[fd00:ec2::254]/",
+        "http://[fe80::1]/",
+        "http://[fe80::1%25eth0]/",
+        "http://[fec0::1]/",
+        "http://[ff02::1]/",
+        "http://2130706433/",
+        "http://0x7f000001/",
+        "http://0x7f.1/",
+        "http://0177.0.0.1/",
+        "http://127.1/",
+        "http://127.0.1/",
+        "http://127.0.0.1./",
+        "http://0/",
+        "http://1.2.3.4.5/",
+        "http://256.1.1.1/",
+        "http://example.0x7f/",
+        "http://①②⑦.⓪.⓪.①/",
+        "http://\uff11\uff12\uff17\u3002\uff10\u3002\uff10\u3002\uff11/",
+        "http://127%2e0.0.1/",
+        "http://user@8.8.8.8/",
+        "http://user:password@example.com/",
+        "http://example.com@127.0.0.1/",
+        "http:///path",
+        "http://[::1/",
+        "http://example.com:99999/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "gopher://example.com/",
+        "//example.com/",
+        "javascript:alert(1)",
+        "",
+    ],
+)
+def test_refused_by_the_address_itself(url: str) -> None:
+    with pytest.raises(ForbiddenAddressError, match="destination"):
+        guard().check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/",
+        "https://EXAMPLE.com./",
+        "http://8.8.8.8:8080/x@y",
+        "https://[2606:4700::1111]/",
+        "http://[::ffff:8.8.8.8]/",
+        "http://[64:ff9b::8.8.8.8]/",
+        "http://[2002:808:808::]/",
+        "https://münchen.de/",
+        "https://0x7f.example.com/",
+        "https://1e100.net/",
+    ],
+)
+def test_passed_by_the_address_itself(url: str) -> None:
+    guard().check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("http://127.0.0.1/", "127.0.0.0/8"),
+        ("http://[::ffff:127.0.0.1]/", "127.0.0.0/8"),
+        ("http://[64:ff9b::10.0.0.1]/", "10.0.0.0/8"),
+        ("http://[fd00::1]/", "fd00::/8"),
+    ],
+)
+def test_what_the_operator_allows_passes(url: str, allowed: str) -> None:
+    guard([allowed]).check_url(url)
+    with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_PRIVATE"):
+        guard(["192.168.0.0/16", "fc00:1::/32"]).check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("web", True), ("WEB.", True), ("a.svc.cluster.local", True), ("svc.cluster.local", False), ("xweb", False),
+     ("web.example.com", False), ("evilsvc.cluster.local", False)],
+)  # fmt: skip
+def test_hosts_that_the_operator_allows_may_lead_anywhere(name: str, passes: bool) -> None:
+    guarding = guard(hosts=["web", "*.svc.cluster.local"])
+    if passes:
+        guarding.check_resolved(name, ["10.0.0.1"])
+    else:
+        with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_HOSTS"):
+            guarding.check_resolved(name, ["10.0.0.1"])
+
+
+def test_one_private_address_of_several_refuses_the_name() -> None:
+    with pytest.raises(ForbiddenAddressError) as caught:
+        guard().check_resolved("example.com", ["8.8.8.8", "10.9.8.7"])
+    assert "example.com" in str(caught.value)
+    # Who publishes does not learn what a private network's names resolve to.
+    assert "10.9.8.7" not in str(caught.value)
+
+
+@given(st.ip_addresses(v=4))
+def test_ipv4_inside_ipv6_is_judged_as_ipv4(address: ipaddress.IPv4Address) -> None:
+    number = int(address)
+    inside = [
+        ipaddress.IPv6Address(0xFFFF << 32 | number),
+        ipaddress.IPv6Address(int(ipaddress.IPv6Address("64:ff9b::")) | number),
+        ipaddress.IPv6Address(0x2002 << 112 | number << 80),
+    ]
+    networks: list[Network] = [ipaddress.ip_network("10.0.0.0/8")]
+    for allowed in ([], networks):
+        assert {permitted(outer, allowed) for outer in inside} == {permitted(address, allowed)}
+
+
+@given(st.ip_addresses(v=4), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
+def test_numbers_that_stand_for_an_address_are_refused(address: ipaddress.IPv4Address, form: str) -> None:
+    with pytest.raises(ForbiddenAddressError):
+        guard().check_host(form.format(int(address)))
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_judged_without_a_fault(text: str) -> None:
+    url = f"http://{text}/"
+    try:
+        guard().check_url(url)
+    except ForbiddenAddressError:
+        return
+    # What passes has a host, and is no number.
+    host = urlsplit(url).hostname
+    assert host
+    assert not host.replace(".", "").isdigit() or ipaddress.ip_address(host).is_global
+
+
+class Answers(AbstractResolver):
+    """Resolves with one prepared answer after the other, and counts."""
+
+    def __init__(self, *answers: str) -> None:
+        self.left = list(answers)
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        address = self.left.pop(0)
+        return [
+            ResolveResult(
+                hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=socket.AI_NUMERICHOST
+            )
+        ]
+
+    async def close(self) -> None:
+        """Holds nothing."""
+
+
+def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
+    async def scenario() -> None:
+        answers = Answers("8.8.8.8", "169.254.169.254", "8.8.4.4")
+        resolver = GuardedResolver(guard(), answers)
+        # Asked once, and what is connected to is what was checked.
+        assert [result["host"] for result in await resolver.resolve("rebinding.example", 80)] == ["8.8.8.8"]
+        assert len(answers.left) == 2
+        with pytest.raises(ForbiddenAddressError, match=r"rebinding\.example leads to an address that is not public"):
+            await resolver.resolve("rebinding.example", 80)
+        await resolver.close()
+
+    asyncio.run(scenario())
