@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import secrets
 from collections.abc import Iterable
 
 import jwt
+import orjson
 
 LIFETIME_SECONDS = 300
 # {"alg":"HS256","typ":"JWT"}
@@ -32,7 +32,7 @@ def sign(key: str, url: str, body: bytes, *, now: int) -> str:
 def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
     """Like `sign`, of a body by its SHA-256 (32 bytes).
 
-    Written out rather than by PyJWT, which takes five times as long for what each delivery needs.
+    Written out rather than by PyJWT, which takes several times as long, and each delivery needs one.
     """
     claims = {
         "iss": "Upstash",
@@ -43,7 +43,7 @@ def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
         "jti": f"jwt_{secrets.token_hex(16)}",
         "body": base64.urlsafe_b64encode(sha256).decode(),
     }
-    signed = b"%s.%s" % (_JWT_HEADER, _base64url(json.dumps(claims, separators=(",", ":")).encode()))
+    signed = b"%s.%s" % (_JWT_HEADER, _base64url(orjson.dumps(claims)))
     signature = _base64url(hmac.digest(key.encode(), signed, "sha256"))
     return (signed + b"." + signature).decode()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -25,6 +27,20 @@ from tidings.signature import sign_digest
 CONNECT_TIMEOUT_SECONDS = 30
 # Of a spooled answer so much is kept beside it, for the log and the views.
 BEGINNING_BYTES = 2048
+# Destinations' hosts that are remembered.
+WAYS_MAX = 1024
+
+
+@dataclass(frozen=True)
+class Way:
+    """What holds for all destinations of one scheme, host and port. `host`: of the Host header when the operator's map
+    leads to another server; None: none but what the address says."""
+
+    session: aiohttp.ClientSession
+    proxy: URL | None
+    origin: str
+    host: str | None
+    third_party: bool
 
 
 class Courier:
@@ -55,6 +71,8 @@ class Courier:
         guarded = GuardedResolver(self._guard, resolver) if self._proxy is None else None
         self._connectors = (new_connector(tls, guarded), new_connector(tls, resolver))
         self._guarded, self._trusted = map(new_session, self._connectors)
+        # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
+        self._way = lru_cache(WAYS_MAX)(self._new_way)
 
     @property
     def opening(self) -> int:
@@ -83,22 +101,32 @@ class Courier:
             return _failed(f"the relay's database failed during the call: {type(error).__name__}")
 
     async def _attempt(self, message: Claimed, now: int) -> Answer:
-        target = rewritten(message.url, self._settings.destination_map)
-        headers = self._headers(message, now)
-        if guarded := target == message.url:
-            self._guard.check_url(target)
-        else:
-            headers["Host"] = urlsplit(message.url).netloc
-        async with (self._guarded if guarded else self._trusted).request(
+        parts = urlsplit(message.url)
+        way = self._way(parts.scheme, parts.netloc)
+        headers = self._headers(message, now, way)
+        path = message.url[len(parts.scheme) + len("://") + len(parts.netloc) :]
+        if path and path[0] not in "/?#":
+            # Never so for what publish accepts; else the host would be another one than was checked.
+            return _failed("the destination is no valid address")
+        async with way.session.request(
             message.method,
-            URL(target, encoded=True),
+            URL(way.origin + path, encoded=True),
             data=self._content(message, headers),
             headers=headers,
             allow_redirects=False,
-            proxy=self._proxy if guarded else None,
+            proxy=way.proxy,
             timeout=aiohttp.ClientTimeout(total=message.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_SECONDS),
         ) as response:
             return await self._read(message, response)
+
+    def _new_way(self, scheme: str, netloc: str) -> Way:
+        origin = f"{scheme}://{netloc}"
+        third_party = normal_host(urlsplit(origin).hostname or "") in self._third_parties
+        rewritten = self._settings.destination_map.get(origin.lower())
+        if rewritten is not None:
+            return Way(self._trusted, None, rewritten, netloc, third_party)
+        self._guard.check_url(origin)
+        return Way(self._guarded, self._proxy, origin, None, third_party)
 
     def _content(self, message: Claimed, headers: dict[str, str]) -> bytes | AsyncIterator[bytes] | None:
         stored = message.stored
@@ -138,15 +166,17 @@ class Courier:
             url = f"{public}/v2/messages/{message.id}/body/{message.retried}"
         return Spooled(stored.key, stored.size, shown, url), cut
 
-    def _headers(self, message: Claimed, now: int) -> dict[str, str]:
-        if normal_host(urlsplit(message.url).hostname or "") in self._third_parties:
-            return {"Accept": "*/*", "User-Agent": "Tidings-Relay", **message.headers}
+    def _headers(self, message: Claimed, now: int, way: Way) -> dict[str, str]:
+        host = {} if way.host is None else {"Host": way.host}
+        if way.third_party:
+            return {"Accept": "*/*", "User-Agent": "Tidings-Relay", **message.headers, **host}
         stored = message.stored
         digest = hashlib.sha256(message.body).digest() if stored is None else stored.sha256
         headers = {
             "Accept": "*/*",
             "User-Agent": "Upstash-QStash",
             **message.headers,
+            **host,
             "Upstash-Signature": sign_digest(self._signing_key(), message.url, digest, now=now),
             "Upstash-Message-Id": message.id,
             "Upstash-Retried": str(message.retried),
@@ -162,13 +192,3 @@ class Courier:
 
 def _failed(error: str) -> Answer:
     return Answer(0, (), b"", error=error)
-
-
-def rewritten(url: str, rewrites: Mapping[str, str]) -> str:
-    """`url` with its scheme and host exchanged where the operator's map says so; path and query stay as they are."""
-    if not rewrites:
-        return url
-    parts = urlsplit(url)
-    origin = f"{parts.scheme}://{parts.netloc}".lower()
-    target = rewrites.get(origin)
-    return url if target is None else target + url[len(origin) :]

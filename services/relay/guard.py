@@ -10,10 +10,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from yarl import URL
 
 from services.relay.hosts import HostList, normal_host
 
@@ -76,13 +76,14 @@ class Guard:
         Raises `ForbiddenAddressError`.
         """
         try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
+            # Split as aiohttp will split it: two readings of one text would be a way past this.
+            parts = URL(url, encoded=True)
+            host, _ = parts.raw_host or "", parts.explicit_port
         except ValueError:
             raise ForbiddenAddressError("the destination is no valid address") from None
-        if parts.scheme.lower() not in {"http", "https"}:
+        if parts.scheme not in {"http", "https"}:
             raise ForbiddenAddressError(f"the destination's scheme {parts.scheme[:20]!r} is neither http nor https")
-        if "@" in parts.netloc:
+        if "@" in parts.raw_authority:
             raise ForbiddenAddressError("the destination holds a user name or password before its host")
         self.check_host(host)
 
