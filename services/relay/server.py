@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,10 +19,11 @@ from services.relay.message import Draft
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.settings import RelaySettings
-from services.relay.store import Accepted, Store
+from services.relay.intake import Intake
+from services.relay.store.messages import Accepted, Messages
 from services.relay.wire.answers import message_object
 from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import destination, draft
+from services.relay.wire.publishing import GroupName, destination, draft, options_of, separated
 
 BATCH_MAX = 1000
 FILTERS_MAX = 500
@@ -31,7 +34,8 @@ class Server:
 
     def __init__(
         self,
-        store: Store,
+        store: Messages,
+        intake: Intake,
         pump: Pump,
         settings: RelaySettings,
         metrics: RelayMetrics,
@@ -39,6 +43,7 @@ class Server:
         log: BoundLogger,
     ) -> None:
         self._store = store
+        self._intake = intake
         self._pump = pump
         self._settings = settings
         self._metrics = metrics
@@ -94,7 +99,9 @@ class Server:
     async def _publish(self, request: web.Request, version: str, tail: str) -> web.Response:
         body = await request.read()
         protocol = int(version)
-        asked = draft(destination(tail), request.headers, body, protocol=protocol, caller_ip=request.remote or "")
+        address, query = separated(tail)
+        options = options_of(request.headers, query)
+        asked = _draft(address, options, body, protocol=protocol, caller_ip=request.remote or "")
         [accepted] = await self._accept([asked])
         status = 202 if accepted.deduplicated else 201 if protocol == 1 else 200
         return _json(status, _published(accepted))
@@ -114,20 +121,28 @@ class Server:
     async def _accept(self, drafts: list[Draft]) -> list[Accepted]:
         if not drafts:
             return []
-        accepted = await self._store.accept(drafts, self._settings.deduplication_seconds)
+        accepted = await self._intake.accept(drafts)
         self._metrics.accepted.labels("message").inc(len(drafts))
-        self._pump.wake(min(item.delay_seconds for item in drafts))
         return accepted
 
     async def _get(self, _request: web.Request, _version: str, message_id: str) -> web.Response:
-        row = await self._store.get(message_id)
+<<<<<<< .merge_file_3d1ZZC
+        row = await self._store.show(message_id)
         return _error(404, f"message {message_id} not found") if row is None else _json(200, message_object(row))
+=======
+        row = await self._store.get(message_id)
+        return (
+            _error(404, f"message {message_id} not found")
+            if row is None
+            else _json(200, message_object(row, datetime.now(UTC)))
+        )
+>>>>>>> .merge_file_2dAU5A
 
     async def _cancel(self, _request: web.Request, version: str, message_id: str) -> web.Response:
         cancelled = await self._abort([message_id], [])
         if cancelled:
             return _json(202, {"status": "accepted"} if version == "1" else {"cancelled": 1})
-        if await self._store.get(message_id) is None:
+        if await self._store.show(message_id) is None:
             return _error(404, f"message {message_id} not found")
         return _json(202, {"cancelled": 0})
 
@@ -146,7 +161,7 @@ class Server:
         return _json(200, {"cancelled": len(await self._abort(ids, labels))})
 
     async def _abort(self, ids: list[str], labels: list[str]) -> list[str]:
-        cancelled = await self._store.cancel(ids, labels)
+        cancelled = await self._store.cancel([*ids, *await self._store.labelled(labels, 500)])
         for message_id in cancelled:
             self._pump.abort(message_id)
         self._metrics.cancelled.inc(len(cancelled))
@@ -177,9 +192,17 @@ def _item(item: Any, caller_ip: str) -> Draft | str:
         return "queues are not supported yet"
     try:
         named = {str(name): str(value) for name, value in headers.items() if value is not None}
-        return draft(destination(item["destination"]), named, body.encode(), protocol=2, caller_ip=caller_ip)
+        return _draft(item["destination"], named, body.encode(), protocol=2, caller_ip=caller_ip)
     except InvalidRequestError as error:
         return str(error)
+
+
+def _draft(address: str, options: Mapping[str, str], body: bytes, *, protocol: int, caller_ip: str) -> Draft:
+    found = destination(address)
+    url = found.as_host() if isinstance(found, GroupName) else found
+    if url is None:
+        raise InvalidRequestError(f"no URL group {found.text!r}; a URL begins with http:// or https://")
+    return draft(url.text, options, body, now_seconds=time.time(), protocol=protocol, caller_ip=caller_ip)
 
 
 def _published(accepted: Accepted) -> dict[str, Any]:
