@@ -126,17 +126,8 @@ class Server:
         return accepted
 
     async def _get(self, _request: web.Request, _version: str, message_id: str) -> web.Response:
-<<<<<<< .merge_file_3d1ZZC
         row = await self._store.show(message_id)
         return _error(404, f"message {message_id} not found") if row is None else _json(200, message_object(row))
-=======
-        row = await self._store.get(message_id)
-        return (
-            _error(404, f"message {message_id} not found")
-            if row is None
-            else _json(200, message_object(row, datetime.now(UTC)))
-        )
->>>>>>> .merge_file_2dAU5A
 
     async def _cancel(self, _request: web.Request, version: str, message_id: str) -> web.Response:
         cancelled = await self._abort([message_id], [])
