@@ -6,7 +6,6 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,11 +14,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.stdlib import BoundLogger
 
+from services.relay.intake import Intake
 from services.relay.message import Draft
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.settings import RelaySettings
-from services.relay.intake import Intake
 from services.relay.store.messages import Accepted, Messages
 from services.relay.wire.answers import message_object
 from services.relay.wire.invalid import InvalidRequestError

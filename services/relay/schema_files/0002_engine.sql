@@ -72,6 +72,7 @@ CREATE INDEX messages_holding ON relay.messages (queue) WHERE holds;
 CREATE INDEX messages_active ON relay.messages (lease_owner) WHERE state = 'active';
 CREATE INDEX messages_parent ON relay.messages (parent_id) WHERE parent_id IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX messages_label ON relay.messages (label) WHERE label IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX messages_body ON relay.messages (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX messages_labels ON relay.messages USING gin (labels) WHERE cardinality(labels) > 1 AND ended_at IS NULL;
 
 -- Large bodies, in pieces that are read and written one at a time. `owner`: the message, dead letter or answer they are of.
@@ -232,6 +233,7 @@ CREATE TABLE relay.dead_letters (
   response_header jsonb       NOT NULL,
   response_body   bytea       NOT NULL
 ) PARTITION BY RANGE (id);
+CREATE INDEX dead_letters_body ON relay.dead_letters (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX dead_letters_message ON relay.dead_letters (message_id);
 
 -- Makes the partitions of today and of the days after it, and opens the first period; answers how many were made.
