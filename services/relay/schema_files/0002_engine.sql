@@ -62,6 +62,7 @@ CREATE TABLE relay.messages (
 
 -- Period 0: what outlives its period (long delays, long retries) is moved here once, and deleted row by row.
 CREATE TABLE relay.messages_long PARTITION OF relay.messages FOR VALUES IN (0);
+CREATE INDEX messages_long_ended ON relay.messages_long (ended_at) WHERE ended_at IS NOT NULL;
 
 -- Each partial index holds one thing that a loop asks for, and nothing else.
 CREATE INDEX messages_due ON relay.messages (due_at, id) WHERE state = 'waiting' AND flow_key IS NULL;
