@@ -32,9 +32,7 @@ def retry_delay_seconds(
     """From now to the next attempt, after attempt number `retried` (0 is the first) failed; `headers` and `limited` as
     in `asked_delay_seconds`."""
     asked = asked_delay_seconds(headers, now, limited=limited)
-    if asked is not None:
-        return asked
-    return own_delay_seconds(retried, expression)
+    return own_delay_seconds(retried, expression) if asked is None else asked
 
 
 def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
