@@ -55,12 +55,16 @@ class Janitor:
     async def _periods(self) -> int:
         settings = self._settings
         made = await self._count("make_partitions", {})
-        opened = await self._count("open_period", {"period_seconds": settings.period_seconds})
+        opened = await self._alone(self._open)
         closing = {"keep_seconds": settings.keep_seconds, "batch_max": PERIODS_MAX}
         closed = 0
         for row in await self._database.fetch(self._q["closable"], closing):
             closed += await self._count("close_period", row | {"keep_seconds": settings.keep_seconds})
         return made + opened + closed
+
+    async def _open(self, connection: AsyncConnection[Any]) -> int:
+        over = await rows(connection, self._q["period_is_over"], {"period_seconds": self._settings.period_seconds})
+        return len(await rows(connection, self._q["open_period"], {})) if over[0]["count"] else 0
 
     async def _days(self) -> int:
         events = await self._count("drop_events", {"days": self._settings.log_days})
