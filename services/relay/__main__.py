@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.command import token
 from services.relay.courier import Courier
 from services.relay.intake import Intake
 from services.relay.metrics import RelayMetrics
@@ -68,9 +69,19 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
     logger.info("stopped")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
     """Serve the QStash protocol, durably. Settings come from the environment: docs/reference/relay.md."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+main.add_command(token)
+
+
+def serve() -> None:
+    """Until SIGTERM or SIGINT."""
     settings = read_or_exit(RelaySettings)
     log.configure("relay", level=settings.log_level, log_format=settings.log_format)
     try:
