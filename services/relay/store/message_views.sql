@@ -23,14 +23,17 @@ AND /* common */
 
 -- name: select_ids
 -- A branch for each partial index, so that what has ended is never read. Materialized, because a limit would make the
--- planner hope to find a few of them anywhere.
+-- planner hope to find a few of them anywhere. What is of a queue and past it holds a place there.
 WITH found AS MATERIALIZED (
   SELECT id FROM relay.messages WHERE state = 'queued' AND /* filtered */
   UNION ALL
-  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL AND /* filtered */
+  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
   UNION ALL
-  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NOT NULL AND /* filtered */
+  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NOT NULL AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
   UNION ALL
-  SELECT id FROM relay.messages WHERE state = 'active' AND /* filtered */
+  SELECT id FROM relay.messages WHERE state = 'active' AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
 )
 SELECT id FROM found ORDER BY id LIMIT %(limit)s

@@ -116,7 +116,7 @@ def draft(**changes: Any) -> Draft:
 
 def settings(**changes: Any) -> RelaySettings:
     """Of a relay whose messages are not kept after their end."""
-    given = {
+    given: dict[str, Any] = {
         "database_url": SecretStr("postgresql://unused"), "token": SecretStr("unused"),
         "current_signing_key": SecretStr("unused"), "next_signing_key": SecretStr("unused"),
         "encryption_keys": SecretStr("unused"), "keep_seconds": 0.0,

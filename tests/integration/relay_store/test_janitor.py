@@ -211,8 +211,8 @@ def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
             await stores.database.execute(
                 f"CREATE TABLE relay.{parent}_20200101 PARTITION OF relay.{parent} FOR VALUES FROM ({low}) TO ({high})",
                 {},
-            )  # type: ignore[arg-type]
-        await stores.database.execute("DROP TABLE relay.events_" + _tomorrow(), {})  # type: ignore[arg-type]
+            )
+        await stores.database.execute("DROP TABLE relay.events_" + _tomorrow(), {})
         await janitor.run_once()
         assert [row["id"] for row in await stores.rows("SELECT id FROM relay.deduplications")] == ["new"]
         assert [row["message_id"] for row in await stores.rows("SELECT message_id FROM relay.cancellations")] == ["new"]

@@ -19,7 +19,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def schedule(schedule_id: str = "s", **changes: Any) -> ScheduleDraft:
-    given = {"schedule_id": schedule_id, "cron": parse_cron("* * * * *"), "destination": "https://example.com/x",
+    given: dict[str, Any] = {"schedule_id": schedule_id, "cron": parse_cron("* * * * *"), "destination": "https://example.com/x",
              "queue": None, "options": {"upstash-retries": "5", "upstash-forward-authorization": "Bearer very-secret"},
              "body": b"hello"}  # fmt: skip
     return ScheduleDraft(**(given | changes))
