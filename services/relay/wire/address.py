@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from services.relay.wire.headers import OPTION_PREFIXES
+from services.relay.wire.headers import OPTION_PREFIXES, is_storable
 from services.relay.wire.invalid import InvalidRequestError
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -69,7 +69,7 @@ def absolute(text: str, what: str) -> str:
         raise InvalidRequestError(f"invalid {what} url: endpoint has invalid scheme or host, add http:// or https://")
     if named:
         raise InvalidRequestError(f"invalid {what} url: it must not hold a user or password")
-    if any(character <= " " or character == "\x7f" for character in text):
+    if not is_storable(text) or any(character <= " " or character == "\x7f" for character in text):
         raise InvalidRequestError(f"invalid {what} url: it holds white space or control characters")
     return text
 
