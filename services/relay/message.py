@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import uuid_utils
 
 Kind = Literal["message", "callback", "failure_callback"]
-State = Literal["waiting", "active", "delivered", "failed", "cancelled"]
+State = Literal["queued", "waiting", "active", "delivered", "failed", "cancelled"]
 
 
 def new_message_id() -> str:
@@ -60,7 +60,8 @@ NOTHING_REDACTED = Redaction()
 class Draft:
     """A message as accepted. `headers` are those delivered, by their canonical names.
 
-    `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to.
+    `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to. `body_key` and
+    `body_size` are of a body that was stored in pieces before; `parent_id` as in `Claimed`.
     """
 
     url: str
@@ -88,6 +89,9 @@ class Draft:
     error_field: str | None = None
     on_unknown: Literal["retry", "fail"] = "retry"
     caller_ip: str = ""
+    parent_id: str | None = None
+    body_key: str | None = None
+    body_size: int | None = None
 
     @property
     def label(self) -> str | None:
@@ -97,44 +101,46 @@ class Draft:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A message that this process holds; `retried` is the number of the attempt, from 0."""
+    """A message that this process holds; `retried` is the number of the attempt, from 0.
+
+    `body_key` names the pieces of a body that is too large for the row (`body` is empty then); `parent_id` is of a
+    callback: the queued message that waits for it. `fault`: why it cannot be sent at all.
+    """
 
     id: str
     kind: Kind
     protocol: int
     url: str
     method: str
-    body: bytes
-    sealed: bytes
     headers: dict[str, str]
-    callback: CallbackOptions | None
-    failure_callback: CallbackOptions | None
+    body: bytes
+    body_size: int
     retries_max: int
-    retry_delay: str | None
     timeout_ms: int
-    final_status: tuple[int, ...]
-    final_errors: tuple[str, ...]
-    error_field: str | None
     on_unknown: str
     caller_ip: str
     created_at: datetime
     not_before: datetime
     retried: int
     started_at: datetime
+    body_key: str | None = None
+    retry_delay: str | None = None
+    callback: CallbackOptions | None = None
+    failure_callback: CallbackOptions | None = None
+    final_status: tuple[int, ...] = ()
+    final_errors: tuple[str, ...] = ()
+    error_field: str | None = None
     labels: tuple[str, ...] = ()
     queue: str | None = None
     flow_key: str | None = None
     topic: str | None = None
     endpoint: str | None = None
     schedule_id: str | None = None
+    parent_id: str | None = None
     redact: Redaction = NOTHING_REDACTED
+    fault: str | None = None
 
     @property
     def label(self) -> str | None:
         """The first label."""
         return self.labels[0] if self.labels else None
-
-
-def options_from(content: dict[str, Any] | None) -> CallbackOptions | None:
-    """The options as they were sealed."""
-    return None if content is None else CallbackOptions(**content)

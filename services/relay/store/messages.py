@@ -1,0 +1,305 @@
+"""The messages: accepted, claimed, finished, cancelled. Each of these is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from psycopg import AsyncConnection
+
+from services.relay.ending import Ending, header_lists
+from services.relay.message import Claimed, Draft, new_message_id
+from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.sealing import claimed_of, draft_of, seal
+from services.relay.vault import Vault
+from services.relay.wire.outcome import Failed, Retry, state_of
+from services.relay.wire.views import MessageView
+
+# A flow key, until when it is to cool, and whether its provider answered.
+Touch = tuple[str, datetime | None, bool]
+
+# Stands between labels on their way into the database; the protocol's labels hold no control characters.
+_LABEL_SEPARATOR = "\x1f"
+# Of keys with something to claim so many are looked at in one go; the others are next.
+KEYS_MAX = 100
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A message is committed; `deduplicated`: it was there before, under this id."""
+
+    message_id: str
+    deduplicated: bool
+
+
+class Messages:
+    """`owner` is this process, in whose name calls are held; `logs`: whether the log is written."""
+
+    def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
+        self._database = database
+        self._vault = vault
+        self._owner = owner
+        self._logs = logs
+        self._q = queries("messages")
+
+    async def accept(self, drafts: Sequence[Draft], deduplication_seconds: float) -> list[Accepted]:
+        """Commit `drafts` in one transaction; one answer each, in order."""
+
+        async def work(connection: AsyncConnection[Any]) -> list[Accepted]:
+            return await self.accept_in(connection, drafts, deduplication_seconds)
+
+        return await self._database.run(work)
+
+    async def accept_in(
+        self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
+    ) -> list[Accepted]:
+        """Like `accept`, as part of the transaction on `connection`."""
+        ids = [new_message_id() for _ in drafts]
+        keys = [draft.deduplication_id for draft in drafts]
+        holders = await self._holders(connection, keys, ids, deduplication_seconds)
+        accepted = [
+            Accepted(id_ if key is None else holders[key], deduplicated=key is not None and holders[key] != id_)
+            for key, id_ in zip(keys, ids, strict=True)
+        ]
+        new = [(id_, draft) for id_, draft, a in zip(ids, drafts, accepted, strict=True) if not a.deduplicated]
+        await self._insert(connection, new)
+        return accepted
+
+    async def claim(self, batch_max: int) -> list[Claimed]:
+        """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
+        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max))
+        return [claimed_of(self._vault, row) for row in found]
+
+    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+        """The same of messages with a flow key, within the limits of all processes together."""
+        found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
+        return [claimed_of(self._vault, row) for row in found]
+
+    async def take_over(self, batch_max: int) -> list[Claimed]:
+        """Take messages of dead processes that are not to be repeated."""
+        found = await self._database.fetch(self._q["take_over"], self._claiming(batch_max))
+        return [claimed_of(self._vault, row) for row in found]
+
+    async def expire(self, batch_max: int) -> int:
+        """Put back messages of dead processes; how many."""
+
+        async def work(connection: AsyncConnection[Any]) -> int:
+            found = await rows(connection, self._q["expire"], {"batch_max": batch_max, "logs": self._logs})
+            await self._touch(connection, [(row["flow_key"], None, False) for row in found if row["flow_key"]])
+            return len(found)
+
+        return await self._database.run(work)
+
+    async def next_due_seconds(self) -> float | None:
+        """Until something may be claimed; None: nothing waits."""
+        [row] = await self._database.fetch(self._q["next_due"], {})
+        seconds: float | None = row["seconds"]
+        return seconds
+
+    async def lost(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that this process holds no more: cancelled, or taken over."""
+        found = await self._database.fetch(self._q["lost"], {"ids": list(ids), "owner": self._owner})
+        return [row["id"] for row in found]
+
+    async def finish(self, endings: Sequence[Ending]) -> int:
+        """Commit verdicts and what follows from them; how many were still ours."""
+
+        async def work(connection: AsyncConnection[Any]) -> int:
+            found = await rows(connection, self._q["finish"], self._verdicts(endings))
+            ours = {row["id"] for row in found}
+            kept = [ending for ending in endings if ending.message.id in ours]
+            async with connection.pipeline():
+                await self._record(connection, kept)
+                await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
+            ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
+            await self._settle(
+                connection,
+                leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
+                flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
+            )
+            return len(kept)
+
+        return await self._database.run(work)
+
+    async def cancel(self, ids: Sequence[str]) -> list[str]:
+        """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
+
+        async def work(connection: AsyncConnection[Any]) -> list[str]:
+            found = await rows(connection, self._q["cancel"], {"ids": list(ids), "logs": self._logs})
+            await self._settle(
+                connection,
+                leaving=[row["parent_id"] for row in found if row["parent_id"]],
+                entering=[row["queue"] for row in found if row["queue"]],
+                flows=[(row["flow_key"], None, False) for row in found if row["flow_key"]],
+            )
+            return [row["id"] for row in found]
+
+        return await self._database.run(work)
+
+    async def labelled(self, labels: Sequence[str], limit: int) -> list[str]:
+        """Ids of live messages that carry one of `labels`."""
+        found = await self._database.fetch(self._q["labelled"], {"labels": list(labels), "limit": limit})
+        return [row["id"] for row in found]
+
+    async def depth(self) -> Row:
+        """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys."""
+        [row] = await self._database.fetch(self._q["depth"], {})
+        return row
+
+    async def show(self, message_id: str) -> MessageView | None:
+        found = await self._database.fetch("SELECT * FROM relay.messages WHERE id = %(id)s", {"id": message_id})
+        if not found:
+            return None
+        row, draft = found[0], draft_of(self._vault, found[0])
+        return MessageView(
+            message_id,
+            draft.url,
+            draft.method,
+            draft.headers,
+            draft.body,
+            draft.retries_max,
+            row["created_at"],
+            row["not_before"],
+            row["state"],
+            row["due_at"],
+            row["retried"],
+        )
+
+    def _claiming(self, batch_max: int) -> dict[str, Any]:
+        return {"batch_max": batch_max, "owner": self._owner, "logs": self._logs}
+
+    async def _holders(
+        self, connection: AsyncConnection[Any], keys: Sequence[str | None], ids: Sequence[str], window_seconds: float
+    ) -> dict[str, str]:
+        """Whose each deduplication key is. Of several with one key in a batch the first may take it."""
+        first: dict[str, str] = {}
+        for key, id_ in zip(keys, ids, strict=True):
+            if key is not None:
+                first.setdefault(key, id_)
+        if not first:
+            return {}
+        asked = {"keys": list(first), "ids": list(first.values()), "window_seconds": window_seconds}
+        found = {row["key"]: row["message_id"] for row in await rows(connection, self._q["deduplicate"], asked)}
+        for key in first.keys() - found.keys():
+            [row] = await rows(connection, self._q["holder"], {"key": key})
+            found[key] = row["message_id"]
+        return found
+
+    async def _insert(self, connection: AsyncConnection[Any], new: Sequence[tuple[str, Draft]]) -> None:
+        if not new:
+            return
+        values = [self._values(id_, draft) for id_, draft in new]
+        columns = {name: [row[name] for row in values] for name in values[0]}
+        await connection.execute(self._q["insert"], columns | {"logs": self._logs})
+        promoted = []
+        if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
+            await connection.execute(self._q["make_queues"], {"queues": names})
+            promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": names})]
+        await self._set_flows(connection, [draft for _, draft in new if draft.flow is not None])
+        await self._touch(connection, [(key, None, False) for key in promoted])
+
+    def _values(self, id_: str, draft: Draft) -> dict[str, Any]:
+        return {
+            "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
+            "body": draft.body, "body_key": draft.body_key,
+            "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
+            "sealed": seal(self._vault, draft), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+            "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
+            "labels": _LABEL_SEPARATOR.join(draft.labels), "queue": draft.queue,
+            "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
+            "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
+        }  # fmt: skip
+
+    async def _set_flows(self, connection: AsyncConnection[Any], drafts: Sequence[Draft]) -> None:
+        """The newest draft of a key says its limits; the soonest one when something may be claimed."""
+        newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
+        if not newest:
+            return
+        dues: dict[str, float] = {}
+        for draft in drafts:
+            if draft.flow is not None:
+                dues[draft.flow.key] = min(draft.delay_seconds, dues.get(draft.flow.key, draft.delay_seconds))
+        await connection.execute(
+            self._q["set_flows"],
+            {
+                "keys": list(newest),
+                "parallelisms": [flow.parallelism for flow in newest.values()],
+                "rates": [flow.rate for flow in newest.values()],
+                "periods": [flow.period_seconds for flow in newest.values()],
+                "cools": [flow.cooling for flow in newest.values()],
+                "dues": [dues[key] for key in newest],
+            },
+        )
+
+    def _verdicts(self, endings: Sequence[Ending]) -> dict[str, Any]:
+        return {
+            "ids": [ending.message.id for ending in endings],
+            "states": [state_of(ending.verdict) for ending in endings],
+            "retried": [ending.message.retried + isinstance(ending.verdict, Retry) for ending in endings],
+            "delays": [e.verdict.delay_seconds if isinstance(e.verdict, Retry) else 0.0 for e in endings],
+            "owner": self._owner,
+        }
+
+    async def _record(self, connection: AsyncConnection[Any], endings: Sequence[Ending]) -> None:
+        if self._logs and endings:
+            logged = [(ending.message, row) for ending in endings for row in ending.logged]
+            await connection.execute(
+                self._q["log"],
+                {
+                    "ids": [message.id for message, _ in logged],
+                    "attempts": [message.retried for message, _ in logged],
+                    "at": [row.at for _, row in logged],
+                    "states": [row.state for _, row in logged],
+                    "dues": [row.next_due_at for _, row in logged],
+                    "statuses": [row.status for _, row in logged],
+                    "errors": [row.error for _, row in logged],
+                    "headers": [None if row.header is None else _json(row.header) for _, row in logged],
+                    "bodies": [row.body for _, row in logged],
+                },
+            )
+        if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
+            await connection.execute(
+                self._q["bury"],
+                {
+                    "letters": [ending.dlq_id for ending in buried],
+                    "ids": [ending.message.id for ending in buried],
+                    "statuses": [ending.answer.status for ending in buried],
+                    "headers": [_json(header_lists(ending.answer)) for ending in buried],
+                    "bodies": [e.answer.body or (e.answer.error or "").encode() for e in buried],
+                },
+            )
+
+    async def _settle(
+        self,
+        connection: AsyncConnection[Any],
+        *,
+        leaving: Sequence[str] = (),
+        entering: Sequence[str] = (),
+        flows: Sequence[Touch] = (),
+    ) -> None:
+        """What ended makes room for others: `leaving` are queued messages that may have ended with all their callbacks,
+        `entering` queues with room. Locks are taken in their order: messages, queues, flow keys.
+        """
+        names = set(entering)
+        if leaving:
+            ids = {"ids": sorted(set(leaving))}
+            await connection.execute(self._q["lock_parents"], ids)
+            names |= {row["queue"] for row in await rows(connection, self._q["leave"], ids)}
+        promoted = []
+        if names:
+            promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": sorted(names)})]
+        await self._touch(connection, [*flows, *((key, None, False) for key in promoted)])
+
+    async def _touch(self, connection: AsyncConnection[Any], flows: Sequence[Touch]) -> None:
+        if flows:
+            keys, cool, answered = (list(column) for column in zip(*flows, strict=True))
+            await connection.execute(self._q["touch_flows"], {"keys": keys, "cool": cool, "answered": answered})
+
+
+def _json(content: dict[str, list[str]]) -> str:
+    # Postgres has no NUL in text, and a header of a broken server might.
+    return orjson.dumps(content).decode().replace("\\u0000", "")

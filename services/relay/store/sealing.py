@@ -1,0 +1,76 @@
+"""What is encrypted of a message: headers and callback settings, which hold keys, and options that no statement reads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from cryptography.fernet import InvalidToken
+
+from services.relay.message import CallbackOptions, Claimed, Draft, FlowControl, Redaction
+from services.relay.store.database import Row
+from services.relay.vault import Vault
+
+_PLAIN = ("retry_delay", "error_field", "final_status", "final_errors")
+# Columns of relay.messages that a Draft has under the same name.
+_COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
+            "endpoint", "schedule_id")  # fmt: skip
+
+
+class UnreadableError(Exception):
+    """No key of ours opens what was sealed: a key was dropped too early. The text names no secret."""
+
+
+def seal(vault: Vault, draft: Draft) -> bytes:
+    """The parts of `draft` that `open_sealed` gives back; what is at its default takes no room."""
+    content: dict[str, Any] = {"headers": draft.headers}
+    content |= {name: value for name in _PLAIN if (value := getattr(draft, name))}
+    for name in ("callback", "failure_callback"):
+        if (options := getattr(draft, name)) is not None:
+            content[name] = asdict(options)
+    if draft.flow is not None:
+        content["flow"] = asdict(draft.flow)
+    if draft.redact != Redaction():
+        content["redact"] = asdict(draft.redact) | {"headers": sorted(draft.redact.headers)}
+    return vault.seal(content)
+
+
+def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
+    """The sealed parts as keyword arguments of `Draft`. Raises `UnreadableError`."""
+    try:
+        content = vault.open(sealed)
+    except InvalidToken:
+        raise UnreadableError("the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
+    for name in ("callback", "failure_callback"):
+        if content.get(name) is not None:
+            content[name] = CallbackOptions(**content[name])
+    if "flow" in content:
+        content["flow"] = FlowControl(**content["flow"])
+    if "redact" in content:
+        content["redact"] = Redaction(**content["redact"] | {"headers": frozenset(content["redact"]["headers"])})
+    for name in ("final_status", "final_errors"):
+        if name in content:
+            content[name] = tuple(content[name])
+    return content
+
+
+def draft_of(vault: Vault, row: Row) -> Draft:
+    """The message of a row, as it was accepted: to be published once more. Raises `UnreadableError`."""
+    columns = {name: row[name] for name in _COLUMNS}
+    return Draft(**columns, body=row["body"], labels=tuple(row["labels"]), **open_sealed(vault, row["sealed"]))
+
+
+def claimed_of(vault: Vault, row: Row) -> Claimed:
+    """The message of a claimed row; `fault` says why it cannot be sent, when it cannot."""
+    columns = {name: row[name] for name in _COLUMNS}
+    claimed = Claimed(
+        **columns, id=row["id"], body=row["body"], body_key=row["body_key"], body_size=row["body_size"],
+        headers={}, labels=tuple(row["labels"]), flow_key=row["flow_key"], parent_id=row["parent_id"],
+        created_at=row["created_at"], not_before=row["not_before"], retried=row["retried"], started_at=row["started_at"],
+    )  # fmt: skip
+    try:
+        opened = open_sealed(vault, row["sealed"])
+    except UnreadableError as error:
+        return replace(claimed, fault=str(error))
+    opened.pop("flow", None)
+    return replace(claimed, **opened)
