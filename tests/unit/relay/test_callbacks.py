@@ -14,7 +14,7 @@ from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MESSAGE = Claimed(
-    id="msg_1", kind="message", protocol=2, url="https://a.example", method="POST", body=b"asked", sealed=b"",
+    id="msg_1", kind="message", protocol=2, url="https://a.example", method="POST", body=b"asked", body_size=5,
     headers={"Authorization": "secret"}, callback=CallbackOptions("https://c.example", headers={"X": "1"}),
     failure_callback=CallbackOptions("https://f.example", retries_max=7), retries_max=3, retry_delay=None,
     timeout_ms=1000, final_status=(), final_errors=(), error_field=None, on_unknown="retry", caller_ip="1.2.3.4",

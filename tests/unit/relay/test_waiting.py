@@ -36,6 +36,8 @@ FLOW = FlowView(
         (replace(DUE, gate=Gate(flow=replace(FLOW, paused=True))), "paused", None),
         (replace(DUE, gate=Gate(queue=QUEUE, ahead=1)), "queue", None),
         (replace(DUE, gate=Gate(queue=QUEUE, ahead=0)), "due", None),
+        (replace(DUE, state="queued", due_at=LATER, gate=Gate(queue=QUEUE, ahead=1)), "queue", None),
+        (replace(DUE, state="queued", gate=Gate(queue=replace(QUEUE, paused=True), ahead=1)), "paused", None),
         (replace(DUE, gate=Gate(flow=replace(FLOW, cooling_until=LATER))), "cooling", LATER),
         (replace(DUE, gate=Gate(flow=replace(FLOW, cooling_until=NOW))), "due", None),
         (replace(DUE, gate=Gate(flow=replace(FLOW, parallelism_count=2))), "flow_control", None),
