@@ -13,6 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _DOUBLED = re.compile(r"^(?:v[12]/publish/)+")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _MERGED_SLASHES = re.compile(r"^(https?):/+", re.IGNORECASE)
+_NOT_VISIBLE = re.compile(r"[\x00-\x20\x7f]")
 _QUOTED_SCHEME = re.compile(r"^https?%3a%2f%2f", re.IGNORECASE)
 
 
@@ -69,7 +70,7 @@ def absolute(text: str, what: str) -> str:
         raise InvalidRequestError(f"invalid {what} url: endpoint has invalid scheme or host, add http:// or https://")
     if named:
         raise InvalidRequestError(f"invalid {what} url: it must not hold a user or password")
-    if not is_storable(text) or any(character <= " " or character == "\x7f" for character in text):
+    if not is_storable(text) or _NOT_VISIBLE.search(text):
         raise InvalidRequestError(f"invalid {what} url: it holds white space or control characters")
     return text
 

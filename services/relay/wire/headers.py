@@ -34,7 +34,9 @@ def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def is_storable(value: str) -> bool:
     """Whether it is text to a database: without NUL, and without bytes that were not UTF-8 (aiohttp keeps them)."""
-    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    if "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def shown(text: str) -> str:
