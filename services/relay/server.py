@@ -6,6 +6,7 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
@@ -183,11 +184,10 @@ def _item(item: Any, caller_ip: str) -> Draft | str:
     headers, body = item.get("headers") or {}, item.get("body") or ""
     if not isinstance(body, str) or not isinstance(headers, dict):
         return "headers must be an object and body a string"
-    if item.get("queue"):
-        return "queues are not supported yet"
     try:
         named = {str(name): str(value) for name, value in headers.items() if value is not None}
-        return _draft(item["destination"], named, body.encode(), protocol=2, caller_ip=caller_ip)
+        made = _draft(item["destination"], named, body.encode(), protocol=2, caller_ip=caller_ip)
+        return replace(made, queue=item.get("queue"))
     except InvalidRequestError as error:
         return str(error)
 

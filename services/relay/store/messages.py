@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
 from psycopg import AsyncConnection
 
 from services.relay.ending import Ending, header_lists
@@ -34,6 +35,10 @@ class Accepted:
 
     message_id: str
     deduplicated: bool
+
+
+class UnstorableError(Exception):
+    """The database refuses a value for what it is; trying again is of no use."""
 
 
 class Messages:
@@ -106,7 +111,7 @@ class Messages:
         return [row["id"] for row in found]
 
     async def finish(self, endings: Sequence[Ending]) -> int:
-        """Commit verdicts and what follows from them; how many were still ours."""
+        """Commit verdicts and what follows from them; how many were still ours. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q["finish"], self._verdicts(endings))
@@ -123,7 +128,10 @@ class Messages:
             )
             return len(kept)
 
-        return await self._database.run(work)
+        try:
+            return await self._database.run(work)
+        except psycopg.DataError as error:
+            raise UnstorableError(str(error)) from None
 
     async def cancel(self, ids: Sequence[str]) -> list[str]:
         """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
@@ -256,7 +264,7 @@ class Messages:
                     "states": [row.state for _, row in logged],
                     "dues": [row.next_due_at for _, row in logged],
                     "statuses": [row.status for _, row in logged],
-                    "errors": [row.error for _, row in logged],
+                    "errors": [None if row.error is None else row.error.replace("\x00", "") for _, row in logged],
                     "headers": [None if row.header is None else _json(row.header) for _, row in logged],
                     "bodies": [row.body for _, row in logged],
                 },
