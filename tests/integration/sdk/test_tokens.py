@@ -74,4 +74,4 @@ def test_a_reader_reads_and_changes_nothing(relay: Relay, client: QStash) -> Non
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN}x"])
 def test_a_wrong_token_is_refused(relay: Relay, token: str) -> None:
     with pytest.raises(QStashError, match=r'status: 401, body: \{"error":'):
-        QStash(token, base_url=relay.url, retry=False).queue.list()
+        QStash(token, base_url=relay.url, retry=False).message.get("msg_unknown")
