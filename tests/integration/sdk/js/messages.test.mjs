@@ -119,6 +119,12 @@ test("a count limits a cancellation", async () => {
   assert.equal((await client.messages.cancel({ all: true })).cancelled, 0);
 });
 
+test("a cancellation by filter takes all in one call, though the client always sends a count of 100", async () => {
+  const label = "many";
+  await client.batchJSON(Array.from({ length: 120 }, (_, n) => ({ url: "https://example.com/", body: { n }, delay: "10d", label })));
+  assert.equal((await client.messages.cancel({ filter: { label } })).cancelled, 120);
+});
+
 test("the same id is deduplicated", async () => {
   const request = { url: `${site.url}/once`, deduplicationId: "once" };
   const first = await client.publish(request);
