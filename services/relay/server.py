@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -20,7 +22,7 @@ from services.relay.settings import RelaySettings
 from services.relay.store import Accepted, Store
 from services.relay.wire.answers import message_object
 from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import destination, draft
+from services.relay.wire.publishing import GroupName, destination, draft, options_of, separated
 
 BATCH_MAX = 1000
 FILTERS_MAX = 500
@@ -94,7 +96,9 @@ class Server:
     async def _publish(self, request: web.Request, version: str, tail: str) -> web.Response:
         body = await request.read()
         protocol = int(version)
-        asked = draft(destination(tail), request.headers, body, protocol=protocol, caller_ip=request.remote or "")
+        address, query = separated(tail)
+        options = options_of(request.headers, query)
+        asked = _draft(address, options, body, protocol=protocol, caller_ip=request.remote or "")
         [accepted] = await self._accept([asked])
         status = 202 if accepted.deduplicated else 201 if protocol == 1 else 200
         return _json(status, _published(accepted))
@@ -121,7 +125,11 @@ class Server:
 
     async def _get(self, _request: web.Request, _version: str, message_id: str) -> web.Response:
         row = await self._store.get(message_id)
-        return _error(404, f"message {message_id} not found") if row is None else _json(200, message_object(row))
+        return (
+            _error(404, f"message {message_id} not found")
+            if row is None
+            else _json(200, message_object(row, datetime.now(UTC)))
+        )
 
     async def _cancel(self, _request: web.Request, version: str, message_id: str) -> web.Response:
         cancelled = await self._abort([message_id], [])
@@ -177,9 +185,17 @@ def _item(item: Any, caller_ip: str) -> Draft | str:
         return "queues are not supported yet"
     try:
         named = {str(name): str(value) for name, value in headers.items() if value is not None}
-        return draft(destination(item["destination"]), named, body.encode(), protocol=2, caller_ip=caller_ip)
+        return _draft(item["destination"], named, body.encode(), protocol=2, caller_ip=caller_ip)
     except InvalidRequestError as error:
         return str(error)
+
+
+def _draft(address: str, options: Mapping[str, str], body: bytes, *, protocol: int, caller_ip: str) -> Draft:
+    found = destination(address)
+    url = found.as_host() if isinstance(found, GroupName) else found
+    if url is None:
+        raise InvalidRequestError(f"no URL group {found.text!r}; a URL begins with http:// or https://")
+    return draft(url.text, options, body, now_seconds=time.time(), protocol=protocol, caller_ip=caller_ip)
 
 
 def _published(accepted: Accepted) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from services.relay.message import Claimed, Draft, new_message_id, options_from
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Answer, Failed, Retry, Verdict, state_of
+from services.relay.wire.views import MessageView
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 
@@ -118,12 +119,11 @@ class Store:
         """Cancel what has not ended; the ids of those."""
         return await self._ids("cancel", {"ids": list(ids), "labels": list(labels)})
 
-    async def get(self, message_id: str) -> dict[str, Any] | None:
-        """The message's row with `headers`, `callback` and `failure_callback` opened; None when there is none."""
+    async def get(self, message_id: str) -> MessageView | None:
         async with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
             row = await (await cursor.execute(self._q["get"], {"id": message_id})).fetchone()
-        return None if row is None else row | self._vault.open(row.pop("sealed"))
+        return None if row is None else self._view(row)
 
     async def release(self) -> None:
         async with self._pool.connection() as connection:
@@ -202,6 +202,20 @@ class Store:
                 "final_status": tuple(row["final_status"]),
                 "final_errors": tuple(row["final_errors"]),
             }
+        )
+
+    def _view(self, row: dict[str, Any]) -> MessageView:
+        opened = self._vault.open(row["sealed"])
+        same = (
+            "id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "retried",
+            "retry_delay", "timeout_ms", "caller_ip",
+        )  # fmt: skip
+        return MessageView(
+            **{name: row[name] for name in same},
+            headers=opened["headers"],
+            callback=options_from(opened["callback"]),
+            failure_callback=options_from(opened["failure_callback"]),
+            labels=() if row["label"] is None else (row["label"],),
         )
 
     def _letter(self, ending: Ending) -> dict[str, Any]:

@@ -7,14 +7,17 @@ Source: the vendor's documentation of retries: min(86400, e^(2.5 n)) seconds bef
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from services.relay.wire.duration import parse_duration
-from services.relay.wire.expression import evaluate_ms
+from services.relay.wire.expression import ExpressionError, evaluate_ms
 
 DAY_SECONDS = 86_400.0
+# ASCII only: float() knows other digits, but not all that str.isdigit() does.
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 _RESET_HEADERS = ("x-ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
 
 
@@ -36,8 +39,17 @@ def retry_delay_seconds(
         asked += [s for name in _RESET_HEADERS if (s := _seconds(headers.get(name), now)) is not None]
     if asked and max(asked) <= DAY_SECONDS:
         return max(asked)
+    return own_delay_seconds(retried, expression)
+
+
+def own_delay_seconds(retried: int, expression: str | None) -> float:
+    """What the message itself asks for, after attempt number `retried` failed."""
     if expression is not None:
-        return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
+        try:
+            return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
+        except ExpressionError:
+            # It had a value when it was accepted, for the first retry; not having one now is no reason to lose a message.
+            return default_backoff_seconds(retried + 1)
     return default_backoff_seconds(retried + 1)
 
 
@@ -45,7 +57,7 @@ def _seconds(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     value = value.strip()
-    if value.replace(".", "", 1).isdigit():
+    if _NUMBER.fullmatch(value):
         number = float(value)
         # Some providers name the moment in Unix seconds instead of the time until then.
         return max(0.0, number - now.timestamp()) if number > 1_000_000_000 else number
@@ -53,6 +65,6 @@ def _seconds(value: str | None, now: datetime) -> float | None:
         return duration
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())

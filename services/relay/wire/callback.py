@@ -68,6 +68,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         "endedAt": milliseconds(ended_at),
         "willRetry": isinstance(verdict, Retry),
     }
+    content |= _known(message)
     if message.protocol == 1:
         content["headers"] = header
     if isinstance(verdict, Retry):
@@ -77,6 +78,19 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
     if answer.truncated:
         content["bodyTruncated"] = True
     return content
+
+
+def _known(message: Claimed) -> dict[str, Any]:
+    """What only some messages have; the labels and the key are additions of ours."""
+    named = {
+        "topicName": message.topic,
+        "endpointName": message.endpoint,
+        "scheduleId": message.schedule_id,
+        "flowControlKey": message.flow_key,
+        "label": message.label,
+        "labels": list(message.labels) or None,
+    }
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def milliseconds(moment: datetime) -> int:

@@ -1,11 +1,25 @@
-"""Reading the request for a schedule, and making the message of one firing from what was stored of it. Pure."""
+"""Reading the request for a schedule, and making the message of one firing from what was stored of it. Pure.
+
+Source: the vendor's documentation of schedules: every option of publish but Not-Before, and a delay that counts from
+each firing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import uuid_utils
+
 from services.relay.message import Draft
-from services.relay.wire.cron import Cron
+from services.relay.wire import values
+from services.relay.wire.address import Destination, GroupName
+from services.relay.wire.cron import Cron, parse_cron
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import draft, lasting
+
+# They are the schedule's own; the rest are options of its messages.
+_OF_THE_SCHEDULE = frozenset({"upstash-cron", "upstash-schedule-id", "upstash-queue-name"})
 
 
 @dataclass(frozen=True)
@@ -27,29 +41,68 @@ class ScheduleDraft:
 
 
 def schedule_draft(
-    destination: str, options: dict[str, str], body: bytes, *, protocol: int, caller_ip: str, new_id: str
+    destination: Destination,
+    options: Mapping[str, str],
+    body: bytes,
+    *,
+    new_id: str,
+    protocol: int = 2,
+    caller_ip: str = "",
 ) -> ScheduleDraft:
-    """The schedule asked for; `new_id` is used when none is given. Raises `InvalidRequestError`."""
-    raise NotImplementedError
+    """The schedule asked for by `options` (of `options_of`); `new_id` is used when none is given.
+
+    Raises `InvalidRequestError`, for its messages' options too, so that no firing fails for them.
+    """
+    text = options.get("upstash-cron", "")
+    if not text.strip():
+        raise InvalidRequestError("Upstash-Cron is missing")
+    if options.get("upstash-not-before", "").strip():
+        raise InvalidRequestError("Upstash-Not-Before is not possible on a schedule; use Upstash-Delay")
+    stored = {name: value for name, value in lasting(options).items() if name not in _OF_THE_SCHEDULE}
+    accepted = ScheduleDraft(
+        schedule_id=values.name(options.get("upstash-schedule-id", "").strip() or new_id, "schedule id"),
+        cron=parse_cron(text),
+        destination=destination.text,
+        queue=options.get("upstash-queue-name", "").strip() or None,
+        options=stored,
+        body=body,
+        caller_ip=caller_ip,
+        protocol=protocol,
+    )
+    url = "https://group.invalid" if isinstance(destination, GroupName) else destination.text
+    firing(accepted.schedule_id, url, stored, body, queue=accepted.queue)
+    return accepted
 
 
 def new_schedule_id() -> str:
     """`scd_` and an id in the order of time."""
-    raise NotImplementedError
+    return f"scd_{uuid_utils.uuid7().hex}"
 
 
 def firing(
     schedule_id: str,
     url: str,
-    options: dict[str, str],
+    options: Mapping[str, str],
     body: bytes,
     *,
-    now_seconds: float,
     protocol: int = 2,
     caller_ip: str = "",
     queue: str | None = None,
     topic: str | None = None,
     endpoint: str | None = None,
 ) -> Draft:
-    """The message of one firing; its delay counts from the firing. `options` are those stored (with a group's merged)."""
-    raise NotImplementedError
+    """The message of one firing; its delay counts from the firing. `options` are those stored, with a group's merged."""
+    # Not-Before is never among the stored ones, and a group's is no moment of this firing.
+    kept = {name: value for name, value in options.items() if name != "upstash-not-before"}
+    return draft(
+        url,
+        kept,
+        body,
+        now_seconds=0.0,
+        protocol=protocol,
+        caller_ip=caller_ip,
+        queue=queue,
+        topic=topic,
+        endpoint=endpoint,
+        schedule_id=schedule_id,
+    )

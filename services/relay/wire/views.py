@@ -146,13 +146,29 @@ class LetterView:
 
 @dataclass(frozen=True)
 class EventView:
-    """One step of a message. `message` is None when only its `message_id` and `url` are known."""
+    """One step of a message, with what is still known of the message itself. `flow` or at least `flow_key`."""
 
     time: datetime
     message_id: str
     state: EventState
     url: str
-    message: MessageView | None = None
+    method: str | None = None
+    headers: Mapping[str, str] | None = None
+    body: bytes | None = None
+    retries_max: int | None = None
+    retry_delay: str | None = None
+    timeout_ms: int | None = None
+    callback: CallbackOptions | None = None
+    failure_callback: CallbackOptions | None = None
+    labels: tuple[str, ...] = ()
+    queue: str | None = None
+    flow: FlowControl | None = None
+    flow_key: str | None = None
+    redact: Redaction = NOTHING_REDACTED
+    topic: str | None = None
+    endpoint: str | None = None
+    schedule_id: str | None = None
+    caller_ip: str = ""
     error: str | None = None
     next_delivery_at: datetime | None = None
     response_status: int | None = None

@@ -1,0 +1,55 @@
+"""Header names and values as senders give them: canonical names, and which may be delivered. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from services.relay.wire.invalid import InvalidRequestError
+
+# Of one hop only (RFC 9110, section 7.6.1), or made anew for each delivery.
+_OF_ONE_HOP = frozenset(
+    {
+        "host", "content-length", "connection", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer",
+        "expect", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+    }
+)  # fmt: skip
+OPTION_PREFIXES = ("upstash-", "tidings-")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def canonical(name: str) -> str:
+    """`test-header` → `Test-Header`."""
+    return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """What is delivered of the options that begin with `prefix`, by canonical names. Raises `InvalidRequestError`."""
+    found = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
+    for name, value in found.items():
+        if not _TOKEN.fullmatch(name) or any(character in value for character in "\r\n\0"):
+            raise InvalidRequestError(f"{prefix}{name[:50]}: not a header name and value")
+    return {canonical(name): value for name, value in found.items() if name not in _OF_ONE_HOP}
+
+
+def incoming(options: Mapping[str, str]) -> dict[str, str]:
+    """What `Upstash-Header-Forward` delivers: all that came with the request, but for options and headers of one hop."""
+    named = {name.strip().lower() for name in options.get("connection", "").split(",")}
+    kept = {
+        name: value
+        for name, value in options.items()
+        if not name.startswith(OPTION_PREFIXES) and name not in named and name != "content-type"
+    }
+    return forwarded(kept, "")
+
+
+def folded(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """By lower-case name. A repeated header to be delivered is joined (RFC 9110, section 5.3); of an option the first counts."""
+    found: dict[str, str] = {}
+    for name, value in items:
+        lowered = name.lower()
+        if lowered not in found:
+            found[lowered] = value
+        elif "-forward-" in lowered or not (lowered.startswith(OPTION_PREFIXES) or lowered == "content-type"):
+            found[lowered] += f"{'; ' if lowered.endswith('cookie') else ', '}{value}"
+    return found
