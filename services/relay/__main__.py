@@ -21,10 +21,12 @@ from services.relay.pump import Pump
 from services.relay.schema import create_schema
 from services.relay.server import Server
 from services.relay.settings import RelaySettings
-from services.relay.store import Store
+from services.relay.intake import Intake
+from services.relay.store.database import Database
+from services.relay.store.messages import Messages
+from services.relay.store.processes import Processes
 from services.relay.vault import Vault
 from tidings import log
-from tidings.queries import load_queries
 from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
 
 # The loops take one each, requests share the rest: more connections than cores gain nothing.
@@ -42,21 +44,26 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         settings.database_url.get_secret_value(), min_size=4, max_size=POOL_MAX, timeout=10, open=False
     )
     async with pool:
-        store = Store(pool, vault, load_queries("services.relay"), owner=uuid.uuid4())
+        database = Database(pool)
+        owner = uuid.uuid4()
+        messages = Messages(database, vault, owner=owner)
         courier = Courier(settings)
-        pump = Pump(store, courier, settings, metrics, logger)
-        server = Server(store, pump, settings, metrics, REGISTRY, logger)
+        pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, logger)
+        intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
+        server = Server(messages, intake, pump, settings, metrics, REGISTRY, logger)
         runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
         await runner.setup()
         host, port = split_listen(settings.listen)
         await web.TCPSite(runner, host, port, backlog=1024).start()
         pumping = asyncio.create_task(pump.run())
+        taking = asyncio.create_task(intake.run())
         logger.info("listening", address=settings.listen)
         await stop.wait()
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
         await pump.drain()
         await runner.cleanup()
+        taking.cancel()
         await courier.close()
     logger.info("stopped")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,9 +24,15 @@ class Courier:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
+        self._opening: set[str] = set()
         self._resolver = GuardedResolver(settings.allow_private)
         self._guarded = self._session(self._resolver)
         self._trusted = self._session(None)
+
+    @property
+    def opening(self) -> int:
+        """Calls that are not sent yet: they look for a connection, or make one."""
+        return len(self._opening)
 
     def _session(self, resolver: GuardedResolver | None) -> aiohttp.ClientSession:
         # No limit of our own on connections: waiting calls are what this process is for. No DNS cache, so that the
@@ -33,10 +40,19 @@ class Courier:
         connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, use_dns_cache=False, resolver=resolver)
         return aiohttp.ClientSession(
             connector=connector,
+            trace_configs=[self._trace()],
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers={"Accept", "Accept-Encoding", "User-Agent", "Content-Type"},
         )
+
+    def _trace(self) -> aiohttp.TraceConfig:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(self._sent)
+        return trace
+
+    async def _sent(self, _session: object, context: SimpleNamespace, _params: object) -> None:
+        self._opening.discard(context.trace_request_ctx)
 
     async def close(self) -> None:
         await self._guarded.close()
@@ -49,6 +65,7 @@ class Courier:
         headers = self._headers(message, now)
         if target != message.url:
             headers["Host"] = urlsplit(message.url).netloc
+        self._opening.add(message.id)
         try:
             if session is self._guarded:
                 self._resolver.check(urlsplit(target).hostname or "")
@@ -58,6 +75,7 @@ class Courier:
                 data=message.body or None,
                 headers=headers,
                 allow_redirects=False,
+                trace_request_ctx=message.id,
                 timeout=aiohttp.ClientTimeout(total=message.timeout_ms / 1000, sock_connect=CONNECT_TIMEOUT_SECONDS),
             ) as response:
                 body, truncated = await self._read(response)
@@ -71,6 +89,8 @@ class Courier:
             if isinstance(error.__cause__, ForbiddenAddressError):
                 return Answer(0, (), b"", error=str(error.__cause__))
             return Answer(0, (), b"", error=f"{type(error).__name__}: {error}"[:300])
+        finally:
+            self._opening.discard(message.id)
 
     async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
         chunks: list[bytes] = []
@@ -98,6 +118,8 @@ class Courier:
             "Upstash-Retried": str(message.retried),
             "Upstash-Caller-Ip": message.caller_ip,
             "Upstash-Region": "EU-CENTRAL-1",
+            **({} if message.topic is None else {"Upstash-Topic-Name": message.topic}),
+            **({} if message.schedule_id is None else {"Upstash-Schedule-Id": message.schedule_id}),
         }
 
 

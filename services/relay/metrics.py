@@ -24,3 +24,4 @@ class RelayMetrics:
         self.expiries = Counter("relay_lease_expiries", "Messages taken back from dead processes", registry=registry)
         self.unknown = Counter("relay_unknown_fates", "Attempts of which nobody knows the end", registry=registry)
         self.cancelled = Counter("relay_cancelled", "Messages cancelled", registry=registry)
+        self.cooling = Gauge("relay_cooling_keys", "Flow keys that pause as their provider asked", registry=registry)

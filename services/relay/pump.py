@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from structlog.stdlib import BoundLogger
 
 from services.relay.courier import Courier
+from services.relay.ending import Ending, ending_of
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
-from services.relay.store import Ending, Store, dead_letter_id
-from services.relay.wire.callback import callbacks
-from services.relay.wire.outcome import Answer, Failed, Retry, judge, state_of
+from services.relay.store.messages import Messages
+from services.relay.store.processes import Processes
+from services.relay.wire.outcome import Answer, Retry, state_of
 
 # One round trip for so many: larger ones gain little, and one transaction must not hold many large bodies.
-CLAIM_MAX = 200
-FINISH_MAX = 100
+CLAIM_MAX = 250
+FINISH_MAX = 500
+# Calls that still look for a connection. With more of them at once a fast destination gets new connections instead of
+# those that others just gave back, and each costs more than the call.
+OPENING_MAX = 300
+# Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
+UNWRITTEN_MAX = 5_000
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5
 # Within this a call whose message was cancelled by another process is broken off.
 CANCEL_CHECK_SECONDS = 0.5
 FAULT_PAUSE_SECONDS = 1.0
+# Counting a long queue takes the database a while, and nobody scrapes more often.
+GAUGE_SECONDS = 10.0
 
 
 class Pump:
     """`run` until cancelled; `claim_once`, `finish_once` and `sweep_once` are its steps."""
 
     def __init__(
-        self, store: Store, courier: Courier, settings: RelaySettings, metrics: RelayMetrics, log: BoundLogger
+        self,
+        messages: Messages,
+        processes: Processes,
+        courier: Courier,
+        settings: RelaySettings,
+        metrics: RelayMetrics,
+        log: BoundLogger,
     ) -> None:
-        self._store = store
+        self._messages = messages
+        self._processes = processes
         self._courier = courier
         self._settings = settings
         self._metrics = metrics
@@ -58,46 +74,33 @@ class Pump:
 
     async def claim_once(self) -> int:
         """Take a batch and start its calls; how many."""
-        room = self._settings.concurrency_max - len(self._calls) - len(self._unwritten)
-        if room <= 0:
-            return 0
-        claimed = await self._store.claim(min(CLAIM_MAX, room), self._settings.lease_seconds)
+        room = self._room()
+        claimed = await self._messages.claim(room) if room > 0 else []
         for message in claimed:
             self._start(message)
-        return len(claimed)
+        room -= len(claimed)
+        keyed = await self._messages.claim_keyed(room) if room > 0 else []
+        for message in keyed:
+            self._start(message)
+        return len(claimed) + len(keyed)
 
     async def finish_once(self) -> int:
         """Wait for an ending, and write it with the others that are there; how many."""
-        endings = [await self._endings.get()]
-        size = len(endings[0].answer.body)
-        while len(endings) < FINISH_MAX and size < self._settings.body_bytes_max and not self._endings.empty():
-            endings.append(self._endings.get_nowait())
-            size += len(endings[-1].answer.body)
-        while True:
-            try:
-                await self._store.finish(endings)
-                break
-            except asyncio.CancelledError:
-                # The drain goes on with them. Should they be committed already, a second time changes nothing.
-                for ending in endings:
-                    self._endings.put_nowait(ending)
-                raise
-            except Exception as error:  # noqa: BLE001  the answers exist only here: try until the database is back
-                self._log.error("finish_failed", error=_short(error), count=len(endings))
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+        endings = await self._batch()
+        await self._write(endings)
         for ending in endings:
             self._unwritten.discard(ending.message.id)
             self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self.wake(ending.verdict.delay_seconds)
-        if any(ending.callbacks for ending in endings):
-            self.wake()
+        # Callbacks, or what waited for a limit or for its queue, may be claimable now.
+        self.wake()
         return len(endings)
 
     async def sweep_once(self) -> int:
         """Take back what dead processes held; how many."""
-        expired = await self._store.expire(CLAIM_MAX)
-        failed = await self._store.take_over(CLAIM_MAX, self._settings.lease_seconds)
+        expired = await self._messages.expire(CLAIM_MAX)
+        failed = await self._messages.take_over(CLAIM_MAX)
         for message in failed:
             self._end(message, Answer(0, (), b"", error="fate unknown: the relay died during the call"), final=True)
         if expired or failed:
@@ -109,12 +112,14 @@ class Pump:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        await self._processes.renew(self._settings.lease_seconds)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._forever("claim", self._claim_loop))
             group.create_task(self._forever("finish", self._finish_loop))
             group.create_task(self._forever("heartbeat", self._heartbeat_loop))
             group.create_task(self._forever("cancel_check", self._cancel_loop))
             group.create_task(self._forever("sweep", self._sweep_loop))
+            group.create_task(self._forever("gauge", self._gauge_loop))
 
     async def drain(self) -> None:
         """Wait for the calls in flight, up to the drain time; give the rest to the other processes."""
@@ -129,18 +134,57 @@ class Pump:
         await asyncio.gather(*left, finishing, beating, return_exceptions=True)
         if left:
             self._log.warning("drain_incomplete", calls=len(left))
-        await self._store.release()
+        await self._processes.release()
+
+    def _room(self) -> int:
+        """How many more calls may begin now."""
+        if len(self._unwritten) >= UNWRITTEN_MAX:
+            return 0
+        held = len(self._calls) + len(self._unwritten)
+        return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
+
+    async def _batch(self) -> list[Ending]:
+        endings = [await self._endings.get()]
+        size = len(endings[0].answer.body)
+        while len(endings) < FINISH_MAX and size < self._settings.body_bytes_max and not self._endings.empty():
+            endings.append(self._endings.get_nowait())
+            size += len(endings[-1].answer.body)
+        return endings
+
+    async def _write(self, endings: list[Ending]) -> None:
+        while True:
+            try:
+                await self._messages.finish(endings)
+            except asyncio.CancelledError:
+                # The drain goes on with them. Should they be committed already, a second time changes nothing.
+                for ending in endings:
+                    self._endings.put_nowait(ending)
+                raise
+            except Exception as error:  # noqa: BLE001  the answers exist only here: try until the database is back
+                self._log.error("finish_failed", error=_short(error), count=len(endings))
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+            else:
+                return
 
     async def _claim_loop(self) -> None:
         while True:
             self._wake.clear()
             if await self.claim_once() == 0:
-                due = await self._store.next_due_seconds()
-                pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(due, 0.005))
-                try:
-                    await asyncio.wait_for(self._wake.wait(), pause)
-                except TimeoutError:
-                    continue
+                await self._idle()
+            elif self._room() <= 0:
+                # Let the calls that were just started get on, instead of asking the database for nothing.
+                await asyncio.sleep(0.002)
+
+    async def _idle(self) -> None:
+        if self._room() <= 0:
+            pause = 0.005
+        else:
+            due = await self._messages.next_due_seconds()
+            pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(due, 0.005))
+        try:
+            await asyncio.wait_for(self._wake.wait(), pause)
+        except TimeoutError:
+            return
 
     async def _finish_loop(self) -> None:
         while True:
@@ -148,38 +192,45 @@ class Pump:
 
     async def _heartbeat_loop(self) -> None:
         while True:
+            await self._processes.renew(self._settings.lease_seconds)
+            # After a stall longer than the lease, others hold what was ours.
+            for message_id in await self._messages.lost(list(self._calls)) if self._calls else ():
+                self.abort(message_id)
             await asyncio.sleep(self._settings.lease_seconds / 3)
-            if held := [*self._calls, *self._unwritten]:
-                await self._store.heartbeat(held, self._settings.lease_seconds)
 
     async def _cancel_loop(self) -> None:
         while True:
             await asyncio.sleep(CANCEL_CHECK_SECONDS)
-            if self._calls:
-                for message_id in await self._store.lost(list(self._calls)):
-                    self.abort(message_id)
+            for message_id in await self._processes.cancellations() if self._calls else ():
+                self.abort(message_id)
 
     async def _sweep_loop(self) -> None:
-        letters_seconds = self._settings.dead_letter_days * 86_400
         while True:
             await self.sweep_once()
-            await self._store.prune(5_000, keep_seconds=self._settings.keep_seconds, letters_seconds=letters_seconds)
-            waiting, active, oldest = await self._store.depth()
-            self._metrics.waiting.set(waiting)
-            self._metrics.active.set(active)
-            self._metrics.oldest.set(oldest)
             await asyncio.sleep(min(2.0, self._settings.lease_seconds / 3))
 
-    async def _forever(self, name: str, loop: object) -> None:
+    async def _gauge_loop(self) -> None:
+        while True:
+            depth = await self._messages.depth()
+            self._metrics.waiting.set(depth["waiting"])
+            self._metrics.active.set(depth["active"])
+            self._metrics.oldest.set(depth["oldest"])
+            self._metrics.cooling.set(depth["cooling"])
+            await asyncio.sleep(GAUGE_SECONDS)
+
+    async def _forever(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
         """Run a loop again after a fault: the database may be away for a while, the calls in flight go on."""
         while True:
             try:
-                await loop()  # type: ignore[operator]
+                await loop()
             except Exception as error:  # noqa: BLE001  no fault may end a loop that others' calls depend on
                 self._log.error("loop_failed", loop=name, error=_short(error))
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
     def _start(self, message: Claimed) -> None:
+        if message.fault is not None:
+            self._end(message, Answer(0, (), b"", error=message.fault), final=True)
+            return
         task = asyncio.create_task(self._call(message))
         self._calls[message.id] = task
         task.add_done_callback(lambda _: self._calls.pop(message.id, None))
@@ -191,12 +242,8 @@ class Pump:
         self._end(message, answer)
 
     def _end(self, message: Claimed, answer: Answer, *, final: bool = False) -> None:
-        now = datetime.now(UTC)
-        verdict = Failed() if final else judge(message, answer, now)
-        dlq_id = dead_letter_id(now, message.id)
-        follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
         self._unwritten.add(message.id)
-        self._endings.put_nowait(Ending(message, answer, verdict, follow, dlq_id))
+        self._endings.put_nowait(ending_of(message, answer, datetime.now(UTC), final=final))
 
 
 def _short(error: Exception) -> str:

@@ -19,7 +19,8 @@ from services.relay.message import Draft
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.settings import RelaySettings
-from services.relay.store import Accepted, Store
+from services.relay.intake import Intake
+from services.relay.store.messages import Accepted, Messages
 from services.relay.wire.answers import message_object
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import GroupName, destination, draft, options_of, separated
@@ -33,7 +34,8 @@ class Server:
 
     def __init__(
         self,
-        store: Store,
+        store: Messages,
+        intake: Intake,
         pump: Pump,
         settings: RelaySettings,
         metrics: RelayMetrics,
@@ -41,6 +43,7 @@ class Server:
         log: BoundLogger,
     ) -> None:
         self._store = store
+        self._intake = intake
         self._pump = pump
         self._settings = settings
         self._metrics = metrics
@@ -118,24 +121,28 @@ class Server:
     async def _accept(self, drafts: list[Draft]) -> list[Accepted]:
         if not drafts:
             return []
-        accepted = await self._store.accept(drafts, self._settings.deduplication_seconds)
+        accepted = await self._intake.accept(drafts)
         self._metrics.accepted.labels("message").inc(len(drafts))
-        self._pump.wake(min(item.delay_seconds for item in drafts))
         return accepted
 
     async def _get(self, _request: web.Request, _version: str, message_id: str) -> web.Response:
+<<<<<<< .merge_file_3d1ZZC
+        row = await self._store.show(message_id)
+        return _error(404, f"message {message_id} not found") if row is None else _json(200, message_object(row))
+=======
         row = await self._store.get(message_id)
         return (
             _error(404, f"message {message_id} not found")
             if row is None
             else _json(200, message_object(row, datetime.now(UTC)))
         )
+>>>>>>> .merge_file_2dAU5A
 
     async def _cancel(self, _request: web.Request, version: str, message_id: str) -> web.Response:
         cancelled = await self._abort([message_id], [])
         if cancelled:
             return _json(202, {"status": "accepted"} if version == "1" else {"cancelled": 1})
-        if await self._store.get(message_id) is None:
+        if await self._store.show(message_id) is None:
             return _error(404, f"message {message_id} not found")
         return _json(202, {"cancelled": 0})
 
@@ -154,7 +161,7 @@ class Server:
         return _json(200, {"cancelled": len(await self._abort(ids, labels))})
 
     async def _abort(self, ids: list[str], labels: list[str]) -> list[str]:
-        cancelled = await self._store.cancel(ids, labels)
+        cancelled = await self._store.cancel([*ids, *await self._store.labelled(labels, 500)])
         for message_id in cancelled:
             self._pump.abort(message_id)
         self._metrics.cancelled.inc(len(cancelled))

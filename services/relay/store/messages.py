@@ -1,24 +1,30 @@
-"""The relay's tables: one method a statement of queries.sql, or one transaction of several."""
+"""The messages: accepted, claimed, finished, cancelled. Each of these is one transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any
 from uuid import UUID
 
+import orjson
 from psycopg import AsyncConnection
-from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
-from psycopg_pool import AsyncConnectionPool
 
-from services.relay.message import Claimed, Draft, new_message_id, options_from
+from services.relay.ending import Ending, header_lists
+from services.relay.message import Claimed, Draft, new_message_id
+from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.sealing import claimed_of, open_sealed, seal
 from services.relay.vault import Vault
-from services.relay.wire.outcome import Answer, Failed, Retry, Verdict, state_of
-from services.relay.wire.views import MessageView
+from services.relay.wire.outcome import Failed, Retry, state_of
 
-Pool = AsyncConnectionPool[AsyncConnection[Any]]
+# A flow key, until when it is to cool, and whether its provider answered.
+Touch = tuple[str, datetime | None, bool]
+
+# Stands between labels on their way into the database; the protocol's labels hold no control characters.
+_LABEL_SEPARATOR = "\x1f"
+# Of keys with something to claim so many are looked at in one go; the others are next.
+KEYS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -29,209 +35,261 @@ class Accepted:
     deduplicated: bool
 
 
-@dataclass(frozen=True)
-class Ending:
-    """One attempt's verdict, with the callbacks that follow from it, all to be committed together."""
+class Messages:
+    """`owner` is this process, in whose name calls are held; `logs`: whether the log is written."""
 
-    message: Claimed
-    answer: Answer
-    verdict: Verdict
-    callbacks: Sequence[Draft]
-    dlq_id: str
-
-
-class Store:
-    """All access to the database. `owner` is this process: the leases are in its name."""
-
-    def __init__(self, pool: Pool, vault: Vault, queries: Mapping[str, LiteralString], *, owner: UUID) -> None:
-        self._pool = pool
+    def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
+        self._database = database
         self._vault = vault
-        self._q = queries
         self._owner = owner
+        self._logs = logs
+        self._q = queries("messages")
 
     async def accept(self, drafts: Sequence[Draft], deduplication_seconds: float) -> list[Accepted]:
         """Commit `drafts` in one transaction; one answer each, in order."""
-        accepted: list[Accepted] = []
-        rows: list[dict[str, Any]] = []
-        async with self._pool.connection() as connection:
-            for draft in drafts:
-                message_id = new_message_id()
-                holder = message_id
-                if draft.deduplication_id is not None:
-                    holder = await self._deduplicate(
-                        connection, draft.deduplication_id, message_id, deduplication_seconds
-                    )
-                if holder == message_id:
-                    rows.append(self._row(message_id, draft))
-                accepted.append(Accepted(holder, deduplicated=holder != message_id))
-            await self._insert(connection, rows)
+
+        async def work(connection: AsyncConnection[Any]) -> list[Accepted]:
+            return await self.accept_in(connection, drafts, deduplication_seconds)
+
+        return await self._database.run(work)
+
+    async def accept_in(
+        self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
+    ) -> list[Accepted]:
+        """Like `accept`, as part of the transaction on `connection`."""
+        ids = [new_message_id() for _ in drafts]
+        keys = [draft.deduplication_id for draft in drafts]
+        holders = await self._holders(connection, keys, ids, deduplication_seconds)
+        accepted = [
+            Accepted(id_ if key is None else holders[key], deduplicated=key is not None and holders[key] != id_)
+            for key, id_ in zip(keys, ids, strict=True)
+        ]
+        new = [(id_, draft) for id_, draft, a in zip(ids, drafts, accepted, strict=True) if not a.deduplicated]
+        await self._insert(connection, new)
         return accepted
 
-    async def claim(self, batch_max: int, lease_seconds: float) -> list[Claimed]:
-        """Take up to `batch_max` due messages; their attempts are on record when this returns."""
-        return await self._take("claim", batch_max, lease_seconds)
+    async def claim(self, batch_max: int) -> list[Claimed]:
+        """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
+        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max))
+        return [claimed_of(self._vault, row) for row in found]
 
-    async def take_over(self, batch_max: int, lease_seconds: float) -> list[Claimed]:
+    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+        """The same of messages with a flow key, within the limits of all processes together."""
+        found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
+        return [claimed_of(self._vault, row) for row in found]
+
+    async def take_over(self, batch_max: int) -> list[Claimed]:
         """Take messages of dead processes that are not to be repeated."""
-        return await self._take("take_over", batch_max, lease_seconds)
+        found = await self._database.fetch(self._q["take_over"], self._claiming(batch_max))
+        return [claimed_of(self._vault, row) for row in found]
 
     async def expire(self, batch_max: int) -> int:
         """Put back messages of dead processes; how many."""
-        return len(await self._ids("expire", {"batch_max": batch_max}))
+
+        async def work(connection: AsyncConnection[Any]) -> int:
+            found = await rows(connection, self._q["expire"], {"batch_max": batch_max, "logs": self._logs})
+            await self._touch(connection, [(row["flow_key"], None, False) for row in found if row["flow_key"]])
+            return len(found)
+
+        return await self._database.run(work)
 
     async def next_due_seconds(self) -> float | None:
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(self._q["next_due"])).fetchone()
-        return None if row is None else row[0]
-
-    async def heartbeat(self, ids: Sequence[str], lease_seconds: float) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(
-                self._q["heartbeat"], {"ids": list(ids), "owner": self._owner, "lease_seconds": lease_seconds}
-            )
+        """Until something may be claimed; None: nothing waits."""
+        [row] = await self._database.fetch(self._q["next_due"], {})
+        seconds: float | None = row["seconds"]
+        return seconds
 
     async def lost(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` that this process holds no more: cancelled, or taken over."""
-        return await self._ids("lost", {"ids": list(ids), "owner": self._owner})
+        found = await self._database.fetch(self._q["lost"], {"ids": list(ids), "owner": self._owner})
+        return [row["id"] for row in found]
 
     async def finish(self, endings: Sequence[Ending]) -> int:
-        """Commit verdicts and their callbacks; how many were still ours."""
-        async with self._pool.connection() as connection:
-            parameters = {
-                "ids": [ending.message.id for ending in endings],
-                "states": [state_of(ending.verdict) for ending in endings],
-                "retried": [ending.message.retried + isinstance(ending.verdict, Retry) for ending in endings],
-                "delays": [
-                    ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0 for ending in endings
-                ],
-                "owner": self._owner,
-            }
-            cursor = await connection.execute(self._q["finish"], parameters)
-            ours = {row[0] for row in await cursor.fetchall()}
+        """Commit verdicts and what follows from them; how many were still ours."""
+
+        async def work(connection: AsyncConnection[Any]) -> int:
+            found = await rows(connection, self._q["finish"], self._verdicts(endings))
+            ours = {row["id"] for row in found}
             kept = [ending for ending in endings if ending.message.id in ours]
-            await self._insert(connection, [self._row(new_message_id(), d) for e in kept for d in e.callbacks])
-            buried = [self._letter(ending) for ending in kept if isinstance(ending.verdict, Failed)]
-            if buried:
-                await connection.cursor().executemany(self._q["bury"], buried)
-        return len(ours)
-
-    async def cancel(self, ids: Sequence[str], labels: Sequence[str]) -> list[str]:
-        """Cancel what has not ended; the ids of those."""
-        return await self._ids("cancel", {"ids": list(ids), "labels": list(labels)})
-
-    async def get(self, message_id: str) -> MessageView | None:
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=dict_row, binary=True)
-            row = await (await cursor.execute(self._q["get"], {"id": message_id})).fetchone()
-        return None if row is None else self._view(row)
-
-    async def release(self) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(self._q["release"], {"owner": self._owner})
-
-    async def prune(self, batch_max: int, *, keep_seconds: float, letters_seconds: float) -> int:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                self._q["prune"],
-                {"batch_max": batch_max, "keep_seconds": keep_seconds, "letters_seconds": letters_seconds},
+            async with connection.pipeline():
+                await self._record(connection, kept)
+                await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
+            ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
+            await self._settle(
+                connection,
+                leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
+                flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
             )
-            row = await cursor.fetchone()
-        return int(row[0]) if row else 0
+            return len(kept)
 
-    async def depth(self) -> tuple[int, int, float]:
-        """How many wait, how many are active, and for how many seconds the oldest has been due."""
-        async with self._pool.connection() as connection:
-            row = await (await connection.execute(self._q["depth"])).fetchone()
-        assert row is not None
-        return int(row[0]), int(row[1]), float(row[2])
+        return await self._database.run(work)
 
-    async def _deduplicate(
-        self, connection: AsyncConnection[Any], key: str, message_id: str, window_seconds: float
-    ) -> str:
-        parameters = {"id": key, "message_id": message_id, "window_seconds": window_seconds}
-        row = await (await connection.execute(self._q["deduplicate"], parameters)).fetchone()
-        if row is None:
-            # Another transaction committed the same key between our two looks; a new statement sees it.
-            row = await (await connection.execute(self._q["deduplicate"], parameters)).fetchone()
-        assert row is not None
-        return str(row[0])
+    async def cancel(self, ids: Sequence[str]) -> list[str]:
+        """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
 
-    async def _insert(self, connection: AsyncConnection[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-        if rows:
-            await connection.cursor().executemany(self._q["insert"], rows)
-
-    async def _take(self, query: str, batch_max: int, lease_seconds: float) -> list[Claimed]:
-        async with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=dict_row, binary=True)
-            await cursor.execute(
-                self._q[query], {"batch_max": batch_max, "owner": self._owner, "lease_seconds": lease_seconds}
+        async def work(connection: AsyncConnection[Any]) -> list[str]:
+            found = await rows(connection, self._q["cancel"], {"ids": list(ids), "logs": self._logs})
+            await self._settle(
+                connection,
+                leaving=[row["parent_id"] for row in found if row["parent_id"]],
+                entering=[row["queue"] for row in found if row["queue"]],
+                flows=[(row["flow_key"], None, False) for row in found if row["flow_key"]],
             )
-            rows = await cursor.fetchall()
-        return [self._claimed(row) for row in rows]
+            return [row["id"] for row in found]
 
-    async def _ids(self, query: str, parameters: Mapping[str, Any]) -> list[str]:
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(self._q[query], parameters)).fetchall()
-        return [row[0] for row in rows]
+        return await self._database.run(work)
 
-    def _row(self, message_id: str, draft: Draft) -> dict[str, Any]:
-        sealed = {
-            "headers": draft.headers,
-            "callback": asdict(draft.callback) if draft.callback else None,
-            "failure_callback": asdict(draft.failure_callback) if draft.failure_callback else None,
+    async def labelled(self, labels: Sequence[str], limit: int) -> list[str]:
+        """Ids of live messages that carry one of `labels`."""
+        found = await self._database.fetch(self._q["labelled"], {"labels": list(labels), "limit": limit})
+        return [row["id"] for row in found]
+
+    async def depth(self) -> Row:
+        """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys."""
+        [row] = await self._database.fetch(self._q["depth"], {})
+        return row
+
+    async def show(self, message_id: str) -> Row | None:
+        found = await self._database.fetch("SELECT * FROM relay.messages WHERE id = %(id)s", {"id": message_id})
+        return (
+            None
+            if not found
+            else found[0]
+            | {"callback": None, "failure_callback": None, "retry_delay": None}
+            | {"headers": open_sealed(self._vault, found[0]["sealed"])["headers"]}
+        )
+
+    def _claiming(self, batch_max: int) -> dict[str, Any]:
+        return {"batch_max": batch_max, "owner": self._owner, "logs": self._logs}
+
+    async def _holders(
+        self, connection: AsyncConnection[Any], keys: Sequence[str | None], ids: Sequence[str], window_seconds: float
+    ) -> dict[str, str]:
+        """Whose each deduplication key is. Of several with one key in a batch the first may take it."""
+        first: dict[str, str] = {}
+        for key, id_ in zip(keys, ids, strict=True):
+            if key is not None:
+                first.setdefault(key, id_)
+        if not first:
+            return {}
+        asked = {"keys": list(first), "ids": list(first.values()), "window_seconds": window_seconds}
+        found = {row["key"]: row["message_id"] for row in await rows(connection, self._q["deduplicate"], asked)}
+        for key in first.keys() - found.keys():
+            [row] = await rows(connection, self._q["holder"], {"key": key})
+            found[key] = row["message_id"]
+        return found
+
+    async def _insert(self, connection: AsyncConnection[Any], new: Sequence[tuple[str, Draft]]) -> None:
+        if not new:
+            return
+        values = [self._values(id_, draft) for id_, draft in new]
+        columns = {name: [row[name] for row in values] for name in values[0]}
+        await connection.execute(self._q["insert"], columns | {"logs": self._logs})
+        promoted = []
+        if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
+            await connection.execute(self._q["make_queues"], {"queues": names})
+            promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": names})]
+        await self._set_flows(connection, [draft for _, draft in new if draft.flow is not None])
+        await self._touch(connection, [(key, None, False) for key in promoted])
+
+    def _values(self, id_: str, draft: Draft) -> dict[str, Any]:
+        return {
+            "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
+            "body": draft.body, "body_key": draft.body_key,
+            "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
+            "sealed": seal(self._vault, draft), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+            "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
+            "labels": _LABEL_SEPARATOR.join(draft.labels), "queue": draft.queue,
+            "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
+            "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
+        }  # fmt: skip
+
+    async def _set_flows(self, connection: AsyncConnection[Any], drafts: Sequence[Draft]) -> None:
+        """The newest draft of a key says its limits; the soonest one when something may be claimed."""
+        newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
+        if not newest:
+            return
+        dues: dict[str, float] = {}
+        for draft in drafts:
+            if draft.flow is not None:
+                dues[draft.flow.key] = min(draft.delay_seconds, dues.get(draft.flow.key, draft.delay_seconds))
+        await connection.execute(
+            self._q["set_flows"],
+            {
+                "keys": list(newest),
+                "parallelisms": [flow.parallelism for flow in newest.values()],
+                "rates": [flow.rate for flow in newest.values()],
+                "periods": [flow.period_seconds for flow in newest.values()],
+                "cools": [flow.cooling for flow in newest.values()],
+                "dues": [dues[key] for key in newest],
+            },
+        )
+
+    def _verdicts(self, endings: Sequence[Ending]) -> dict[str, Any]:
+        return {
+            "ids": [ending.message.id for ending in endings],
+            "states": [state_of(ending.verdict) for ending in endings],
+            "retried": [ending.message.retried + isinstance(ending.verdict, Retry) for ending in endings],
+            "delays": [e.verdict.delay_seconds if isinstance(e.verdict, Retry) else 0.0 for e in endings],
+            "owner": self._owner,
         }
-        return {
-            "id": message_id, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url,
-            "method": draft.method, "body": draft.body, "sealed": self._vault.seal(sealed), "label": draft.label,
-            "retries_max": draft.retries_max, "retry_delay": draft.retry_delay, "timeout_ms": draft.timeout_ms,
-            "final_status": list(draft.final_status), "final_errors": list(draft.final_errors),
-            "error_field": draft.error_field, "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip,
-            "delay_seconds": draft.delay_seconds,
-        }  # fmt: skip
 
-    def _claimed(self, row: dict[str, Any]) -> Claimed:
-        opened = self._vault.open(row["sealed"])
-        label = row.pop("label")
-        return Claimed(
-            **row
-            | {
-                "labels": () if label is None else (label,),
-                "headers": opened["headers"],
-                "callback": options_from(opened["callback"]),
-                "failure_callback": options_from(opened["failure_callback"]),
-                "final_status": tuple(row["final_status"]),
-                "final_errors": tuple(row["final_errors"]),
-            }
-        )
+    async def _record(self, connection: AsyncConnection[Any], endings: Sequence[Ending]) -> None:
+        if self._logs and endings:
+            logged = [(ending.message, row) for ending in endings for row in ending.logged]
+            await connection.execute(
+                self._q["log"],
+                {
+                    "ids": [message.id for message, _ in logged],
+                    "attempts": [message.retried for message, _ in logged],
+                    "at": [row.at for _, row in logged],
+                    "states": [row.state for _, row in logged],
+                    "dues": [row.next_due_at for _, row in logged],
+                    "statuses": [row.status for _, row in logged],
+                    "errors": [row.error for _, row in logged],
+                    "headers": [None if row.header is None else _json(row.header) for _, row in logged],
+                    "bodies": [row.body for _, row in logged],
+                },
+            )
+        if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
+            await connection.execute(
+                self._q["bury"],
+                {
+                    "letters": [ending.dlq_id for ending in buried],
+                    "ids": [ending.message.id for ending in buried],
+                    "statuses": [ending.answer.status for ending in buried],
+                    "headers": [_json(header_lists(ending.answer)) for ending in buried],
+                    "bodies": [e.answer.body or (e.answer.error or "").encode() for e in buried],
+                },
+            )
 
-    def _view(self, row: dict[str, Any]) -> MessageView:
-        opened = self._vault.open(row["sealed"])
-        same = (
-            "id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "retried",
-            "retry_delay", "timeout_ms", "caller_ip",
-        )  # fmt: skip
-        return MessageView(
-            **{name: row[name] for name in same},
-            headers=opened["headers"],
-            callback=options_from(opened["callback"]),
-            failure_callback=options_from(opened["failure_callback"]),
-            labels=() if row["label"] is None else (row["label"],),
-        )
+    async def _settle(
+        self,
+        connection: AsyncConnection[Any],
+        *,
+        leaving: Sequence[str] = (),
+        entering: Sequence[str] = (),
+        flows: Sequence[Touch] = (),
+    ) -> None:
+        """What ended makes room for others: `leaving` are queued messages that may have ended with all their callbacks,
+        `entering` queues with room. Locks are taken in their order: messages, queues, flow keys.
+        """
+        names = set(entering)
+        if leaving:
+            ids = {"ids": sorted(set(leaving))}
+            await connection.execute(self._q["lock_parents"], ids)
+            names |= {row["queue"] for row in await rows(connection, self._q["leave"], ids)}
+        promoted = []
+        if names:
+            promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": sorted(names)})]
+        await self._touch(connection, [*flows, *((key, None, False) for key in promoted)])
 
-    def _letter(self, ending: Ending) -> dict[str, Any]:
-        message = ending.message
-        header: dict[str, list[str]] = {}
-        for name, value in ending.answer.headers:
-            header.setdefault(name, []).append(value)
-        return {
-            "id": ending.dlq_id, "message_id": message.id, "url": message.url, "method": message.method,
-            "body": message.body, "sealed": message.sealed, "label": message.label,
-            "retries_max": message.retries_max, "created_at": message.created_at,
-            "response_status": ending.answer.status, "response_header": Jsonb(header),
-            "response_body": ending.answer.body or (ending.answer.error or "").encode(),
-        }  # fmt: skip
+    async def _touch(self, connection: AsyncConnection[Any], flows: Sequence[Touch]) -> None:
+        if flows:
+            keys, cool, answered = (list(column) for column in zip(*flows, strict=True))
+            await connection.execute(self._q["touch_flows"], {"keys": keys, "cool": cool, "answered": answered})
 
 
-def dead_letter_id(now: datetime, message_id: str) -> str:
-    """`<Unix ms>-<part of the message's id>`: sortable by time, as the vendor's are, and without a shared counter."""
-    return f"{int(now.timestamp() * 1000)}-{message_id[-12:]}"
+def _json(content: dict[str, list[str]]) -> str:
+    # Postgres has no NUL in text, and a header of a broken server might.
+    return orjson.dumps(content).decode().replace("\\u0000", "")

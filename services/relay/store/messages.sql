@@ -1,48 +1,108 @@
 -- name: deduplicate
--- Takes the id for a new message, unless an earlier one still holds it; answers whose it is now.
-WITH taken AS (
+-- Takes the ids for new messages, unless earlier ones still hold them; answers whose each is now.
+WITH asked AS (
+  SELECT * FROM unnest(%(keys)s::text[], %(ids)s::text[]) AS v (key, id)
+), taken AS (
   INSERT INTO relay.deduplications AS d (id, message_id, expires_at)
-  VALUES (%(id)s, %(message_id)s, now() + make_interval(secs => %(window_seconds)s))
+  SELECT key, id, now() + make_interval(secs => %(window_seconds)s) FROM asked ORDER BY key
   ON CONFLICT (id) DO UPDATE SET message_id = excluded.message_id, expires_at = excluded.expires_at
   WHERE d.expires_at < now()
-  RETURNING message_id
+  RETURNING id AS key, message_id
 )
-SELECT message_id FROM taken
+SELECT key, message_id FROM taken
 UNION ALL
-SELECT message_id FROM relay.deduplications WHERE id = %(id)s
-LIMIT 1
+SELECT d.id, d.message_id FROM relay.deduplications AS d JOIN asked ON asked.key = d.id
+WHERE d.id NOT IN (SELECT key FROM taken)
+
+-- name: holder
+-- One that was taken in the very moment by another transaction, which a snapshot from before does not show.
+SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 
 -- name: insert
-INSERT INTO relay.messages (id, kind, protocol, url, method, body, sealed, label, retries_max, retry_delay, timeout_ms,
-  final_status, final_errors, error_field, on_unknown, caller_ip, not_before, due_at)
-VALUES (%(id)s, %(kind)s, %(protocol)s, %(url)s, %(method)s, %(body)s, %(sealed)s, %(label)s, %(retries_max)s,
-  %(retry_delay)s, %(timeout_ms)s, %(final_status)s, %(final_errors)s, %(error_field)s, %(on_unknown)s, %(caller_ip)s,
-  now() + make_interval(secs => %(delay_seconds)s), now() + make_interval(secs => %(delay_seconds)s))
+-- Into the newest period. A message with a queue waits to be let in; any other waits for its time. The log has it as well.
+WITH new AS (
+  INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
+    timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
+    not_before, due_at, state)
+  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, body, body_key, body_size, sealed,
+    retries_max, timeout_ms, on_unknown, caller_ip, label,
+    CASE WHEN labels = '' THEN '{}' ELSE string_to_array(labels, E'\x1f') END, queue, flow_key, topic, endpoint,
+    schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
+    CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END
+  FROM unnest(%(id)s::text[], %(kind)s::text[], %(protocol)s::smallint[], %(url)s::text[], %(method)s::text[],
+    %(body)s::bytea[], %(body_key)s::text[], %(body_size)s::bigint[], %(sealed)s::bytea[], %(retries_max)s::integer[],
+    %(timeout_ms)s::bigint[], %(on_unknown)s::text[], %(caller_ip)s::text[], %(label)s::text[], %(labels)s::text[],
+    %(queue)s::text[], %(flow_key)s::text[], %(topic)s::text[], %(endpoint)s::text[], %(schedule_id)s::text[],
+    %(parent_id)s::text[], %(delay_seconds)s::float8[])
+    AS v (id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max, timeout_ms, on_unknown,
+      caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id, delay_seconds)
+  RETURNING *
+)
+INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+  caller_ip, retries_max, timeout_ms, next_due_at)
+SELECT created_at, id, 'CREATED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+  retries_max, timeout_ms, due_at
+FROM new WHERE %(logs)s
+
+-- name: make_queues
+INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
+
+-- name: set_flows
+-- The newest message says a key's limits, unless they are pinned; and something may be claimable from `due_seconds` on.
+INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, cools, ready_at)
+SELECT key, parallelism, rate, period_seconds, cools, clock_timestamp() + make_interval(secs => due_seconds)
+FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
+  %(cools)s::boolean[], %(dues)s::float8[]) AS v (key, parallelism, rate, period_seconds, cools, due_seconds)
+ORDER BY key
+ON CONFLICT (key) DO UPDATE SET
+  parallelism = CASE WHEN f.pinned_parallelism THEN f.parallelism ELSE excluded.parallelism END,
+  rate = CASE WHEN f.pinned_rate THEN f.rate ELSE excluded.rate END,
+  period_seconds = CASE WHEN f.pinned_rate THEN f.period_seconds ELSE excluded.period_seconds END,
+  cools = excluded.cools,
+  ready_at = least(f.ready_at, excluded.ready_at),
+  updated_at = clock_timestamp()
 
 -- name: claim
--- The attempt is on record, with its start, when this commits: before its socket opens.
+-- The attempts are on record, with their start, when this commits: before any socket opens.
 WITH due AS (
-  SELECT id FROM relay.messages
-  WHERE state = 'waiting' AND due_at <= now()
-  ORDER BY due_at
+  SELECT id, period FROM relay.messages
+  WHERE state = 'waiting' AND flow_key IS NULL AND due_at <= clock_timestamp()
+  ORDER BY due_at, id
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
+), claimed AS (
+  UPDATE relay.messages AS m SET state = 'active', started_at = clock_timestamp(), lease_owner = %(owner)s
+  FROM due WHERE m.id = due.id AND m.period = due.period
+    AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
+  RETURNING m.*
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms
+  FROM claimed WHERE %(logs)s
 )
-UPDATE relay.messages AS m
-SET state = 'active', started_at = clock_timestamp(), lease_owner = %(owner)s,
-  lease_until = now() + make_interval(secs => %(lease_seconds)s)
-FROM due
-WHERE m.id = due.id
-RETURNING m.id, m.kind, m.protocol, m.url, m.method, m.body, m.sealed, m.label, m.retries_max, m.retry_delay,
-  m.timeout_ms, m.final_status, m.final_errors, m.error_field, m.on_unknown, m.caller_ip, m.created_at, m.not_before,
-  m.retried, m.started_at
+SELECT * FROM claimed
+
+-- name: claim_keyed
+WITH claimed AS (
+  SELECT m.* FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s) AS m
+  WHERE p.owner = %(owner)s AND p.lease_until > clock_timestamp()
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms
+  FROM claimed WHERE %(logs)s
+)
+SELECT * FROM claimed
 
 -- name: next_due
-SELECT extract(epoch FROM min(due_at) - now())::float8 FROM relay.messages WHERE state = 'waiting'
-
--- name: heartbeat
-UPDATE relay.messages SET lease_until = now() + make_interval(secs => %(lease_seconds)s)
-WHERE lease_owner = %(owner)s AND state = 'active' AND id = ANY(%(ids)s)
+-- In how many seconds the next message may be claimed: without a key, and with one.
+SELECT extract(epoch FROM least(
+  (SELECT due_at FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL ORDER BY due_at, id LIMIT 1),
+  (SELECT ready_at FROM relay.flow_keys WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)
+) - clock_timestamp())::float8 AS seconds
 
 -- name: lost
 -- Which of the calls this process holds are not its own any more: cancelled, or taken over.
@@ -51,89 +111,122 @@ LEFT JOIN relay.messages AS m ON m.id = held.id AND m.state = 'active' AND m.lea
 WHERE m.id IS NULL
 
 -- name: expire
--- A lease ran out, so its process died in the middle of a call: its fate is unknown. Such an attempt is made again, and
--- does not count as one of the retries, as it may be our crash and not the destination's.
+-- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
+-- count as one of the retries, as it may be our crash and not the destination's.
 WITH expired AS (
-  SELECT id FROM relay.messages
-  WHERE state = 'active' AND lease_until < now() AND on_unknown = 'retry'
-  ORDER BY lease_until
+  SELECT id, period, started_at FROM relay.messages
+  WHERE state = 'active' AND on_unknown = 'retry'
+    AND lease_owner IN (SELECT owner FROM relay.processes WHERE lease_until < clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
+), back AS (
+  UPDATE relay.messages AS m
+  SET state = 'waiting', due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
+  FROM expired WHERE m.id = expired.id AND m.period = expired.period
+  RETURNING m.*
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
+  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+    caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
+  FROM back WHERE %(logs)s
 )
-UPDATE relay.messages AS m
-SET state = 'waiting', due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL, lease_until = NULL
-FROM expired
-WHERE m.id = expired.id
-RETURNING m.id
+SELECT id, flow_key FROM back
 
 -- name: take_over
 -- Those that asked not to be repeated are taken over, to be ended as failed.
 WITH expired AS (
-  SELECT id FROM relay.messages
-  WHERE state = 'active' AND lease_until < now() AND on_unknown = 'fail'
-  ORDER BY lease_until
+  SELECT id, period FROM relay.messages
+  WHERE state = 'active' AND on_unknown = 'fail'
+    AND lease_owner IN (SELECT owner FROM relay.processes WHERE lease_until < clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
 )
-UPDATE relay.messages AS m
-SET unknown = unknown + 1, lease_owner = %(owner)s, lease_until = now() + make_interval(secs => %(lease_seconds)s)
-FROM expired
-WHERE m.id = expired.id
-RETURNING m.id, m.kind, m.protocol, m.url, m.method, m.body, m.sealed, m.label, m.retries_max, m.retry_delay,
-  m.timeout_ms, m.final_status, m.final_errors, m.error_field, m.on_unknown, m.caller_ip, m.created_at, m.not_before,
-  m.retried, m.started_at
+UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
+FROM expired WHERE m.id = expired.id AND m.period = expired.period
+RETURNING m.*
 
 -- name: finish
--- The verdicts of a batch of attempts. Only of messages that are still ours: a cancelled one stays cancelled.
+-- The verdicts of a batch of attempts. Only of messages that are still ours: a cancelled one stays cancelled. A queued one
+-- keeps its place until its callbacks have ended as well: see leave.
 UPDATE relay.messages AS m
-SET state = v.state, retried = v.retried, started_at = NULL, lease_owner = NULL, lease_until = NULL,
+SET state = v.state, retried = v.retried, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
-FROM unnest(%(ids)s::text[], %(states)s::text[], %(retried)s::int[], %(delays)s::float8[])
+FROM unnest(%(ids)s::text[], %(states)s::text[], %(retried)s::integer[], %(delays)s::float8[])
   AS v (id, state, retried, delay_seconds)
 WHERE m.id = v.id AND m.state = 'active' AND m.lease_owner = %(owner)s
 RETURNING m.id
 
+-- name: log
+-- What an attempt came to, a row a state.
+INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+  schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, status, error, response_header, response_body)
+SELECT v.at, m.id, v.state, v.attempt, m.url, m.method, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id,
+  m.caller_ip, m.retries_max, m.timeout_ms, v.next_due_at, v.status, v.error, v.header::jsonb, v.body
+FROM unnest(%(ids)s::text[], %(at)s::timestamptz[], %(states)s::text[], %(attempts)s::integer[], %(dues)s::timestamptz[],
+  %(statuses)s::integer[], %(errors)s::text[], %(headers)s::text[], %(bodies)s::bytea[])
+  WITH ORDINALITY AS v (id, at, state, attempt, next_due_at, status, error, header, body, n)
+JOIN relay.messages AS m ON m.id = v.id
+ORDER BY v.n
+
 -- name: bury
-INSERT INTO relay.dead_letters (id, message_id, url, method, body, sealed, label, retries_max, created_at,
+INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
+  timeout_ms, on_unknown, caller_ip, labels, queue, flow_key, topic, endpoint, schedule_id, created_at, not_before,
   response_status, response_header, response_body)
-VALUES (%(id)s, %(message_id)s, %(url)s, %(method)s, %(body)s, %(sealed)s, %(label)s, %(retries_max)s, %(created_at)s,
-  %(response_status)s, %(response_header)s, %(response_body)s)
+SELECT v.id, m.id, m.kind, m.protocol, m.url, m.method, m.body, m.body_key, m.body_size, m.sealed, m.retries_max,
+  m.timeout_ms, m.on_unknown, m.caller_ip, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id, m.created_at,
+  m.not_before, v.status, v.header::jsonb, v.body
+FROM unnest(%(letters)s::text[], %(ids)s::text[], %(statuses)s::integer[], %(headers)s::text[], %(bodies)s::bytea[])
+  AS v (id, message_id, status, header, body)
+JOIN relay.messages AS m ON m.id = v.message_id
 
--- name: release
--- At the end of a drain: what could not be finished is given to the others at once.
-UPDATE relay.messages SET lease_until = now() WHERE lease_owner = %(owner)s AND state = 'active'
+-- name: lock_parents
+-- One at a time decides whether a queued message and all its callbacks have ended; the next statement then sees the others.
+SELECT id FROM relay.messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 
--- name: get
-SELECT id, kind, protocol, url, method, body, sealed, label, retries_max, retry_delay, timeout_ms, caller_ip, created_at,
-  not_before, state, due_at, retried, started_at
-FROM relay.messages WHERE id = %(id)s
+-- name: leave
+-- Queued messages that ended, with all their callbacks, give their place in the queue back.
+UPDATE relay.messages AS m SET holds = false
+WHERE m.id = ANY(%(ids)s) AND m.holds AND m.ended_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM relay.messages AS c WHERE c.parent_id = m.id AND c.ended_at IS NULL)
+
+-- name: enter
+SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL
+
+-- name: touch_flows
+SELECT relay.touch_flows(%(keys)s::text[], %(cool)s::timestamptz[], %(answered)s::boolean[])
 
 -- name: cancel
-UPDATE relay.messages
-SET state = 'cancelled', ended_at = now(), started_at = NULL, lease_owner = NULL, lease_until = NULL
-WHERE (id = ANY(%(ids)s) OR label = ANY(%(labels)s)) AND state IN ('waiting', 'active')
-RETURNING id
-
--- name: prune
-WITH messages AS (
-  DELETE FROM relay.messages WHERE id IN (
-    SELECT id FROM relay.messages WHERE ended_at < now() - make_interval(secs => %(keep_seconds)s)
-    ORDER BY ended_at LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
-  RETURNING 1
-), keys AS (
-  DELETE FROM relay.deduplications WHERE id IN (
-    SELECT id FROM relay.deduplications WHERE expires_at < now() LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
-  RETURNING 1
-), letters AS (
-  DELETE FROM relay.dead_letters WHERE id IN (
-    SELECT id FROM relay.dead_letters WHERE failed_at < now() - make_interval(secs => %(letters_seconds)s)
-    LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
-  RETURNING 1
+WITH found AS (
+  SELECT id, period, lease_owner FROM relay.messages WHERE id = ANY(%(ids)s) AND ended_at IS NULL ORDER BY id FOR UPDATE
+), cancelled AS (
+  UPDATE relay.messages AS m
+  SET state = 'cancelled', ended_at = now(), started_at = NULL, lease_owner = NULL, holds = false
+  FROM found WHERE m.id = found.id AND m.period = found.period
+  RETURNING m.*, found.lease_owner AS holder
+), told AS (
+  INSERT INTO relay.cancellations (owner, message_id) SELECT holder, id FROM cancelled WHERE holder IS NOT NULL
+  ON CONFLICT DO NOTHING
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+    caller_ip, retries_max, timeout_ms)
+  SELECT clock_timestamp(), id, s.state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms
+  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state) WHERE %(logs)s
 )
-SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM keys) + (SELECT count(*) FROM letters)
+SELECT id, queue, flow_key, parent_id FROM cancelled
+
+-- name: labelled
+-- Live messages that carry one of the labels: nearly always it is their first.
+SELECT id FROM relay.messages WHERE label = ANY(%(labels)s) AND ended_at IS NULL
+UNION
+SELECT id FROM relay.messages WHERE labels && %(labels)s::text[] AND cardinality(labels) > 1 AND ended_at IS NULL
+LIMIT %(limit)s
 
 -- name: depth
-SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'active'),
-  coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE state = 'waiting' AND due_at <= now())), 0)::float8
+-- How many wait and are active, how many seconds the oldest is overdue, how many keys are cooling.
+SELECT count(*) FILTER (WHERE state IN ('queued', 'waiting')) AS waiting, count(*) FILTER (WHERE state = 'active') AS active,
+  coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE state = 'waiting' AND due_at <= now())), 0)::float8 AS oldest,
+  (SELECT count(*) FROM relay.flow_keys WHERE cooling_until > now()) AS cooling
 FROM relay.messages WHERE ended_at IS NULL

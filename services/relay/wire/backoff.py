@@ -29,7 +29,18 @@ def default_backoff_seconds(retry: int) -> float:
 def retry_delay_seconds(
     retried: int, expression: str | None, headers: Mapping[str, str], now: datetime, *, limited: bool
 ) -> float:
-    """From now to the next attempt, after attempt number `retried` (0 is the first) failed.
+    """From now to the next attempt, after attempt number `retried` (0 is the first) failed; `headers` and `limited` as
+    in `asked_delay_seconds`."""
+    asked = asked_delay_seconds(headers, now, limited=limited)
+    if asked is not None:
+        return asked
+    if expression is not None:
+        return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
+    return default_backoff_seconds(retried + 1)
+
+
+def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
+    """How long the destination asks to wait; None when it does not, or for more than a day.
 
     `headers` are the answer's with lower-case names; the reset headers count only when `limited`, as providers send
     them with every answer. `Retry-After` counts always.
@@ -37,6 +48,9 @@ def retry_delay_seconds(
     asked = [seconds] if (seconds := _seconds(headers.get("retry-after"), now)) is not None else []
     if limited:
         asked += [s for name in _RESET_HEADERS if (s := _seconds(headers.get(name), now)) is not None]
+<<<<<<< .merge_file_hbX0wc
+    return max(asked) if asked and max(asked) <= DAY_SECONDS else None
+=======
     if asked and max(asked) <= DAY_SECONDS:
         return max(asked)
     return own_delay_seconds(retried, expression)
@@ -51,6 +65,7 @@ def own_delay_seconds(retried: int, expression: str | None) -> float:
             # It had a value when it was accepted, for the first retry; not having one now is no reason to lose a message.
             return default_backoff_seconds(retried + 1)
     return default_backoff_seconds(retried + 1)
+>>>>>>> .merge_file_iLXznO
 
 
 def _seconds(value: str | None, now: datetime) -> float | None:

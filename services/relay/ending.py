@@ -1,0 +1,102 @@
+"""One attempt's end: its verdict, what is logged of it, and the callbacks that follow; all to be committed together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from services.relay.message import Claimed, Draft
+from services.relay.wire.backoff import asked_delay_seconds
+from services.relay.wire.callback import callbacks
+from services.relay.wire.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
+
+# Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
+LOGGED_BYTES_MAX = 2048
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One row of the log. `status` None: there was no answer."""
+
+    at: datetime
+    state: str
+    next_due_at: datetime | None = None
+    status: int | None = None
+    error: str | None = None
+    header: dict[str, list[str]] | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`cool_until`: the provider asked for a pause of the message's whole flow key; `answered`: it takes calls."""
+
+    message: Claimed
+    answer: Answer
+    verdict: Verdict
+    callbacks: Sequence[Draft]
+    dlq_id: str
+    logged: Sequence[Logged]
+    cool_until: datetime | None
+    answered: bool
+
+
+def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = False) -> Ending:
+    """What follows from `answer`; `final` fails the message whatever its retries."""
+    verdict = Failed() if final else judge(message, answer, now)
+    dlq_id = dead_letter_id(now, message.id)
+    cool_until = cooling(message, answer, now)
+    follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
+    if message.queue is not None:
+        # The queue goes on only when these have ended as well.
+        follow = [replace(draft, parent_id=message.id) for draft in follow]
+    return Ending(
+        message,
+        answer,
+        verdict,
+        follow,
+        dlq_id,
+        _logged(answer, verdict, now),
+        cool_until,
+        answered=answer.status != 0 and cool_until is None,
+    )
+
+
+def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
+    """Until when the message's flow key pauses for all messages: a 429, or a 503 that names a time."""
+    if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:
+        return None
+    seconds = asked_delay_seconds({name.lower(): value for name, value in answer.headers}, now, limited=True)
+    return None if not seconds else now + timedelta(seconds=seconds)
+
+
+def header_lists(answer: Answer) -> dict[str, list[str]]:
+    """The answer's headers as the protocol writes them."""
+    found: dict[str, list[str]] = {}
+    for name, value in answer.headers:
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def dead_letter_id(now: datetime, message_id: str) -> str:
+    """`<Unix ms>-<part of the message's id>`: sortable by time, as the vendor's are, and without a shared counter."""
+    return f"{int(now.timestamp() * 1000)}-{message_id[-12:]}"
+
+
+def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
+    status = answer.status or None
+    if isinstance(verdict, Delivered):
+        return [Logged(now, "DELIVERED", status=status)]
+    failed = Logged(
+        now,
+        "ERROR",
+        status=status,
+        error=answer.error,
+        header=header_lists(answer),
+        body=answer.body[:LOGGED_BYTES_MAX],
+    )
+    if isinstance(verdict, Retry):
+        due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
+        return [failed, Logged(now, "RETRY", next_due_at=due, status=status)]
+    return [failed, Logged(now, "FAILED", status=status, error=answer.error)]

@@ -1,0 +1,29 @@
+"""This process among the others on the database: its lease, and the calls it is told to break off."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services.relay.store.database import Database, queries
+
+
+class Processes:
+    """`owner` is this process: calls are held in its name, and are its own while its lease runs."""
+
+    def __init__(self, database: Database, *, owner: UUID) -> None:
+        self._database = database
+        self._q = queries("processes")
+        self.owner = owner
+
+    async def renew(self, lease_seconds: float) -> None:
+        """One row, however many calls. Without it nothing can be claimed."""
+        await self._database.execute(self._q["renew"], {"owner": self.owner, "lease_seconds": lease_seconds})
+
+    async def cancellations(self) -> list[str]:
+        """Messages whose calls are to be broken off here; each is told once."""
+        found = await self._database.fetch(self._q["cancellations"], {"owner": self.owner})
+        return [row["message_id"] for row in found]
+
+    async def release(self) -> None:
+        """Let the others take over what this process holds."""
+        await self._database.execute(self._q["release"], {"owner": self.owner})
