@@ -19,7 +19,8 @@ from services.relay.courier import Courier
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.schema import create_schema
-from services.relay.server import Server
+from services.relay.routes.deps import Deps
+from services.relay.routes.router import build_application
 from services.relay.settings import RelaySettings
 from services.relay.intake import Intake
 from services.relay.store.database import Database
@@ -50,8 +51,33 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         courier = Courier(settings)
         pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, logger)
         intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
-        server = Server(messages, intake, pump, settings, metrics, REGISTRY, logger)
-        runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
+        topics = Topics(database, vault)
+        schedules = Schedules(database, vault, messages, topics)
+        scheduler = Scheduler(schedules, now=_now, fired=pump.wake)
+        tokens = Tokens(database)
+        seed = KeyPair(settings.current_signing_key.get_secret_value(), settings.next_signing_key.get_secret_value())
+        deps = Deps(
+            settings=settings,
+            authenticator=Authenticator(settings.token.get_secret_value(), tokens.find, time.monotonic),
+            intake=intake,
+            messages=messages,
+            views=MessageViews(database, vault),
+            queues=Queues(database),
+            flow_keys=FlowKeys(database),
+            topics=topics,
+            schedules=schedules,
+            letters=Letters(database, vault, messages),
+            events=Events(database),
+            signing_keys=SigningKeys(database, vault, seed),
+            metrics=metrics,
+            registry=REGISTRY,
+            log=logger,
+            wake=pump.wake,
+            abort=pump.abort,
+            rescheduled=scheduler.wake,
+            now=_now,
+        )
+        runner = web.AppRunner(build_application(deps), access_log=None, handle_signals=False)
         await runner.setup()
         host, port = split_listen(settings.listen)
         await web.TCPSite(runner, host, port, backlog=1024).start()
