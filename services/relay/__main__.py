@@ -16,13 +16,13 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from services.relay.courier import Courier
+from services.relay.intake import Intake
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.schema import create_schema
 from services.relay.routes.deps import Deps
 from services.relay.routes.router import build_application
 from services.relay.settings import RelaySettings
-from services.relay.intake import Intake
 from services.relay.store.database import Database
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes

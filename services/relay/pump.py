@@ -14,7 +14,7 @@ from services.relay.ending import Ending, ending_of
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
-from services.relay.store.messages import Messages
+from services.relay.store.messages import Messages, UnstorableError
 from services.relay.store.processes import Processes
 from services.relay.wire.outcome import Answer, Retry, state_of
 
@@ -160,6 +160,15 @@ class Pump:
                 for ending in endings:
                     self._endings.put_nowait(ending)
                 raise
+            except UnstorableError as error:
+                if len(endings) > 1:
+                    # One of them is at fault; the others must not wait for it.
+                    for ending in endings:
+                        await self._write([ending])
+                    return
+                self._log.error("answer_unstorable", error=_short(error), message_id=endings[0].message.id)
+                answer = Answer(endings[0].answer.status, (), b"", error="the answer could not be stored")
+                endings = [ending_of(endings[0].message, answer, datetime.now(UTC), final=True)]
             except Exception as error:  # noqa: BLE001  the answers exist only here: try until the database is back
                 self._log.error("finish_failed", error=_short(error), count=len(endings))
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)

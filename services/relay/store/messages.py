@@ -9,14 +9,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+import psycopg
 from psycopg import AsyncConnection
 
 from services.relay.ending import Ending, header_lists
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.sealing import claimed_of, open_sealed, seal
+from services.relay.store.sealing import claimed_of, draft_of, seal
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry, state_of
+from services.relay.wire.views import MessageView
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -33,6 +35,10 @@ class Accepted:
 
     message_id: str
     deduplicated: bool
+
+
+class UnstorableError(Exception):
+    """The database refuses a value for what it is; trying again is of no use."""
 
 
 class Messages:
@@ -105,7 +111,7 @@ class Messages:
         return [row["id"] for row in found]
 
     async def finish(self, endings: Sequence[Ending]) -> int:
-        """Commit verdicts and what follows from them; how many were still ours."""
+        """Commit verdicts and what follows from them; how many were still ours. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q["finish"], self._verdicts(endings))
@@ -122,7 +128,10 @@ class Messages:
             )
             return len(kept)
 
-        return await self._database.run(work)
+        try:
+            return await self._database.run(work)
+        except psycopg.DataError as error:
+            raise UnstorableError(str(error)) from None
 
     async def cancel(self, ids: Sequence[str]) -> list[str]:
         """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
@@ -149,14 +158,23 @@ class Messages:
         [row] = await self._database.fetch(self._q["depth"], {})
         return row
 
-    async def show(self, message_id: str) -> Row | None:
+    async def show(self, message_id: str) -> MessageView | None:
         found = await self._database.fetch("SELECT * FROM relay.messages WHERE id = %(id)s", {"id": message_id})
-        return (
-            None
-            if not found
-            else found[0]
-            | {"callback": None, "failure_callback": None, "retry_delay": None}
-            | {"headers": open_sealed(self._vault, found[0]["sealed"])["headers"]}
+        if not found:
+            return None
+        row, draft = found[0], draft_of(self._vault, found[0])
+        return MessageView(
+            message_id,
+            draft.url,
+            draft.method,
+            draft.headers,
+            draft.body,
+            draft.retries_max,
+            row["created_at"],
+            row["not_before"],
+            row["state"],
+            row["due_at"],
+            row["retried"],
         )
 
     def _claiming(self, batch_max: int) -> dict[str, Any]:
@@ -246,7 +264,7 @@ class Messages:
                     "states": [row.state for _, row in logged],
                     "dues": [row.next_due_at for _, row in logged],
                     "statuses": [row.status for _, row in logged],
-                    "errors": [row.error for _, row in logged],
+                    "errors": [None if row.error is None else row.error.replace("\x00", "") for _, row in logged],
                     "headers": [None if row.header is None else _json(row.header) for _, row in logged],
                     "bodies": [row.body for _, row in logged],
                 },

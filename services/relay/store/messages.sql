@@ -190,6 +190,7 @@ SELECT id FROM relay.messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 UPDATE relay.messages AS m SET holds = false
 WHERE m.id = ANY(%(ids)s) AND m.holds AND m.ended_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM relay.messages AS c WHERE c.parent_id = m.id AND c.ended_at IS NULL)
+RETURNING m.queue
 
 -- name: enter
 SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL

@@ -32,11 +32,7 @@ def retry_delay_seconds(
     """From now to the next attempt, after attempt number `retried` (0 is the first) failed; `headers` and `limited` as
     in `asked_delay_seconds`."""
     asked = asked_delay_seconds(headers, now, limited=limited)
-    if asked is not None:
-        return asked
-    if expression is not None:
-        return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
-    return default_backoff_seconds(retried + 1)
+    return own_delay_seconds(retried, expression) if asked is None else asked
 
 
 def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
@@ -48,12 +44,7 @@ def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: b
     asked = [seconds] if (seconds := _seconds(headers.get("retry-after"), now)) is not None else []
     if limited:
         asked += [s for name in _RESET_HEADERS if (s := _seconds(headers.get(name), now)) is not None]
-<<<<<<< .merge_file_hbX0wc
     return max(asked) if asked and max(asked) <= DAY_SECONDS else None
-=======
-    if asked and max(asked) <= DAY_SECONDS:
-        return max(asked)
-    return own_delay_seconds(retried, expression)
 
 
 def own_delay_seconds(retried: int, expression: str | None) -> float:
@@ -65,7 +56,6 @@ def own_delay_seconds(retried: int, expression: str | None) -> float:
             # It had a value when it was accepted, for the first retry; not having one now is no reason to lose a message.
             return default_backoff_seconds(retried + 1)
     return default_backoff_seconds(retried + 1)
->>>>>>> .merge_file_iLXznO
 
 
 def _seconds(value: str | None, now: datetime) -> float | None:

@@ -28,7 +28,7 @@ class Relay:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {TOKEN}"
 
-    def publish(self, url: str, body: str | bytes = "", version: int = 2, **headers: str) -> requests.Response:
+    def publish(self, url: str, body: str | bytes = "", version: str = "2", **headers: str) -> requests.Response:
         """Header names are given with underscores: `Upstash_Retries="3"`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.post(f"{self.url}/v{version}/publish/{url}", data=body, headers=named, timeout=30)

@@ -120,7 +120,7 @@ def test_a_final_answer_ends_at_once(relay: Relay, reply: Reply, headers: dict[s
             f"{server.url}/work",
             Upstash_Callback=f"{server.url}/callback",
             Upstash_Retry_Delay="10",
-            version=2,
+            version="2",
             **headers,
         )
         [content] = until(lambda: callbacks(server))

@@ -1,0 +1,186 @@
+"""Limits as the destination sees them: held across processes, freed by a crash, and paused when the provider asks."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import requests
+
+from tests.destination import Destination, Received, Reply, destination
+from tests.integration.relay.conftest import Relay
+from tests.wait import until
+
+
+class Gauge:
+    """How many calls a destination holds at once, and the most it ever held, by path."""
+
+    def __init__(self, seconds: float) -> None:
+        self._lock = threading.Lock()
+        self._seconds = seconds
+        self.now: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    def answer(self, server: Callable[[], Destination]) -> Callable[[Received], Reply]:
+        def reply(received: Received) -> Reply:
+            path = received.path.partition("?")[0]
+            with self._lock:
+                self.now[path] += 1
+                self.most[path] = max(self.most[path], self.now[path])
+            server().released.wait(self._seconds * random.uniform(0.5, 1.5))
+            with self._lock:
+                self.now[path] -= 1
+            return Reply()
+
+        return reply
+
+
+def test_parallelism_is_held_across_processes(new_relay: Callable[..., Relay]) -> None:
+    relays = [new_relay(), new_relay()]
+    gauge = Gauge(0.05)
+    with destination() as server:
+        server.answer = gauge.answer(lambda: server)
+        ids = [
+            relays[n % 2].publish(f"{server.url}/{key}", Upstash_Flow_Control_Key=key,
+                                  Upstash_Flow_Control_Value=f"parallelism={limit}").json()["messageId"]
+            for n in range(40)
+            for key, limit in (("one", 1), ("three", 3))
+        ]  # fmt: skip
+        until(lambda: all(relays[0].state(id_) == "delivered" for id_ in ids), 60)
+    assert gauge.most == {"/one": 1, "/three": 3}
+    assert Counter(received.path for received in server.received) == {"/one": 40, "/three": 40}
+
+
+def test_a_rate_is_kept_in_each_window(relay: Relay) -> None:
+    with destination() as server:
+        for _ in range(12):
+            relay.publish(server.url, Upstash_Flow_Control_Key="k", Upstash_Flow_Control_Value="rate=5, period=1s")
+        until(lambda: len(server.received) == 12, 20)
+        begin = server.received[0].at
+        counts = Counter(int(received.at - begin + 0.02) for received in server.received)
+    # Windows begin with the first call of each; the publishing itself takes a part of the first one.
+    assert max(counts.values()) <= 5
+    assert server.received[-1].at - begin >= 1.9
+
+
+def test_a_crash_gives_its_places_back(new_relay: Callable[..., Relay]) -> None:
+    first = new_relay(RELAY_LEASE_SECONDS="1")
+    limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=2"}
+    with destination(lambda _: Reply(delay_seconds=60 if len(server.received) <= 2 else 0)) as server:
+        ids = [first.publish(f"{server.url}/{n}", **limits).json()["messageId"] for n in range(6)]
+        until(lambda: len(server.received) == 2)
+        assert first.process.kill() == -signal.SIGKILL
+        second = new_relay(RELAY_LEASE_SECONDS="1")
+        until(lambda: all(second.state(id_) == "delivered" for id_ in ids), 20)
+    assert {received.path for received in server.received} == {f"/{n}" for n in range(6)}
+
+
+@pytest.mark.parametrize("header", ["Retry-After", "X-RateLimit-Reset-Requests"])
+def test_a_providers_429_pauses_the_whole_key_in_all_processes(new_relay: Callable[..., Relay], header: str) -> None:
+    relays = [new_relay(), new_relay()]
+    limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=5"}
+    replies = iter([Reply(429, headers={header: "2s" if header != "Retry-After" else "2"})])
+    with destination(lambda _: next(replies, Reply())) as server:
+        relays[0].publish(f"{server.url}/first", **limits)
+        until(lambda: len(server.received) == 1)
+        until(
+            lambda: (
+                'relay_attempts_total{outcome="waiting"} 1.0'
+                in requests.get(f"{relays[0].url}/metrics", timeout=5).text
+            )
+        )
+        for n in range(6):
+            relays[n % 2].publish(f"{server.url}/{n}", **limits)
+        relays[0].publish(f"{server.url}/other")
+        until(lambda: len(server.received) == 9, 20)
+        limited = server.received[0].at
+        others = [received for received in server.received[1:] if received.path != "/other"]
+        assert all(received.at - limited >= 1.9 for received in others)
+        assert server.to("/other")[0].at - limited < 1.9
+
+
+def test_after_a_cooling_one_call_probes_before_the_others(relay: Relay) -> None:
+    limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=5"}
+    gauge_now: list[int] = []
+    busy = threading.Semaphore(0)
+    statuses = iter([429])
+
+    def answer(received: Received) -> Reply:
+        status = next(statuses, 200)
+        if status == 429:
+            return Reply(429, headers={"Retry-After": "1"})
+        gauge_now.append(len(server.received))
+        if len(gauge_now) == 1:
+            # While the probe is under way nothing else of the key may begin.
+            busy.acquire(timeout=1.0)
+        return Reply()
+
+    with destination(answer) as server:
+        for n in range(5):
+            relay.publish(f"{server.url}/{n}", Upstash_Delay="0s" if n == 0 else "300ms", **limits)
+        until(lambda: len(server.received) == 6, 20)
+        probe, second = server.received[1], server.received[2]
+    assert second.at - probe.at >= 0.95
+
+
+def test_a_key_may_opt_out_of_cooling(relay: Relay) -> None:
+    limits = {
+        "Upstash_Flow_Control_Key": "k",
+        "Upstash_Flow_Control_Value": "parallelism=5",
+        "Tidings_Cooling": "off",
+    }
+    replies = iter([Reply(429, headers={"Retry-After": "30"})])
+    with destination(lambda _: next(replies, Reply())) as server:
+        relay.publish(f"{server.url}/first", **limits)
+        until(lambda: len(server.received) == 1)
+        relay.publish(f"{server.url}/second", **limits)
+        until(lambda: server.to("/second"))
+
+
+def test_a_queue_is_first_in_first_out_and_waits_for_retries_and_callbacks(relay: Relay) -> None:
+    failures = iter([500])
+    order: list[str] = []
+
+    def answer(received: Received) -> Reply:
+        order.append(received.path)
+        if received.path == "/0":
+            return Reply(next(failures, 200))
+        return Reply(delay_seconds=0.3 if received.path == "/callback" else 0)
+
+    with destination(answer) as server:
+        items = [
+            {"destination": f"{server.url}/{n}", "queue": "q",
+             "headers": {"Upstash-Retry-Delay": "100", "Upstash-Callback": f"{server.url}/callback"}}
+            for n in range(4)
+        ]  # fmt: skip
+        assert relay.session.post(f"{relay.url}/v2/batch", json=items, timeout=10).status_code == 200
+        until(lambda: len(order) == 10, 20)
+    # The failed attempt's callback and the retry overlap; nothing of /1 begins before both have ended.
+    assert sorted(order[:4]) == ["/0", "/0", "/callback", "/callback"]
+    assert order[4:] == ["/1", "/callback", "/2", "/callback", "/3", "/callback"]
+
+
+def test_kill_9_of_one_of_two_relays_under_load_keeps_the_limit_and_loses_nothing(
+    new_relay: Callable[..., Relay],
+) -> None:
+    steady = new_relay(RELAY_LEASE_SECONDS="1")
+    gauge = Gauge(0.1)
+    headers = {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "parallelism=4"}
+    with destination() as server:
+        server.answer = gauge.answer(lambda: server)
+        items = [{"destination": f"{server.url}/work?{n}", "headers": headers} for n in range(400)]
+        accepted = steady.session.post(f"{steady.url}/v2/batch", json=items, timeout=20).json()
+        assert len({item["messageId"] for item in accepted}) == 400
+        for _ in range(3):
+            other = new_relay(RELAY_LEASE_SECONDS="1")
+            until(lambda: "relay_in_flight 0.0" not in requests.get(f"{other.url}/metrics", timeout=5).text)  # noqa: B023
+            other.process.kill()
+        until(lambda: len({received.path for received in server.received}) == 400, 60)
+        until(lambda: all(steady.state(item["messageId"]) == "delivered" for item in accepted[-20:]), 20)
+    # The calls of a killed process may still run at the destination when others have taken their places.
+    assert gauge.most["/work"] <= 4 + 4
+    assert len(server.received) <= 400 + 3 * 4
