@@ -59,7 +59,7 @@ async def cooling(deps: Deps, call: Call) -> web.Response:
     enabled = call.parameters("enabled").get("enabled", "").lower()
     if enabled not in {"true", "false"}:
         raise InvalidRequestError("enabled must be true or false")
-    await deps.flow_keys.set_cooling(_key(call), enabled == "true")
+    await deps.flow_keys.set_cooling(_key(call), enabled=enabled == "true")
     return _changed(deps)
 
 

@@ -19,7 +19,7 @@ PARALLELISM_MAX = 10_000
 async def upsert(deps: Deps, call: Call) -> web.Response:
     """`POST /v2/queues` of `{"queueName", "parallelism", "paused"?}`."""
     content = await call.json_object()
-    await deps.queues.upsert(_name(content.get("queueName")), _parallelism(content), _paused(content))
+    await deps.queues.upsert(_name(content.get("queueName")), _parallelism(content), paused=_paused(content))
     deps.wake(0.0)
     return done_reply()
 

@@ -41,8 +41,8 @@ Handler = Callable[[Deps, Call], Awaitable[web.Response]]
 
 # A destination is the rest of the raw path with its own query; a key may hold slashes, and the clients do not encode them.
 _PARTS = {"{destination}": "(.+)", "{key}": "([^?]+?)"}
-# QSTASH_URL ending in /v2/publish is a common mistake; whatever the client asks for then stands behind it.
-_DOUBLED = re.compile(r"^/+(?:v[12]/publish/+)+(?=v[12]/)")
+# QSTASH_URL ending in / or /v2/publish is a common mistake; whatever the client asks for then stands behind it.
+_DOUBLED = re.compile(r"^/+(?:v[12]/publish/+)*(?=v[12]/)")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v2/flowControl/{key}/unpin", flow_control.unpin, "write"),
     Route("POST", "/v2/flowControl/{key}/cooling", flow_control.cooling, "write"),
     Route("GET", "/v2/globalParallelism", flow_control.parallelism, "read"),
-    # Who may only read sees no messages that it could forge with these.
+    # They sign: who may only read must not be able to forge a delivery.
     Route("GET", "/v2/keys", keys.get, "write"),
     Route("POST", "/v2/keys/rotate", keys.rotate, "write"),
     Route("POST", "/v1/publish/{destination}", publish.publish_v1, "write"),
