@@ -40,6 +40,9 @@ class RelaySettings(Settings):
         "clients", validation_alias="RELAY_BULK_WITHOUT_FILTER"
     )
     keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
+    # Messages of one stretch of time share a partition, which is dropped when all of them have ended.
+    period_seconds: float = Field(600.0, ge=1, validation_alias="RELAY_PERIOD_SECONDS")
+    log_days: float = Field(3.0, gt=0, validation_alias="RELAY_LOG_DAYS")
     dead_letter_days: float = Field(7.0, gt=0, validation_alias="RELAY_DEAD_LETTER_DAYS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
     log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

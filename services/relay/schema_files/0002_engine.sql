@@ -62,6 +62,7 @@ CREATE TABLE relay.messages (
 
 -- Period 0: what outlives its period (long delays, long retries) is moved here once, and deleted row by row.
 CREATE TABLE relay.messages_long PARTITION OF relay.messages FOR VALUES IN (0);
+CREATE INDEX messages_long_ended ON relay.messages_long (ended_at) WHERE ended_at IS NOT NULL;
 
 -- Each partial index holds one thing that a loop asks for, and nothing else.
 CREATE INDEX messages_due ON relay.messages (due_at, id) WHERE state = 'waiting' AND flow_key IS NULL;
@@ -72,6 +73,7 @@ CREATE INDEX messages_holding ON relay.messages (queue) WHERE holds;
 CREATE INDEX messages_active ON relay.messages (lease_owner) WHERE state = 'active';
 CREATE INDEX messages_parent ON relay.messages (parent_id) WHERE parent_id IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX messages_label ON relay.messages (label) WHERE label IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX messages_body ON relay.messages (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX messages_labels ON relay.messages USING gin (labels) WHERE cardinality(labels) > 1 AND ended_at IS NULL;
 
 -- Large bodies, in pieces that are read and written one at a time. `owner`: the message, dead letter or answer they are of.
@@ -232,6 +234,7 @@ CREATE TABLE relay.dead_letters (
   response_header jsonb       NOT NULL,
   response_body   bytea       NOT NULL
 ) PARTITION BY RANGE (id);
+CREATE INDEX dead_letters_body ON relay.dead_letters (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX dead_letters_message ON relay.dead_letters (message_id);
 
 -- Makes the partitions of today and of the days after it, and opens the first period; answers how many were made.

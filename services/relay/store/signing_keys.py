@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from services.relay.store.database import Database
+from cryptography.fernet import InvalidToken
+from psycopg import AsyncConnection
+
+from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault
 
 
@@ -21,11 +27,18 @@ class SigningKeys:
         """`seed`: the environment's keys, stored when there are none yet; after that the stored ones count."""
         self._database = database
         self._vault = vault
+        self._seed = seed
+        self._q = queries("signing_keys")
         self.pair = seed
 
     async def refresh(self) -> KeyPair:
         """Read the stored keys, or store the seed. Raises `UnreadableError`."""
-        raise NotImplementedError
+        found = await self._database.fetch(self._q["read"], {})
+        if not found:
+            await self._database.execute(self._q["seed"], {"sealed": self._vault.seal(asdict(self._seed))})
+            found = await self._database.fetch(self._q["read"], {})
+        self.pair = self._opened(found[0])
+        return self.pair
 
     async def read(self) -> KeyPair:
         """The same as `refresh`."""
@@ -33,4 +46,21 @@ class SigningKeys:
 
     async def rotate(self) -> KeyPair:
         """The next key becomes the current one, and a new one the next. Raises `UnreadableError`."""
-        raise NotImplementedError
+        await self.refresh()
+
+        async def work(connection: AsyncConnection[Any]) -> KeyPair:
+            [row] = await rows(connection, self._q["lock"], {})
+            pair = KeyPair(self._opened(row).next, f"sig_{secrets.token_urlsafe(24)}")
+            await connection.execute(self._q["rotate"], {"sealed": self._vault.seal(asdict(pair))})
+            return pair
+
+        self.pair = await self._database.run(work)
+        return self.pair
+
+    def _opened(self, row: Row) -> KeyPair:
+        try:
+            return KeyPair(**self._vault.open(row["sealed"]))
+        except InvalidToken:
+            raise UnreadableError(
+                "the signing keys cannot be decrypted: their key is not in RELAY_ENCRYPTION_KEYS"
+            ) from None
