@@ -65,7 +65,7 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, logger)
         intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
         schedules = Schedules(database, vault, messages, Topics(database, vault))
-        scheduler = Scheduler(schedules, now=_now, fired=pump.wake)
+        scheduler = Scheduler(schedules, now=_now, fired=pump.wake, log=logger)
         deps = Deps(
             settings=settings,
             authenticator=Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic),
@@ -93,8 +93,10 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         await web.TCPSite(runner, host, port, backlog=1024).start()
         pumping = asyncio.create_task(pump.run())
         taking = asyncio.create_task(intake.run())
+        scheduling = asyncio.create_task(scheduler.run())
         logger.info("listening", address=settings.listen)
         await stop.wait()
+        scheduling.cancel()
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
         await pump.drain()

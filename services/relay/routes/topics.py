@@ -44,6 +44,9 @@ async def add_endpoints(deps: Deps, call: Call) -> web.Response:
     name = values.name(call.name(), "URL group name")
     content = await call.json_object()
     endpoints = [endpoint(item, index) for index, item in enumerate(_endpoints(content))]
+    for noun, given in (("url", [e.url for e in endpoints]), ("name", [e.name for e in endpoints if e.name])):
+        if len(set(given)) < len(given):
+            raise InvalidRequestError(f"two endpoints have the same {noun}")
     known = await deps.topics.get(name)
     urls = {item.url for item in endpoints} | {item.url for item in ([] if known is None else known.endpoints)}
     if len(urls) > ENDPOINTS_MAX:
