@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 import uuid
+from datetime import UTC, datetime
 
 import click
 import psycopg
@@ -15,16 +17,28 @@ from prometheus_client import REGISTRY
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.authentication import Authenticator
 from services.relay.courier import Courier
 from services.relay.intake import Intake
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
+from services.relay.routes.deps import Deps
+from services.relay.routes.router import build_application
+from services.relay.scheduler import Scheduler
 from services.relay.schema import create_schema
-from services.relay.server import Server
 from services.relay.settings import RelaySettings
 from services.relay.store.database import Database
+from services.relay.store.events import Events
+from services.relay.store.flow_keys import FlowKeys
+from services.relay.store.letters import Letters
+from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
+from services.relay.store.queues import Queues
+from services.relay.store.schedules import Schedules
+from services.relay.store.signing_keys import KeyPair, SigningKeys
+from services.relay.store.tokens import Tokens
+from services.relay.store.topics import Topics
 from services.relay.vault import Vault
 from tidings import log
 from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
@@ -50,15 +64,39 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         courier = Courier(settings)
         pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, logger)
         intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
-        server = Server(messages, intake, pump, settings, metrics, REGISTRY, logger)
-        runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
+        schedules = Schedules(database, vault, messages, Topics(database, vault))
+        scheduler = Scheduler(schedules, now=_now, fired=pump.wake, log=logger)
+        deps = Deps(
+            settings=settings,
+            authenticator=Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic),
+            intake=intake,
+            messages=messages,
+            views=MessageViews(database, vault),
+            queues=Queues(database),
+            flow_keys=FlowKeys(database),
+            topics=Topics(database, vault),
+            schedules=schedules,
+            letters=Letters(database, vault, messages),
+            events=Events(database),
+            signing_keys=SigningKeys(database, vault, _seed(settings)),
+            metrics=metrics,
+            registry=REGISTRY,
+            log=logger,
+            wake=pump.wake,
+            abort=pump.abort,
+            rescheduled=scheduler.wake,
+            now=_now,
+        )
+        runner = web.AppRunner(build_application(deps), access_log=None, handle_signals=False)
         await runner.setup()
         host, port = split_listen(settings.listen)
         await web.TCPSite(runner, host, port, backlog=1024).start()
         pumping = asyncio.create_task(pump.run())
         taking = asyncio.create_task(intake.run())
+        scheduling = asyncio.create_task(scheduler.run())
         logger.info("listening", address=settings.listen)
         await stop.wait()
+        scheduling.cancel()
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
         await pump.drain()
@@ -66,6 +104,14 @@ async def run(settings: RelaySettings, vault: Vault) -> None:
         taking.cancel()
         await courier.close()
     logger.info("stopped")
+
+
+def _seed(settings: RelaySettings) -> KeyPair:
+    return KeyPair(settings.current_signing_key.get_secret_value(), settings.next_signing_key.get_secret_value())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
