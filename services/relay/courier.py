@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
@@ -22,8 +22,10 @@ CHUNK_BYTES = 65_536
 class Courier:
     """Holds two pools of connections: one behind the address guard, one for the operator's own rewrites."""
 
-    def __init__(self, settings: RelaySettings) -> None:
+    def __init__(self, settings: RelaySettings, *, signing_key: Callable[[], str]) -> None:
+        """`signing_key` answers the current one, which may be rotated at any time."""
         self._settings = settings
+        self._signing_key = signing_key
         self._opening: set[str] = set()
         self._resolver = GuardedResolver(settings.allow_private)
         self._guarded = self._session(self._resolver)
@@ -111,9 +113,7 @@ class Courier:
         return {
             "User-Agent": "Upstash-QStash",
             **headers,
-            "Upstash-Signature": sign(
-                self._settings.current_signing_key.get_secret_value(), message.url, message.body, now=now
-            ),
+            "Upstash-Signature": sign(self._signing_key(), message.url, message.body, now=now),
             "Upstash-Message-Id": message.id,
             "Upstash-Retried": str(message.retried),
             "Upstash-Caller-Ip": message.caller_ip,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
@@ -35,6 +35,10 @@ class RelaySettings(Settings):
     lease_seconds: float = Field(15.0, ge=1, validation_alias="RELAY_LEASE_SECONDS")
     drain_seconds: float = Field(20.0, ge=0, validation_alias="RELAY_DRAIN_SECONDS")
     body_bytes_max: int = Field(50 * 1024 * 1024, ge=1024, validation_alias="RELAY_BODY_BYTES_MAX")
+    # Whether DELETE without a filter means all: for every client, for the vendor's clients, or only with all=true.
+    bulk_without_filter: Literal["on", "clients", "off"] = Field(
+        "clients", validation_alias="RELAY_BULK_WITHOUT_FILTER"
+    )
     keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
     # Messages of one stretch of time share a partition, which is dropped when all of them have ended.
     period_seconds: float = Field(600.0, ge=1, validation_alias="RELAY_PERIOD_SECONDS")
