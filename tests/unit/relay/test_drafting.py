@@ -28,14 +28,15 @@ class Groups:
         return [(EndpointView("https://a.example", "a"), defaults), (EndpointView("https://b.example"), defaults)]
 
 
-def drafted(address: str, *, body: bytes = b"", queue: str | None = None, **options: str) -> Drafted:
-    named = {name.replace("_", "-"): value for name, value in options.items()}
+def drafted(
+    address: str, options: Mapping[str, str] | None = None, *, body: bytes = b"", queue: str | None = None
+) -> Drafted:
     drafter = Drafter(cast("Topics", Groups()), 1_700_000_000.0)
-    return asyncio.run(drafter.draft(Asked(address, named, body, "1.2.3.4", queue=queue)))
+    return asyncio.run(drafter.draft(Asked(address, options or {}, body, "1.2.3.4", queue=queue)))
 
 
 def test_a_url_is_one_message() -> None:
-    answer = drafted("https://a.example/x?y=1", body=b"b", upstash_label="l")
+    answer = drafted("https://a.example/x?y=1", {"upstash-label": "l"}, body=b"b")
     [draft] = answer.drafts
     assert not answer.group
     assert (draft.url, draft.body, draft.labels, draft.caller_ip) == (
@@ -48,7 +49,7 @@ def test_a_url_is_one_message() -> None:
 
 
 def test_a_group_is_a_message_for_each_endpoint_with_the_groups_headers_under_the_senders() -> None:
-    answer = drafted("pair", upstash_forward_x="own")
+    answer = drafted("pair", {"upstash-forward-x": "own"})
     assert answer.group
     assert [(d.url, d.endpoint, d.topic) for d in answer.drafts] == [
         ("https://a.example", "a", "pair"),
@@ -76,15 +77,15 @@ def test_a_group_is_looked_up_once_for_a_batch() -> None:
     assert groups.lookups == 1
 
 
-@pytest.mark.parametrize("option", [{"upstash_delay": "10s"}, {"upstash_not_before": "1800000000"}])
+@pytest.mark.parametrize("option", [{"upstash-delay": "10s"}, {"upstash-not-before": "1800000000"}])
 def test_a_delay_in_a_queue_is_refused_and_not_dropped(option: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError, match="not supported on enqueue"):
-        drafted("https://a.example", queue="q", **option)
+        drafted("https://a.example", option, queue="q")
 
 
 def test_a_cron_on_publish_is_refused_and_not_sent_at_once() -> None:
     with pytest.raises(InvalidRequestError, match="/v2/schedules"):
-        drafted("https://a.example", upstash_cron="* * * * *")
+        drafted("https://a.example", {"upstash-cron": "* * * * *"})
 
 
 @pytest.mark.parametrize("text", ["a\0b", "caf\udce9"])
@@ -100,4 +101,4 @@ def test_what_the_database_cannot_hold_is_refused_before_it_fails_the_batch_of_o
     if option == "upstash-flow-control-key":
         others["upstash-flow-control-value"] = "rate=1"
     with pytest.raises(InvalidRequestError):
-        drafted("https://a.example", **others | {option: text})
+        drafted("https://a.example", others | {option: text})
