@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +85,15 @@ def revoke_key(hash_prefix: str) -> None:
         if revoke_api_key(connection, hash_prefix) != 1:
             raise click.ClickException("not exactly one valid key begins so; nothing was revoked")
     click.echo("revoked")
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def relay(arguments: tuple[str, ...]) -> None:
+    """The relay's own commands, for example `relay token create NAME`; without one it serves."""
+    # A process of its own: what is shared knows no service.
+    command = [sys.executable, "-m", "services.relay", *arguments]
+    raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603  the operator's own arguments
 
 
 def _administrator() -> psycopg.Connection[Any]:

@@ -2,80 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import ssl
 import sys
-import uuid
 
 import click
 import psycopg
 import uvloop
-from aiohttp import web
-from prometheus_client import REGISTRY
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 
-from services.relay.bodies import Bodies
+from services.relay.command import token
 from services.relay.connector import tls_context
-from services.relay.courier import Courier
-from services.relay.intake import Intake
-from services.relay.metrics import RelayMetrics
-from services.relay.pump import Pump
 from services.relay.schema import create_schema
-from services.relay.server import Server
+from services.relay.service import serve
 from services.relay.settings import RelaySettings
-from services.relay.store.chunks import Chunks
-from services.relay.store.database import Database
-from services.relay.store.messages import Messages
-from services.relay.store.processes import Processes
+from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault
 from tidings import log
-from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
-
-# The loops take one each, requests share the rest: more connections than cores gain nothing.
-POOL_MAX = 12
+from tidings.settings import EXIT_CONFIGURATION, read_or_exit
 
 
-async def run(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    logger = log.get("relay")
-    metrics = RelayMetrics(REGISTRY)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool: AsyncConnectionPool[AsyncConnection[object]] = AsyncConnectionPool(
-        settings.database_url.get_secret_value(), min_size=4, max_size=POOL_MAX, timeout=10, open=False
-    )
-    async with pool:
-        database = Database(pool)
-        owner = uuid.uuid4()
-        messages = Messages(database, vault, owner=owner)
-        bodies = Bodies(Chunks(database), settings.body_bytes_max)
-        courier = Courier(settings, bodies, tls, settings.current_signing_key.get_secret_value)
-        pump = Pump(messages, Processes(database, owner=owner), courier, bodies, settings, metrics, logger)
-        intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
-        server = Server(messages, intake, bodies, pump, settings, metrics, REGISTRY, logger)
-        runner = web.AppRunner(server.application(), access_log=None, handle_signals=False)
-        await runner.setup()
-        host, port = split_listen(settings.listen)
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        pumping = asyncio.create_task(pump.run())
-        taking = asyncio.create_task(intake.run())
-        logger.info("listening", address=settings.listen)
-        await stop.wait()
-        pumping.cancel()
-        await asyncio.gather(pumping, return_exceptions=True)
-        await pump.drain()
-        await runner.cleanup()
-        taking.cancel()
-        await courier.close()
-    logger.info("stopped")
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.pass_context
+def main(context: click.Context) -> None:
     """Serve the QStash protocol, durably. Settings come from the environment: docs/reference/relay.md."""
+    if context.invoked_subcommand is None:
+        start()
+
+
+main.add_command(token)
+
+
+def start() -> None:
+    """Serve until SIGTERM or SIGINT."""
     settings = read_or_exit(RelaySettings)
     log.configure("relay", level=settings.log_level, log_format=settings.log_format)
     try:
@@ -93,7 +50,12 @@ def main() -> None:
     except psycopg.OperationalError as error:
         sys.stderr.write(f"the database does not answer: {error}\n")
         raise SystemExit(1) from None
-    uvloop.run(run(settings, vault, tls))
+    try:
+        uvloop.run(serve(settings, vault, tls, log.get("relay")))
+    except UnreadableError as error:
+        # The stored signing keys; a single message that cannot be read fails alone.
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(EXIT_CONFIGURATION) from None
 
 
 if __name__ == "__main__":

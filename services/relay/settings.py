@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
@@ -46,7 +46,14 @@ class RelaySettings(Settings):
     answer_bytes_max: int = Field(512 * 1024 * 1024, ge=1024, validation_alias="RELAY_ANSWER_BYTES_MAX")
     # Where this relay is reached from outside: for the addresses in callbacks.
     public_url: str | None = Field(None, validation_alias="RELAY_PUBLIC_URL")
+    # Whether DELETE without a filter means all: for every client, for the vendor's clients, or only with all=true.
+    bulk_without_filter: Literal["on", "clients", "off"] = Field(
+        "clients", validation_alias="RELAY_BULK_WITHOUT_FILTER"
+    )
     keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
+    # Messages of one stretch of time share a partition, which is dropped when all of them have ended.
+    period_seconds: float = Field(600.0, ge=1, validation_alias="RELAY_PERIOD_SECONDS")
+    log_days: float = Field(3.0, gt=0, validation_alias="RELAY_LOG_DAYS")
     dead_letter_days: float = Field(7.0, gt=0, validation_alias="RELAY_DEAD_LETTER_DAYS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
     log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

@@ -62,6 +62,7 @@ CREATE TABLE relay.messages (
 
 -- Period 0: what outlives its period (long delays, long retries) is moved here once, and deleted row by row.
 CREATE TABLE relay.messages_long PARTITION OF relay.messages FOR VALUES IN (0);
+CREATE INDEX messages_long_ended ON relay.messages_long (ended_at) WHERE ended_at IS NOT NULL;
 
 -- Each partial index holds one thing that a loop asks for, and nothing else.
 CREATE INDEX messages_due ON relay.messages (due_at, id) WHERE state = 'waiting' AND flow_key IS NULL;
@@ -72,6 +73,7 @@ CREATE INDEX messages_holding ON relay.messages (queue) WHERE holds;
 CREATE INDEX messages_active ON relay.messages (lease_owner) WHERE state = 'active';
 CREATE INDEX messages_parent ON relay.messages (parent_id) WHERE parent_id IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX messages_label ON relay.messages (label) WHERE label IS NOT NULL AND ended_at IS NULL;
+CREATE INDEX messages_body ON relay.messages (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX messages_labels ON relay.messages USING gin (labels) WHERE cardinality(labels) > 1 AND ended_at IS NULL;
 
 -- Large bodies, in pieces that are read and written one at a time. `owner`: the message, dead letter or answer they are of.
@@ -232,6 +234,7 @@ CREATE TABLE relay.dead_letters (
   response_header jsonb       NOT NULL,
   response_body   bytea       NOT NULL
 ) PARTITION BY RANGE (id);
+CREATE INDEX dead_letters_body ON relay.dead_letters (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX dead_letters_message ON relay.dead_letters (message_id);
 
 -- Makes the partitions of today and of the days after it, and opens the first period; answers how many were made.
@@ -291,17 +294,25 @@ BEGIN
       DELETE FROM relay.messages_p%1$s WHERE id IN (SELECT id FROM moving) RETURNING *
     )
     INSERT INTO relay.messages SELECT %2$s FROM moved', closing, columns);
-  -- Two looks: the first without a lock that would stop others for nothing, the second with it.
-  FOR look IN 1..2 LOOP
-    EXECUTE format('SELECT EXISTS (SELECT FROM relay.messages_p%s WHERE ended_at IS NULL OR holds
-      OR ended_at > now() - make_interval(secs => $1))', closing) INTO lives USING keep_seconds;
-    IF lives THEN
-      RETURN false;
-    END IF;
-    IF look = 1 THEN
-      EXECUTE format('LOCK TABLE relay.messages_p%s IN ACCESS EXCLUSIVE MODE', closing);
-    END IF;
-  END LOOP;
+  -- Two looks: the first without a lock that would stop others for nothing. The second, with it, is for what was on its way
+  -- in during the first; it must be quick, so it asks each partial index once.
+  EXECUTE format('SELECT EXISTS (SELECT FROM relay.messages_p%s WHERE ended_at IS NULL OR holds
+    OR ended_at > now() - make_interval(secs => $1))', closing) INTO lives USING keep_seconds;
+  IF lives THEN
+    RETURN false;
+  END IF;
+  -- The whole first, as everybody does: who held the part and waited for the whole would wait for those behind him.
+  LOCK TABLE ONLY relay.messages IN ACCESS EXCLUSIVE MODE;
+  EXECUTE format('LOCK TABLE relay.messages_p%s IN ACCESS EXCLUSIVE MODE', closing);
+  PERFORM set_config('enable_seqscan', 'off', true);
+  EXECUTE format('SELECT EXISTS (SELECT FROM relay.messages_p%1$s WHERE state = ''queued'')
+    OR EXISTS (SELECT FROM relay.messages_p%1$s WHERE state = ''waiting'' AND flow_key IS NULL)
+    OR EXISTS (SELECT FROM relay.messages_p%1$s WHERE state = ''waiting'' AND flow_key IS NOT NULL)
+    OR EXISTS (SELECT FROM relay.messages_p%1$s WHERE state = ''active'')
+    OR EXISTS (SELECT FROM relay.messages_p%1$s WHERE holds)', closing) INTO lives;
+  IF lives THEN
+    RETURN false;
+  END IF;
   EXECUTE format('DROP TABLE relay.messages_p%s', closing);
   DELETE FROM relay.periods WHERE period = closing;
   RETURN true;

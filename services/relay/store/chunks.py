@@ -7,7 +7,6 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import LiteralString
 
 import psycopg
 
@@ -18,8 +17,6 @@ from services.relay.store.database import Database, queries
 PIECE_BYTES = 3 * 256 * 1024
 WRITE_TRIES = 5
 WRITE_PAUSE_SECONDS = 1.0
-# Pieces that nothing names are removed when they are older: longer than the longest call, 12 hours, may take.
-ORPHAN_SECONDS = 13 * 3600.0
 
 
 class MissingPieceError(Exception):
@@ -83,22 +80,10 @@ class Chunks:
         if keys:
             await self._database.execute(self._q["release"], {"keys": sorted(set(keys))})
 
-    async def sweep(self, batch_max: int, age_seconds: float = ORPHAN_SECONDS) -> int:
-        """For the janitor: remove bodies that nothing names and that are older than `age_seconds`; how many."""
-        return await self._count(self._q["sweep"], batch_max, age_seconds)
-
-    async def forget_answers(self, batch_max: int, age_seconds: float) -> int:
-        """For the janitor: let go of kept answers that are older than `age_seconds`; how many."""
-        return await self._count(self._q["forget_answers"], batch_max, age_seconds)
-
     async def answer(self, message_id: str, attempt: int) -> KeptAnswer | None:
         """The answer that was too large for the callback of this attempt (its number, from 0)."""
         found = await self._database.fetch(self._q["answer"], {"message_id": message_id, "attempt": attempt})
         return KeptAnswer(**found[0]) if found else None
-
-    async def _count(self, statement: LiteralString, batch_max: int, age_seconds: float) -> int:
-        [row] = await self._database.fetch(statement, {"batch_max": batch_max, "age_seconds": age_seconds})
-        return int(row["count"])
 
 
 class Writer:

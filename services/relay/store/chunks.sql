@@ -16,29 +16,5 @@ DELETE FROM relay.chunks WHERE (key, part) IN (
   WHERE key IN (SELECT key FROM unnest(%(keys)s::text[]) AS v (key) WHERE NOT relay.is_named(key))
   ORDER BY key, part FOR UPDATE SKIP LOCKED)
 
--- name: sweep
--- For the janitor: pieces that nothing names, of uploads and answers that broke off. What is younger than age_seconds may
--- be on its way into a message: the longest call takes 12 hours, so this must be more.
-WITH old AS (
-  SELECT key FROM relay.chunks
-  WHERE part = 0 AND created_at < clock_timestamp() - make_interval(secs => %(age_seconds)s) AND NOT relay.is_named(key)
-  ORDER BY created_at
-  LIMIT %(batch_max)s
-), gone AS (
-  DELETE FROM relay.chunks WHERE key IN (SELECT key FROM old) RETURNING part
-)
-SELECT count(*) FILTER (WHERE part = 0) AS count FROM gone
-
--- name: forget_answers
--- For the janitor: kept answers that are older than age_seconds. Their pieces are swept after them.
-WITH gone AS (
-  DELETE FROM relay.answers WHERE (message_id, attempt) IN (
-    SELECT message_id, attempt FROM relay.answers
-    WHERE created_at < clock_timestamp() - make_interval(secs => %(age_seconds)s)
-    ORDER BY created_at LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
-  RETURNING 1
-)
-SELECT count(*) AS count FROM gone
-
 -- name: answer
 SELECT key, size, header FROM relay.answers WHERE message_id = %(message_id)s AND attempt = %(attempt)s

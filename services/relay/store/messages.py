@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ import orjson
 import psycopg
 from psycopg import AsyncConnection
 
-from services.relay.ending import Ending, header_lists
+from services.relay.ending import Ending, Logged, header_lists
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import claimed_of, draft_of, seal
@@ -23,8 +24,6 @@ from services.relay.wire.views import MessageView
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
 
-# Stands between labels on their way into the database; the protocol's labels hold no control characters.
-_LABEL_SEPARATOR = "\x1f"
 # Of keys with something to claim so many are looked at in one go; the others are next.
 KEYS_MAX = 100
 
@@ -204,8 +203,7 @@ class Messages:
         if not new:
             return
         values = [self._values(id_, draft) for id_, draft in new]
-        columns = {name: [row[name] for row in values] for name in values[0]}
-        await connection.execute(self._q["insert"], columns | {"logs": self._logs})
+        await connection.execute(self._q["insert"], {"rows": _json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
             await connection.execute(self._q["make_queues"], {"queues": names})
@@ -216,11 +214,12 @@ class Messages:
     def _values(self, id_: str, draft: Draft) -> dict[str, Any]:
         return {
             "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
-            "body": draft.body, "body_key": draft.body_key,
+            "body": _base64(draft.body), "body_key": draft.body_key,
             "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
-            "body_sha256": draft.body_sha256, "sealed": seal(self._vault, draft), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+            "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
+            "sealed": _base64(seal(self._vault, draft)), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
             "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
-            "labels": _LABEL_SEPARATOR.join(draft.labels), "queue": draft.queue,
+            "labels": draft.labels, "queue": draft.queue,
             "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
             "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
         }  # fmt: skip
@@ -247,55 +246,27 @@ class Messages:
         )
 
     def _verdicts(self, endings: Sequence[Ending]) -> dict[str, Any]:
-        return {
-            "ids": [ending.message.id for ending in endings],
-            "states": [state_of(ending.verdict) for ending in endings],
-            "retried": [ending.message.retried + isinstance(ending.verdict, Retry) for ending in endings],
-            "delays": [e.verdict.delay_seconds if isinstance(e.verdict, Retry) else 0.0 for e in endings],
-            "owner": self._owner,
-        }
+        verdicts = [
+            {
+                "id": ending.message.id,
+                "state": state_of(ending.verdict),
+                "retried": ending.message.retried + isinstance(ending.verdict, Retry),
+                "delay_seconds": ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0,
+            }
+            for ending in endings
+        ]
+        return {"rows": _json(verdicts), "owner": self._owner}
 
     async def _record(self, connection: AsyncConnection[Any], endings: Sequence[Ending]) -> None:
         if self._logs and endings:
             logged = [(ending.message, row) for ending in endings for row in ending.logged]
-            await connection.execute(
-                self._q["log"],
-                {
-                    "ids": [message.id for message, _ in logged],
-                    "attempts": [message.retried for message, _ in logged],
-                    "at": [row.at for _, row in logged],
-                    "states": [row.state for _, row in logged],
-                    "dues": [row.next_due_at for _, row in logged],
-                    "statuses": [row.status for _, row in logged],
-                    "errors": [None if row.error is None else row.error.replace("\x00", "") for _, row in logged],
-                    "headers": [None if row.header is None else _json(row.header) for _, row in logged],
-                    "bodies": [row.body for _, row in logged],
-                },
-            )
+            steps = [_step(n, message, row) for n, (message, row) in enumerate(logged)]
+            await connection.execute(self._q["log"], {"rows": _json(steps)})
         if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
-            await connection.execute(
-                self._q["bury"],
-                {
-                    "letters": [ending.dlq_id for ending in buried],
-                    "ids": [ending.message.id for ending in buried],
-                    "statuses": [ending.answer.status for ending in buried],
-                    "headers": [_json(header_lists(ending.answer)) for ending in buried],
-                    "bodies": [e.answer.body or (e.answer.error or "").encode() for e in buried],
-                    "keys": [None if e.answer.spooled is None else e.answer.spooled.key for e in buried],
-                    "sizes": [None if e.answer.spooled is None else e.answer.spooled.size for e in buried],
-                },
-            )
-        if kept := [(e, s) for e in endings if (s := e.answer.spooled) is not None and s.url is not None]:
-            await connection.execute(
-                self._q["keep_answers"],
-                {
-                    "ids": [ending.message.id for ending, _ in kept],
-                    "attempts": [ending.message.retried for ending, _ in kept],
-                    "keys": [spooled.key for _, spooled in kept],
-                    "sizes": [spooled.size for _, spooled in kept],
-                    "headers": [_json(header_lists(ending.answer)) for ending, _ in kept],
-                },
-            )
+            letters = [_letter(ending) for ending in buried]
+            await connection.execute(self._q["bury"], {"rows": _json(letters)})
+        if kept := [_kept(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url]:
+            await connection.execute(self._q["keep_answers"], {"rows": _json(kept)})
 
     async def _settle(
         self,
@@ -324,6 +295,36 @@ class Messages:
             await connection.execute(self._q["touch_flows"], {"keys": keys, "cool": cool, "answered": answered})
 
 
-def _json(content: dict[str, list[str]]) -> str:
+def _step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:
+    return {
+        "n": n, "id": message.id, "attempt": message.retried, "at": row.at, "state": row.state,
+        "next_due_at": row.next_due_at, "status": row.status, "error": row.error, "header": row.header,
+        "body": None if row.body is None else _base64(row.body),
+    }  # fmt: skip
+
+
+def _letter(ending: Ending) -> dict[str, Any]:
+    answer, spooled = ending.answer, ending.answer.spooled
+    return {
+        "id": ending.dlq_id, "message_id": ending.message.id, "status": answer.status, "header": header_lists(answer),
+        "body": _base64(answer.body or (answer.error or "").encode()),
+        "key": None if spooled is None else spooled.key, "size": None if spooled is None else spooled.size,
+    }  # fmt: skip
+
+
+def _kept(ending: Ending) -> dict[str, Any]:
+    message, spooled = ending.message, ending.answer.spooled
+    assert spooled is not None
+    return {
+        "message_id": message.id, "attempt": message.retried, "key": spooled.key, "size": spooled.size,
+        "header": header_lists(ending.answer),
+    }  # fmt: skip
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _json(content: Sequence[dict[str, Any]]) -> str:
     # Postgres has no NUL in text, and a header of a broken server might.
     return orjson.dumps(content).decode().replace("\\u0000", "")

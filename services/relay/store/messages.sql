@@ -1,3 +1,5 @@
+-- Many rows come as one JSON array: of all ways to hand them over it is the cheapest on our side, which is the busier one.
+
 -- name: deduplicate
 -- Takes the ids for new messages, unless earlier ones still hold them; answers whose each is now.
 WITH asked AS (
@@ -24,18 +26,14 @@ WITH new AS (
   INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed,
     retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
     not_before, due_at, state)
-  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, body, body_key, body_size, body_sha256,
-    sealed, retries_max, timeout_ms, on_unknown, caller_ip, label,
-    CASE WHEN labels = '' THEN '{}' ELSE string_to_array(labels, E'\x1f') END, queue, flow_key, topic, endpoint,
-    schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
+  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, decode(body, 'base64'), body_key,
+    body_size, decode(body_sha256, 'base64'), decode(sealed, 'base64'), retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key,
+    topic, endpoint, schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
     CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END
-  FROM unnest(%(id)s::text[], %(kind)s::text[], %(protocol)s::smallint[], %(url)s::text[], %(method)s::text[],
-    %(body)s::bytea[], %(body_key)s::text[], %(body_size)s::bigint[], %(body_sha256)s::bytea[], %(sealed)s::bytea[],
-    %(retries_max)s::integer[], %(timeout_ms)s::bigint[], %(on_unknown)s::text[], %(caller_ip)s::text[], %(label)s::text[], %(labels)s::text[],
-    %(queue)s::text[], %(flow_key)s::text[], %(topic)s::text[], %(endpoint)s::text[], %(schedule_id)s::text[],
-    %(parent_id)s::text[], %(delay_seconds)s::float8[])
-    AS v (id, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed, retries_max, timeout_ms,
-      on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id, delay_seconds)
+  FROM json_to_recordset(%(rows)s::json) AS v (id text, kind text, protocol smallint, url text, method text, body text,
+    body_key text, body_size bigint, body_sha256 text, sealed text, retries_max integer, timeout_ms bigint, on_unknown text, caller_ip text,
+    label text, labels text[], queue text, flow_key text, topic text, endpoint text, schedule_id text, parent_id text,
+    delay_seconds float8)
   RETURNING *
 )
 INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
@@ -153,8 +151,7 @@ UPDATE relay.messages AS m
 SET state = v.state, retried = v.retried, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
-FROM unnest(%(ids)s::text[], %(states)s::text[], %(retried)s::integer[], %(delays)s::float8[])
-  AS v (id, state, retried, delay_seconds)
+FROM json_to_recordset(%(rows)s::json) AS v (id text, state text, retried integer, delay_seconds float8)
 WHERE m.id = v.id AND m.state = 'active' AND m.lease_owner = %(owner)s
 RETURNING m.id
 
@@ -163,10 +160,9 @@ RETURNING m.id
 INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
   schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, status, error, response_header, response_body)
 SELECT v.at, m.id, v.state, v.attempt, m.url, m.method, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id,
-  m.caller_ip, m.retries_max, m.timeout_ms, v.next_due_at, v.status, v.error, v.header::jsonb, v.body
-FROM unnest(%(ids)s::text[], %(at)s::timestamptz[], %(states)s::text[], %(attempts)s::integer[], %(dues)s::timestamptz[],
-  %(statuses)s::integer[], %(errors)s::text[], %(headers)s::text[], %(bodies)s::bytea[])
-  WITH ORDINALITY AS v (id, at, state, attempt, next_due_at, status, error, header, body, n)
+  m.caller_ip, m.retries_max, m.timeout_ms, v.next_due_at, v.status, v.error, v.header, decode(v.body, 'base64')
+FROM json_to_recordset(%(rows)s::json) AS v (n integer, id text, at timestamptz, state text, attempt integer,
+  next_due_at timestamptz, status integer, error text, header jsonb, body text)
 JOIN relay.messages AS m ON m.id = v.id
 ORDER BY v.n
 
@@ -176,17 +172,16 @@ INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, bod
   response_status, response_header, response_body, response_key, response_size, body_sha256)
 SELECT v.id, m.id, m.kind, m.protocol, m.url, m.method, m.body, m.body_key, m.body_size, m.sealed, m.retries_max,
   m.timeout_ms, m.on_unknown, m.caller_ip, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id, m.created_at,
-  m.not_before, v.status, v.header::jsonb, v.body, v.key, v.size, m.body_sha256
-FROM unnest(%(letters)s::text[], %(ids)s::text[], %(statuses)s::integer[], %(headers)s::text[], %(bodies)s::bytea[],
-  %(keys)s::text[], %(sizes)s::bigint[]) AS v (id, message_id, status, header, body, key, size)
+  m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, m.body_sha256
+FROM json_to_recordset(%(rows)s::json) AS v (id text, message_id text, status integer, header jsonb, body text, key text,
+  size bigint)
 JOIN relay.messages AS m ON m.id = v.message_id
 
 -- name: keep_answers
 -- Of an attempt that was made again after its fate was unknown the last answer counts.
 INSERT INTO relay.answers (message_id, attempt, key, size, header)
-SELECT id, attempt, key, size, header::jsonb
-FROM unnest(%(ids)s::text[], %(attempts)s::integer[], %(keys)s::text[], %(sizes)s::bigint[], %(headers)s::text[])
-  AS v (id, attempt, key, size, header)
+SELECT message_id, attempt, key, size, header
+FROM json_to_recordset(%(rows)s::json) AS v (message_id text, attempt integer, key text, size bigint, header jsonb)
 ON CONFLICT (message_id, attempt) DO UPDATE SET key = excluded.key, size = excluded.size, header = excluded.header
 
 -- name: lock_parents

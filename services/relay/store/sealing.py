@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from cryptography.fernet import InvalidToken
@@ -15,6 +15,9 @@ _PLAIN = ("retry_delay", "error_field", "final_status", "final_errors")
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip
+
+_CLAIMED_COLUMNS = (*_COLUMNS, "id", "body", "body_key", "body_size", "body_sha256", "flow_key", "parent_id", "created_at", "not_before",
+                    "retried", "started_at")  # fmt: skip
 
 
 class UnreadableError(Exception):
@@ -65,15 +68,10 @@ def draft_of(vault: Vault, row: Row) -> Draft:
 
 def claimed_of(vault: Vault, row: Row) -> Claimed:
     """The message of a claimed row; `fault` says why it cannot be sent, when it cannot."""
-    columns = {name: row[name] for name in _COLUMNS}
-    claimed = Claimed(
-        **columns, id=row["id"], body=row["body"], body_key=row["body_key"], body_size=row["body_size"],
-        body_sha256=row["body_sha256"], headers={}, labels=tuple(row["labels"]), flow_key=row["flow_key"], parent_id=row["parent_id"],
-        created_at=row["created_at"], not_before=row["not_before"], retried=row["retried"], started_at=row["started_at"],
-    )  # fmt: skip
     try:
         opened = open_sealed(vault, row["sealed"])
+        opened.pop("flow", None)
     except UnreadableError as error:
-        return replace(claimed, fault=str(error))
-    opened.pop("flow", None)
-    return replace(claimed, **opened)
+        opened = {"headers": {}, "fault": str(error)}
+    columns = {name: row[name] for name in _CLAIMED_COLUMNS}
+    return Claimed(**columns, labels=tuple(row["labels"]), **opened)

@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from services.relay.wire.headers import OPTION_PREFIXES
+from services.relay.wire.headers import OPTION_PREFIXES, is_storable
 from services.relay.wire.invalid import InvalidRequestError
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _DOUBLED = re.compile(r"^(?:v[12]/publish/)+")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _MERGED_SLASHES = re.compile(r"^(https?):/+", re.IGNORECASE)
+_NOT_VISIBLE = re.compile(r"[\x00-\x20\x7f]")
 _QUOTED_SCHEME = re.compile(r"^https?%3a%2f%2f", re.IGNORECASE)
 
 
@@ -69,7 +70,7 @@ def absolute(text: str, what: str) -> str:
         raise InvalidRequestError(f"invalid {what} url: endpoint has invalid scheme or host, add http:// or https://")
     if named:
         raise InvalidRequestError(f"invalid {what} url: it must not hold a user or password")
-    if any(character <= " " or character == "\x7f" for character in text):
+    if not is_storable(text) or _NOT_VISIBLE.search(text):
         raise InvalidRequestError(f"invalid {what} url: it holds white space or control characters")
     return text
 

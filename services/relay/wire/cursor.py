@@ -6,6 +6,7 @@ import base64
 import re
 from dataclasses import dataclass
 
+from services.relay.wire.headers import is_storable
 from services.relay.wire.invalid import InvalidRequestError
 
 # The time in front, in the clear: the vendor's JavaScript client compares cursors by it.
@@ -29,7 +30,7 @@ def decode_cursor(text: str) -> Cursor:
     """What `encode_cursor` was given. Raises `InvalidRequestError`."""
     match = _CURSOR.fullmatch(text)
     item_id = None if match is None else _decoded(match[2])
-    if match is None or item_id is None:
+    if match is None or not item_id or not is_storable(item_id):
         raise InvalidRequestError("invalid cursor: give the one of the page before, unchanged")
     return Cursor(int(match[1]), item_id)
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from services.relay.wire.cursor import Cursor, decode_cursor, encode_cursor
+from services.relay.wire.headers import is_storable, shown
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.values import whole
 
@@ -104,7 +105,9 @@ def read_filters(route: Route, query: str, body: bytes = b"") -> Filters:
     for name, value in [*_of_query(query), *_of_body(body)]:
         known = _FIELDS.get(name.lower())
         if known is None or known not in route.known:
-            raise InvalidRequestError(f"unknown filter {name[:50]!r} for {route.title}")
+            raise InvalidRequestError(f"unknown filter {shown(name)!r} for {route.title}")
+        if not is_storable(value):
+            raise InvalidRequestError(f"filter {shown(name)!r} is not UTF-8, or holds a NUL")
         items = [value] if known in _WHOLE_VALUES else [item.strip() for item in value.split(",")]
         given.setdefault(known, []).extend(item for item in items if item)
     if sum(map(len, given.values())) > VALUES_MAX:

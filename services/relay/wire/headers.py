@@ -27,9 +27,21 @@ def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     """What is delivered of the options that begin with `prefix`, by canonical names. Raises `InvalidRequestError`."""
     found = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
     for name, value in found.items():
-        if not _TOKEN.fullmatch(name) or any(character in value for character in "\r\n\0"):
-            raise InvalidRequestError(f"{prefix}{name[:50]}: not a header name and value")
+        if not _TOKEN.fullmatch(name) or not is_storable(value) or "\r" in value or "\n" in value:
+            raise InvalidRequestError(f"{prefix}{shown(name)}: not a header name and value")
     return {canonical(name): value for name, value in found.items() if name not in _OF_ONE_HOP}
+
+
+def is_storable(value: str) -> bool:
+    """Whether it is text to a database: without NUL, and without bytes that were not UTF-8 (aiohttp keeps them)."""
+    if "\0" in value:
+        return False
+    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def shown(text: str) -> str:
+    """A part of what a sender wrote, for an error's text."""
+    return ascii(text[:50])[1:-1]
 
 
 def incoming(options: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from services.relay.message import CallbackOptions, Draft, FlowControl
 from services.relay.wire import values
 from services.relay.wire.address import Destination, GroupName, Url, absolute, destination, is_option, separated
 from services.relay.wire.flow import parse_flow_control
-from services.relay.wire.headers import OPTION_PREFIXES, canonical, folded, forwarded, incoming
+from services.relay.wire.headers import OPTION_PREFIXES, canonical, folded, forwarded, incoming, is_storable, shown
 from services.relay.wire.invalid import InvalidRequestError
 
 __all__ = [
@@ -90,6 +90,9 @@ def draft(
 ) -> Draft:
     """The message that `options` (of `options_of`; any case) ask for. Raises `InvalidRequestError`."""
     options = folded(options.items())
+    for name, value in options.items():
+        if name.startswith(OPTION_PREFIXES) and not is_storable(value):
+            raise InvalidRequestError(f"{shown(name)}: the value is not UTF-8, or holds a NUL")
     own = forwarded(options, "upstash-forward-")
     if "content-type" in options:
         own.setdefault("Content-Type", options["content-type"])

@@ -16,9 +16,10 @@ def why_waiting(message: MessageView, now: datetime) -> Waiting | None:
 
     In the order in which they bind: its own time, a pause, its place in the queue, cooling, the key's limits.
     """
-    if message.state != "waiting":
+    if message.state not in {"queued", "waiting"}:
         return None
-    if message.due_at > now:
+    # A queued one waits for its turn first, and then for what is left of its own time.
+    if message.state == "waiting" and message.due_at > now:
         if message.retried > 0:
             return Waiting("retry", message.due_at, f"attempt {message.retried} failed; the next waits until then")
         return Waiting("delay", message.due_at, "the sender asked for a delay")
@@ -66,7 +67,7 @@ def _limited(flow: FlowView | None, now: datetime) -> Waiting | None:
 
 def timetable(message: MessageView, now: datetime) -> list[tuple[int, datetime]]:
     """The attempts to come, if each fails at once and no destination asks for another time: (number, earliest moment)."""
-    if message.state == "waiting":
+    if message.state in {"queued", "waiting"}:
         number, moment = message.retried, max(message.due_at, now)
     elif message.state == "active":
         number, moment = message.retried + 1, _later(now, message.retried, message.retry_delay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ class Relay:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {TOKEN}"
 
-    def publish(self, url: str, body: str | bytes = "", version: int = 2, **headers: str) -> requests.Response:
+    def publish(self, url: str, body: str | bytes = "", version: str = "2", **headers: str) -> requests.Response:
         """Header names are given with underscores: `Upstash_Retries="3"`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.post(f"{self.url}/v{version}/publish/{url}", data=body, headers=named, timeout=30)
+
+    def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
+        """Any request; `path` begins with /, and `arguments` are those of requests."""
+        return self.session.request(method, self.url + path, timeout=30, **arguments)
 
     def message(self, message_id: str) -> dict[str, Any] | None:
         answer = self.session.get(f"{self.url}/v2/messages/{message_id}", timeout=30)
@@ -42,10 +47,10 @@ class Relay:
         return None if message is None else message["state"]
 
 
-@pytest.fixture
-def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
-    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
-    relays: list[Relay] = []
+@contextmanager
+def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., Relay]]:
+    """Starts relays on one database of their own; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
+    started: list[Relay] = []
     key = Fernet.generate_key().decode()
     with postgres.database(template="template1") as name:
 
@@ -61,19 +66,33 @@ def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[...
                 "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
                 "RELAY_DRAIN_SECONDS": "1",
             }
-            log = tmp_path / f"relay-{len(relays)}.log"
+            log = directory / f"relay-{len(started)}.log"
             process = Process(
                 "services.relay", environment | settings, log, ready_url=f"http://127.0.0.1:{port}/readyz"
             )
-            relays.append(Relay(process.start(), port))
-            return relays[-1]
+            started.append(Relay(process.start(), port))
+            return started[-1]
 
         yield start
-        for relay in relays:
+        for relay in started:
             if relay.process.running():
                 relay.process.kill()
 
 
 @pytest.fixture
+def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
+    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
+    with relays(postgres, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
 def relay(new_relay: Callable[..., Relay]) -> Relay:
     return new_relay()
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """One relay for the tests of a file that do not mind what the others left there."""
+    with relays(postgres, tmp_path_factory.mktemp("relay")) as start:
+        yield start()

@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 120.0
 def rows(relay: Relay, statement: str) -> list[tuple[object, ...]]:
     """What the relay's database answers."""
     with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
-        return connection.execute(statement).fetchall()  # type: ignore[call-overload,no-any-return]
+        return connection.execute(statement).fetchall()
 
 
 def stored_bodies(relay: Relay) -> int:

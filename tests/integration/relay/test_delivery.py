@@ -120,7 +120,7 @@ def test_a_final_answer_ends_at_once(relay: Relay, reply: Reply, headers: dict[s
             f"{server.url}/work",
             Upstash_Callback=f"{server.url}/callback",
             Upstash_Retry_Delay="10",
-            version=2,
+            version="2",
             **headers,
         )
         [content] = until(lambda: callbacks(server))
@@ -254,4 +254,4 @@ def test_forwarded_headers_are_not_readable_in_the_database(relay: Relay) -> Non
     ).json()["messageId"]
     message = relay.message(message_id)
     assert message is not None
-    assert message["header"]["Authorization"] == ["REDACTED"]
+    assert message["header"]["Authorization"][0].startswith("REDACTED:")

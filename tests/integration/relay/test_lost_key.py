@@ -12,7 +12,9 @@ from services.relay.store.sealing import draft_of
 from services.relay.vault import Vault
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay
+from tests.process import Process, started
 from tests.wait import until
+from tidings.settings import EXIT_CONFIGURATION
 
 
 def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_back(
@@ -25,6 +27,9 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_b
             f"{server.url}/lost", "body", Upstash_Delay="3s", Upstash_Forward_Authorization="Bearer secret"
         ).json()["messageId"]
         first.process.kill()
+        # They are sealed as well; without them no relay starts, which the next test is of.
+        with psycopg.connect(first.process.environment["RELAY_DATABASE_URL"]) as connection:
+            connection.execute("DELETE FROM relay.signing_keys")
         second = new_relay(RELAY_ENCRYPTION_KEYS=new)
         passing = second.publish(f"{server.url}/passing", Upstash_Delay="3s").json()["messageId"]
         until(lambda: second.state(passing) == "delivered")
@@ -39,3 +44,14 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_b
     draft = draft_of(Vault(f"{new},{old}"), letter)
     assert (draft.url, draft.body) == (f"{server.url}/lost", b"body")
     assert draft.headers["Authorization"] == "Bearer secret"
+
+
+def test_a_relay_that_cannot_read_the_signing_keys_says_so_and_ends(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay()
+    assert relay.process.stop() == 0
+    changed = relay.process.environment | {"RELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode()}
+    other = Process("services.relay", changed, relay.process.log)
+    with started(other):
+        assert other.wait() == EXIT_CONFIGURATION
+    assert "the signing keys cannot be decrypted" in relay.process.log.read_text()
+    assert "Traceback" not in relay.process.log.read_text()

@@ -1,0 +1,91 @@
+"""One request as the handlers see it: the parts of its path, its query and body, and who sent it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+import orjson
+from aiohttp import web
+
+from services.relay.bodies import Bodies, Taken, TooLargeError
+from services.relay.routes.reply import RefusedError
+from services.relay.routes.storable import check_text
+from services.relay.store.tokens import Token
+from services.relay.wire.invalid import InvalidRequestError
+
+# A body of 50 MB takes this long at 1.4 Mbit/s; who is slower holds memory that others need.
+BODY_SECONDS = 300.0
+PARAMETERS_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Call:
+    """`parts` are what the route's pattern caught, percent-encoded as they came; `query` is the raw one.
+
+    `token` is None on open routes only.
+    """
+
+    request: web.Request
+    parts: tuple[str, ...]
+    query: str
+    token: Token | None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.request.headers
+
+    @property
+    def caller_ip(self) -> str:
+        return self.request.remote or ""
+
+    def name(self, index: int = 0) -> str:
+        """A part of the path that names something, decoded. Raises `InvalidRequestError`."""
+        name = unquote(self.parts[index])
+        check_text("the name in the path", name)
+        return name
+
+    async def body(self) -> bytes:
+        """Raises `web.HTTPRequestEntityTooLarge`, and `RefusedError` when it does not come in time."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self.request.read()
+        except TimeoutError:
+            raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+
+    async def take(self, bodies: Bodies) -> Taken:
+        """The body of a message, of which a large one is stored. Raises `RefusedError`."""
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await bodies.take(self.request.content.iter_any(), self.request.content_length)
+        except TooLargeError as error:
+            raise RefusedError(413, str(error)) from None
+        except TimeoutError:
+            raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+
+    async def json(self) -> Any:
+        """The body as JSON. Raises `InvalidRequestError`."""
+        try:
+            return orjson.loads(await self.body())
+        except orjson.JSONDecodeError:
+            raise InvalidRequestError("the body is not JSON") from None
+
+    async def json_object(self) -> dict[str, Any]:
+        content = await self.json()
+        if not isinstance(content, dict):
+            raise InvalidRequestError("the body must be a JSON object")
+        return content
+
+    def parameters(self, *known: str) -> dict[str, str]:
+        """The query's parameters, of repeated ones the last. Raises `InvalidRequestError` for one that is not `known`."""
+        try:
+            given = dict(parse_qsl(self.query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
+        except ValueError:
+            raise InvalidRequestError(f"more than {PARAMETERS_MAX} query parameters") from None
+        given.pop("qstash_token", None)
+        if unknown := given.keys() - set(known):
+            raise InvalidRequestError(f"unknown parameter {min(unknown)[:50]!r}")
+        return given

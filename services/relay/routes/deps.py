@@ -1,0 +1,54 @@
+"""What the handlers work with; `__main__` builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import CollectorRegistry
+from structlog.stdlib import BoundLogger
+
+from services.relay.authentication import Authenticator
+from services.relay.bodies import Bodies
+from services.relay.intake import Intake
+from services.relay.metrics import RelayMetrics
+from services.relay.settings import RelaySettings
+from services.relay.store.events import Events
+from services.relay.store.flow_keys import FlowKeys
+from services.relay.store.letters import Letters
+from services.relay.store.message_views import MessageViews
+from services.relay.store.messages import Messages
+from services.relay.store.queues import Queues
+from services.relay.store.schedules import Schedules
+from services.relay.store.signing_keys import SigningKeys
+from services.relay.store.topics import Topics
+
+
+@dataclass(frozen=True)
+class Deps:
+    """`wake` (the pump): something may be due in so many seconds. `abort` (the pump): this message was cancelled.
+
+    `rescheduled` (the scheduler): a schedule was made or changed. `now` is aware.
+    """
+
+    settings: RelaySettings
+    authenticator: Authenticator
+    intake: Intake
+    bodies: Bodies
+    messages: Messages
+    views: MessageViews
+    queues: Queues
+    flow_keys: FlowKeys
+    topics: Topics
+    schedules: Schedules
+    letters: Letters
+    events: Events
+    signing_keys: SigningKeys
+    metrics: RelayMetrics
+    registry: CollectorRegistry
+    log: BoundLogger
+    wake: Callable[[float], None]
+    abort: Callable[[str], None]
+    rescheduled: Callable[[], None]
+    now: Callable[[], datetime]

@@ -1,0 +1,22 @@
+"""What happened to messages: `/v2/events` and `/v2/logs`, which differ in the key, one spelling and the page size."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.relay.routes.call import Call
+from services.relay.routes.consent import list_filters
+from services.relay.routes.deps import Deps
+from services.relay.routes.reply import json_reply
+from services.relay.wire.answers import event_object, present
+from services.relay.wire.filters import Route
+
+
+async def events(deps: Deps, call: Call) -> web.Response:
+    found, cursor = await deps.events.list(list_filters(Route.EVENTS, call.query))
+    return json_reply(present({"cursor": cursor, "events": [event_object(event) for event in found]}))
+
+
+async def logs(deps: Deps, call: Call) -> web.Response:
+    found, cursor = await deps.events.list(list_filters(Route.LOGS, call.query))
+    return json_reply(present({"cursor": cursor, "logs": [event_object(event, "logs") for event in found]}))

@@ -1,0 +1,70 @@
+"""Dead letters: shown, removed, and published once more."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.relay.routes.call import Call
+from services.relay.routes.consent import bulk_filters, list_filters
+from services.relay.routes.deps import Deps
+from services.relay.routes.publish import check_rate
+from services.relay.routes.reply import done_reply, json_reply, not_found
+from services.relay.wire.answers import letter_object, present
+from services.relay.wire.filters import Filters, Route
+from services.relay.wire.headers import OPTION_PREFIXES
+from services.relay.wire.publishing import options_of
+
+
+async def listed(deps: Deps, call: Call) -> web.Response:
+    """`GET /v2/dlq`; no cursor at the end."""
+    letters, cursor = await deps.letters.list(list_filters(Route.LETTERS, call.query))
+    return json_reply(present({"cursor": cursor, "messages": [letter_object(letter) for letter in letters]}))
+
+
+async def get(deps: Deps, call: Call) -> web.Response:
+    letter = await deps.letters.get(call.name())
+    if letter is None:
+        raise not_found(f"dead letter {call.name()}")
+    return json_reply(letter_object(letter))
+
+
+async def delete(deps: Deps, call: Call) -> web.Response:
+    if not await deps.letters.delete(call.name()):
+        raise not_found(f"dead letter {call.name()}")
+    return done_reply()
+
+
+async def delete_many(deps: Deps, call: Call) -> web.Response:
+    """`DELETE /v2/dlq`; a cursor when there is more."""
+    filters = await _chosen(deps, call)
+    deleted, cursor = (0, None) if filters is None else await deps.letters.delete_many(filters)
+    return json_reply(present({"deleted": deleted, "cursor": cursor}))
+
+
+async def retry(deps: Deps, call: Call) -> web.Response:
+    """`POST /v2/dlq/retry/{id}`: any header of publish overrides the message's own."""
+    check_rate(deps, call, 1)
+    overrides = {
+        name: value for name, value in options_of(call.headers, call.query).items() if name.startswith(OPTION_PREFIXES)
+    }
+    message_id = await deps.letters.retry(call.name(), overrides)
+    if message_id is None:
+        raise not_found(f"dead letter {call.name()}")
+    deps.wake(0.0)
+    return json_reply({"messageId": message_id}, 201)
+
+
+async def retry_many(deps: Deps, call: Call) -> web.Response:
+    """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it."""
+    filters = await _chosen(deps, call)
+    message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
+    if message_ids:
+        deps.wake(0.0)
+    return json_reply(
+        {"cursor": cursor or "", "responses": [{"messageId": message_id} for message_id in message_ids]}, 201
+    )
+
+
+async def _chosen(deps: Deps, call: Call) -> Filters | None:
+    rule = deps.settings.bulk_without_filter
+    return bulk_filters(Route.LETTERS_BULK, call.query, await call.body(), call.headers, rule)

@@ -1,0 +1,97 @@
+"""Messages that were accepted: shown, and cancelled one at a time or by filters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from services.relay.routes.bulk_actions import action_id
+from services.relay.routes.call import Call
+from services.relay.routes.consent import bulk_filters
+from services.relay.routes.deps import Deps
+from services.relay.routes.reply import json_reply, not_found
+from services.relay.wire.answers import message_object
+from services.relay.wire.filters import Filters, Route
+
+# One transaction cancels so many; more would hold its locks for long.
+CANCEL_MAX = 500
+# Half a million messages. What is left after that is left for the next request.
+ROUNDS_MAX = 1000
+ATTEMPT = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+async def get(deps: Deps, call: Call) -> web.Response:
+    """`GET /v2/messages/{id}`, until some time after its end."""
+    message = await deps.views.get(call.name(), deps.settings.keep_seconds)
+    if message is None:
+        raise not_found(f"message {call.name()}")
+    return json_reply(message_object(message, deps.now()))
+
+
+async def whole_body(deps: Deps, call: Call) -> web.StreamResponse:
+    """`GET /v2/messages/{id}/body/{attempt}`: the whole of an answer that was too large for its callback. Ours."""
+    attempt = call.name(1)
+    found = await deps.bodies.kept(call.name(), int(attempt)) if ATTEMPT.fullmatch(attempt) else None
+    if found is None:
+        raise not_found(f"a kept answer of attempt {attempt} of message {call.name()}")
+    answer, pieces = found
+    response = web.StreamResponse(headers={"Content-Type": answer.content_type, "Content-Length": str(answer.size)})
+    await response.prepare(call.request)
+    if call.request.method != "HEAD":
+        async for piece in pieces:
+            await response.write(piece)
+    return response
+
+
+async def cancel(deps: Deps, call: Call) -> web.Response:
+    """`DELETE /v2/messages/{id}`."""
+    return json_reply({"cancelled": await cancel_one(deps, call.name())}, 202)
+
+
+async def cancel_one(deps: Deps, message_id: str) -> int:
+    """0 when it has ended. Raises `RefusedError` when it is unknown."""
+    if await _cancel(deps, [message_id]):
+        return 1
+    if await deps.views.get(message_id, deps.settings.keep_seconds) is None:
+        raise not_found(f"message {message_id}")
+    return 0
+
+
+async def cancel_many(deps: Deps, call: Call) -> web.Response:
+    """`DELETE /v2/messages`: all that match, whatever the count, as the vendor does since September 2026."""
+    started_at = deps.now()
+    filters = bulk_filters(
+        Route.MESSAGES_BULK, call.query, await call.body(), call.headers, deps.settings.bulk_without_filter
+    )
+    count = 0 if filters is None else await _cancel_matching(deps, filters)
+    answer: dict[str, object] = {"cancelled": count}
+    if filters is not None and not filters.message_ids:
+        answer["actionId"] = action_id(count, started_at, deps.now())
+    return json_reply(answer)
+
+
+async def _cancel_matching(deps: Deps, filters: Filters) -> int:
+    if filters == Filters(message_ids=filters.message_ids) and filters.message_ids:
+        return await _cancel(deps, filters.message_ids)
+    total = 0
+    for _ in range(ROUNDS_MAX):
+        ids = await deps.views.select_ids(filters, CANCEL_MAX)
+        count = await _cancel(deps, ids)
+        total += count
+        # Without progress they ended by themselves meanwhile.
+        if len(ids) < CANCEL_MAX or not count:
+            break
+    return total
+
+
+async def _cancel(deps: Deps, ids: Sequence[str]) -> int:
+    cancelled = await deps.messages.cancel(ids) if ids else []
+    for message_id in cancelled:
+        deps.abort(message_id)
+    if cancelled:
+        deps.metrics.cancelled.inc(len(cancelled))
+        # Others may take the places of these.
+        deps.wake(0.0)
+    return len(cancelled)

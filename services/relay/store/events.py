@@ -1,0 +1,82 @@
+"""What happened to messages, the newest first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+from services.relay.store.database import Database, Row
+from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
+from services.relay.wire.cursor import Cursor, encode_cursor
+from services.relay.wire.filters import Filters
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.views import AttemptView, EventView
+
+PAGE_MAX = 1000
+# A state of the log that ends an attempt → what the attempt came to. A later one of the same attempt tells more.
+_OUTCOMES = {"ERROR": "error", "RETRY": "retry", "DELIVERED": "delivered", "FAILED": "failed", "CANCELED": "cancelled"}
+
+
+class Events:
+    """Reads only: events are written in the transactions of what they tell."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._q = filtered("events")
+
+    async def list(self, filters: Filters) -> tuple[list[EventView], str | None]:
+        """A page of `filters.count` events or PAGE_MAX, and the next page's cursor, None at the end."""
+        limit = filters.count or PAGE_MAX
+        values = parameters(filters) | {"limit": limit + 1, "cursor_id": _sequence(filters.cursor)}
+        statement = self._q["earliest" if filters.earliest_first else "newest"]
+        found = await fetch_planned(self._database, statement, values)
+        page = found[:limit]
+        more = len(found) > limit
+        cursor = encode_cursor(microseconds(page[-1]["at"]), str(page[-1]["sequence"])) if more else None
+        return [_view(row, filters.trim_body) for row in page], cursor
+
+    async def attempts(self, message_id: str) -> tuple[AttemptView, ...]:
+        """The message's attempts, the first first."""
+        return folded(await self._database.fetch(self._q["attempts"], {"message_id": message_id}))
+
+
+def folded(events: list[Row]) -> tuple[AttemptView, ...]:
+    """The attempts out of a message's events, in the order of time. A call whose process died has its number twice."""
+    attempts: list[AttemptView] = []
+    for event in events:
+        if event["state"] == "ACTIVE":
+            attempts.append(AttemptView(event["attempt"], event["at"]))
+        elif event["state"] in _OUTCOMES and attempts and attempts[-1].number == event["attempt"]:
+            last = attempts[-1]
+            attempts[-1] = replace(
+                last,
+                ended_at=last.ended_at or event["at"],
+                status=last.status if event["status"] is None else event["status"],
+                outcome=_OUTCOMES[event["state"]],
+                error=last.error or event["error"],
+                next_retry_at=event["next_due_at"] or last.next_retry_at,
+            )
+    return tuple(attempts)
+
+
+def _sequence(cursor: Cursor | None) -> int | None:
+    if cursor is None:
+        return None
+    if not cursor.id.isdecimal() or len(cursor.id) > 18:
+        raise InvalidRequestError("invalid cursor: it is not one of this list")
+    return int(cursor.id)
+
+
+def _view(row: Row, trim_body: int | None) -> EventView:
+    names = ("message_id", "state", "url", "method", "retries_max", "timeout_ms", "queue", "flow_key", "topic", "endpoint",
+             "schedule_id", "caller_ip", "error")  # fmt: skip
+    body = cast("bytes | None", row["response_body"])
+    return EventView(
+        **{name: row[name] for name in names},
+        time=row["at"],
+        labels=tuple(row["labels"]),
+        next_delivery_at=row["next_due_at"],
+        response_status=row["status"],
+        response_headers=row["response_header"],
+        response_body=body if body is None or trim_body is None else body[:trim_body],
+    )

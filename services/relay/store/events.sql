@@ -1,0 +1,33 @@
+-- name: filters
+(%(message_ids)s::text[] IS NULL OR message_id = ANY(%(message_ids)s))
+AND (%(states)s::text[] IS NULL OR state = ANY(%(states)s))
+AND (%(label)s::text[] IS NULL OR labels && %(label)s)
+AND (%(response_status)s::integer[] IS NULL OR status = ANY(%(response_status)s))
+AND (%(from_at)s::timestamptz IS NULL OR at >= %(from_at)s)
+AND (%(to_at)s::timestamptz IS NULL OR at < %(to_at)s)
+AND /* common */
+
+-- name: newest
+SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+  retries_max, timeout_ms, next_due_at, status, error, response_header, response_body
+FROM relay.events
+WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) < (%(cursor_at)s, %(cursor_id)s::bigint))
+  AND /* filtered */
+ORDER BY at DESC, sequence DESC
+LIMIT %(limit)s
+
+-- name: earliest
+SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+  retries_max, timeout_ms, next_due_at, status, error, response_header, response_body
+FROM relay.events
+WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) > (%(cursor_at)s, %(cursor_id)s::bigint))
+  AND /* filtered */
+ORDER BY at, sequence
+LIMIT %(limit)s
+
+-- name: attempts
+-- A message has few: its retries are bounded, and those whose fate was unknown are as many as processes died under it.
+SELECT at, state, attempt, status, error, next_due_at FROM relay.events
+WHERE message_id = %(message_id)s AND attempt IS NOT NULL
+ORDER BY at, sequence
+LIMIT 10000

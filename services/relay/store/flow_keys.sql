@@ -1,0 +1,56 @@
+-- name: select
+-- Counts are those of the messages; a rate window that is over counts nothing.
+SELECT f.key, f.parallelism AS parallelism_max, f.rate AS rate_max, f.period_seconds, f.paused, f.pinned_parallelism,
+  f.pinned_rate, f.cools AS cooling, f.cooling_until,
+  CASE WHEN isfinite(f.window_started_at) THEN f.window_started_at END AS period_start,
+  CASE WHEN clock_timestamp() < f.window_started_at + make_interval(secs => f.period_seconds) THEN f.window_count ELSE 0 END
+    AS rate_count,
+  (SELECT count(*) FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting') AS waiting,
+  (SELECT count(*) FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'active') AS parallelism_count
+FROM relay.flow_keys AS f
+WHERE (%(key)s::text IS NULL OR f.key = %(key)s) AND position(%(text)s::text IN f.key) > 0
+ORDER BY f.key
+LIMIT %(keys_max)s
+
+-- name: pause
+INSERT INTO relay.flow_keys AS f (key, paused) VALUES (%(key)s, true)
+ON CONFLICT (key) DO UPDATE SET paused = true, updated_at = clock_timestamp()
+
+-- name: resume
+INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
+ON CONFLICT (key) DO UPDATE SET paused = false, ready_at = clock_timestamp(), updated_at = clock_timestamp()
+
+-- name: pin
+INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, pinned_parallelism, pinned_rate)
+VALUES (%(key)s, %(parallelism)s, %(rate)s, coalesce(%(period_seconds)s::integer, 1), %(parallelism)s::integer IS NOT NULL,
+  %(rate)s::integer IS NOT NULL)
+ON CONFLICT (key) DO UPDATE SET
+  parallelism = coalesce(excluded.parallelism, f.parallelism),
+  rate = coalesce(excluded.rate, f.rate),
+  period_seconds = coalesce(%(period_seconds)s::integer, f.period_seconds),
+  pinned_parallelism = f.pinned_parallelism OR excluded.pinned_parallelism,
+  pinned_rate = f.pinned_rate OR excluded.pinned_rate,
+  window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
+
+-- name: unpin
+INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
+ON CONFLICT (key) DO UPDATE SET
+  pinned_parallelism = f.pinned_parallelism AND NOT %(parallelism)s::boolean,
+  pinned_rate = f.pinned_rate AND NOT %(rate)s::boolean, updated_at = clock_timestamp()
+
+-- name: reset_rate
+INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
+ON CONFLICT (key) DO UPDATE SET
+  window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
+
+-- name: set_cooling
+INSERT INTO relay.flow_keys AS f (key, cools) VALUES (%(key)s, %(enabled)s)
+ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, updated_at = clock_timestamp(),
+  cooling_until = CASE WHEN excluded.cools THEN f.cooling_until END,
+  ready_at = CASE WHEN excluded.cools THEN f.ready_at ELSE clock_timestamp() END
+
+-- name: cooling_count
+SELECT count(*) AS count FROM relay.flow_keys WHERE cooling_until > clock_timestamp()
+
+-- name: active_count
+SELECT count(*) AS count FROM relay.messages WHERE state = 'active'

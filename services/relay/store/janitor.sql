@@ -1,0 +1,153 @@
+-- name: alone
+-- Whether this transaction is the one that tidies up now; at its end the lock is given back.
+SELECT pg_try_advisory_xact_lock(%(lock_id)s) AS alone
+
+-- name: patience
+-- A table that is being read is left for another round: who waits for its lock stands in front of everybody after him.
+SELECT set_config('lock_timeout', %(lock_timeout_ms)s::text, true)
+
+-- name: make_partitions
+SELECT relay.make_partitions(2) AS count
+
+-- name: period_is_over
+-- An empty one goes on. Not one statement with the next, which makes a table: it must not have the others open.
+SELECT count(*) AS count FROM (SELECT period, opened_at FROM relay.periods ORDER BY period DESC LIMIT 1) AS newest
+WHERE opened_at < clock_timestamp() - make_interval(secs => %(period_seconds)s)
+  AND EXISTS (SELECT FROM relay.messages AS m WHERE m.period = newest.period)
+
+-- name: open_period
+SELECT relay.open_period()
+
+-- name: closable
+-- Not the newest; and all that was in it when the next one was opened has had time to end and to be kept.
+SELECT p.period FROM relay.periods AS p
+JOIN LATERAL (SELECT opened_at FROM relay.periods AS l WHERE l.period > p.period ORDER BY l.period LIMIT 1) AS later ON true
+WHERE later.opened_at < clock_timestamp() - make_interval(secs => %(keep_seconds)s)
+ORDER BY p.period
+LIMIT %(batch_max)s
+
+-- name: close_period
+SELECT relay.close_period(%(period)s, %(keep_seconds)s)::integer AS count
+
+-- name: drop_events
+SELECT count(*) AS count FROM relay.drop_days('relay.events', %(days)s)
+
+-- name: drop_letters
+SELECT count(*) AS count FROM relay.drop_days('relay.dead_letters', %(days)s)
+
+-- name: prune_long
+WITH gone AS (
+  DELETE FROM relay.messages_long WHERE id IN (
+    SELECT id FROM relay.messages_long
+    WHERE ended_at < clock_timestamp() - make_interval(secs => %(keep_seconds)s) AND NOT holds
+    LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
+  RETURNING id, body_key
+), pieces AS (
+  DELETE FROM relay.chunks WHERE key IN (SELECT body_key FROM gone WHERE body_key IS NOT NULL AND NOT relay.is_named(body_key))
+)
+SELECT count(*) AS count FROM gone
+
+-- name: prune_chunks
+-- Pieces that nothing refers to: of messages whose partition is gone, or that were never accepted. Young ones may be on their
+-- way into a message.
+WITH old AS (
+  SELECT key FROM relay.chunks WHERE part = 0 AND created_at < clock_timestamp() - make_interval(secs => %(age_seconds)s)
+    AND NOT relay.is_named(key)
+  ORDER BY created_at
+  LIMIT %(batch_max)s
+), gone AS (
+  DELETE FROM relay.chunks WHERE key IN (SELECT key FROM old) RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
+-- name: prune_answers
+-- Answers that were too large for their callback; their pieces go with prune_chunks.
+WITH gone AS (
+  DELETE FROM relay.answers WHERE (message_id, attempt) IN (
+    SELECT message_id, attempt FROM relay.answers WHERE created_at < clock_timestamp() - make_interval(secs => %(answer_seconds)s)
+    ORDER BY created_at LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
+  RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
+-- name: prune_deduplications
+WITH gone AS (
+  DELETE FROM relay.deduplications WHERE id IN (
+    SELECT id FROM relay.deduplications WHERE expires_at < clock_timestamp() ORDER BY expires_at LIMIT %(batch_max)s
+    FOR UPDATE SKIP LOCKED)
+  RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
+-- name: prune_cancellations
+WITH gone AS (
+  DELETE FROM relay.cancellations WHERE created_at < clock_timestamp() - interval '1 hour' RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
+-- name: prune_processes
+-- Not while calls are held in their names: those are to be given to others first.
+WITH gone AS (
+  DELETE FROM relay.processes AS p WHERE lease_until < clock_timestamp() - interval '1 day'
+    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.lease_owner = p.owner AND m.state = 'active')
+  RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
+-- name: mend_owners
+-- A call that is held in the name of a process nobody knows would never be given to another.
+WITH made AS (
+  INSERT INTO relay.processes (owner, lease_until)
+  SELECT DISTINCT m.lease_owner, clock_timestamp() FROM relay.messages AS m
+  WHERE m.state = 'active' AND NOT EXISTS (SELECT FROM relay.processes AS p WHERE p.owner = m.lease_owner)
+  ON CONFLICT DO NOTHING
+  RETURNING 1
+)
+SELECT count(*) AS count FROM made
+
+-- name: mend_holders
+-- Messages that ended a while ago, with all their callbacks, and still hold a place of their queue.
+WITH done AS (
+  SELECT m.id, m.period FROM relay.messages AS m
+  WHERE m.holds AND m.ended_at < clock_timestamp() - make_interval(secs => %(grace_seconds)s)
+    AND NOT EXISTS (SELECT FROM relay.messages AS c WHERE c.parent_id = m.id AND c.ended_at IS NULL)
+  LIMIT %(batch_max)s
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE relay.messages AS m SET holds = false FROM done WHERE m.id = done.id AND m.period = done.period
+
+-- name: queued_in
+-- The queues that messages wait in, found by hops through the index: there may be very many messages in few queues.
+WITH RECURSIVE hops AS (
+  (SELECT queue FROM relay.messages WHERE state = 'queued' ORDER BY queue LIMIT 1)
+  UNION ALL
+  SELECT (SELECT m.queue FROM relay.messages AS m WHERE m.state = 'queued' AND m.queue > hops.queue ORDER BY m.queue LIMIT 1)
+  FROM hops WHERE hops.queue IS NOT NULL
+)
+SELECT queue FROM hops WHERE queue IS NOT NULL LIMIT %(queues_max)s
+
+-- name: make_queues
+INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ON CONFLICT DO NOTHING
+
+-- name: mend_flows
+-- Keys with room, of which something waits but which would be looked at too late or never.
+WITH stuck AS (
+  SELECT f.key, first.due_at FROM relay.flow_keys AS f
+  JOIN LATERAL (
+    SELECT m.due_at FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting' ORDER BY m.due_at LIMIT 1
+  ) AS first ON true
+  WHERE NOT f.paused
+    AND (f.ready_at IS NULL OR f.ready_at > greatest(first.due_at, clock_timestamp()))
+    AND (f.cooling_until IS NULL OR f.cooling_until < clock_timestamp())
+    AND (f.rate IS NULL OR f.window_count < f.rate
+      OR f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp())
+    AND (SELECT count(*) FROM relay.messages AS a WHERE a.flow_key = f.key AND a.state = 'active')
+      < CASE WHEN f.cooling_until IS NULL THEN coalesce(f.parallelism, 2147483647) ELSE 1 END
+  ORDER BY f.key
+  LIMIT %(batch_max)s
+  FOR UPDATE OF f SKIP LOCKED
+), mended AS (
+  UPDATE relay.flow_keys AS f SET ready_at = greatest(stuck.due_at, clock_timestamp()) FROM stuck WHERE f.key = stuck.key
+  RETURNING 1
+)
+SELECT count(*) AS count FROM mended

@@ -1,0 +1,138 @@
+"""Dead letters: messages that failed for good, to be looked at, published once more, or removed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from services.relay.message import Draft
+from services.relay.store.database import Database, Row, rows
+from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters, planned_rows
+from services.relay.store.message_views import message_view
+from services.relay.store.messages import Messages
+from services.relay.store.sealing import UnreadableError, draft_of, open_sealed
+from services.relay.vault import Vault
+from services.relay.wire.cursor import encode_cursor
+from services.relay.wire.filters import Filters
+from services.relay.wire.overriding import overridden
+from services.relay.wire.views import LetterView
+
+Ids = list[str]
+
+PAGE_MAX = 100
+# So many are removed or retried in one transaction; who wants more goes on with the cursor.
+BULK_MAX = 500
+
+
+class Letters:
+    """Pages are the newest first; their cursor is None at the end."""
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        messages: Messages,
+        *,
+        deduplication_seconds: float = 600.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`clock`: Unix seconds, for an `Upstash-Not-Before` over a letter's own."""
+        self._database = database
+        self._vault = vault
+        self._messages = messages
+        self._deduplication_seconds = deduplication_seconds
+        self._clock = clock
+        self._q = filtered("letters")
+
+    async def list(self, filters: Filters) -> tuple[list[LetterView], str | None]:
+        """A page of `filters.count` letters or PAGE_MAX, and the next page's cursor."""
+        limit = filters.count or PAGE_MAX
+        statement = self._q["earliest" if filters.earliest_first else "newest"]
+        found = await fetch_planned(self._database, statement, _selection(filters, limit + 1))
+        page = found[:limit]
+        return [self._view(row, filters.trim_body) for row in page], _cursor(page) if len(found) > limit else None
+
+    async def get(self, letter_id: str) -> LetterView | None:
+        """With its whole answer, as far as that was kept."""
+        found = await self._database.fetch(self._q["get"], {"id": letter_id})
+        return self._view(found[0], None) if found else None
+
+    async def delete(self, letter_id: str) -> bool:
+        """Was it there?"""
+        return await self._database.execute(self._q["delete"], {"ids": [letter_id]}) == 1
+
+    async def delete_many(self, filters: Filters) -> tuple[int, str | None]:
+        """Remove what matches, up to `filters.count` or BULK_MAX; how many, and where to go on when there may be more."""
+
+        async def work(connection: AsyncConnection[Any]) -> tuple[int, str | None]:
+            found, cursor = await self._matching(connection, filters)
+            await connection.execute(self._q["delete"], {"ids": [row["id"] for row in found]})
+            return len(found), cursor
+
+        return await self._database.run(work)
+
+    async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> str | None:
+        """Publish it once more with `overrides` (publish headers) over its own; the new message's id, None when unknown.
+
+        Raises `InvalidRequestError` and `UnreadableError`; the letter then stays.
+        """
+
+        async def work(connection: AsyncConnection[Any]) -> str | None:
+            found = await rows(connection, self._q["take"], {"ids": [letter_id]})
+            drafts = [overridden(self._draft(row), overrides, self._clock()) for row in found]
+            accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
+            return accepted[0].message_id if accepted else None
+
+        return await self._database.run(work)
+
+    async def retry_many(self, filters: Filters) -> tuple[Ids, str | None]:
+        """Publish what matches once more; the new ids, and where to go on. Letters that cannot be read stay."""
+
+        async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None]:
+            found, cursor = await self._matching(connection, filters)
+            readable = [row["id"] for row in found if self._readable(row)]
+            taken = await rows(connection, self._q["take"], {"ids": readable})
+            drafts = [self._draft(row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
+            accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
+            return [one.message_id for one in accepted], cursor
+
+        return await self._database.run(work)
+
+    async def _matching(self, connection: AsyncConnection[Any], filters: Filters) -> tuple[Sequence[Row], str | None]:
+        limit = min(filters.count or BULK_MAX, BULK_MAX)
+        found = await planned_rows(connection, self._q["matching"], _selection(filters, limit))
+        return found, _cursor(found) if len(found) == limit else None
+
+    def _readable(self, row: Row) -> bool:
+        try:
+            open_sealed(self._vault, row["sealed"])
+        except UnreadableError:
+            return False
+        return True
+
+    def _draft(self, row: Row) -> Draft:
+        draft = draft_of(self._vault, row)
+        return replace(draft, body_key=row["body_key"], body_size=row["body_size"])
+
+    def _view(self, row: Row, trim_body: int | None) -> LetterView:
+        return LetterView(
+            row["id"],
+            message_view(self._vault, row | {"id": row["message_id"], "state": "failed", "due_at": row["failed_at"]}),
+            row["response_status"],
+            row["response_header"],
+            row["response_body"] if trim_body is None else row["response_body"][:trim_body],
+            row["failed_at"],
+        )
+
+
+def _selection(filters: Filters, limit: int) -> dict[str, Any]:
+    cursor_id = None if filters.cursor is None else filters.cursor.id
+    return parameters(filters) | {"limit": limit, "cursor_id": cursor_id}
+
+
+def _cursor(page: Sequence[Row]) -> str | None:
+    return encode_cursor(microseconds(page[-1]["failed_at"]), page[-1]["id"]) if page else None

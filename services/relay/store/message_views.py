@@ -1,0 +1,78 @@
+"""Messages as they are shown to those who ask, and the choice of those to be cancelled by filters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from services.relay.message import FlowControl
+from services.relay.store.database import Database, Row
+from services.relay.store.events import Events
+from services.relay.store.filtering import fetch_planned, filtered, parameters
+from services.relay.store.flow_keys import FlowKeys
+from services.relay.store.queues import Queues
+from services.relay.store.sealing import UnreadableError, open_sealed
+from services.relay.vault import Vault
+from services.relay.wire.filters import Filters
+from services.relay.wire.views import Gate, MessageView
+
+# Columns of messages and of dead letters that a view has under the same name.
+_COLUMNS = ("id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "timeout_ms", "queue",
+            "topic", "endpoint", "schedule_id", "caller_ip")  # fmt: skip
+_SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
+
+
+class MessageViews:
+    """Reads only. A message that no key opens is shown without its headers."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._events = Events(database)
+        self._queues = Queues(database)
+        self._flow_keys = FlowKeys(database)
+        self._q = filtered("message_views")
+
+    async def get(self, message_id: str, keep_seconds: float) -> MessageView | None:
+        """The message with its attempts and its gate, until `keep_seconds` after its end; None once it is cancelled.
+
+        A large body, which is stored in pieces, is left out.
+        """
+        found = await self._database.fetch(self._q["get"], {"id": message_id, "keep_seconds": keep_seconds})
+        if not found:
+            return None
+        view = message_view(self._vault, found[0])
+        attempts = await self._events.attempts(message_id)
+        return replace(view, attempts=attempts, gate=await self._gate(found[0]))
+
+    async def select_ids(self, filters: Filters, limit: int) -> list[str]:
+        """Up to `limit` messages that match and have not ended, the oldest first."""
+        values = parameters(filters) | {"limit": limit}
+        return [row["id"] for row in await fetch_planned(self._database, self._q["select_ids"], values)]
+
+    async def _gate(self, row: Row) -> Gate:
+        if row["state"] not in {"queued", "waiting"}:
+            return Gate()
+        flow = None if row["flow_key"] is None else await self._flow_keys.get(row["flow_key"])
+        if row["queue"] is None:
+            return Gate(flow=flow)
+        [counted] = await self._database.fetch(
+            self._q["ahead"], {"queue": row["queue"], "id": row["id"], "holds": row["holds"]}
+        )
+        return Gate(flow=flow, queue=await self._queues.get(row["queue"]), ahead=counted["ahead"])
+
+
+def message_view(vault: Vault, row: Row) -> MessageView:
+    """The view of a row of messages or dead letters, without attempts and gate. One that cannot be opened has no headers."""
+    columns: dict[str, Any] = {name: row[name] for name in _COLUMNS}
+    if columns["state"] == "queued":
+        # On the wire there is one kind of waiting; the gate tells what for.
+        columns["state"] = "waiting"
+    opened: dict[str, Any] = {"headers": {}}
+    try:
+        opened = open_sealed(vault, row["sealed"])
+    except UnreadableError:
+        if row["flow_key"] is not None:
+            opened["flow"] = FlowControl(row["flow_key"], None, None)
+    sealed = {name: opened[name] for name in _SEALED if name in opened}
+    return MessageView(**columns, **sealed, labels=tuple(row["labels"]), retried=row.get("retried", 0))

@@ -1,0 +1,39 @@
+-- name: get
+SELECT id, url, method, body, sealed, retries_max, created_at, not_before, state, due_at, retried, timeout_ms, labels, queue,
+  flow_key, topic, endpoint, schedule_id, caller_ip, holds
+FROM relay.messages
+WHERE id = %(id)s AND state <> 'cancelled'
+  AND (ended_at IS NULL OR ended_at > now() - make_interval(secs => %(keep_seconds)s))
+
+-- name: ahead
+-- Those that hold a place come first, also when they wait only for their callbacks to end.
+SELECT (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AND id < %(id)s)
+  + CASE WHEN %(holds)s THEN 0 ELSE
+    (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AND id > %(id)s)
+    + (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND state = 'queued' AND NOT holds AND id < %(id)s)
+  END AS ahead
+
+-- name: filters
+ended_at IS NULL
+AND (%(message_ids)s::text[] IS NULL OR id = ANY(%(message_ids)s))
+AND (%(label)s::text[] IS NULL OR label = ANY(%(label)s) OR (cardinality(labels) > 1 AND labels && %(label)s))
+AND (%(from_at)s::timestamptz IS NULL OR created_at >= %(from_at)s)
+AND (%(to_at)s::timestamptz IS NULL OR created_at < %(to_at)s)
+AND /* common */
+
+-- name: select_ids
+-- A branch for each partial index, so that what has ended is never read. Materialized, because a limit would make the
+-- planner hope to find a few of them anywhere. What is of a queue and past it holds a place there.
+WITH found AS MATERIALIZED (
+  SELECT id FROM relay.messages WHERE state = 'queued' AND /* filtered */
+  UNION ALL
+  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
+  UNION ALL
+  SELECT id FROM relay.messages WHERE state = 'waiting' AND flow_key IS NOT NULL AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
+  UNION ALL
+  SELECT id FROM relay.messages WHERE state = 'active' AND (%(queue)s::text[] IS NULL OR holds)
+    AND /* filtered */
+)
+SELECT id FROM found ORDER BY id LIMIT %(limit)s

@@ -1,0 +1,77 @@
+"""Queues: their parallelism, and what pausing them does to the messages that are in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from services.relay.store.database import Database, queries, rows
+from services.relay.wire.views import QueueView
+
+
+class Queues:
+    """All of relay.queues. A queue is made on its first use, with a parallelism of 1."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._q = queries("queues")
+
+    async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  as the protocol has it
+        """Make the queue, or change it; `paused` None leaves that as it is (a new queue runs)."""
+        parameters = {"name": name, "parallelism": parallelism, "paused": paused}
+        await self._database.execute(self._q["upsert"], parameters)
+        if paused:
+            await self._park(name)
+        else:
+            await self._database.run(lambda connection: self.enter_in(connection, [name]))
+
+    async def all(self) -> list[QueueView]:
+        """By name."""
+        return [QueueView(**row) for row in await self._database.fetch(self._q["select"], {"name": None})]
+
+    async def get(self, name: str) -> QueueView | None:
+        found = await self._database.fetch(self._q["select"], {"name": name})
+        return QueueView(**found[0]) if found else None
+
+    async def delete(self, name: str) -> bool:
+        """Remove the queue; what still waits for its turn in it is cancelled, what has begun goes on. Was it there?"""
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            await connection.execute(self._q["cancel_queued"], {"name": name})
+            return (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
+
+        return await self._database.run(work)
+
+    async def pause(self, name: str) -> None:
+        """Nothing of the queue begins from now on; calls under way go on. An unknown queue is made."""
+        await self._database.execute(self._q["set_paused"], {"name": name, "paused": True})
+        await self._park(name)
+
+    async def resume(self, name: str) -> None:
+        """What was in goes on, and others come in. An unknown queue is made."""
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            await connection.execute(self._q["set_paused"], {"name": name, "paused": False})
+            await self.enter_in(connection, [name])
+
+        await self._database.run(work)
+
+    async def enter_in(self, connection: AsyncConnection[Any], names: Sequence[str]) -> None:
+        """Let messages in as far as their queues have room, as part of a transaction."""
+        found = await rows(connection, self._q["enter"], {"queues": sorted(names)})
+        if keys := [row["key"] for row in found]:
+            await connection.execute(self._q["touch"], {"keys": keys})
+
+    async def _park(self, name: str) -> None:
+        """Not in the transaction that pauses: messages are locked before queues, and a message that was let in before
+        the pause was committed is seen only after it."""
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            await connection.execute(self._q["park"], {"name": name})
+            if await rows(connection, self._q["runs"], {"name": name}):
+                # Resumed meanwhile, which could not see what is parked here.
+                await self.enter_in(connection, [name])
+
+        await self._database.run(work)

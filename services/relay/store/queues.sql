@@ -1,0 +1,49 @@
+-- name: upsert
+INSERT INTO relay.queues AS q (name, parallelism, paused)
+VALUES (%(name)s, %(parallelism)s, coalesce(%(paused)s::boolean, false))
+ON CONFLICT (name) DO UPDATE SET parallelism = excluded.parallelism, paused = coalesce(%(paused)s::boolean, q.paused),
+  updated_at = clock_timestamp()
+
+-- name: set_paused
+INSERT INTO relay.queues AS q (name, paused) VALUES (%(name)s, %(paused)s)
+ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = clock_timestamp()
+
+-- name: select
+-- A queue's live messages are those that wait to be let in, and those that hold a place and have not ended.
+SELECT q.name, q.parallelism, q.paused, q.created_at, q.updated_at,
+  (SELECT count(*) FROM relay.messages AS m WHERE m.queue = q.name AND m.state = 'queued')
+  + (SELECT count(*) FROM relay.messages AS m
+     WHERE m.queue = q.name AND m.holds AND m.ended_at IS NULL AND m.state <> 'queued') AS lag
+FROM relay.queues AS q
+WHERE %(name)s::text IS NULL OR q.name = %(name)s
+ORDER BY q.name
+
+-- name: park
+-- They keep their places: when the queue is resumed they come first.
+UPDATE relay.messages SET state = 'queued' WHERE queue = %(name)s AND holds AND state = 'waiting'
+
+-- name: runs
+-- Holds off whoever would pause or resume it until this transaction ends.
+SELECT FROM relay.queues WHERE name = %(name)s AND NOT paused FOR SHARE
+
+-- name: enter
+SELECT key FROM relay.enter(%(queues)s::text[]) AS key WHERE key IS NOT NULL
+
+-- name: touch
+SELECT relay.touch_flows(%(keys)s::text[], array_fill(NULL::timestamptz, ARRAY[cardinality(%(keys)s::text[])]),
+  array_fill(false, ARRAY[cardinality(%(keys)s::text[])]))
+
+-- name: cancel_queued
+WITH cancelled AS (
+  UPDATE relay.messages SET state = 'cancelled', ended_at = now(), holds = false
+  WHERE queue = %(name)s AND state = 'queued'
+  RETURNING *
+)
+INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+  caller_ip, retries_max, timeout_ms)
+SELECT clock_timestamp(), id, 'CANCELED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+  retries_max, timeout_ms
+FROM cancelled
+
+-- name: delete
+DELETE FROM relay.queues WHERE name = %(name)s

@@ -1,0 +1,98 @@
+"""URL groups (topics, in the protocol's first version): their endpoints and default headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cryptography.fernet import InvalidToken
+from psycopg import AsyncConnection
+
+from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.sealing import UnreadableError
+from services.relay.vault import Vault
+from services.relay.wire.views import EndpointView, TopicView
+
+
+class Topics:
+    """Groups with their endpoints. A group goes with its last endpoint."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        self._q = queries("topics")
+
+    async def add_endpoints(self, name: str, endpoints: Sequence[EndpointView]) -> None:
+        """Add to the group, made when unknown. A URL that is there gets the name; a name that is there gets the URL."""
+        by_url = {endpoint.url: endpoint.name for endpoint in endpoints}
+        parameters = {
+            "name": name,
+            "sealed": self._vault.seal({"headers": {}}),
+            "urls": list(by_url),
+            "endpoint_names": list(by_url.values()),
+            "names": [name for name in by_url.values() if name is not None],
+        }
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            for statement in ("make", "free_names", "unname", "add"):
+                await connection.execute(self._q[statement], parameters)
+
+        await self._database.run(work)
+
+    async def remove_endpoints(self, name: str, endpoints: Sequence[EndpointView]) -> bool:
+        """Remove by URL, or, where the URL is empty, by name; the group goes with its last endpoint.
+
+        Was the group there?
+        """
+        parameters = {
+            "name": name,
+            "urls": [endpoint.url for endpoint in endpoints if endpoint.url],
+            "names": [endpoint.name for endpoint in endpoints if endpoint.name and not endpoint.url],
+        }
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            if not await rows(connection, self._q["lock"], {"name": name}):
+                return False
+            for statement in ("remove", "changed", "delete_empty"):
+                await connection.execute(self._q[statement], parameters)
+            return True
+
+        return await self._database.run(work)
+
+    async def set_headers(self, name: str, headers: Mapping[str, str]) -> None:
+        """Replace the group's default headers; an unknown group is made."""
+        sealed = self._vault.seal({"headers": dict(headers)})
+        await self._database.execute(self._q["set_headers"], {"name": name, "sealed": sealed})
+
+    async def get(self, name: str) -> TopicView | None:
+        """Raises `UnreadableError`."""
+        found = await self._database.fetch(self._q["select"], {"name": name})
+        return self._view(found[0]) if found else None
+
+    async def all(self) -> list[TopicView]:
+        """By name. Raises `UnreadableError`."""
+        return [self._view(row) for row in await self._database.fetch(self._q["select"], {"name": None})]
+
+    async def delete(self, name: str) -> bool:
+        """Was it there?"""
+        return await self._database.execute(self._q["delete"], {"name": name}) == 1
+
+    async def expand(self, name: str) -> list[tuple[EndpointView, Mapping[str, str]]]:
+        """Each endpoint with the group's default headers; empty when unknown. Raises `UnreadableError`."""
+        return await self._database.run(lambda connection: self.expand_in(connection, name))
+
+    async def expand_in(
+        self, connection: AsyncConnection[Any], name: str
+    ) -> list[tuple[EndpointView, Mapping[str, str]]]:
+        """`expand` within a transaction."""
+        found = await rows(connection, self._q["select"], {"name": name})
+        view = self._view(found[0]) if found else None
+        return [] if view is None else [(endpoint, view.headers) for endpoint in view.endpoints]
+
+    def _view(self, row: Row) -> TopicView:
+        try:
+            headers = self._vault.open(row["sealed"])["headers"]
+        except InvalidToken:
+            raise UnreadableError(f"URL group {row['name']}: its key is not in RELAY_ENCRYPTION_KEYS") from None
+        endpoints = tuple(EndpointView(url, name) for url, name in zip(row["urls"], row["names"], strict=True))
+        return TopicView(row["name"], row["created_at"], row["updated_at"], endpoints, headers)

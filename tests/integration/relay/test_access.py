@@ -1,0 +1,119 @@
+"""Who may call, with real tokens; and the surface that needs none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+from psycopg_pool import AsyncConnectionPool
+
+from services.relay.store.database import Database
+from services.relay.store.tokens import Tokens
+from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, TOKEN, Relay
+from tests.wait import until
+
+AT = "http://127.0.0.1:9/x"
+
+
+def token(relay: Relay, name: str, *, writes: bool, limit: int | None = None) -> str:
+    async def create() -> str:
+        url = relay.process.environment["RELAY_DATABASE_URL"]
+        async with AsyncConnectionPool(url, min_size=1, max_size=1, open=False) as pool:
+            return await Tokens(Database(pool)).create(name, writes=writes, publishes_per_second=limit)
+
+    return asyncio.run(create())
+
+
+def call(relay: Relay, method: str, path: str, given: str | None, **headers: str) -> requests.Response:
+    if given is not None:
+        headers["Authorization"] = f"Bearer {given}"
+    return requests.request(method, relay.url + path, headers=headers, timeout=10)
+
+
+def test_without_a_valid_token_everything_but_health_is_401(shared: Relay) -> None:
+    for path in ("/v2/messages/m", "/v2/keys", "/v2/dlq", "/v1/quota", "/v2/events"):
+        for given in (None, "nobody", ""):
+            answer = call(shared, "GET", path, given)
+            assert (answer.status_code, list(answer.json())) == (401, ["error"]), (path, given)
+    assert call(shared, "POST", f"/v2/publish/{AT}", "nobody").status_code == 401
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert call(shared, "GET", path, None).status_code == 200
+
+
+def test_the_token_may_stand_in_the_query(shared: Relay) -> None:
+    assert call(shared, "GET", f"/v1/quota?qstash_token={TOKEN}", None).status_code == 200
+    assert call(shared, "GET", "/v1/quota?qstash_token=nobody", TOKEN).status_code == 401
+
+
+def test_a_read_only_token_reads_and_may_not_write_nor_see_the_keys(shared: Relay) -> None:
+    reader = token(shared, "reader", writes=False)
+    for path in ("/v2/events", "/v2/logs", "/v2/dlq", "/v2/queues", "/v2/schedules", "/v2/topics", "/v2/flowControl"):
+        assert call(shared, "GET", path, reader).status_code == 200, path
+    refused = [
+        ("POST", f"/v2/publish/{AT}"),
+        ("POST", f"/v2/enqueue/q/{AT}"),
+        ("POST", "/v2/batch"),
+        ("DELETE", "/v2/messages?all=true"),
+        ("POST", "/v2/queues/q/pause"),
+        ("DELETE", "/v2/dlq?all=true"),
+        ("POST", "/v2/dlq/retry?all=true"),
+        ("POST", "/v2/keys/rotate"),
+        ("GET", "/v2/keys"),
+        ("POST", f"/v1/publish/{AT}"),
+    ]
+    for method, path in refused:
+        answer = call(shared, method, path, reader)
+        assert (answer.status_code, answer.json()) == (403, {"error": "forbidden: token reader may only read"}), path
+    assert shared.call("GET", "/v2/queues/q").status_code == 404
+
+
+def test_over_its_limit_a_token_is_429_and_hears_when_to_come_again(shared: Relay) -> None:
+    limited = token(shared, "limited", writes=True, limit=2)
+    delayed = {"Upstash-Delay": "1h"}
+    answers = [call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed) for _ in range(12)]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert {answer.status_code for answer in answers} == {200, 429}
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    assert refused[0].headers["Burst-RateLimit-Limit"] == "2"
+    assert list(refused[0].json()) == ["error"]
+    # Reading is not limited, and the limit is the token's own.
+    assert call(shared, "GET", "/v2/events", limited).status_code == 200
+    assert shared.call("POST", f"/v2/publish/{AT}", headers=delayed).status_code == 200
+    until(lambda: call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed).status_code == 200)
+
+
+def test_keys_are_shown_and_rotated(relay: Relay) -> None:
+    before = relay.call("GET", "/v2/keys").json()
+    assert before == {"current": CURRENT_KEY, "next": NEXT_KEY}
+    after = relay.call("POST", "/v2/keys/rotate").json()
+    assert after["current"] == NEXT_KEY
+    assert after["next"] not in {CURRENT_KEY, NEXT_KEY}
+    assert relay.call("GET", "/v2/keys").json() == after
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v2/nothing"), ("POST", "/v2/publish/"), ("GET", "/v9/keys")])
+def test_an_unknown_path_is_404(shared: Relay, method: str, path: str) -> None:
+    answer = shared.call(method, path)
+    assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
+
+
+def test_another_method_is_405_and_the_path_tells_its_own(shared: Relay) -> None:
+    answer = shared.call("PUT", "/v2/messages/m")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, OPTIONS")
+    options = shared.call("OPTIONS", "/v2/batch")
+    assert (options.status_code, options.headers["Allow"], options.content) == (204, "OPTIONS, POST", b"")
+
+
+def test_head_is_a_get_without_its_body(shared: Relay) -> None:
+    head, get = (shared.call(method, "/v1/quota") for method in ("HEAD", "GET"))
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+
+def test_metrics_are_readable_by_prometheus(shared: Relay) -> None:
+    answer = shared.call("GET", "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    names = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert {"relay_accepted", "relay_in_flight", "relay_queue_depth"} <= names

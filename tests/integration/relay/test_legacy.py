@@ -1,0 +1,89 @@
+"""The protocol's first version over HTTP."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from tests.destination import destination
+from tests.integration.relay.conftest import Relay
+from tests.wait import until
+
+AT = "http://127.0.0.1:9/x"
+FAR = {"Upstash-Delay": "1h"}
+
+
+def test_a_message_and_its_task_are_shown_and_cancelled(shared: Relay) -> None:
+    id_ = shared.call("POST", f"/v1/publish/{AT}", data="body", headers=FAR).json()["messageId"]
+    shown: dict[str, Any] = shared.call("GET", f"/v1/messages/{id_}").json()
+    assert (shown["messageId"], shown["url"], shown["destinationType"]) == (id_, AT, "url")
+    assert base64.b64decode(shown["body"]) == b"body"
+    assert shown["header"] == shown["headers"]
+    [task] = shared.call("GET", f"/v1/messages/{id_}/tasks").json()["tasks"]
+    assert (task["messageId"], task["state"], task["maxRetry"]) == (id_, "created", 3)
+    cancelled = shared.call("DELETE", f"/v1/messages/{id_}")
+    assert (cancelled.status_code, cancelled.json()) == (202, {"status": "accepted"})
+    for path in (f"/v1/messages/{id_}", f"/v1/messages/{id_}/tasks"):
+        assert shared.call("GET", path).status_code == 404
+    assert shared.call("DELETE", f"/v1/messages/{id_}").status_code == 404
+
+
+def test_topics_have_endpoints_with_ids(shared: Relay) -> None:
+    made = shared.call("POST", "/v1/endpoints", json={"url": "https://a.example", "topicName": "v1"})
+    assert made.status_code == 201
+    endpoint: dict[str, Any] = made.json()
+    [topic] = [topic for topic in shared.call("GET", "/v1/topics").json() if topic["name"] == "v1"]
+    assert topic["endpoints"] == [endpoint]
+    assert endpoint["topicId"] == topic["topicId"]
+    for named in ("v1", topic["topicId"]):
+        assert shared.call("GET", f"/v1/topics/{named}").json() == topic
+    assert endpoint in shared.call("GET", "/v1/endpoints").json()
+    assert shared.call("DELETE", f"/v1/endpoints/{endpoint['endpointId']}").status_code == 200
+    assert shared.call("DELETE", f"/v1/endpoints/{endpoint['endpointId']}").status_code == 404
+    assert shared.call("GET", "/v1/topics/v1").status_code == 404
+
+
+def test_a_topic_is_published_to_and_removed(shared: Relay) -> None:
+    with destination() as server:
+        shared.call("POST", "/v1/endpoints", json={"url": server.url, "topicId": "topic_gone"})
+        answer = shared.call("POST", "/v1/publish/gone", data="x")
+        assert answer.status_code == 201
+        assert [item["url"] for item in answer.json()] == [server.url]
+        until(lambda: server.received)
+    assert shared.call("DELETE", "/v1/topics/topic_gone").status_code == 200
+    assert shared.call("DELETE", "/v1/topics/gone").status_code == 404
+
+
+def test_schedules_are_shown_and_removed(shared: Relay) -> None:
+    headers = {"Upstash-Cron": "0 0 1 1 *"}
+    id_ = shared.call("POST", f"/v1/publish/{AT}", headers=headers).json()["scheduleId"]
+    shown = shared.call("GET", f"/v1/schedules/{id_}").json()
+    assert (shown["cron"], shown["header"]) == ("0 0 1 1 *", shown["headers"])
+    assert shown in shared.call("GET", "/v1/schedules").json()
+    assert shared.call("DELETE", f"/v1/schedules/{id_}").status_code == 200
+    assert shared.call("GET", f"/v1/schedules/{id_}").status_code == 404
+
+
+def test_events_have_lower_case_states(shared: Relay) -> None:
+    id_ = shared.call("POST", f"/v1/publish/{AT}", headers=FAR).json()["messageId"]
+    [event] = shared.call("GET", f"/v1/events?messageId={id_}").json()["events"]
+    assert event["state"] == "created"
+
+
+def test_the_quota_tells_the_limits_as_numbers(shared: Relay) -> None:
+    quota: dict[str, Any] = shared.call("GET", "/v1/quota").json()
+    assert quota["maxMessageSize"] == 50 * 1024 * 1024
+    assert all(isinstance(value, int) and value > 0 for value in quota.values())
+
+
+def test_bad_input_is_400_and_named(shared: Relay) -> None:
+    rows = [
+        ({"url": "https://a.example"}, "topicName or topicId"),
+        ({"url": "https://a.example", "topicName": "a b"}, "topicName"),
+        ({"topicName": "t"}, "url of endpoint 0"),
+        ({"url": "ftp://a.example", "topicName": "t"}, "endpoint 0"),
+    ]
+    for content, words in rows:
+        answer = shared.call("POST", "/v1/endpoints", json=content)
+        assert answer.status_code == 400, (content, answer.text)
+        assert words in answer.json()["error"], (content, answer.text)

@@ -1,0 +1,159 @@
+"""Messages over HTTP: shown while they live, cancelled one at a time, by ids and by filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.destination import Reply, destination
+from tests.integration.relay.conftest import Relay
+from tests.wait import until
+
+FAR = {"Upstash-Delay": "1h"}
+AT = "http://127.0.0.1:9/x"
+
+
+def waiting(relay: Relay, url: str = AT, **headers: str) -> str:
+    """A message that waits for an hour."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = relay.call("POST", f"/v2/publish/{url}", data="x", headers=FAR | named)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["messageId"])
+
+
+def alive(relay: Relay, ids: list[str]) -> list[str]:
+    return [id_ for id_ in ids if relay.message(id_) is not None]
+
+
+def test_a_message_is_shown_with_what_was_asked_for_and_why_it_waits(shared: Relay) -> None:
+    id_ = waiting(
+        shared,
+        Upstash_Method="PUT",
+        Upstash_Retries="5",
+        Upstash_Forward_test_header="v",
+        Upstash_Label="a, b",
+        Upstash_Callback="https://c.example/cb",
+        Upstash_Flow_Control_Key="k",
+        Upstash_Flow_Control_Value="parallelism=2",
+    )
+    shown: dict[str, Any] = shared.call("GET", f"/v2/messages/{id_}").json()
+    assert {name: shown.get(name) for name in ("messageId", "url", "method", "maxRetries", "body", "callback")} == {
+        "messageId": id_,
+        "url": AT,
+        "method": "PUT",
+        "maxRetries": 5,
+        "body": "x",
+        "callback": "https://c.example/cb",
+    }
+    assert shown["header"] == {"Test-Header": ["v"]}
+    assert (shown["label"], shown["labels"]) == ("a", ["a", "b"])
+    assert (shown["flowControlKey"], shown["parallelism"], shown["period"]) == ("k", 2, 1)
+    assert "rate" not in shown
+    assert shown["waiting"]["reason"] == "delay"
+    assert shown["notBefore"] - shown["createdAt"] == pytest.approx(3_600_000, abs=1000)
+
+
+def test_a_delivered_message_is_shown_for_a_while(shared: Relay) -> None:
+    with destination() as server:
+        id_ = shared.publish(server.url, "x").json()["messageId"]
+        until(lambda: shared.state(id_) == "delivered")
+        assert shared.call("DELETE", f"/v2/messages/{id_}").json() == {"cancelled": 0}
+
+
+def test_an_unknown_message_is_404(shared: Relay) -> None:
+    for method in ("GET", "DELETE"):
+        answer = shared.call(method, "/v2/messages/msg_unknown")
+        assert (answer.status_code, answer.json()) == (404, {"error": "message msg_unknown not found"})
+
+
+def test_a_message_is_cancelled_and_gone(shared: Relay) -> None:
+    id_ = waiting(shared)
+    answer = shared.call("DELETE", f"/v2/messages/{id_}")
+    assert (answer.status_code, answer.json()) == (202, {"cancelled": 1})
+    assert shared.call("GET", f"/v2/messages/{id_}").status_code == 404
+    assert shared.call("DELETE", f"/v2/messages/{id_}").status_code == 404
+
+
+def test_a_call_under_way_is_broken_off(shared: Relay) -> None:
+    with destination(lambda _: Reply(delay_seconds=20)) as server:
+        id_ = shared.publish(server.url, "x", Upstash_Callback=f"{server.url}/callback").json()["messageId"]
+        until(lambda: server.received)
+        assert shared.call("DELETE", f"/v2/messages/{id_}").json() == {"cancelled": 1}
+        # The next one has the room, and no callback of the first comes before it.
+        other = shared.publish(f"{server.url}/other", "x").json()["messageId"]
+        until(lambda: server.to("/other"))
+        assert server.to("/callback") == []
+        assert shared.state(other) == "active"
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_ids_are_given_in_the_body_or_in_the_query(shared: Relay, repeated: bool) -> None:
+    ids = [waiting(shared) for _ in range(4)]
+    joined = "&messageIds=".join(ids[2:]) if repeated else ",".join(ids[2:])
+    assert shared.call("DELETE", "/v2/messages", json={"messageIds": [*ids[:2], "msg_none"]}).json() == {"cancelled": 2}
+    assert alive(shared, ids) == ids[2:]
+    assert shared.call("DELETE", f"/v2/messages?messageIds={joined}").json() == {"cancelled": 2}
+    assert alive(shared, ids) == []
+
+
+def test_each_filter_chooses_what_it_names_and_nothing_else(relay: Relay) -> None:
+    relay.call("POST", "/v2/topics/group/endpoints", json={"endpoints": [{"url": "http://127.0.0.1:9/of-group"}]})
+    other = waiting(relay)
+    schedule = relay.call("POST", f"/v2/schedules/{AT}", headers={"Upstash-Cron": "0 0 1 1 *"}).json()["scheduleId"]
+    filters: dict[str, dict[str, Any]] = {
+        "label=two": {"Upstash_Label": "one, two"},
+        "flowControlKey=k": {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "rate=1"},
+        "url=http://127.0.0.1:9/by-url": {"url": "http://127.0.0.1:9/by-url"},
+        "host=localhost": {"url": "http://localhost:9/x"},
+        "path=/by-path": {"url": "http://127.0.0.1:9/by-path?q=1"},
+    }
+    for query, asked in filters.items():
+        id_ = waiting(relay, **asked)
+        answer = relay.call("DELETE", f"/v2/messages?{query}")
+        assert answer.json()["cancelled"] == 1, (query, answer.text)
+        assert alive(relay, [id_, other]) == [other], query
+    grouped = relay.call("POST", "/v2/publish/group", headers=FAR).json()
+    assert relay.call("DELETE", "/v2/messages?topicName=group").json()["cancelled"] == 1
+    assert alive(relay, [grouped[0]["messageId"], other]) == [other]
+    relay.call("POST", "/v2/queues/q/pause")
+    queued = relay.call("POST", f"/v2/enqueue/q/{AT}").json()["messageId"]
+    assert relay.call("DELETE", "/v2/messages?queueName=q").json()["cancelled"] == 1
+    assert alive(relay, [queued, other]) == [other]
+    assert relay.call("DELETE", f"/v2/messages?scheduleId={schedule}").json()["cancelled"] == 0
+    assert relay.call("DELETE", "/v2/messages?label=one&url=http://nowhere").json()["cancelled"] == 0
+    assert relay.call("DELETE", "/v2/messages?callerIp=127.0.0.1&toDate=1").json()["cancelled"] == 0
+    assert relay.call("DELETE", "/v2/messages?callerIp=127.0.0.1&fromDate=1").json()["cancelled"] == 1
+    assert alive(relay, [other]) == []
+
+
+def test_without_a_filter_only_those_who_mean_it_cancel_everything(relay: Relay) -> None:
+    ids = [waiting(relay) for _ in range(3)]
+    refused = relay.call("DELETE", "/v2/messages")
+    assert refused.status_code == 400
+    assert "all=true" in refused.json()["error"]
+    assert alive(relay, ids) == ids
+    answer = relay.call("DELETE", "/v2/messages?all=true").json()
+    assert answer["cancelled"] == 3
+    action = relay.call("GET", f"/v2/bulkActions/{answer['actionId']}").json()
+    assert (action["state"], action["total"], action["processed"]) == ("FINISHED", 3, 3)
+    assert relay.call("GET", "/v2/bulkActions/unknown").status_code == 404
+    again = waiting(relay)
+    bare = relay.call("DELETE", "/v2/messages", headers={"User-Agent": "python-httpx/0.28"})
+    assert bare.json()["cancelled"] == 1
+    assert alive(relay, [again]) == []
+
+
+def test_a_filter_takes_more_than_one_transaction_holds(shared: Relay) -> None:
+    items = [{"destination": AT, "headers": FAR | {"Upstash-Label": "many"}, "body": str(n)} for n in range(700)]
+    published = shared.call("POST", "/v2/batch", json=items).json()
+    assert shared.call("DELETE", "/v2/messages?label=many&count=100").json()["cancelled"] == 700
+    assert alive(shared, [published[0]["messageId"], published[-1]["messageId"]]) == []
+
+
+def test_the_operator_may_switch_the_clients_bare_request_off(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay(RELAY_BULK_WITHOUT_FILTER="off")
+    id_ = waiting(relay)
+    assert relay.call("DELETE", "/v2/messages", headers={"User-Agent": "python-httpx/0.28"}).status_code == 400
+    assert alive(relay, [id_]) == [id_]

@@ -1,0 +1,92 @@
+"""Flow-control keys on a real database."""
+
+from __future__ import annotations
+
+from services.relay.message import FlowControl
+from services.relay.wire.flow import Pin, Unpin
+from tests.integration.relay_store.conftest import Run, Stores, draft
+
+
+def test_counts_are_those_of_the_messages(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        assert await stores.flow_keys.get("k") is None
+        await stores.accept(*(draft(flow=FlowControl("k", 2, 10, 60)) for _ in range(5)))
+        claimed = await stores.claim()
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert (view.waiting, view.parallelism_count, view.parallelism_max) == (3, 2, 2)
+        assert (view.rate_count, view.rate_max, view.period_seconds) == (2, 10, 60)
+        assert view.period_start is not None
+        assert await stores.flow_keys.active_count() == 2
+        await stores.finish(claimed)
+        after = await stores.flow_keys.get("k")
+        assert after is not None
+        assert (after.waiting, after.parallelism_count) == (3, 0)
+
+    run(story)
+
+
+def test_keys_are_found_by_a_part_of_their_names(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        for key in ("user-b", "user-a", "host_1"):
+            await stores.accept(draft(flow=FlowControl(key, 1, None)))
+        assert [one.key for one in await stores.flow_keys.search("user")] == ["user-a", "user-b"]
+        assert [one.key for one in await stores.flow_keys.search("t_1")] == ["host_1"]
+        assert len(await stores.flow_keys.search()) == 3
+
+    run(story)
+
+
+def test_nothing_begins_under_a_paused_key(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.flow_keys.pause("k")
+        [message_id] = await stores.accept(draft(flow=FlowControl("k", 1, None)))
+        assert await stores.claim() == []
+        await stores.flow_keys.resume("k")
+        assert [one.id for one in await stores.claim()] == [message_id]
+
+    run(story)
+
+
+def test_a_pinned_limit_is_not_changed_by_messages_until_it_is_unpinned(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.flow_keys.pin("k", Pin(3, 7, 60))
+        await stores.accept(draft(flow=FlowControl("k", 1, 1, 1)))
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert (view.parallelism_max, view.rate_max, view.period_seconds) == (3, 7, 60)
+        assert (view.pinned_parallelism, view.pinned_rate) == (True, True)
+        await stores.flow_keys.unpin("k", Unpin(parallelism=True, rate=False))
+        await stores.accept(draft(flow=FlowControl("k", 1, 1, 1)))
+        after = await stores.flow_keys.get("k")
+        assert after is not None
+        assert (after.parallelism_max, after.rate_max, after.pinned_parallelism) == (1, 7, False)
+
+    run(story)
+
+
+def test_resetting_the_rate_begins_a_new_window(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(flow=FlowControl("k", None, 1, 3600)) for _ in range(2)))
+        assert len(await stores.claim()) == 1
+        assert await stores.claim() == []
+        await stores.flow_keys.reset_rate("k")
+        assert len(await stores.claim()) == 1
+
+    run(story)
+
+
+def test_turning_cooling_off_ends_a_pause(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(flow=FlowControl("k", 5, None), retries_max=0) for _ in range(2)))
+        await stores.rows("UPDATE relay.flow_keys SET cooling_until = now() + interval '1 hour' RETURNING key")
+        assert await stores.flow_keys.cooling_count() == 1
+        assert await stores.claim() == []
+        await stores.flow_keys.set_cooling("k", enabled=False)
+        assert await stores.flow_keys.cooling_count() == 0
+        assert len(await stores.claim()) == 2
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert not view.cooling
+
+    run(story)

@@ -1,0 +1,297 @@
+"""What the janitor drops and mends, on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import psycopg
+
+from services.relay.janitor import Janitor
+from services.relay.message import FlowControl
+from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings
+
+
+async def age(stores: Stores) -> None:
+    """An hour passes for the periods."""
+    await stores.rows("UPDATE relay.periods SET opened_at = opened_at - interval '1 hour' RETURNING period")
+
+
+async def periods(stores: Stores) -> list[int]:
+    return [row["period"] for row in await stores.rows("SELECT period FROM relay.periods ORDER BY period")]
+
+
+async def partitions(stores: Stores) -> set[str]:
+    found = await stores.rows("SELECT inhrelid::regclass::text AS name FROM pg_inherits "
+                              "WHERE inhparent = 'relay.messages'::regclass")  # fmt: skip
+    return {row["name"] for row in found}
+
+
+def test_a_period_is_dropped_when_all_in_it_has_ended(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.accept(draft(), draft())
+        await stores.finish(await stores.claim())
+        await janitor.run_once()
+        assert await periods(stores) == [1]
+        await age(stores)
+        await janitor.run_once()
+        assert await periods(stores) == [2]
+        assert await partitions(stores) == {"relay.messages_long", "relay.messages_p2"}
+        assert await stores.states() == {}
+        await age(stores)
+        await janitor.run_once()
+        assert await periods(stores) == [2], "nothing came in it, so it goes on"
+
+    run(story)
+
+
+def test_what_waits_outlives_its_period_and_is_delivered(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        delayed, active, queued, behind = await stores.accept(
+            draft(delay_seconds=3600.0), draft(), draft(queue="q"), draft(queue="q")
+        )
+        claimed = await stores.claim()
+        await age(stores)
+        await janitor.run_once()
+        assert await periods(stores) == [1, 2], "calls under way keep it"
+        await stores.finish(claimed)
+        await janitor.run_once()
+        assert await periods(stores) == [2]
+        assert await stores.states() == {delayed: "waiting", behind: "waiting"}
+        assert [one.id for one in await stores.claim()] == [behind]
+        assert {active, queued} == {one.id for one in claimed}
+
+    run(story)
+
+
+def test_ended_messages_are_kept_for_their_time(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings(keep_seconds=60.0))
+        [message_id] = await stores.accept(draft())
+        await stores.finish(await stores.claim())
+        await age(stores)
+        await janitor.run_once()
+        await age(stores)
+        await janitor.run_once()
+        assert await stores.states() == {message_id: "delivered"}
+        await stores.rows("UPDATE relay.messages SET ended_at = ended_at - interval '61 seconds' RETURNING id")
+        await janitor.run_once()
+        assert await stores.states() == {}
+
+    run(story)
+
+
+def test_a_period_closes_under_load_and_nothing_is_lost(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings(period_seconds=1.0))
+        accepted: list[str] = []
+        ended: list[str] = []
+        stop = asyncio.Event()
+        await stores.processes.renew(600)
+
+        async def publish() -> None:
+            while not stop.is_set():
+                accepted.extend(await stores.accept(*(draft(retry_delay="0") for _ in range(20))))
+
+        async def deliver() -> None:
+            while not stop.is_set() or len(ended) < len(accepted):
+                claimed = await stores.messages.claim(50)
+                await stores.finish(claimed)
+                ended.extend(one.id for one in claimed)
+
+        work = [asyncio.create_task(task()) for task in (publish, publish, deliver, deliver)]
+        dropped = 0
+        async with asyncio.timeout(60):
+            while dropped < 4:
+                await age(stores)
+                before = set(await periods(stores))
+                await janitor.run_once()
+                dropped += len(before - set(await periods(stores)))
+        stop.set()
+        await asyncio.wait_for(asyncio.gather(*work), 60)
+        assert len(ended) == len(set(ended))
+        assert set(ended) == set(accepted)
+
+    run(story)
+
+
+def test_tables_stay_small_while_a_transaction_holds_vacuum_back(
+    run: Run, relay_url: str, administrator: psycopg.Connection[Any]
+) -> None:
+    def size() -> int:
+        row = administrator.execute(
+            "SELECT sum(pg_total_relation_size(oid)) FROM pg_class "
+            "WHERE relnamespace = 'relay'::regnamespace AND relkind = 'r' AND relname LIKE 'messages%'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        sizes = []
+        for _ in range(6):
+            for _ in range(4):
+                await stores.accept(*(draft(body=b"x" * 1000) for _ in range(250)))
+                while claimed := await stores.claim(250):
+                    await stores.finish(claimed)
+            sizes.append(size())
+            await age(stores)
+            await janitor.run_once()
+        assert await stores.states() == {}
+        assert await periods(stores) == [7]
+        assert max(sizes) < 1.5 * sizes[0], sizes
+        assert size() < sizes[0] / 4
+
+    with psycopg.connect(relay_url) as holding:
+        holding.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        holding.execute("SELECT count(*) FROM pg_class")
+        holding.execute("SELECT pg_current_xact_id()")
+        run(story)
+        row = administrator.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL").fetchone()
+        assert row is not None
+        assert row[0] > 0
+
+
+def test_long_lived_messages_are_deleted_after_their_end_with_their_pieces(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        long = {"body": b"", "body_size": 10, "delay_seconds": 3600.0}
+        gone, buried = await stores.accept(draft(body_key="a", **long), draft(body_key="b", **long, retries_max=0))
+        for key in ("a", "b"):
+            await stores.rows(
+                "INSERT INTO relay.chunks VALUES (%(key)s, 0, 'x'), (%(key)s, 1, 'y') RETURNING key", key=key
+            )
+        await age(stores)
+        await janitor.run_once()
+        assert await stores.rows("SELECT DISTINCT period FROM relay.messages") == [{"period": 0}]
+        await stores.rows("UPDATE relay.messages SET due_at = now() RETURNING id")
+        claimed = {one.id: one for one in await stores.claim()}
+        await stores.finish([claimed[gone]])
+        await stores.finish([claimed[buried]], 500)
+        await janitor.run_once()
+        assert await stores.states() == {}
+        left = await stores.rows("SELECT key FROM relay.chunks ORDER BY part")
+        assert [row["key"] for row in left] == ["b", "b"], "the dead letter needs its own"
+
+    run(story)
+
+
+def test_pieces_that_nothing_refers_to_go_after_a_while(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.accept(draft(body=b"", body_key="used", body_size=1))
+        for key, age_minutes in (("used", 90), ("orphan", 90), ("young", 5)):
+            await stores.rows(
+                "INSERT INTO relay.chunks VALUES (%(key)s, 0, 'x', now() - make_interval(mins => %(age)s)) RETURNING key",
+                key=key, age=age_minutes,
+            )  # fmt: skip
+        await janitor.run_once()
+        left = await stores.rows("SELECT key FROM relay.chunks ORDER BY key")
+        assert [row["key"] for row in left] == ["used", "young"]
+
+    run(story)
+
+
+def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.rows("INSERT INTO relay.deduplications VALUES ('old', 'm', now() - interval '1 s'), "
+                          "('new', 'm', now() + interval '1 hour') RETURNING id")  # fmt: skip
+        await stores.rows("INSERT INTO relay.cancellations VALUES (gen_random_uuid(), 'old', now() - interval '2 hours'), "
+                          "(gen_random_uuid(), 'new', now()) RETURNING owner")  # fmt: skip
+        await stores.rows(
+            "INSERT INTO relay.processes VALUES (gen_random_uuid(), now() - interval '2 days') RETURNING owner"
+        )
+        for parent, low, high in (
+            ("events", "'2020-01-01+00'", "'2020-01-02+00'"),
+            ("dead_letters", "'1577836800000'", "'1577923200000'"),
+        ):
+            await stores.database.execute(
+                f"CREATE TABLE relay.{parent}_20200101 PARTITION OF relay.{parent} FOR VALUES FROM ({low}) TO ({high})",
+                {},
+            )
+        await stores.database.execute("DROP TABLE relay.events_" + _tomorrow(), {})
+        await janitor.run_once()
+        assert [row["id"] for row in await stores.rows("SELECT id FROM relay.deduplications")] == ["new"]
+        assert [row["message_id"] for row in await stores.rows("SELECT message_id FROM relay.cancellations")] == ["new"]
+        assert await stores.rows("SELECT owner FROM relay.processes") == []
+        days = await stores.rows(
+            "SELECT relname FROM pg_class WHERE relname ~ '^(events|dead_letters)_20' AND relkind = 'r'"
+        )
+        names = {row["relname"] for row in days}
+        assert len(names) == 6
+        assert f"events_{_tomorrow()}" in names
+        assert not names & {"events_20200101", "dead_letters_20200101"}
+
+    run(story)
+
+
+def test_places_of_queues_that_a_fault_left_taken_are_given_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings(keep_seconds=600.0))
+        first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
+        await stores.claim()
+        await stores.rows("UPDATE relay.messages SET state = 'delivered', lease_owner = NULL, started_at = NULL, "
+                          "ended_at = now() - interval '1 minute' WHERE id = %(id)s RETURNING id", id=first)  # fmt: skip
+        assert await stores.claim() == []
+        await janitor.run_once()
+        assert [one.id for one in await stores.claim()] == [second]
+
+    run(story)
+
+
+def test_messages_of_a_queue_that_is_gone_get_it_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.queues.upsert("q", 1, paused=True)
+        [message_id] = await stores.accept(draft(queue="q"))
+        await stores.rows("DELETE FROM relay.queues RETURNING name")
+        await janitor.run_once()
+        assert [one.id for one in await stores.claim()] == [message_id]
+
+    run(story)
+
+
+def test_a_key_that_would_be_forgotten_is_looked_at_again(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.accept(draft(flow=FlowControl("k", 1, None)), draft(flow=FlowControl("paused", 1, None)))
+        await stores.flow_keys.pause("paused")
+        await stores.rows("UPDATE relay.flow_keys SET ready_at = NULL RETURNING key")
+        assert await stores.claim() == []
+        await janitor.run_once()
+        assert [one.flow_key for one in await stores.claim()] == ["k"]
+        assert await janitor.run_once() == 0
+
+    run(story)
+
+
+def test_a_call_in_the_name_of_an_unknown_process_is_taken_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.accept(draft())
+        await stores.claim()
+        await stores.rows("DELETE FROM relay.processes RETURNING owner")
+        assert await stores.messages.expire(10) == 0
+        await janitor.run_once()
+        assert await stores.messages.expire(10) == 1
+
+    run(story)
+
+
+def test_one_process_at_a_time_tidies_up(run: Run, administrator: psycopg.Connection[Any]) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.rows("INSERT INTO relay.deduplications VALUES ('old', 'm', now() - interval '1 s') RETURNING id")
+        administrator.execute("SELECT pg_advisory_lock(%s)", (int.from_bytes(b"janitor", "big"),))
+        assert await janitor.run_once() == 0
+        administrator.execute("SELECT pg_advisory_unlock_all()")
+        assert await janitor.run_once() == 1
+
+    run(story)
+
+
+def _tomorrow() -> str:
+    return later(days=1).strftime("%Y%m%d")

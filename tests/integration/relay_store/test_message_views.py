@@ -1,0 +1,97 @@
+"""Messages as they are shown, on a real database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services.relay.message import FlowControl
+from services.relay.wire.filters import Filters
+from tests.integration.relay_store.conftest import Run, Stores, draft, later
+
+
+def test_a_message_is_shown_with_its_attempts_and_what_holds_it_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        flow = FlowControl("k", 1, None)
+        _, second = await stores.accept(draft(flow=flow), draft(flow=flow, headers={"X-A": "1"}))
+        await stores.claim()
+        view = await stores.views.get(second, 60)
+        assert view is not None
+        assert (view.state, view.headers, view.flow) == ("waiting", {"X-A": "1"}, flow)
+        assert view.gate.flow is not None
+        assert (view.gate.flow.parallelism_count, view.gate.flow.waiting) == (1, 1)
+        assert view.attempts == ()
+        assert await stores.views.get("msg_unknown", 60) is None
+
+    run(story)
+
+
+def test_an_ended_message_is_shown_for_a_while_and_a_cancelled_one_is_not(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        delivered, cancelled = await stores.accept(draft(), draft(delay_seconds=60.0))
+        await stores.finish(await stores.claim())
+        view = await stores.views.get(delivered, 60)
+        assert view is not None
+        assert (view.state, len(view.attempts)) == ("delivered", 1)
+        assert await stores.views.get(delivered, 0) is None
+        assert await stores.views.get(cancelled, 60) is not None
+        await stores.messages.cancel([cancelled])
+        assert await stores.views.get(cancelled, 60) is None
+
+    run(story)
+
+
+def test_a_queued_message_knows_how_many_are_ahead(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        ids = await stores.accept(*(draft(queue="q") for _ in range(3)))
+        views = [await stores.views.get(message_id, 60) for message_id in ids]
+        assert [view.gate.ahead for view in views if view] == [0, 1, 2]
+        assert [view.state for view in views if view] == ["waiting"] * 3
+        assert all(view.gate.queue is not None and view.gate.queue.lag == 3 for view in views if view)
+
+    run(story)
+
+
+def test_a_message_that_no_key_opens_is_shown_without_headers(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [message_id] = await stores.accept(draft(headers={"X-A": "1"}, flow=FlowControl("k", 1, None)))
+        await stores.rows("UPDATE relay.messages SET sealed = 'junk' RETURNING id")
+        view = await stores.views.get(message_id, 60)
+        assert view is not None
+        assert (view.headers, view.url) == ({}, "https://example.com/path?q=1")
+        assert view.flow == FlowControl("k", None, None)
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({}, {0, 1, 2}),
+        ({"label": ("l1",)}, {0}),
+        ({"label": ("second",)}, {1}),
+        ({"label": ("l1", "second")}, {0, 1}),
+        ({"queue": ("q",)}, {1}),
+        ({"flow_key": ("k",)}, {2}),
+        ({"host": ("two.example",)}, {1}),
+        ({"from_ms": int(later(hours=1).timestamp() * 1000)}, set()),
+        ({"to_ms": int(later(hours=1).timestamp() * 1000)}, {0, 1, 2}),
+    ],
+)
+def test_live_messages_are_selected_by_filters(run: Run, filters: dict[str, Any], expected: set[int]) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(labels=("l1",)))
+        await stores.finish(await stores.claim())
+        ids = await stores.accept(
+            draft(labels=("l1",)),
+            draft(url="https://two.example", labels=("first", "second"), queue="q"),
+            draft(flow=FlowControl("k", 1, None), delay_seconds=60.0),
+        )
+        await stores.claim(1)
+        found = await stores.views.select_ids(Filters(**filters), 100)
+        assert found == sorted(found)
+        assert {ids.index(message_id) for message_id in found} == expected
+        assert len(await stores.views.select_ids(Filters(**filters), 1)) == min(1, len(expected))
+
+    run(story)

@@ -1,0 +1,92 @@
+"""Queues on a real database."""
+
+from __future__ import annotations
+
+from services.relay.message import CallbackOptions, FlowControl
+from tests.integration.relay_store.conftest import Run, Stores, draft
+
+
+def test_a_queue_is_made_on_first_use_and_counts_what_has_not_ended(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        assert await stores.queues.get("letters") is None
+        await stores.accept(*(draft(queue="letters") for _ in range(3)))
+        queue = await stores.queues.get("letters")
+        assert queue is not None
+        assert (queue.parallelism, queue.paused, queue.lag) == (1, False, 3)
+        await stores.finish(await stores.claim())
+        again = await stores.queues.get("letters")
+        assert again is not None
+        assert again.lag == 2
+        assert [one.name for one in await stores.queues.all()] == ["letters"]
+
+    run(story)
+
+
+def test_raising_the_parallelism_lets_more_in_at_once(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(queue="q") for _ in range(4)))
+        assert len(await stores.claim()) == 1
+        await stores.queues.upsert("q", 3)
+        assert len(await stores.claim()) == 2
+
+    run(story)
+
+
+def test_nothing_begins_in_a_paused_queue_and_those_in_first_go_on_first(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
+        await stores.queues.pause("q")
+        assert await stores.states() == {first: "queued", second: "queued"}
+        assert await stores.claim() == []
+        [third] = await stores.accept(draft(queue="q"))
+        assert await stores.claim() == []
+        await stores.queues.resume("q")
+        assert [one.id for one in await stores.claim()] == [first]
+        assert await stores.states() == {first: "active", second: "queued", third: "queued"}
+
+    run(story)
+
+
+def test_a_resumed_queue_wakes_the_flow_keys_of_its_messages(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.queues.upsert("q", 1, paused=True)
+        [message_id] = await stores.accept(draft(queue="q", flow=FlowControl("k", 5, None)))
+        assert await stores.claim() == []
+        await stores.queues.resume("q")
+        assert [one.id for one in await stores.claim()] == [message_id]
+
+    run(story)
+
+
+def test_deleting_a_queue_cancels_what_waits_and_leaves_what_has_begun(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
+        claimed = await stores.claim()
+        assert await stores.queues.delete("q")
+        assert await stores.states() == {first: "active", second: "cancelled"}
+        assert await stores.queues.get("q") is None
+        assert await stores.finish(claimed) == 1
+        assert not await stores.queues.delete("q")
+        logged = await stores.rows(
+            "SELECT state FROM relay.events WHERE message_id = %(id)s AND state = 'CANCELED'", id=second
+        )
+        assert len(logged) == 1
+
+    run(story)
+
+
+def test_the_next_waits_for_the_callback_of_the_one_before(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        back = CallbackOptions("https://example.com/back")
+        first, second = await stores.accept(draft(queue="q", callback=back), draft(queue="q"))
+        await stores.finish(await stores.claim())
+        view = await stores.views.get(second, 60)
+        assert view is not None
+        assert view.gate.ahead == 1
+        [callback] = await stores.claim()
+        assert callback.kind == "callback"
+        assert callback.parent_id == first
+        await stores.finish([callback])
+        assert [one.id for one in await stores.claim()] == [second]
+
+    run(story)

@@ -1,0 +1,108 @@
+"""Destinations in the raw path: what stands there arrives as it is."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.relay.wire.address import GroupName, Url, destination, is_option, separated
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import given_token, options_of
+from tests.unit.relay.quick import parsed, quick
+
+# What a raw path of HTTP can hold: visible ASCII.
+VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
+PATHS = st.text(VISIBLE, max_size=40).map("/{}".format)
+PARAMETERS = st.text(VISIBLE.filter(lambda c: c not in "&=?#"), min_size=1, max_size=10).filter(
+    lambda n: not is_option(n)
+)
+PAIRS = st.lists(st.tuples(PARAMETERS, st.text(VISIBLE.filter(lambda c: c not in "&#"), max_size=8)), max_size=5)
+
+
+@pytest.mark.parametrize(
+    ("raw", "url"),
+    [
+        ("https://a.example/x//y%2Fz?q=1", "https://a.example/x//y%2Fz?q=1"),
+        ("v2/publish/https://a.example/x", "https://a.example/x"),
+        ("v2/publish/v2/publish/https://a.example/x", "https://a.example/x"),
+        ("https:/a.example/x", "https://a.example/x"),
+        ("HTTPS://a.example/x", "HTTPS://a.example/x"),
+        ("https%3A%2F%2Fa.example%2Fx%3Fq=1", "https://a.example/x?q=1"),
+        ("a.example/x", "https://a.example/x"),
+        ("http://127.0.0.1:80/", "http://127.0.0.1:80/"),
+        ("http://[::1]:80/", "http://[::1]:80/"),
+        ("https://a.example/?u=http://b.example//x", "https://a.example/?u=http://b.example//x"),
+    ],
+)
+def test_destinations(raw: str, url: str) -> None:
+    assert destination(raw) == Url(url)
+
+
+@quick
+@given(st.sampled_from(["http", "https"]), PATHS)
+def test_whatever_follows_the_host_survives(scheme: str, path: str) -> None:
+    url = f"{scheme}://a.example:8443{path}"
+    assert destination(url) == Url(url)
+
+
+@quick
+@given(PATHS.filter(lambda path: "?" not in path), PAIRS, PAIRS)
+def test_options_are_taken_out_of_the_destinations_query_and_the_rest_stays(
+    path: str, own: list[tuple[str, str]], more: list[tuple[str, str]]
+) -> None:
+    before, after = ("&".join(f"{name}={value}" for name, value in pairs) for pairs in (own, more))
+    options = "upstash-retries=3&qstash_token=t&Upstash-Delay=10s"
+    query = "&".join(filter(None, [before, options, after]))
+    kept = "&".join(filter(None, [before, after]))
+    address, taken = separated(f"https://a.example{path}?{query}")
+    assert address == f"https://a.example{path}{'?' if kept else ''}{kept}"
+    assert options_of({}, taken) == {"upstash-retries": "3", "upstash-delay": "10s"}
+    assert given_token(taken) == "t"
+
+
+@quick
+@given(st.text(VISIBLE, max_size=60))
+def test_without_options_nothing_changes(text: str) -> None:
+    address, options = separated(f"https://a.example/{text}")
+    assert options or address == f"https://a.example/{text}"
+
+
+@quick
+@given(st.from_regex(r"[A-Za-z0-9._-]{1,50}", fullmatch=True))
+def test_a_name_is_a_group(name: str) -> None:
+    assert destination(name) == GroupName(name)
+
+
+def test_a_group_that_does_not_exist_may_be_a_host() -> None:
+    assert GroupName("my.app").as_host() == Url("https://my.app")
+    assert GroupName("orders").as_host() is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        ("ftp://a.example", "scheme"),
+        ("https://user:pw@a.example", "user"),
+        ("https://a b", "white space"),
+        ("https://", "host"),
+        ("https://a:x/", "host"),
+        ("https://a:0/", "host"),
+        ("https://a:99999/", "host"),
+        ("https://[::1/", "host"),
+        ("", "host"),
+        ("https://a.example/caf\udce9", "control characters"),
+        ("api/llm", "not offered"),
+        ("api/email?x=1", "not offered"),
+    ],
+)
+def test_what_is_no_destination_is_refused(raw: str, why: str) -> None:
+    with pytest.raises(InvalidRequestError, match=why):
+        destination(raw)
+
+
+@quick
+@given(st.text(max_size=50))
+def test_any_text_is_a_destination_or_refused(text: str) -> None:
+    found = parsed(lambda: destination(text))
+    assert found is None or found.text

@@ -1,0 +1,78 @@
+"""Which bulk requests mean everything, and which have forgotten their filter."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.relay.routes.consent import BulkWithoutFilter, bulk_filters, list_filters
+from services.relay.wire.filters import Filters, Route
+from services.relay.wire.invalid import InvalidRequestError
+
+PYTHON = {"User-Agent": "python-httpx/0.28.1"}
+CURL = {"User-Agent": "curl/8.7.1"}
+
+
+def chosen(
+    query: str = "", body: bytes = b"", headers: dict[str, str] | None = None, rule: BulkWithoutFilter = "clients"
+) -> Filters | None:
+    return bulk_filters(Route.MESSAGES_BULK, query, body, headers or CURL, rule)
+
+
+def test_a_filter_needs_no_consent() -> None:
+    assert chosen("label=a,b&label=c") == Filters(label=("a", "b", "c"))
+    assert chosen(body=b'{"messageIds":["msg_1","msg_2"]}') == Filters(message_ids=("msg_1", "msg_2"))
+
+
+@pytest.mark.parametrize("rule", ["clients", "off"])
+def test_without_a_filter_it_is_refused(rule: BulkWithoutFilter) -> None:
+    with pytest.raises(InvalidRequestError, match="all=true"):
+        chosen(rule=rule)
+
+
+@pytest.mark.parametrize("rule", ["on", "clients", "off"])
+def test_all_means_all(rule: BulkWithoutFilter) -> None:
+    assert chosen("all=true", rule=rule) == Filters(all=True)
+    assert chosen(body=b'{"all":true}', rule=rule) == Filters(all=True)
+
+
+def test_the_count_that_the_javascript_client_sends_for_all_is_consent() -> None:
+    assert chosen("count=100", headers={"User-Agent": "node"}) == Filters(count=100)
+
+
+@pytest.mark.parametrize("agent", ["python-httpx/0.28.1", "node", "Bun/1.2.0"])
+def test_the_bare_request_of_a_vendors_client_is_consent_unless_switched_off(agent: str) -> None:
+    assert chosen(headers={"User-Agent": agent}) == Filters()
+    with pytest.raises(InvalidRequestError):
+        chosen(headers={"User-Agent": agent}, rule="off")
+
+
+def test_a_bare_request_of_anyone_is_consent_where_the_operator_says_so() -> None:
+    assert chosen(rule="on") == Filters()
+
+
+@pytest.mark.parametrize("query", ["label=", "messageIds=", "label=&count=100"])
+def test_a_filter_that_is_empty_is_a_mistake_whoever_sends_it(query: str) -> None:
+    with pytest.raises(InvalidRequestError, match="is empty"):
+        chosen(query, headers=PYTHON, rule="on")
+
+
+def test_an_empty_list_of_ids_chooses_nothing() -> None:
+    assert chosen(body=b'{"messageIds":[]}', headers=PYTHON, rule="on") is None
+
+
+def test_ids_are_bounded() -> None:
+    ids = ",".join(f"msg_{n}" for n in range(501))
+    with pytest.raises(InvalidRequestError, match="more than 500 ids"):
+        chosen(f"messageIds={ids}")
+
+
+@pytest.mark.parametrize("query", ["label=a%00b", "url=http://a/\udcff"])
+def test_what_the_database_cannot_hold_is_refused(query: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        chosen(query)
+
+
+def test_a_cursor_of_milliseconds_is_the_latest_time_wanted() -> None:
+    assert list_filters(Route.EVENTS, "cursor=1700000000000&count=7").to_ms == 1_700_000_000_000
+    filters = list_filters(Route.EVENTS, "cursor=1700000000000&toDate=5&label=a%26b")
+    assert (filters.to_ms, filters.cursor, filters.label) == (5, None, ("a&b",))

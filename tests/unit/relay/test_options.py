@@ -1,0 +1,219 @@
+"""The options of a publish request, out of headers and query."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.relay.message import Draft, FlowControl, Redaction
+from services.relay.wire.headers import canonical
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import draft, lasting, merged, options_of
+from tests.unit.relay.quick import parsed, quick
+
+OF_ONE_HOP = {"host", "te", "expect", "upgrade", "trailer", "connection", "keep-alive", "content-length",
+              "transfer-encoding", "proxy-connection", "proxy-authenticate", "proxy-authorization"}  # fmt: skip
+PARTS = st.text("abcxyzABCXYZ019", min_size=1, max_size=6)
+NAMES = st.lists(PARTS, min_size=1, max_size=3).map("-".join).filter(lambda name: name.lower() not in OF_ONE_HOP)
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=20)
+
+
+def read(headers: dict[str, str], query: str = "", body: bytes = b"x", **more: Any) -> Draft:
+    return draft("https://a.example", options_of(headers, query), body, now_seconds=0.0, **more)
+
+
+def recased(text: str, data: st.DataObject) -> str:
+    flags = data.draw(st.lists(st.booleans(), min_size=len(text), max_size=len(text)))
+    return "".join(c.upper() if flag else c.lower() for c, flag in zip(text, flags, strict=True))
+
+
+@quick
+@given(st.dictionaries(NAMES.map(str.lower), VALUES, max_size=5), st.data())
+def test_forwarded_headers_make_the_round_trip_in_any_case(headers: dict[str, str], data: st.DataObject) -> None:
+    given_headers = {recased(f"Upstash-Forward-{name}", data): value for name, value in headers.items()}
+    assert read(given_headers).headers == {canonical(name): value for name, value in headers.items()}
+
+
+@quick
+@given(st.sampled_from(["callback", "failure-callback"]), st.dictionaries(NAMES.map(str.lower), VALUES, max_size=3))
+def test_callbacks_have_their_own_headers(kind: str, headers: dict[str, str]) -> None:
+    given_headers = {f"Upstash-{kind}": "https://b.example"} | {
+        f"Upstash-{kind}-Forward-{name}": value for name, value in headers.items()
+    }
+    message = read(given_headers)
+    options = message.callback if kind == "callback" else message.failure_callback
+    assert options is not None
+    assert options.headers == {canonical(name): value for name, value in headers.items()}
+    assert message.headers == {}
+
+
+@quick
+@given(st.dictionaries(st.text(max_size=30), st.text(max_size=30), max_size=5), st.text(max_size=60))
+def test_any_headers_and_query_are_a_message_or_refused(headers: dict[str, str], query: str) -> None:
+    message = parsed(lambda: read({f"Upstash-{name}": value for name, value in headers.items()}, query))
+    assert message is None or message.url == "https://a.example"
+
+
+def test_all_options_are_read() -> None:
+    message = read(
+        {
+            "upstash-METHOD": "put",
+            "Content-Type": "text/plain",
+            "Upstash-Retries": "2",
+            "Upstash-Retry-Delay": "1000 * retried",
+            "Upstash-Delay": "500ms",
+            "Upstash-Timeout": "1m30s",
+            "Upstash-Label": "a, b,,a",
+            "Upstash-Flow-Control-Key": "key",
+            "Upstash-Flow-Control-Value": "parallelism=5, rate=10, period=1m",
+            "Tidings-Cooling": "off",
+            "Upstash-Redact-Fields": "body, header[Authorization]",
+            "Upstash-Callback": "my.app/c",
+            "Upstash-Callback-Method": "PATCH",
+            "Upstash-Callback-Retries": "0",
+            "Upstash-Callback-Timeout": "5s",
+            "Upstash-Failure-Callback": "https://my.app/f",
+            "Upstash-Deduplication-Id": "once",
+            "Upstash-Telemetry-Sdk": "py",
+            "Tidings-Final-Status": "400, 401",
+            "Tidings-Final-Error": "insufficient_quota",
+            "Tidings-On-Unknown": "fail",
+        },
+        queue="q",
+    )
+    assert (message.method, message.headers, message.retries_max) == ("PUT", {"Content-Type": "text/plain"}, 2)
+    assert (message.retry_delay, message.delay_seconds, message.timeout_ms) == ("1000 * retried", 0.5, 90_000)
+    assert (message.labels, message.label, message.queue) == (("a", "b"), "a", "q")
+    assert message.flow == FlowControl("key", 5, 10, 60, cooling=False)
+    assert message.redact == Redaction(body=True, headers=frozenset({"authorization"}))
+    assert message.callback is not None
+    assert message.failure_callback is not None
+    assert (message.callback.url, message.callback.method) == ("https://my.app/c", "PATCH")
+    assert (message.callback.retries_max, message.callback.timeout_ms) == (0, 5000)
+    assert message.failure_callback.url == "https://my.app/f"
+    assert message.deduplication_id == "once"
+    assert (message.final_status, message.final_errors) == ((400, 401), ("insufficient_quota",))
+    assert message.on_unknown == "fail"
+
+
+def test_a_header_wins_over_its_query_parameter() -> None:
+    options = options_of({"Upstash-Retries": "1"}, "upstash-retries=5&upstash-delay=1d&page=2")
+    assert options == {"upstash-retries": "1", "upstash-delay": "1d"}
+
+
+def test_a_forwarded_content_type_wins() -> None:
+    message = read({"Content-Type": "application/json", "Upstash-Forward-content-type": "text/plain"})
+    assert message.headers == {"Content-Type": "text/plain"}
+
+
+WEBHOOK = {
+    "Host": "relay", "Content-Length": "1", "Connection": "keep-alive, X-Hop", "X-Hop": "1", "X-Event": "push",
+    "Content-Type": "application/json", "Upstash-Telemetry-Sdk": "x", "Upstash-Forward-X-Own": "2",
+}  # fmt: skip
+
+
+def test_header_forward_delivers_all_that_came_but_not_the_relays_token() -> None:
+    message = read(WEBHOOK | {"Authorization": "Bearer relay"}, "upstash-header-forward=true")
+    assert message.headers == {"X-Event": "push", "Content-Type": "application/json", "X-Own": "2"}
+    assert read(WEBHOOK).headers == {"Content-Type": "application/json", "X-Own": "2"}
+
+
+def test_beside_a_token_in_the_query_the_authorization_is_the_senders_own() -> None:
+    query = "upstash-header-forward=true&qstash_token=relay"
+    assert read({"Authorization": "Bearer own"}, query).headers == {"Authorization": "Bearer own"}
+    assert read({"Authorization": "Bearer relay"}, query).headers == {}
+
+
+def test_what_is_stored_reads_the_same_again() -> None:
+    options = options_of(
+        WEBHOOK | {"Authorization": "Bearer relay", "Upstash-Retries": "1"}, "upstash-header-forward=true"
+    )
+    stored = lasting(options)
+    again = draft("https://a.example", stored, b"x", now_seconds=0.0)
+    assert again == draft("https://a.example", options, b"x", now_seconds=0.0)
+    assert not {"authorization", "host", "x-event"} & set(stored)
+
+
+def test_a_groups_headers_stand_under_those_of_the_request() -> None:
+    options = merged({"Upstash-Header-Forward": ["true"], "Upstash-Retries": "3", "Upstash-Delay": "5s"},
+                     options_of({"Upstash-Retries": "1", "X-Event": "push"}, ""))  # fmt: skip
+    message = draft("https://a.example", options, b"", now_seconds=0.0, topic="g", endpoint="e")
+    assert (message.retries_max, message.delay_seconds, message.headers) == (1, 5, {"X-Event": "push"})
+    assert (message.topic, message.endpoint) == ("g", "e")
+
+
+@pytest.mark.parametrize("true", ["true", "True"])
+def test_content_based_deduplication_looks_at_destination_body_and_forwarded_headers(true: str) -> None:
+    base = {"Upstash-Content-Based-Deduplication": true, "Content-Type": "text/plain", "Upstash-Forward-A": "1"}
+    first = read(base).deduplication_id
+    assert first is not None
+    assert first == read(base | {"Date": "now", "Upstash-Delay": "5s", "Upstash-Label": "x"}).deduplication_id
+    others = [
+        read(base, body=b"y"),
+        read(base | {"Content-Type": "text/html"}),
+        read(base | {"Upstash-Forward-A": "2"}),
+        draft("https://b.example", options_of(base, ""), b"x", now_seconds=0.0),
+    ]
+    assert len({first, *(other.deduplication_id for other in others)}) == 5
+
+
+def test_each_endpoint_of_a_group_is_deduplicated_for_itself() -> None:
+    options = {"upstash-deduplication-id": "once"}
+    urls = ["https://a.example", "https://b.example"]
+    ids = [draft(url, options, b"", now_seconds=0.0, topic="g").deduplication_id for url in urls]
+    assert len(set(ids)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "redaction"),
+    [
+        ("body", Redaction(body=True)),
+        ("header", Redaction(all_headers=True)),
+        ("headers", Redaction(all_headers=True)),
+        ("body,header[A],header[b-C]", Redaction(body=True, headers=frozenset({"a", "b-c"}))),
+        ("", Redaction()),
+    ],
+)
+def test_redaction(fields: str, redaction: Redaction) -> None:
+    assert read({"Upstash-Redact-Fields": fields}).redact == redaction
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Upstash-Retries": "-1"},
+        {"Upstash-Retries": "²"},
+        {"Upstash-Retries": "9" * 5000},
+        {"Upstash-Delay": "soon"},
+        {"Upstash-Not-Before": "x"},
+        {"Upstash-Method": "BREW"},
+        {"Upstash-Retry-Delay": "1 +"},
+        {"Upstash-Deduplication-Id": "a:b"},
+        {"Upstash-Deduplication-Id": "a b"},
+        {"Upstash-Forward-X": "a\r\nb"},
+        {"Upstash-Forward-X Y": "1"},
+        {"Upstash-Forward-X": "caf\udce9"},
+        {"Upstash-Label": "a\0b"},
+        {"Upstash-Label": "caf\udce9"},
+        {"Upstash-Deduplication-Id": "caf\udce9"},
+        {"Upstash-Callback": "https://b.example/caf\udce9"},
+        {"Upstash-Callback": "ftp://x"},
+        {"Upstash-Redact-Fields": "url"},
+        {"Upstash-Flow-Control-Key": "k"},
+        {"Upstash-Flow-Control-Value": "rate=1"},
+        {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "rate=1", "Tidings-Cooling": "warm"},
+        {"Tidings-Final-Status": "4xx"},
+        {"Tidings-On-Unknown": "maybe"},
+    ],
+)
+def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequestError):
+        read(headers)
+
+
+def test_a_faulty_queue_name_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="queue name"):
+        read({}, queue="a/b")

@@ -1,0 +1,83 @@
+"""Schedules: what is stored makes each firing's message."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.relay.wire.address import GroupName, Url
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.publishing import options_of
+from services.relay.wire.schedule import ScheduleDraft, firing, new_schedule_id, schedule_draft
+
+URL = Url("https://a.example/")
+HEADERS = {
+    "Authorization": "Bearer relay",
+    "Upstash-Cron": "CRON_TZ=Europe/Istanbul */10 * * * * ",
+    "Upstash-Delay": "10s",
+    "Upstash-Retries": "5",
+    "Upstash-Queue-Name": "q",
+    "Content-Type": "application/json",
+    "Upstash-Forward-Test-Header": "v",
+    "Upstash-Telemetry-Sdk": "js",
+}
+
+
+def read(headers: dict[str, str], destination: Url | GroupName = URL) -> ScheduleDraft:
+    return schedule_draft(destination, options_of(headers, ""), b"x", new_id="scd_new", caller_ip="1.2.3.4")
+
+
+def test_a_schedule_is_read() -> None:
+    schedule = read(HEADERS)
+    assert (schedule.schedule_id, schedule.destination, schedule.queue) == ("scd_new", "https://a.example/", "q")
+    assert (schedule.cron.zone, schedule.cron.fields) == ("Europe/Istanbul", "*/10 * * * *")
+    assert schedule.cron.text == "CRON_TZ=Europe/Istanbul */10 * * * *"
+    assert set(schedule.options) == {
+        "upstash-delay", "upstash-retries", "content-type", "upstash-forward-test-header",
+    }  # fmt: skip
+
+
+def test_what_is_stored_makes_a_firing_whose_delay_counts_from_it() -> None:
+    schedule = read(HEADERS)
+    message = firing(
+        schedule.schedule_id,
+        schedule.destination,
+        schedule.options,
+        schedule.body,
+        queue=schedule.queue,
+        caller_ip="1.2.3.4",
+    )
+    assert (message.delay_seconds, message.retries_max, message.queue) == (10, 5, "q")
+    assert message.headers == {"Test-Header": "v", "Content-Type": "application/json"}
+    assert (message.schedule_id, message.body, message.url) == ("scd_new", b"x", "https://a.example/")
+
+
+def test_forwarding_all_headers_is_settled_when_it_is_made() -> None:
+    schedule = read(HEADERS | {"Upstash-Header-Forward": "true", "X-Event": "push"})
+    message = firing("s", "https://a.example/", schedule.options, b"")
+    assert message.headers == {"Test-Header": "v", "Content-Type": "application/json", "X-Event": "push"}
+
+
+def test_a_group_may_be_the_destination() -> None:
+    assert read(HEADERS, GroupName("orders")).destination == "orders"
+
+
+def test_an_id_may_be_given() -> None:
+    assert read(HEADERS | {"Upstash-Schedule-Id": "nightly.1"}).schedule_id == "nightly.1"
+    assert new_schedule_id().startswith("scd_")
+    assert new_schedule_id() != new_schedule_id()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"Upstash-Cron": ""}, "Upstash-Cron"),
+        ({"Upstash-Cron": "often"}, "cron"),
+        ({"Upstash-Not-Before": "1700000000"}, "Not-Before"),
+        ({"Upstash-Schedule-Id": "a/b"}, "schedule id"),
+        ({"Upstash-Queue-Name": "a b"}, "queue name"),
+        ({"Upstash-Retries": "many"}, "Retries"),
+    ],
+)
+def test_what_no_firing_could_do_is_refused(change: dict[str, str], why: str) -> None:
+    with pytest.raises(InvalidRequestError, match=why):
+        read(HEADERS | change)
