@@ -49,22 +49,9 @@ PROCRASTINATE = Peer("procrastinate", "with_procrastinate")
 CELERY = Peer(
     "celery-gevent",
     "with_celery",
-    worker=tuple(
-        [
-            "celery",
-            "-A",
-            "benchmarks.relay.peers.with_celery",
-            "worker",
-            "-P",
-            "gevent",
-            "-c",
-            "{concurrency}",
-            "--loglevel",
-            "WARNING",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-        ]
+    worker=(
+        *("celery", "-A", "benchmarks.relay.peers.with_celery", "worker", "-P", "gevent", "-c", "{concurrency}"),
+        *("--loglevel", "WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"),
     ),
     result_key="celery-task-meta-{id}",
     result_database=1,

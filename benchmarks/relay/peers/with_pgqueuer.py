@@ -22,7 +22,8 @@ async def install() -> None:
 
 def enqueue() -> None:
     loop = asyncio.new_event_loop()
-    pool = loop.run_until_complete(asyncpg.create_pool(given.database_url(), min_size=2, max_size=4))
+    asyncio.set_event_loop(loop)  # the pool looks for it when it is made
+    pool = loop.run_until_complete(_opened(given.database_url()))
     queries = Queries(AsyncpgPoolDriver(pool))
 
     async def put(jobs: list[dict[str, str]]) -> None:
@@ -30,6 +31,10 @@ def enqueue() -> None:
         await queries.enqueue(["call"] * len(jobs), payloads, [0] * len(jobs))
 
     given.orders(put, loop.run_until_complete)
+
+
+async def _opened(url: str) -> asyncpg.Pool:
+    return await asyncpg.create_pool(url, min_size=2, max_size=4)
 
 
 async def work() -> None:
