@@ -56,7 +56,7 @@ class Spread:
     rounds: int
 
     def __str__(self) -> str:
-        return f"{self.median:.4g} ({self.lowest:.4g} to {self.highest:.4g}, {self.rounds})"
+        return f"{_short(self.median)} ({_short(self.lowest)} to {_short(self.highest)}, {self.rounds})"
 
 
 def spread(found: Sequence[Line], name: str, figure: str) -> Spread | None:
@@ -91,6 +91,11 @@ def table(found: Sequence[Line], names: Sequence[str], figures: Sequence[str]) -
             cells = [f"did not run: {reasons[-1]}"[:160]] + [""] * (len(figures) - 1)
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def _short(value: float) -> str:
+    """Three digits or all of a whole number."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _rounds(found: Sequence[Line]) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 import time
+from typing import Any
 
 from benchmarks.relay import ours
 from benchmarks.relay.bare_process import bare
@@ -15,33 +16,38 @@ from benchmarks.relay.peer import PGQUEUER, PROCRASTINATE, Peer, upstream_has, w
 from tests.wait import until
 
 SECONDS_MAX = 300.0
-# The bare loop's best on two cores lies between 50 and 200 at a time; more connections only cost.
-BARE_CONCURRENCY = 100
-# As many calls at a time as the peers' documents use for such work; a thousand made procrastinate slower.
-PEER_CONCURRENCY = 100
+# The bare loop was at its best with 20 to 50 at a time on two cores.
+BARE_CONCURRENCY = 50
+# What served each best of 10 to 1,000: procrastinate fetches one job a query, pgqueuer a batch.
+PEER_CONCURRENCY = {"pgqueuer": 1_000, "procrastinate": 100}
 # The relay must be full before its messages are due: so many a second are published at least.
 FILL_PER_SECOND_MIN = 600
 FILL_SPARE_SECONDS = 3
 # These arrived last, so they are asked for first: when they are saved, the rest nearly always is.
 TAIL = 50
-UNSAVED = "pgqueuer-unsaved"
 FIGURES = ("calls_per_second", "cpu_system_seconds", "cpu_postgres_seconds")
-NAMES = ("relay", "pgqueuer", UNSAVED, "procrastinate", "bare-aiohttp")
 
 
 def contestants(ground: Ground) -> list[Contestant]:
+    """`unsaved` makes the call and marks the job done, but throws the answer away, as the relay does when nobody asked for a
+    callback; `relay-callback` has each answer delivered to a receiver, which is a second call."""
     return [
-        Contestant("relay", lambda: _ours(ground)),
-        Contestant("pgqueuer", lambda: _theirs(ground, PGQUEUER)),
-        Contestant(UNSAVED, lambda: _theirs(ground, PGQUEUER, keep=False)),
-        Contestant("procrastinate", lambda: _theirs(ground, PROCRASTINATE)),
+        Contestant("relay", lambda: _ours(ground, callback=False)),
+        Contestant("relay-callback", lambda: _ours(ground, callback=True)),
+        Contestant("pgqueuer", lambda: _theirs(ground, PGQUEUER, keep=True)),
+        Contestant("pgqueuer-unsaved", lambda: _theirs(ground, PGQUEUER, keep=False)),
+        Contestant("procrastinate", lambda: _theirs(ground, PROCRASTINATE, keep=True)),
+        Contestant("procrastinate-unsaved", lambda: _theirs(ground, PROCRASTINATE, keep=False)),
         Contestant("bare-aiohttp", lambda: _bare(ground)),
     ]
 
 
-def report(found: list[Line], _ground: Ground) -> tuple[str, dict[str, object]]:
-    aims = {f"to_{name}": ratio(found, "calls_per_second", "relay", name) for name in NAMES[1:]}
-    return table(found, NAMES, FIGURES), dict(aims)
+def report(found: list[Line], ground: Ground) -> tuple[str, dict[str, object]]:
+    names = [contestant.name for contestant in contestants(ground)]
+    others = [name for name in names if not name.startswith("relay")]
+    aims = {f"to_{name}": ratio(found, "calls_per_second", "relay", name) for name in others}
+    aims |= {f"callback_to_{name}": ratio(found, "calls_per_second", "relay-callback", name) for name in others}
+    return table(found, names, FIGURES), dict(aims)
 
 
 def _ids(ground: Ground) -> tuple[str, list[str]]:
@@ -49,34 +55,27 @@ def _ids(ground: Ground) -> tuple[str, list[str]]:
     return prefix, [f"{prefix}-{number}" for number in range(ground.scale.drain_calls)]
 
 
-def _ours(ground: Ground) -> Line:
+def _ours(ground: Ground, *, callback: bool) -> Line:
     _, ids = _ids(ground)
     with ours.relay(ground.postgres, ground.directory) as relay:
-        return asyncio.run(_ours_run(ground, relay, ids))
+        return asyncio.run(_ours_run(ground, relay, ids, callback=callback))
 
 
-async def _ours_run(ground: Ground, relay: ours.Ours, ids: list[str]) -> Line:
-    body = '{"prompt": "' + "x" * 985 + '"}'
+async def _ours_run(ground: Ground, relay: ours.Ours, ids: list[str], *, callback: bool) -> Line:
     ground.upstream.reset()
     due = math.ceil(time.time() + FILL_SPARE_SECONDS + len(ids) / FILL_PER_SECOND_MIN)
     async with ours.client(relay) as session:
-        named = await ours.publish(
-            session,
-            [
-                ours.message(f"{ground.upstream.origin(n)}/call?id={id_}&delay=0", body, Upstash_Not_Before=str(due))
-                for n, id_ in enumerate(ids)
-            ],
-        )
+        named = await ours.publish(session, _messages(ground, ids, due, callback=callback))
         if time.time() > due - 0.5:
             raise VoidError("publishing took longer than planned: some messages were due before all were queued")
         await asyncio.sleep(due - 0.3 - time.time())
         meter = ground.meter([relay.pid])
-        await asyncio.to_thread(upstream_has, ground, len(ids), SECONDS_MAX)
+        reached = "callbacks" if callback else "calls"
+        await asyncio.to_thread(upstream_has, ground, len(ids), SECONDS_MAX, reached)
         seen = ground.upstream.seen()
         by_arrival = sorted(range(len(ids)), key=lambda n: seen.calls[ids[n]][0], reverse=True)
-        tail = [named[number] for number in by_arrival[:TAIL]]
-        await ours.all_delivered(session, tail, 60)
-        ended = time.time()
+        await ours.all_delivered(session, [named[number] for number in by_arrival[:TAIL]], 60)
+        ended = max(times[0] for times in seen.callbacks.values()) if callback else time.time()
         used = meter.read()
         said = await ours.states(session, named)
         if late := [id_ for id_, state in said.items() if state != "delivered"]:
@@ -84,8 +83,10 @@ async def _ours_run(ground: Ground, relay: ours.Ours, ids: list[str]) -> Line:
             ended = time.time()
     seen = ground.upstream.seen()
     _check(seen.lost(ids), seen.doubled())
-    if seen.first() < due:
-        raise VoidError(f"the first call was {due - seen.first():.3f} s early")
+    if seen.first() < due or seen.wrong:
+        raise VoidError(
+            f"the first call was {seen.first() - due:.3f} s after its time, {len(seen.wrong)} wrong answers"
+        )
     return {
         "calls_per_second": round(len(ids) / (ended - due), 1),
         "seconds": round(ended - due, 3),
@@ -94,9 +95,21 @@ async def _ours_run(ground: Ground, relay: ours.Ours, ids: list[str]) -> Line:
     } | used
 
 
-def _theirs(ground: Ground, peer: Peer, *, keep: bool = True) -> Line:
+def _messages(ground: Ground, ids: list[str], due: int, *, callback: bool) -> list[dict[str, Any]]:
+    body = '{"prompt": "' + "x" * 985 + '"}'
+    found = []
+    for number, id_ in enumerate(ids):
+        origin = ground.upstream.origin(number)
+        headers = {"Upstash_Not_Before": str(due)}
+        if callback:
+            headers["Upstash_Callback"] = f"{origin}/callback?id={id_}"
+        found.append(ours.message(f"{origin}/call?id={id_}&delay=0", body, **headers))
+    return found
+
+
+def _theirs(ground: Ground, peer: Peer, *, keep: bool) -> Line:
     prefix, ids = _ids(ground)
-    with working(peer, ground, concurrency=PEER_CONCURRENCY, keep=keep) as worker:
+    with working(peer, ground, concurrency=PEER_CONCURRENCY[peer.name], keep=keep) as worker:
         ground.upstream.reset()
         worker.enqueue(ids, "0")
         worker.start()

@@ -99,9 +99,9 @@ class Working:
             return _wait_in_postgres(connection, len(ids), f"{prefix}%", seconds)
 
     def left(self) -> int:
-        """Of pgqueuer alone: jobs in its table."""
+        """Of those on Postgres: jobs whose end is not on record."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
-            row = connection.execute(load_queries("benchmarks.relay")["jobs_left"]).fetchone()
+            row = connection.execute(load_queries("benchmarks.relay")[f"left_{self.peer.name}"]).fetchone()
         assert row is not None
         return int(row[0])
 
@@ -223,6 +223,6 @@ def settle(worker: Working, prefix: str) -> None:
     worker.wait([first], first, 30)
 
 
-def upstream_has(ground: Ground, count: int, seconds: float) -> None:
-    """Wait until the upstream was called by `count` different ids."""
-    until(lambda: ground.upstream.counts()["calls"] >= count, seconds, every=POLL_SECONDS)
+def upstream_has(ground: Ground, count: int, seconds: float, what: str = "calls") -> None:
+    """Wait until the upstream had `calls` or `callbacks` of `count` different ids."""
+    until(lambda: ground.upstream.counts()[what] >= count, seconds, every=POLL_SECONDS)

@@ -9,8 +9,11 @@ FROM answers WHERE id LIKE %(prefix)s
 -- name: wrong
 SELECT id, body FROM answers WHERE id LIKE %(prefix)s
 
--- name: jobs_left
+-- name: left_pgqueuer
 SELECT count(*) FROM pgqueuer
+
+-- name: left_procrastinate
+SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')
 
 -- name: create_floor
 -- A row of the shape of the relay's message, with the two indexes that a queue cannot do without.

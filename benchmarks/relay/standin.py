@@ -29,7 +29,8 @@ class Seen:
         return sum(id_ not in self.calls for id_ in ids)
 
     def doubled(self) -> int:
-        return sum(len(times) - 1 for times in self.calls.values())
+        """Calls and callbacks beyond the first of an id."""
+        return sum(len(times) - 1 for times in (*self.calls.values(), *self.callbacks.values()))
 
     def first(self) -> float:
         return min(times[0] for times in self.calls.values())
