@@ -20,7 +20,8 @@ app.conf.update(
     task_serializer="json",
     result_serializer="json",
     redis_max_connections=2000,
-    broker_pool_limit=100,
+    # The transport's default of 10 made acknowledgements fail with "Too many connections", and calls were lost.
+    broker_transport_options={"max_connections": 2000},
 )
 session = requests.Session()
 session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=2000))
