@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import click
 
@@ -13,6 +14,7 @@ from benchmarks.figures import write
 from benchmarks.relay import drain, held, latency, makespan, publish
 from benchmarks.relay.contest import Contestant, Line, Spread, compete
 from benchmarks.relay.ground import QUICK, Ground, Scale, ground
+from benchmarks.relay.ours import BATCHES, ONE_BY_ONE
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Figure:
 
 
 FIGURES = {
-    "makespan": Figure(makespan.contestants, makespan.report),
+    "makespan": Figure(partial(makespan.contestants, sending=BATCHES), makespan.report),
+    "makespan-single": Figure(partial(makespan.contestants, sending=ONE_BY_ONE), makespan.report),
     "drain": Figure(drain.contestants, drain.report),
     "held": Figure(held.contestants, held.report),
     "publish": Figure(publish.contestants, publish.report),

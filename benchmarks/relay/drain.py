@@ -20,6 +20,8 @@ SECONDS_MAX = 300.0
 BARE_CONCURRENCY = 50
 # What served each best of 10 to 1,000: procrastinate fetches one job a query, pgqueuer a batch.
 PEER_CONCURRENCY = {"pgqueuer": 1_000, "procrastinate": 100}
+# procrastinate gets a fifth of the calls, or a round would take minutes; its rate is told, and a short queue is no harm to it.
+PEER_SHARE = {"pgqueuer": 1.0, "procrastinate": 0.2}
 # The relay must be full before its messages are due: so many a second are published at least.
 FILL_PER_SECOND_MIN = 600
 FILL_SPARE_SECONDS = 3
@@ -50,9 +52,9 @@ def report(found: list[Line], ground: Ground) -> tuple[str, dict[str, object]]:
     return table(found, names, FIGURES), dict(aims)
 
 
-def _ids(ground: Ground) -> tuple[str, list[str]]:
+def _ids(ground: Ground, share: float = 1.0) -> tuple[str, list[str]]:
     prefix = f"d{secrets.token_hex(4)}"
-    return prefix, [f"{prefix}-{number}" for number in range(ground.scale.drain_calls)]
+    return prefix, [f"{prefix}-{number}" for number in range(int(ground.scale.drain_calls * share))]
 
 
 def _ours(ground: Ground, *, callback: bool) -> Line:
@@ -108,7 +110,7 @@ def _messages(ground: Ground, ids: list[str], due: int, *, callback: bool) -> li
 
 
 def _theirs(ground: Ground, peer: Peer, *, keep: bool) -> Line:
-    prefix, ids = _ids(ground)
+    prefix, ids = _ids(ground, PEER_SHARE[peer.name])
     with working(peer, ground, concurrency=PEER_CONCURRENCY[peer.name], keep=keep) as worker:
         ground.upstream.reset()
         worker.enqueue(ids, "0")

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.relay import ours
 from benchmarks.relay.bare_process import bare
@@ -22,8 +23,8 @@ FIGURES = ("kib_per_call", "cpu_ms_per_call", "cpu_postgres_ms_per_call")
 def contestants(ground: Ground) -> list[Contestant]:
     found = []
     for count in counts(ground):
-        found.append(Contestant(f"relay-{count}", lambda count=count: _ours(ground, count)))  # type: ignore[misc]
-        found.append(Contestant(f"bare-{count}", lambda count=count: _bare(ground, count)))  # type: ignore[misc]
+        found.append(Contestant(f"relay-{count}", partial(_ours, ground, count)))
+        found.append(Contestant(f"bare-{count}", partial(_bare, ground, count)))
     return found
 
 

@@ -1,14 +1,19 @@
-"""Makespan: 1,000 calls of 5 s, from the first publish to the last answer saved (and, with us, called back), one worker process."""
+"""Makespan: 1,000 calls of 5 s, from the first publish to the last answer saved (and, with us, called back), one worker process.
+
+Published by batches of 100, or each by itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import time
+from functools import partial
 
 from benchmarks.relay import ours
 from benchmarks.relay.contest import Contestant, Line, VoidError, ratio, ratio_to_best, spread, table
 from benchmarks.relay.ground import Ground
+from benchmarks.relay.ours import Sending
 from benchmarks.relay.peer import PEERS, Peer, settle, working
 from tests.wait import until
 
@@ -16,10 +21,10 @@ SECONDS_MAX = 120.0
 FIGURES = ("makespan_seconds", "enqueued_seconds", "cpu_system_seconds", "cpu_postgres_seconds", "cpu_sender_seconds")
 
 
-def contestants(ground: Ground) -> list[Contestant]:
+def contestants(ground: Ground, sending: Sending) -> list[Contestant]:
     return [
-        Contestant("relay", lambda: _ours(ground)),
-        *(Contestant(peer.name, lambda peer=peer: _theirs(ground, peer)) for peer in PEERS),  # type: ignore[misc]
+        Contestant("relay", partial(_ours, ground, sending)),
+        *(Contestant(peer.name, partial(_theirs, ground, peer, sending)) for peer in PEERS),
     ]
 
 
@@ -40,13 +45,13 @@ def _ids(ground: Ground) -> tuple[str, list[str]]:
     return prefix, [f"{prefix}-{number}" for number in range(ground.scale.makespan_calls)]
 
 
-def _ours(ground: Ground) -> Line:
+def _ours(ground: Ground, sending: Sending) -> Line:
     prefix, ids = _ids(ground)
     with ours.relay(ground.postgres, ground.directory) as relay:
-        return asyncio.run(_ours_run(ground, relay, prefix, ids))
+        return asyncio.run(_ours_run(ground, relay, prefix, ids, sending))
 
 
-async def _ours_run(ground: Ground, relay: ours.Ours, prefix: str, ids: list[str]) -> Line:
+async def _ours_run(ground: Ground, relay: ours.Ours, prefix: str, ids: list[str], sending: Sending) -> Line:
     body = '{"prompt": "' + "x" * 985 + '"}'
 
     def message(number: int, id_: str, delay: str) -> dict[str, object]:
@@ -62,7 +67,7 @@ async def _ours_run(ground: Ground, relay: ours.Ours, prefix: str, ids: list[str
         messages = [message(number, id_, f"{ground.scale.makespan_seconds:g}") for number, id_ in enumerate(ids)]
         meter = ground.meter([relay.pid])
         began = time.time()
-        named = await ours.publish(session, messages)
+        named = await ours.publish(session, messages, sending)
         published = time.time()
         await asyncio.to_thread(
             until, lambda: ground.upstream.counts()["callbacks"] >= len(ids), SECONDS_MAX, every=0.05
@@ -85,14 +90,14 @@ async def _ours_run(ground: Ground, relay: ours.Ours, prefix: str, ids: list[str
     } | used
 
 
-def _theirs(ground: Ground, peer: Peer) -> Line:
+def _theirs(ground: Ground, peer: Peer, sending: Sending) -> Line:
     prefix, ids = _ids(ground)
     with working(peer, ground, concurrency=max(200, ground.scale.makespan_calls)) as worker:
         worker.start()
         settle(worker, f"w{prefix}")
         ground.upstream.reset()
         meter = ground.meter(worker.system, [worker.sender.pid])
-        began, enqueued = worker.enqueue(ids, f"{ground.scale.makespan_seconds:g}")
+        began, enqueued = worker.enqueue(ids, f"{ground.scale.makespan_seconds:g}", sending)
         ended = worker.wait(ids, prefix, SECONDS_MAX)
         used = meter.read()
         seen = ground.upstream.seen()

@@ -12,16 +12,27 @@ from typing import Any
 import aiohttp
 import orjson
 from cryptography.fernet import Fernet
+from yarl import URL
 
 from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import Process, started
 
 TOKEN = "benchmark-token"
-BATCH = 100
-# A client with four connections: enough to keep the relay busy while one batch waits for its commit.
-PUBLISHERS = 4
 ASKERS = 16
+
+
+@dataclass(frozen=True)
+class Sending:
+    """So many messages or jobs a request, so many requests at once: the same for us and for the peers."""
+
+    batch: int
+    senders: int
+
+
+# Four at once keep the other side busy while one batch waits for its commit.
+BATCHES = Sending(batch=100, senders=4)
+ONE_BY_ONE = Sending(batch=1, senders=16)
 
 
 @dataclass(frozen=True)
@@ -68,22 +79,36 @@ async def client(ours: Ours) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def publish(
-    session: aiohttp.ClientSession, messages: Sequence[dict[str, Any]], publishers: int = PUBLISHERS
+    session: aiohttp.ClientSession, messages: Sequence[dict[str, Any]], sending: Sending = BATCHES
 ) -> list[str]:
-    """By batches of 100 over a few connections; the relay's ids, in the order of `messages`."""
-    batches = [messages[start : start + BATCH] for start in range(0, len(messages), BATCH)]
+    """By `/v2/batch`, or by `/v2/publish` when a batch is one; the relay's ids, in the order of `messages`."""
+    batches = [messages[start : start + sending.batch] for start in range(0, len(messages), sending.batch)]
     found: list[list[str]] = [[] for _ in batches]
     waiting = iter(range(len(batches)))
 
     async def work() -> None:
         for number in waiting:
-            async with session.post("/v2/batch", data=orjson.dumps(batches[number])) as response:
-                answer = orjson.loads(await response.read())
-                assert response.status == 200, f"{response.status}: {str(answer)[:300]}"
-                found[number] = [item["messageId"] for item in answer]
+            found[number] = await (
+                _one(session, batches[number][0]) if sending.batch == 1 else _many(session, batches[number])
+            )
 
-    await asyncio.gather(*(work() for _ in range(publishers)))
+    await asyncio.gather(*(work() for _ in range(sending.senders)))
     return [id_ for batch in found for id_ in batch]
+
+
+async def _many(session: aiohttp.ClientSession, messages: Sequence[dict[str, Any]]) -> list[str]:
+    async with session.post("/v2/batch", data=orjson.dumps(messages)) as response:
+        answer = orjson.loads(await response.read())
+        assert response.status == 200, f"{response.status}: {str(answer)[:300]}"
+        return [item["messageId"] for item in answer]
+
+
+async def _one(session: aiohttp.ClientSession, message: dict[str, Any]) -> list[str]:
+    url = URL(f"/v2/publish/{message['destination']}", encoded=True)  # as it is, not encoded anew
+    async with session.post(url, data=message["body"], headers=message["headers"]) as response:
+        answer = orjson.loads(await response.read())
+        assert response.status == 200, f"{response.status}: {str(answer)[:300]}"
+        return [answer["messageId"]]
 
 
 async def states(session: aiohttp.ClientSession, ids: Sequence[str]) -> dict[str, str]:

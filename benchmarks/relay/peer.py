@@ -16,6 +16,7 @@ import psycopg
 
 from benchmarks.relay.contest import VoidError
 from benchmarks.relay.ground import Ground
+from benchmarks.relay.ours import BATCHES, Sending
 from benchmarks.relay.redis import Redis, redis_server
 from benchmarks.relay.upstream import answer_of
 from benchmarks.relay.venv import interpreter
@@ -24,7 +25,6 @@ from tests.process import ROOT
 from tests.wait import until
 from tidings.queries import load_queries
 
-BATCH = 100
 POLL_SECONDS = 0.05
 
 
@@ -82,9 +82,9 @@ class Working:
         worker = self.stack.enter_context(_child(command, self.environment, self.log))
         self.system.append(worker.pid)
 
-    def enqueue(self, ids: Sequence[str], delay: str) -> tuple[float, float]:
+    def enqueue(self, ids: Sequence[str], delay: str, sending: Sending = BATCHES) -> tuple[float, float]:
         """When the sender began and ended, in epoch seconds."""
-        order = {"ids": list(ids), "delay": delay, "batch": BATCH}
+        order = {"ids": list(ids), "delay": delay, "batch": sending.batch, "senders": sending.senders}
         assert self.sender.stdin is not None
         self.sender.stdin.write(json.dumps(order) + "\n")
         self.sender.stdin.flush()

@@ -15,7 +15,6 @@ from benchmarks.relay.ground import Ground
 from tests.process import ROOT
 
 CLIENTS = 64
-BATCH_CLIENTS = 4
 WARM_SECONDS = 1.0
 FIGURES = ("messages_per_second", "p50_ms", "p99_ms", "cpu_system_seconds", "cpu_postgres_seconds")
 NAMES = ("relay-single", "pgbench-insert", "relay-batch", "psycopg-copy")
@@ -25,7 +24,7 @@ def contestants(ground: Ground) -> list[Contestant]:
     return [
         Contestant("relay-single", lambda: _ours(ground, "single", CLIENTS, 1)),
         Contestant("pgbench-insert", lambda: _inserts(ground)),
-        Contestant("relay-batch", lambda: _ours(ground, "batch", BATCH_CLIENTS, ours.BATCH)),
+        Contestant("relay-batch", lambda: _ours(ground, "batch", ours.BATCHES.senders, ours.BATCHES.batch)),
         Contestant("psycopg-copy", lambda: _copies(ground)),
     ]
 

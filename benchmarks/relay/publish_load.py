@@ -33,7 +33,7 @@ def single(label: str) -> bytes:
 def batch(label: str) -> bytes:
     item = ours.message(DESTINATION, BODY, Upstash_Delay=DELAY, Upstash_Label=label)
     headers = {"Host": "localhost", "Authorization": f"Bearer {ours.TOKEN}", "Content-Type": "application/json"}
-    return _request("/v2/batch", headers, orjson.dumps([item] * ours.BATCH))
+    return _request("/v2/batch", headers, orjson.dumps([item] * ours.BATCHES.batch))
 
 
 def _request(path: str, headers: dict[str, str], body: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -40,14 +41,27 @@ def address(id_: str, delay: str) -> str:
     return f"{os.environ['BENCH_UPSTREAM']}/call?id={id_}&delay={delay}"
 
 
-def orders(enqueue: Callable[[list[dict[str, str]]], Awaitable[None]], run: Callable[[Awaitable[None]], None]) -> None:
-    """Read `{"ids": […], "delay": "5", "batch": 100}` a line, enqueue it, say when it began and ended, in epoch seconds."""
+def orders(enqueue: Callable[[list[dict[str, str]]], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
+    """Read `{"ids": […], "delay": "5", "batch": 100, "senders": 4}` a line; enqueue so many a time, so many times at once;
+    say when it began and ended, in epoch seconds."""
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         jobs = [{"id": id_, "delay": order["delay"], "prompt": PROMPT} for id_ in order["ids"]]
         size = order["batch"]
+        batches = [jobs[start : start + size] for start in range(0, len(jobs), size)]
         began = time.time()
-        for start in range(0, len(jobs), size):
-            run(enqueue(jobs[start : start + size]))
+        loop.run_until_complete(_sent(enqueue, batches, order["senders"]))
         print(json.dumps({"began": began, "ended": time.time()}), flush=True)
+
+
+async def _sent(
+    enqueue: Callable[[list[dict[str, str]]], Awaitable[None]], batches: list[list[dict[str, str]]], senders: int
+) -> None:
+    waiting = iter(batches)
+
+    async def send() -> None:
+        for batch in waiting:
+            await enqueue(batch)
+
+    await asyncio.gather(*(send() for _ in range(senders)))

@@ -26,7 +26,7 @@ def enqueue() -> None:
     async def put(jobs: list[dict[str, str]]) -> None:
         await asyncio.gather(*(pool.enqueue_job("call", **one, _job_id=one["id"]) for one in jobs))
 
-    given.orders(put, loop.run_until_complete)
+    given.orders(put, loop)
 
 
 async def call(context: dict[str, Any], id: str, delay: str, prompt: str) -> str:  # noqa: A002

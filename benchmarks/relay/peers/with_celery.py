@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
@@ -37,14 +38,7 @@ def enqueue() -> None:
         for one in jobs:
             call.apply_async(kwargs=one, task_id=one["id"])
 
-    def run(work: object) -> None:
-        # Nothing in `put` waits for a loop, so one step runs it to its end.
-        try:
-            work.send(None)  # type: ignore[attr-defined]
-        except StopIteration:
-            return
-
-    given.orders(put, run)
+    given.orders(put, asyncio.new_event_loop())
 
 
 if __name__ == "__main__" and sys.argv[1] == "enqueue":

@@ -30,11 +30,11 @@ def enqueue() -> None:
         payloads = [json.dumps(one).encode() for one in jobs]
         await queries.enqueue(["call"] * len(jobs), payloads, [0] * len(jobs))
 
-    given.orders(put, loop.run_until_complete)
+    given.orders(put, loop)
 
 
 async def _opened(url: str) -> asyncpg.Pool:
-    return await asyncpg.create_pool(url, min_size=2, max_size=4)
+    return await asyncpg.create_pool(url, min_size=4, max_size=16)
 
 
 async def work() -> None:

@@ -30,9 +30,12 @@ def enqueue() -> None:
     deferrer = app.configure_task("call", queue="calls")
 
     async def put(jobs: list[dict[str, str]]) -> None:
-        await deferrer.batch_defer_async(*jobs)
+        if len(jobs) == 1:
+            await deferrer.defer_async(**jobs[0])
+        else:
+            await deferrer.batch_defer_async(*jobs)
 
-    given.orders(put, loop.run_until_complete)
+    given.orders(put, loop)
 
 
 async def work() -> None:
