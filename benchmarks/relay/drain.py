@@ -75,8 +75,8 @@ async def _ours_run(ground: Ground, relay: ours.Ours, ids: list[str], *, callbac
         reached = "callbacks" if callback else "calls"
         await asyncio.to_thread(upstream_has, ground, len(ids), SECONDS_MAX, reached)
         seen = ground.upstream.seen()
-        by_arrival = sorted(range(len(ids)), key=lambda n: seen.calls[ids[n]][0], reverse=True)
-        await ours.all_delivered(session, [named[number] for number in by_arrival[:TAIL]], 60)
+        tail = [named[number] for number in seen.arrived_last(ids, TAIL)]
+        await ours.all_delivered(session, tail, 60)
         ended = max(times[0] for times in seen.callbacks.values()) if callback else time.time()
         used = meter.read()
         said = await ours.states(session, named)

@@ -126,15 +126,18 @@ async def states(session: aiohttp.ClientSession, ids: Sequence[str]) -> dict[str
     return found
 
 
-async def all_delivered(session: aiohttp.ClientSession, ids: Sequence[str], seconds: float) -> None:
+async def all_delivered(
+    session: aiohttp.ClientSession, ids: Sequence[str], seconds: float, *, every: float = 0.02
+) -> None:
     """Ask until all of `ids` are delivered. Raises `TimeoutError`, saying how many are not."""
     left = list(ids)
     deadline = asyncio.get_running_loop().time() + seconds
     while left:
         said = await states(session, left)
         left = [id_ for id_ in left if said[id_] != "delivered"]
-        if asyncio.get_running_loop().time() > deadline:
+        if left and asyncio.get_running_loop().time() > deadline:
             raise TimeoutError(f"{len(left)} of {len(ids)} are not delivered, the first is {said[left[0]]}")
+        await asyncio.sleep(every if left else 0)
 
 
 def message(url: str, body: str, **headers: str) -> dict[str, Any]:

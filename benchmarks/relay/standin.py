@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,10 @@ class Seen:
     def doubled(self) -> int:
         """Calls and callbacks beyond the first of an id."""
         return sum(len(times) - 1 for times in (*self.calls.values(), *self.callbacks.values()))
+
+    def arrived_last(self, ids: Sequence[str], count: int) -> list[int]:
+        """Which of `ids` (by their place in it) came last; all of them must have come."""
+        return sorted(range(len(ids)), key=lambda number: self.calls[ids[number]][0])[-count:]
 
     def first(self) -> float:
         return min(times[0] for times in self.calls.values())
