@@ -35,6 +35,7 @@ class Seen:
     callbacks: dict[str, list[float]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     held: list[tuple[Exchange, bytes]] = field(default_factory=list)
+    released: bool = False
 
     def counts(self) -> dict[str, int]:
         return {"calls": len(self.calls), "callbacks": len(self.callbacks), "held": len(self.held)}
@@ -44,6 +45,8 @@ class Seen:
         return {"calls": self.calls, "callbacks": self.callbacks, "wrong": wrong}
 
     def release(self) -> None:
+        """Answer all that is held, and what comes to be held later at once."""
+        self.released = True
         for exchange, answer in self.held:
             exchange.write(answer)
         self.held.clear()
@@ -111,7 +114,9 @@ class Exchange(asyncio.Protocol):
     def _call(self, asked: dict[str, str]) -> None:
         self._seen.calls.setdefault(asked["id"], []).append(self._began)
         answer = _response(answer_of(asked["id"]))
-        if asked["delay"] == "hold":
+        if asked["delay"] == "hold" and self._seen.released:
+            self.write(answer)
+        elif asked["delay"] == "hold":
             self._seen.held.append((self, answer))
         elif (seconds := float(asked["delay"])) > 0:
             asyncio.get_running_loop().call_later(seconds, self.write, answer)
