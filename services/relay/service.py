@@ -25,7 +25,7 @@ from services.relay.janitor import Janitor
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.routes.deps import Deps
-from services.relay.routes.router import build_application
+from services.relay.routes.router import build_application, build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.database import Database, Pool
@@ -77,7 +77,7 @@ async def serve(settings: RelaySettings, vault: Vault, log: BoundLogger) -> None
         service = build(settings, vault, pool, log)
         stack.push_async_callback(service.courier.close)
         await _check_signing_keys(service, settings)
-        runner = web.AppRunner(service.application, access_log=None, handle_signals=False)
+        runner = build_runner(service.application)
         await runner.setup()
         taking = asyncio.create_task(service.intake.run())
         working = [asyncio.create_task(loop) for loop in _loops(service)]
@@ -115,7 +115,7 @@ def build(settings: RelaySettings, vault: Vault, pool: Pool, log: BoundLogger) -
         flow_keys=FlowKeys(database),
         topics=topics,
         schedules=schedules,
-        letters=Letters(database, vault, messages),
+        letters=Letters(database, vault, messages, deduplication_seconds=settings.deduplication_seconds),
         events=Events(database),
         signing_keys=signing_keys,
         metrics=metrics,
