@@ -27,7 +27,7 @@ from services.relay.janitor import Janitor
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.routes.deps import Deps
-from services.relay.routes.router import build_application
+from services.relay.routes.router import build_application, build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -80,7 +80,7 @@ async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log:
         service = build(settings, vault, tls, pool, log)
         stack.push_async_callback(service.courier.close)
         await _check_signing_keys(service, settings)
-        runner = web.AppRunner(service.application, access_log=None, handle_signals=False)
+        runner = build_runner(service.application)
         await runner.setup()
         taking = asyncio.create_task(service.intake.run())
         working = [asyncio.create_task(loop) for loop in _loops(service)]
@@ -107,7 +107,8 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
     pump = Pump(messages, Processes(database, owner=owner), courier, bodies, settings, metrics, log)
     intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
     topics = Topics(database, vault)
-    schedules = Schedules(database, vault, messages, topics)
+    window = settings.deduplication_seconds
+    schedules = Schedules(database, vault, messages, topics, deduplication_seconds=window)
     scheduler = Scheduler(schedules, now=_now, fired=pump.wake, log=log)
     deps = Deps(
         settings=settings,
@@ -120,7 +121,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         flow_keys=FlowKeys(database),
         topics=topics,
         schedules=schedules,
-        letters=Letters(database, vault, messages),
+        letters=Letters(database, vault, messages, deduplication_seconds=settings.deduplication_seconds),
         events=Events(database),
         signing_keys=signing_keys,
         metrics=metrics,

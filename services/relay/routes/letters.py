@@ -9,6 +9,7 @@ from services.relay.routes.consent import bulk_filters, list_filters
 from services.relay.routes.deps import Deps
 from services.relay.routes.publish import check_rate
 from services.relay.routes.reply import done_reply, json_reply, not_found
+from services.relay.routes.storable import check_text
 from services.relay.wire.answers import letter_object, present
 from services.relay.wire.filters import Filters, Route
 from services.relay.wire.headers import OPTION_PREFIXES
@@ -47,6 +48,8 @@ async def retry(deps: Deps, call: Call) -> web.Response:
     overrides = {
         name: value for name, value in options_of(call.headers, call.query).items() if name.startswith(OPTION_PREFIXES)
     }
+    for name, value in overrides.items():
+        check_text(name, value)
     message_id = await deps.letters.retry(call.name(), overrides)
     if message_id is None:
         raise not_found(f"dead letter {call.name()}")

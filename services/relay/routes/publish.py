@@ -22,8 +22,9 @@ from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import options_of, separated
 
 BATCH_MAX = 1000
-# URL groups multiply: so many messages come of one request at the most.
+# URL groups multiply: so many messages, with so much in their bodies, come of one request at the most.
 MESSAGES_MAX = 10_000
+BYTES_MAX = 256 * 1024 * 1024
 
 
 async def publish(deps: Deps, call: Call) -> web.Response:
@@ -91,12 +92,19 @@ async def _release(deps: Deps, stored: Stored | None) -> None:
 
 
 async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accepted]:
-    if len(drafts) > MESSAGES_MAX:
-        raise InvalidRequestError(f"more than {MESSAGES_MAX} messages come of this request")
+    check_amount(drafts)
     check_rate(deps, call, len(drafts))
     accepted = await deps.intake.accept(drafts)
     deps.metrics.accepted.labels("message").inc(len(drafts))
     return accepted
+
+
+def check_amount(drafts: Sequence[Draft]) -> None:
+    """They are one transaction. Raises `RefusedError`."""
+    if len(drafts) > MESSAGES_MAX:
+        raise RefusedError(413, f"more than {MESSAGES_MAX} messages come of this request")
+    if sum(len(draft.body) for draft in drafts) > BYTES_MAX:
+        raise RefusedError(413, f"the messages of this request hold more than {BYTES_MAX} bytes together")
 
 
 def check_rate(deps: Deps, call: Call, publishes: int) -> None:

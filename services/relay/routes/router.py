@@ -39,6 +39,8 @@ from services.relay.wire.publishing import given_token
 Access = Literal["open", "read", "write"]
 Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]
 
+# Of the request line and of one header. The clients put 500 ids into a query, which are 24 KB; a token may be long too.
+LINE_BYTES_MAX = 65_536
 # A destination is the rest of the raw path with its own query; a key may hold slashes, and the clients do not encode them.
 _PARTS = {"{destination}": "(.+)", "{key}": "([^?]+?)"}
 # QSTASH_URL ending in / or /v2/publish is a common mistake; whatever the client asks for then stands behind it.
@@ -228,6 +230,17 @@ def build_application(deps: Deps) -> web.Application:
     application = web.Application(client_max_size=deps.settings.body_bytes_max)
     application.router.add_route("*", "/{path:.*}", Router(deps).answer)
     return application
+
+
+def build_runner(application: web.Application) -> web.AppRunner:
+    """Serves the application. No access log: figures are at /metrics, and a log line a message would be the dearest part."""
+    return web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        max_line_size=LINE_BYTES_MAX,
+        max_field_size=LINE_BYTES_MAX,
+    )
 
 
 def _noun(path: str) -> str:

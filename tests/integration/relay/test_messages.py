@@ -157,3 +157,9 @@ def test_the_operator_may_switch_the_clients_bare_request_off(new_relay: Callabl
     id_ = waiting(relay)
     assert relay.call("DELETE", "/v2/messages", headers={"User-Agent": "python-httpx/0.28"}).status_code == 400
     assert alive(relay, [id_]) == [id_]
+
+
+def test_five_hundred_ids_fit_into_a_query(shared: Relay) -> None:
+    ids = [waiting(shared), *(f"msg_{n:032x}" for n in range(499))]
+    answer = shared.call("DELETE", "/v2/messages", params={"messageIds": ids})
+    assert (answer.status_code, answer.text) == (200, '{"cancelled":1}')

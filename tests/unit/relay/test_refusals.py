@@ -15,10 +15,11 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from services.relay.message import Draft
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_rate
-from services.relay.routes.reply import done_reply, not_found
+from services.relay.routes.publish import check_amount, check_rate
+from services.relay.routes.reply import RefusedError, done_reply, not_found
 from services.relay.routes.router import Access, Route, Router
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
@@ -165,3 +166,12 @@ def test_over_its_rate_a_token_hears_when_to_come_again_in_the_headers_that_the_
 def test_words_that_are_no_text_are_quoted_all_the_same() -> None:
     status, text = error(answer(raising(InvalidRequestError("not \udcff")), authorization="Bearer writer"))
     assert (status, text) == (400, "not ?")
+
+
+@pytest.mark.parametrize(("count", "size"), [(10_001, 0), (257, 1024 * 1024)])
+def test_what_a_group_multiplies_is_bounded(count: int, size: int) -> None:
+    draft = Draft("https://a.example", "POST", {}, b"x" * size)
+    check_amount([draft] * (count - 1))
+    with pytest.raises(RefusedError) as refused:
+        check_amount([draft] * count)
+    assert refused.value.status == 413
