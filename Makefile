@@ -4,7 +4,7 @@ VENV := .venv/bin
 P ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit check venv
+.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit bench-relay check venv
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 
 bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
 	@$(VENV)/python -m benchmarks.bench_submit
+
+bench-relay: venv ## the relay beside pgqueuer, procrastinate, celery, arq and its floors; FIGURE=drain for one
+	@$(VENV)/python -m benchmarks.bench_relay --figure $(or $(FIGURE),all)
 
 check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff check .

@@ -10,7 +10,16 @@ import time
 import uvloop
 
 
-async def _client(port: int, request: bytes, until: float, delays: list[float], faults: list[str]) -> None:
+async def repeat(
+    port: int,
+    request: bytes,
+    until: float,
+    delays: list[float],
+    faults: list[str],
+    *,
+    accepted: bytes = b"HTTP/1.1 202",
+) -> None:
+    """Send `request` again and again until that time; any answer that does not begin with `accepted` is a fault."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while time.perf_counter() < until:
         begin = time.perf_counter()
@@ -19,9 +28,20 @@ async def _client(port: int, request: bytes, until: float, delays: list[float], 
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
         await reader.readexactly(int(fields[b"content-length"]))
         delays.append(time.perf_counter() - begin)
-        if not head.startswith(b"HTTP/1.1 202"):
+        if not head.startswith(accepted):
             faults.append(head[:40].decode("latin-1"))
     writer.close()
+
+
+def summary(delays: list[float], faults: list[str], seconds: float) -> dict[str, float]:
+    ordered = sorted(delays)
+    return {
+        "per_second": round(len(delays) / seconds, 1),
+        "p50_ms": round(ordered[len(ordered) // 2] * 1000, 1),
+        "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 1),
+        "answered": len(delays) - len(faults),
+        "faults": len(faults),
+    }
 
 
 async def _load(port: int, seconds: float, clients: int, key: str) -> dict[str, float]:
@@ -33,16 +53,9 @@ async def _load(port: int, seconds: float, clients: int, key: str) -> dict[str, 
     delays: list[float] = []
     faults: list[str] = []
     begin = time.perf_counter()
-    work = [_client(port, head.encode() + body, begin + seconds, delays, faults) for _ in range(clients)]
+    work = [repeat(port, head.encode() + body, begin + seconds, delays, faults) for _ in range(clients)]
     await asyncio.gather(*work)
-    ordered = sorted(delays)
-    return {
-        "per_second": round(len(delays) / (time.perf_counter() - begin), 1),
-        "p50_ms": round(ordered[len(ordered) // 2] * 1000, 1),
-        "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 1),
-        "answered": len(delays) - len(faults),
-        "faults": len(faults),
-    }
+    return summary(delays, faults, time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

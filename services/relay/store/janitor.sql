@@ -13,7 +13,7 @@ SELECT relay.make_partitions(2) AS count
 -- An empty one goes on. Not one statement with the next, which makes a table: it must not have the others open.
 SELECT count(*) AS count FROM (SELECT period, opened_at FROM relay.periods ORDER BY period DESC LIMIT 1) AS newest
 WHERE opened_at < clock_timestamp() - make_interval(secs => %(period_seconds)s)
-  AND EXISTS (SELECT FROM relay.messages AS m WHERE m.period = newest.period)
+  AND (SELECT true FROM relay.messages AS m WHERE m.period = newest.period LIMIT 1)
 
 -- name: open_period
 SELECT relay.open_period()

@@ -119,7 +119,9 @@ WITH expired AS (
   FOR UPDATE SKIP LOCKED
 ), back AS (
   UPDATE relay.messages AS m
-  SET state = 'waiting', due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
+  SET state = CASE WHEN m.queue IS NOT NULL
+      AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
+    due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
   FROM expired WHERE m.id = expired.id AND m.period = expired.period
   RETURNING m.*
 ), logged AS (
@@ -146,9 +148,11 @@ RETURNING m.*
 
 -- name: finish
 -- The verdicts of a batch of attempts. Only of messages that are still ours: a cancelled one stays cancelled. A queued one
--- keeps its place until its callbacks have ended as well: see leave.
+-- keeps its place until its callbacks have ended as well: see leave. What is to be tried again waits while its queue is paused.
 UPDATE relay.messages AS m
-SET state = v.state, retried = v.retried, started_at = NULL, lease_owner = NULL,
+SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
+      AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
+  retried = v.retried, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
 FROM json_to_recordset(%(rows)s::json) AS v (id text, state text, retried integer, delay_seconds float8)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
@@ -70,6 +71,9 @@ def tuples_read(url: str) -> int:
 
 
 _IDS = ["msg_00000010", "msg_00000020"]
+_VERDICTS = orjson.dumps(
+    [{"id": one, "state": "delivered", "retried": 0, "delay_seconds": 0.0} for one in _IDS]
+).decode()
 _ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None}
 _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
 
@@ -87,7 +91,7 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
         (
             "messages",
             "finish",
-            {"ids": _IDS, "states": ["delivered"] * 2, "retried": [0, 0], "delays": [0.0, 0.0], "owner": OWNER},
+            {"rows": _VERDICTS, "owner": OWNER},
         ),
         ("messages", "leave", {"ids": _IDS}),
         ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0}),

@@ -90,3 +90,22 @@ def test_the_next_waits_for_the_callback_of_the_one_before(run: Run) -> None:
         assert [one.id for one in await stores.claim()] == [second]
 
     run(story)
+
+
+def test_a_retry_waits_until_its_paused_queue_is_resumed(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [message_id] = await stores.accept(draft(queue="q", retry_delay="0"))
+        claimed = await stores.claim()
+        await stores.queues.pause("q")
+        await stores.finish(claimed, 503)
+        assert await stores.claim() == []
+        await stores.queues.resume("q")
+        assert [one.id for one in await stores.claim()] == [message_id]
+        await stores.queues.pause("q")
+        await stores.processes.release()
+        assert await stores.messages.expire(10) == 1
+        assert await stores.claim() == []
+        await stores.queues.resume("q")
+        assert [one.id for one in await stores.claim()] == [message_id]
+
+    run(story)

@@ -1,0 +1,71 @@
+"""The relay's figures, each beside its peers and floors in one run: makespan, drain, held, publish, latency."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import click
+
+from benchmarks.figures import write
+from benchmarks.relay import drain, held, latency, makespan, publish
+from benchmarks.relay.contest import Contestant, Line, Spread, compete
+from benchmarks.relay.ground import QUICK, Ground, Scale, ground
+from benchmarks.relay.ours import BATCHES, ONE_BY_ONE
+
+
+@dataclass(frozen=True)
+class Figure:
+    contestants: Callable[[Ground], list[Contestant]]
+    report: Callable[[list[Line], Ground], tuple[str, dict[str, object]]]
+
+
+FIGURES = {
+    "makespan": Figure(partial(makespan.contestants, sending=BATCHES), makespan.report),
+    "makespan-single": Figure(partial(makespan.contestants, sending=ONE_BY_ONE), makespan.report),
+    "drain": Figure(drain.contestants, drain.report),
+    "held": Figure(held.contestants, held.report),
+    "publish": Figure(publish.contestants, publish.report),
+    "latency": Figure(latency.contestants, latency.report),
+}
+
+
+@click.command()
+@click.option("--figure", type=click.Choice([*FIGURES, "all"]), default="all", show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
+@click.option("--quick", is_flag=True, help="Few calls: whether it works, not how fast it is. Kept as relay-quick-*.")
+@click.option("--only", multiple=True, help="A contestant's name; all of them by default.")
+@click.option("--seed", type=int, default=None, help="Of the random order; told in the results.")
+def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], seed: int | None) -> None:
+    """Print a line a run and a table a figure; write results/relay-<figure>.json."""
+    chosen = list(FIGURES) if figure == "all" else [figure]
+    seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
+    with ground(QUICK if quick else Scale()) as here:
+        for name in chosen:
+            click.echo(f"{name}: {rounds} rounds")
+            all_of_them = FIGURES[name].contestants(here)
+            contestants = [one for one in all_of_them if not only or one.name in only]
+            found = compete(contestants, rounds, random.Random(seed))
+            text, aims = FIGURES[name].report(found, here)
+            click.echo(text)
+            for aim, value in aims.items():
+                click.echo(f"{aim}: {value}")
+            content = {
+                "rounds": rounds,
+                "seed": seed,
+                "scale": dataclasses.asdict(here.scale),
+                "ratios": {aim: _plain(value) for aim, value in aims.items()},
+                "found": found,
+            }
+            click.echo(write(f"relay-{'quick-' if quick else ''}{name}", content))
+
+
+def _plain(value: object) -> object:
+    return dataclasses.asdict(value) if isinstance(value, Spread) else value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The bare loop's process, and orders to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from stack.servers import die_with_parent
+from tests.process import ROOT
+
+
+@dataclass(frozen=True)
+class Bare:
+    process: subprocess.Popen[str]
+
+    def order(self, urls: Sequence[str], concurrency: int | None) -> None:
+        """Have it call `urls`, so many at a time, or all at once; ask for the `answer` later."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"urls": list(urls), "concurrency": concurrency}) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, float]:
+        """When the last order began and ended, in epoch seconds, and how many answers came."""
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        assert text, "the bare loop ended"
+        return dict(json.loads(text))
+
+
+@contextmanager
+def bare() -> Iterator[Bare]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.relay.bare"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,  # noqa: PLW1509
+    )
+    try:
+        found = Bare(process)
+        found.answer()
+        yield found
+    finally:
+        process.kill()
+        process.wait(20)

@@ -1,0 +1,158 @@
+"""The slow service everybody calls: answers after the time its query asks for, and counts calls and callbacks by id.
+
+A raw protocol on uvloop, so that it costs little beside what is measured. Its own process, `python -m`, on several loopback
+addresses. Its clock is `time.time()`, as the other processes' is; only what is noted here is ever compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from typing import cast
+from urllib.parse import parse_qs
+
+import uvloop
+
+ANSWER_BYTES = 1000
+REQUEST_BYTES_MAX = 4 * 1024 * 1024
+BACKLOG = 16_384
+
+
+def answer_of(id_: str) -> bytes:
+    """The body of the answer to the call `id_`: 1,000 bytes of JSON, so that a mixed up one is seen."""
+    return json.dumps({"id": id_, "text": ""}).encode().replace(b'""', b'"' + b"x" * (ANSWER_BYTES - 40) + b'"')
+
+
+@dataclass
+class Seen:
+    """Times of arrival of the first bytes, by id, and the bodies of callbacks."""
+
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    callbacks: dict[str, list[float]] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    held: list[tuple[Exchange, bytes]] = field(default_factory=list)
+    released: bool = False
+
+    def counts(self) -> dict[str, int]:
+        return {"calls": len(self.calls), "callbacks": len(self.callbacks), "held": len(self.held)}
+
+    def report(self) -> dict[str, object]:
+        wrong = [id_ for id_, body in self.bodies.items() if not _carries(body, id_)]
+        return {"calls": self.calls, "callbacks": self.callbacks, "wrong": wrong}
+
+    def release(self) -> None:
+        """Answer all that is held, and what comes to be held later at once."""
+        self.released = True
+        for exchange, answer in self.held:
+            exchange.write(answer)
+        self.held.clear()
+
+
+class Exchange(asyncio.Protocol):
+    """One connection: one request after another, each answered when it is time."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self._buffer = b""
+        self._began = 0.0
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass of it
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        if not self._buffer:
+            self._began = time.time()
+        self._buffer += data
+        if len(self._buffer) > REQUEST_BYTES_MAX and self._transport is not None:
+            self._transport.abort()
+            return
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = self._buffer[:end].decode("latin-1")
+        body = _body(head.lower(), self._buffer[end + 4 :])
+        if body is not None:
+            self._buffer = b""  # nobody here sends a second request before the answer to the first
+            self._answer(head.split(" ", 2)[1], body)
+
+    def write(self, answer: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(answer)
+
+    def _answer(self, target: str, body: bytes) -> None:
+        path, _, query = target.partition("?")
+        match path:
+            case "/call":
+                self._call({name: values[0] for name, values in parse_qs(query).items()})
+            case "/callback":
+                id_ = query.removeprefix("id=")
+                self._seen.callbacks.setdefault(id_, []).append(self._began)
+                self._seen.bodies[id_] = body
+                self.write(_response(b""))
+            case "/control/counts":
+                self.write(_response(json.dumps(self._seen.counts()).encode()))
+            case "/control/report":
+                self.write(_response(json.dumps(self._seen.report()).encode()))
+            case "/control/reset":
+                self._seen.__init__()  # type: ignore[misc]
+                self.write(_response(b"{}"))
+            case "/control/release":
+                self._seen.release()
+                self.write(_response(b"{}"))
+            case _:
+                self.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    def _call(self, asked: dict[str, str]) -> None:
+        self._seen.calls.setdefault(asked["id"], []).append(self._began)
+        answer = _response(answer_of(asked["id"]))
+        if asked["delay"] == "hold" and self._seen.released:
+            self.write(answer)
+        elif asked["delay"] == "hold":
+            self._seen.held.append((self, answer))
+        elif (seconds := float(asked["delay"])) > 0:
+            asyncio.get_running_loop().call_later(seconds, self.write, answer)
+        else:
+            self.write(answer)
+
+
+def _body(head: str, rest: bytes) -> bytes | None:
+    """The request's body, or none while some of it is missing. A chunked one is kept as it came: nobody reads it."""
+    if "\r\ntransfer-encoding: chunked" in head:
+        return rest if rest.endswith(b"0\r\n\r\n") else None
+    _, _, value = head.partition("\r\ncontent-length:")
+    length = int(value.partition("\r\n")[0] or 0)
+    return rest if len(rest) >= length else None
+
+
+def _response(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _carries(body: bytes, id_: str) -> bool:
+    """Whether a callback of the QStash protocol holds the answer to `id_`, byte by byte."""
+    try:
+        return base64.b64decode(json.loads(body)["body"]) == answer_of(id_)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+async def main(listen: str) -> None:
+    """Serve on `host,host:port` until killed."""
+    hosts, _, port = listen.rpartition(":")
+    seen = Seen()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Exchange(seen), hosts.split(","), int(port), backlog=BACKLOG)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(os.environ["UPSTREAM_LISTEN"]))

@@ -1,0 +1,42 @@
+"""Messages that are published once more with some options given anew."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.relay.message import CallbackOptions, Draft, FlowControl
+from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.overriding import overridden
+
+ORIGINAL = Draft(
+    url="https://example.com", method="PUT", headers={"X-A": "1"}, body=b"sent", retries_max=7, labels=("old",),
+    callback=CallbackOptions("https://example.com/back", retries_max=2), flow=FlowControl("k", 1, None),
+)  # fmt: skip
+
+
+def test_nothing_given_changes_nothing() -> None:
+    assert overridden(ORIGINAL, {"Content-Type": "application/json", "User-Agent": "curl"}, 0.0) == ORIGINAL
+
+
+def test_what_is_given_counts_and_the_rest_stays() -> None:
+    options = {
+        "upstash-method": "PATCH", "Upstash-Forward-X-B": "2", "Upstash-Not-Before": "160", "Tidings-On-Unknown": "fail",
+        "Upstash-Flow-Control-Key": "other", "Upstash-Flow-Control-Value": "rate=3",
+        "Upstash-Failure-Callback": "https://example.com/failed",
+    }  # fmt: skip
+    asked = overridden(ORIGINAL, options, 100.0)
+    assert (asked.method, asked.headers, asked.delay_seconds) == ("PATCH", {"X-A": "1", "X-B": "2"}, 60.0)
+    assert (asked.retries_max, asked.labels, asked.on_unknown) == (7, ("old",), "fail")
+    assert asked.flow == FlowControl("other", None, 3)
+    assert asked.callback == ORIGINAL.callback
+    assert asked.failure_callback == CallbackOptions("https://example.com/failed")
+
+
+def test_a_part_of_the_callback_may_be_given() -> None:
+    asked = overridden(ORIGINAL, {"Upstash-Callback-Timeout": "5s"}, 0.0)
+    assert asked.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
+
+
+def test_a_faulty_option_is_refused() -> None:
+    with pytest.raises(InvalidRequestError):
+        overridden(ORIGINAL, {"Upstash-Retries": "many"}, 0.0)
