@@ -103,7 +103,8 @@ def build(settings: RelaySettings, vault: Vault, pool: Pool, log: BoundLogger) -
     pump = Pump(messages, Processes(database, owner=owner), courier, settings, metrics, log)
     intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
     topics = Topics(database, vault)
-    schedules = Schedules(database, vault, messages, topics)
+    window = settings.deduplication_seconds
+    schedules = Schedules(database, vault, messages, topics, deduplication_seconds=window)
     scheduler = Scheduler(schedules, now=_now, fired=pump.wake, log=log)
     deps = Deps(
         settings=settings,
