@@ -63,6 +63,9 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
     message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
     if message_ids:
         deps.wake(0.0)
+    elif filters is not None and filters.dlq_ids and filters.cursor is None:
+        # The JavaScript client has no other way to retry one, and must hear that there is none.
+        raise not_found(f"dead letter {', '.join(filters.dlq_ids[:3])}")
     return json_reply(
         {"cursor": cursor or "", "responses": [{"messageId": message_id} for message_id in message_ids]}, 201
     )

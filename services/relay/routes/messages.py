@@ -20,6 +20,8 @@ CANCEL_MAX = 500
 # Half a million messages. What is left after that is left for the next request.
 ROUNDS_MAX = 1000
 ATTEMPT = re.compile(r"[0-9]{1,9}", re.ASCII)
+# The JavaScript client always sends this count and does not look again, as the vendor ignores it since September 2026.
+COUNT_OF_THE_CLIENT = 100
 
 
 async def get(deps: Deps, call: Call) -> web.Response:
@@ -60,7 +62,7 @@ async def cancel_one(deps: Deps, message_id: str) -> int:
 
 
 async def cancel_many(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/messages`: all that match, whatever the count, as the vendor does since September 2026."""
+    """`DELETE /v2/messages`: all that match, or as many as a count says that somebody chose."""
     started_at = deps.now()
     filters = bulk_filters(
         Route.MESSAGES_BULK, call.query, await call.body(), call.headers, deps.settings.bulk_without_filter
@@ -75,9 +77,13 @@ async def cancel_many(deps: Deps, call: Call) -> web.Response:
 async def _cancel_matching(deps: Deps, filters: Filters) -> int:
     if filters == Filters(message_ids=filters.message_ids) and filters.message_ids:
         return await _cancel(deps, filters.message_ids)
+    left = CANCEL_MAX * ROUNDS_MAX
+    if filters.count not in {None, COUNT_OF_THE_CLIENT}:
+        left = filters.count or 0
     total = 0
     for _ in range(ROUNDS_MAX):
-        ids = await deps.views.select_ids(filters, CANCEL_MAX)
+        wanted = min(left - total, CANCEL_MAX)
+        ids = await deps.views.select_ids(filters, wanted) if wanted else []
         count = await _cancel(deps, ids)
         total += count
         # Without progress they ended by themselves meanwhile.

@@ -84,6 +84,8 @@ def test_a_letter_is_published_once_more_with_other_options(shared: Relay) -> No
     assert (last.body, last.headers["A"], last.headers["B"]) == (b"0", "new", "kept")
     assert shared.call("GET", f"/v2/dlq/{letter['dlqId']}").status_code == 404
     assert shared.call("POST", f"/v2/dlq/retry/{letter['dlqId']}").status_code == 404
+    assert shared.call("POST", f"/v2/dlq/retry?dlqIds={letter['dlqId']}").status_code == 404
+    assert shared.call("POST", "/v2/dlq/retry?label=of-no-letter").json() == {"cursor": "", "responses": []}
 
 
 def test_a_retry_with_a_bad_option_is_400_and_the_letter_stays(shared: Relay) -> None:

@@ -145,11 +145,18 @@ def test_without_a_filter_only_those_who_mean_it_cancel_everything(relay: Relay)
     assert alive(relay, [again]) == []
 
 
-def test_a_filter_takes_more_than_one_transaction_holds(shared: Relay) -> None:
+def test_a_filter_takes_more_than_one_transaction_holds_whatever_the_count_of_the_client(shared: Relay) -> None:
     items = [{"destination": AT, "headers": FAR | {"Upstash-Label": "many"}, "body": str(n)} for n in range(700)]
     published = shared.call("POST", "/v2/batch", json=items).json()
     assert shared.call("DELETE", "/v2/messages?label=many&count=100").json()["cancelled"] == 700
     assert alive(shared, [published[0]["messageId"], published[-1]["messageId"]]) == []
+
+
+def test_a_count_that_somebody_chose_is_a_limit(shared: Relay) -> None:
+    ids = [waiting(shared, Upstash_Label="counted") for _ in range(3)]
+    assert shared.call("DELETE", "/v2/messages?label=counted&count=2").json()["cancelled"] == 2
+    # The oldest go first.
+    assert alive(shared, ids) == ids[2:]
 
 
 def test_the_operator_may_switch_the_clients_bare_request_off(new_relay: Callable[..., Relay]) -> None:
