@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from prometheus_client import Histogram
 from structlog.stdlib import BoundLogger
 
 from services.api.problem import ProblemError
 from services.api.row import Row, Stored
-from services.api.store import Store
 
 # One statement for so many rows and bytes at the most; what comes beyond waits for the next.
 BATCH_ROWS_MAX = 500
@@ -21,11 +20,21 @@ ANSWER_TIMEOUT_SECONDS = 30.0
 
 
 class Committer:
-    """One thread that commits; `store` waits for it. With nothing to join, a row goes alone and at once."""
+    """One thread that commits with `insert`; `store` waits for it. With nothing to join, a row goes alone and at once."""
 
-    def __init__(self, store: Store, log: BoundLogger, batch_size: Histogram) -> None:
-        self._store = store
+    def __init__(
+        self,
+        insert: Callable[[Sequence[Row]], Sequence[Stored]],
+        log: BoundLogger,
+        batch_size: Histogram,
+        *,
+        queue_max: int = QUEUE_MAX,
+        answer_timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
+    ) -> None:
+        self._insert = insert
         self._log = log
+        self._queue_max = queue_max
+        self._answer_timeout_seconds = answer_timeout_seconds
         self._batch_size = batch_size
         # Its get and put are single calls in C, where queue.Queue takes a lock and a condition in Python for each.
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -43,21 +52,25 @@ class Committer:
     def store(self, row: Row) -> Stored:
         """Commit one row. Raises `ProblemError` 503 when there is no room or no database in time."""
         # Threads that look at the same moment may exceed the limit by as many as they are.
-        if self._queue.qsize() >= QUEUE_MAX:
+        if self.waiting() >= self._queue_max:
             raise ProblemError(503, "too many submissions at once; try again", Retry_After="1")
         waiting = _Waiting(row)
         self._queue.put(waiting)
         try:
-            return waiting.answer(ANSWER_TIMEOUT_SECONDS)
+            return waiting.answer(self._answer_timeout_seconds)
         except TimeoutError:
             raise ProblemError(503, "the database did not answer in time; use an Idempotency-Key to try again safely",
                                Retry_After="5") from None  # fmt: skip
+
+    def waiting(self) -> int:
+        """How many rows no batch has taken yet."""
+        return self._queue.qsize()
 
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             self._batch_size.observe(len(batch))
             try:
-                stored = self._store.insert([waiting.row for waiting in batch])
+                stored = self._insert([waiting.row for waiting in batch])
             except Exception as error:  # noqa: BLE001  one row's fault must not be the others'
                 if len(batch) == 1:
                     batch[0].fail(error)
@@ -87,7 +100,7 @@ class Committer:
 
     def _alone(self, waiting: _Waiting) -> None:
         try:
-            stored = self._store.insert([waiting.row])
+            stored = self._insert([waiting.row])
         except Exception as error:  # noqa: BLE001  goes to the one who asked
             waiting.fail(error)
         else:

@@ -70,7 +70,7 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
         registry=registry,
     )
     submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry)
-    committer = Committer(store, logger, batch_size).start()
+    committer = Committer(store.insert, logger, batch_size).start()
     threading.Thread(target=_keep_partitions, args=(store, logger), name="partitions", daemon=True).start()
     parts = Parts(
         settings=settings,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import orjson
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Response
 
 from services.api.authentication import Authentication
@@ -59,7 +60,11 @@ class HotRoute:
 
     def _stored(self, environ: WSGIEnvironment, length: int) -> Row:
         tenant = self._authentication.tenant_of(environ["HTTP_AUTHORIZATION"])
-        content = parse_json(environ["wsgi.input"].read(length), environ["CONTENT_TYPE"])
+        try:
+            body = environ["wsgi.input"].read(length)
+        except OSError:
+            raise ClientDisconnected from None  # as werkzeug's streams do
+        content = parse_json(body, environ["CONTENT_TYPE"])
         row, _ = self._intake.one(tenant, content, key=None, trace=traceparent(environ.get("HTTP_TRACEPARENT")))
         return row
 
