@@ -1,4 +1,4 @@
-"""`POST /v1/submissions` without Flask, whose own work is nine tenths of such a request.
+"""`POST /v1/submissions` without Flask, whose own work is five sixths of such a request.
 
 WSGI middleware that takes the one route in its plain form, by the same functions and in the same order as the view. It is not
 a second api: whatever is out of the ordinary is left to Flask, and a contract test holds its answers to Flask's.
