@@ -14,7 +14,7 @@ from structlog.stdlib import BoundLogger
 
 from services.api.authentication import Authentication, guarded_by
 from services.api.callback import decide, read_callback
-from services.api.intake import Intake, accepted
+from services.api.intake import Intake, accepted, accepted_headers
 from services.api.models import idempotency_key, parse_json, traceparent
 from services.api.openapi import document
 from services.api.presentation import RETRY_AFTER_SECONDS, image_type, images, listed, submission
@@ -59,8 +59,6 @@ def create_app(parts: Parts) -> Flask:
 
 
 def _submissions(app: Flask, parts: Parts) -> None:  # noqa: C901  a list of routes
-    submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=parts.registry)
-
     @app.post("/v1/submissions")
     @guarded_by("api_key")
     def submit() -> Response:
@@ -74,9 +72,7 @@ def _submissions(app: Flask, parts: Parts) -> None:  # noqa: C901  a list of rou
         )
         if stored.repeated:
             return _shown(parts, tenant, stored.id)
-        submitted.labels(row.target).inc()
-        headers = {"Location": f"/v1/submissions/{row.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}
-        return _json(accepted(row), 202, headers)
+        return _json(accepted(row), 202, accepted_headers(row))
 
     @app.post("/v1/submissions/batch")
     @guarded_by("api_key")
@@ -84,8 +80,6 @@ def _submissions(app: Flask, parts: Parts) -> None:  # noqa: C901  a list of rou
         tenant = parts.authentication.tenant()
         content = parse_json(_body(request, parts.settings.callback_bytes_max), request.content_type or "")
         rows = parts.intake.many(tenant, content, trace=traceparent(request.headers.get("traceparent")))
-        for row in rows:
-            submitted.labels(row.target).inc()
         return _json({"submissions": [accepted(row) for row in rows]}, 202)
 
     @app.get("/v1/submissions")

@@ -45,14 +45,18 @@ class Authentication:
 
     def tenant(self) -> str:
         """The tenant of this request's key. Raises `ProblemError` 401."""
-        tenant = self._cached(hash_api_key(_bearer()))
+        return self.tenant_of(request.headers.get("Authorization", ""))
+
+    def tenant_of(self, authorization: str) -> str:
+        """The tenant of the key in a header `Authorization`. Raises `ProblemError` 401."""
+        tenant = self._cached(hash_api_key(_bearer(authorization)))
         if tenant is None:
             raise _unauthorized("the API key is not valid")
         return tenant
 
     def internal(self) -> None:
         """Raises `ProblemError` 401 unless the request holds the internal token."""
-        if not hmac.compare_digest(_bearer().encode(), self._internal_token):
+        if not hmac.compare_digest(_bearer(request.headers.get("Authorization", "")).encode(), self._internal_token):
             raise _unauthorized("the token is not valid")
 
     def _cached(self, key_sha256: bytes) -> str | None:
@@ -69,8 +73,8 @@ class Authentication:
         return tenant
 
 
-def _bearer() -> str:
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+def _bearer(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise _unauthorized("a bearer token is needed")
     return token.strip()

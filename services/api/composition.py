@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from flask import Flask
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 from structlog.stdlib import BoundLogger
@@ -17,7 +17,9 @@ from structlog.stdlib import BoundLogger
 from services.api.application import Parts, create_app
 from services.api.authentication import Authentication
 from services.api.committer import Committer
+from services.api.hot import HotRoute
 from services.api.intake import Intake
+from services.api.problem import error_response
 from services.api.settings import ApiSettings
 from services.api.store import Store
 from tidings import log
@@ -27,6 +29,8 @@ from tidings.targets import load_targets
 
 # Requests read in parallel, the committer writes alone: more connections than that gain nothing on one machine.
 POOL_MAX = 12
+# The committer, and a few batches beside it.
+WRITERS_MAX = 4
 PARTITIONS_EVERY_SECONDS = 3600
 
 
@@ -50,19 +54,28 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(
         settings.database_url.get_secret_value(), min_size=2, max_size=POOL_MAX, timeout=10, open=True
     )
-    store = Store(pool, load_queries("services.api"))
+    writers: ConnectionPool[Connection[Any]] = ConnectionPool(
+        settings.database_url.get_secret_value(),
+        min_size=1,
+        max_size=WRITERS_MAX,
+        timeout=10,
+        open=True,
+        kwargs={"autocommit": True},
+    )
+    store = Store(pool, writers, load_queries("services.api"))
     batch_size = Histogram(
         "tidings_commit_batch_size",
         "Submissions in one commit",
         buckets=(1, 2, 4, 8, 16, 32, 64, 128),
         registry=registry,
     )
-    committer = Committer(store, logger, batch_size).start()
+    submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry)
+    committer = Committer(store.insert, logger, batch_size).start()
     threading.Thread(target=_keep_partitions, args=(store, logger), name="partitions", daemon=True).start()
     parts = Parts(
         settings=settings,
         store=store,
-        intake=Intake(store, committer, frozenset(targets), webhooks=settings.webhooks == "on"),
+        intake=Intake(store, committer, frozenset(targets), webhooks=settings.webhooks == "on", submitted=submitted),
         authentication=Authentication(
             store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
         ),
@@ -70,7 +83,16 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
         registry=registry,
         log=logger,
     )
-    return create_app(parts)
+    app = create_app(parts)
+    # Flask's own way to put middleware in front.
+    app.wsgi_app = HotRoute(  # type: ignore[method-assign]
+        app.wsgi_app,
+        authentication=parts.authentication,
+        intake=parts.intake,
+        bytes_max=settings.input_bytes_max,
+        on_error=lambda error: error_response(error, app.logger),
+    )
+    return app
 
 
 def _keep_partitions(store: Store, logger: BoundLogger) -> None:

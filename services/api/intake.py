@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+from prometheus_client import Counter
 from pydantic import ValidationError
 
 from services.api.committer import Committer
 from services.api.models import NewBatch, NewSubmission, fingerprint
-from services.api.presentation import links
+from services.api.presentation import RETRY_AFTER_SECONDS, links
 from services.api.problem import Fault, ProblemError, faults_of
 from services.api.row import Row, Stored
 from services.api.store import Store
@@ -20,11 +21,15 @@ from tidings.ids import new_submission_id
 
 
 class Intake:
-    def __init__(self, store: Store, committer: Committer, targets: Collection[str], *, webhooks: bool) -> None:
+    def __init__(
+        self, store: Store, committer: Committer, targets: Collection[str], *, webhooks: bool, submitted: Counter
+    ) -> None:
         self._store = store
         self._committer = committer
         self._targets = targets
         self._webhooks = webhooks
+        # By target, which are known and few: looking a label up takes longer than counting.
+        self._submitted = {target: submitted.labels(target) for target in targets}
 
     def one(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> tuple[Row, Stored]:
         """Store one submission. Raises `ProblemError`."""
@@ -33,6 +38,8 @@ class Intake:
         if not stored.same_input:
             why = "it was used with another input"
             raise ProblemError(422, "the Idempotency-Key belongs to another submission", Fault("Idempotency-Key", why))
+        if not stored.repeated:
+            self._submitted[row.target].inc()
         return row, stored
 
     def many(self, tenant: str, content: Any, *, trace: str | None) -> list[Row]:
@@ -51,6 +58,8 @@ class Intake:
         if faults:
             raise ProblemError(422, "nothing was stored: some submissions are not valid", *faults[:100])
         self._store.insert(rows)
+        for row in rows:
+            self._submitted[row.target].inc()
         return rows
 
     def _row(self, tenant: str, content: Any, prefix: str, *, key: str | None, trace: str | None) -> Row:
@@ -89,3 +98,8 @@ def accepted(row: Row) -> dict[str, Any]:
         "created_at": timestamp(row.created_at),
         "links": links(row.id),
     }
+
+
+def accepted_headers(row: Row) -> dict[str, str]:
+    """The answer's headers for a new submission."""
+    return {"Location": f"/v1/submissions/{row.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from logging import Logger
 from typing import Any
 
 import orjson
@@ -55,20 +56,23 @@ def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Respons
     return Response(orjson.dumps(content), status=status, content_type=MEDIA_TYPE)
 
 
+def error_response(error: Exception, log: Logger) -> Response:
+    """The response of any error; what is not ours to explain is logged and told without a trace of the inside."""
+    match error:
+        case ProblemError():
+            response = problem(error.status, error.detail, error.faults)
+            response.headers.extend(error.headers)
+            return response
+        case HTTPException():
+            return problem(error.code or 500, error.description or "")
+        case _:
+            log.error("request failed: %s", type(error).__name__, exc_info=error)
+            return problem(500, "an internal error; nothing was changed")
+
+
 def register_errors(app: Flask) -> None:
-    """Have every error of `app` answered as a problem document, without a trace of the inside."""
-
-    @app.errorhandler(ProblemError)
-    def on_problem(error: ProblemError) -> Response:
-        response = problem(error.status, error.detail, error.faults)
-        response.headers.extend(error.headers)
-        return response
-
-    @app.errorhandler(HTTPException)
-    def on_http(error: HTTPException) -> Response:
-        return problem(error.code or 500, error.description or "")
+    """Have every error of `app` answered as a problem document."""
 
     @app.errorhandler(Exception)
-    def on_fault(error: Exception) -> Response:
-        app.logger.error("request failed: %s", type(error).__name__, exc_info=error)
-        return problem(500, "an internal error; nothing was changed")
+    def on_error(error: Exception) -> Response:
+        return error_response(error, app.logger)

@@ -1,21 +1,22 @@
 -- name: insert_submissions
--- One statement for all the requests that came together.
+-- One statement for all the requests that came together. Arrays go in binary (`b`), as text takes four times the
+-- processor time here and more there.
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, webhook, idempotency_key,
   fingerprint, traceparent, created_at)
-SELECT * FROM unnest(%(id)s::uuid[], %(tenant)s::text[], %(target)s::text[], %(body)s::bytea[],
-  %(content_type)s::text[], %(metadata)s::jsonb[], %(channel)s::text[], %(webhook)s::text[],
-  %(idempotency_key)s::text[], %(fingerprint)s::bytea[], %(traceparent)s::text[], %(created_at)s::timestamptz[])
+SELECT * FROM unnest(%(id)b::uuid[], %(tenant)b::text[], %(target)b::text[], %(body)b::bytea[],
+  %(content_type)b::text[], %(metadata)b::jsonb[], %(channel)b::text[], %(webhook)b::text[],
+  %(idempotency_key)b::text[], %(fingerprint)b::bytea[], %(traceparent)b::text[], %(created_at)b::timestamptz[])
 
 -- name: take_keys
 -- Those idempotency keys that nobody had; a key taken by a transaction under way is waited for.
 INSERT INTO tidings.idempotency_keys (tenant, key, submission_id, fingerprint)
-SELECT * FROM unnest(%(tenant)s::text[], %(key)s::text[], %(id)s::uuid[], %(fingerprint)s::bytea[])
+SELECT * FROM unnest(%(tenant)b::text[], %(key)b::text[], %(id)b::uuid[], %(fingerprint)b::bytea[])
 ON CONFLICT DO NOTHING
 RETURNING tenant, key
 
 -- name: read_keys
 SELECT k.tenant, k.key, k.submission_id, k.fingerprint FROM tidings.idempotency_keys AS k
-JOIN unnest(%(tenant)s::text[], %(key)s::text[]) AS wanted (tenant, key) USING (tenant, key)
+JOIN unnest(%(tenant)b::text[], %(key)b::text[]) AS wanted (tenant, key) USING (tenant, key)
 
 -- name: tenant_of_key
 SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL

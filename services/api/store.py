@@ -19,20 +19,33 @@ from tidings.ids import SubmissionId, new_event_id
 Pool = ConnectionPool[Connection[Any]]
 
 
+_COLUMNS = tuple(field.name for field in fields(Row))
+
+
 class Store:
-    def __init__(self, pool: Pool, queries: Mapping[str, LiteralString]) -> None:
+    """`writers` must be in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make it three."""
+
+    def __init__(self, pool: Pool, writers: Pool, queries: Mapping[str, LiteralString]) -> None:
         self._pool = pool
+        self._writers = writers
         self._q = queries
 
     def insert(self, rows: Sequence[Row]) -> list[Stored]:
         """Commit `rows` in one transaction; one answer each, in order."""
-        with self._pool.connection() as connection:
-            earlier = self._earlier(connection, rows)
-            fresh = [row for row in rows if row.id not in earlier]
-            if fresh:
-                columns = {field.name: [getattr(row, field.name) for row in fresh] for field in fields(Row)}
-                connection.execute(self._q["insert_submissions"], columns)
+        with self._writers.connection() as connection:
+            if all(row.idempotency_key is None for row in rows):
+                self._insert(connection, rows)
+                return [Stored(row.id, repeated=False, same_input=True) for row in rows]
+            with connection.transaction():
+                earlier = self._earlier(connection, rows)
+                self._insert(connection, [row for row in rows if row.id not in earlier])
         return [earlier.get(row.id) or Stored(row.id, repeated=False, same_input=True) for row in rows]
+
+    def _insert(self, connection: Connection[Any], rows: Sequence[Row]) -> None:
+        """One statement, and so by itself all or nothing."""
+        if rows:
+            columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+            connection.execute(self._q["insert_submissions"], columns)
 
     def _earlier(self, connection: Connection[Any], rows: Sequence[Row]) -> dict[SubmissionId, Stored]:
         """Those of `rows` whose idempotency key belongs to an earlier submission, which may be in `rows` as well."""

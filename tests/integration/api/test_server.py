@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import psycopg
+import requests
 
 from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import Process, started
 from tests.wait import until
+from tidings.migrate import add_api_key
 
 
 def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
@@ -26,6 +29,23 @@ def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
 
 def workers() -> list[psutil.Process]:
     return list(psutil.Process().children(recursive=True))
+
+
+def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
+    postgres: PostgresServer, database: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(postgres.url(database)) as connection:
+        add_api_key(connection, "key", tenant="t", name="k")
+    process = served(postgres, database, tmp_path)
+    url = str(process.ready_url).replace("/readyz", "/v1/submissions")
+    headers = {"Authorization": "Bearer key", "Content-Type": "application/json"}
+    body = b'{"target": "demo-images", "input": 1}'
+    with started(process):
+        whole = requests.post(url, data=body, headers=headers, timeout=30)
+        chunked = requests.post(url, data=iter([body[:9], body[9:]]), headers=headers, timeout=30)
+    assert (whole.status_code, chunked.status_code) == (202, 202)
+    assert whole.headers.keys() == chunked.headers.keys() | {"content-length"}
+    assert whole.json().keys() == chunked.json().keys()
 
 
 def test_no_worker_outlives_a_killed_server(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
