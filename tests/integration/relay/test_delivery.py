@@ -157,7 +157,7 @@ def test_the_same_deduplication_id_is_delivered_once(relay: Relay) -> None:
 
 
 def test_a_batch_reports_the_faulty_item_and_sends_the_others(relay: Relay) -> None:
-    items = [
+    items: list[dict[str, object]] = [
         {"destination": "ftp://x/y", "headers": None, "body": None, "queue": None},
     ]
     with destination() as server:
