@@ -8,12 +8,10 @@ from typing import TypeVar
 
 import click
 import psycopg
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 from pydantic import Field, SecretStr
 
 from services.relay.schema import create_schema
-from services.relay.store.database import Database
+from services.relay.store.database import Database, new_pool
 from services.relay.store.tokens import TokenExistsError, Tokens
 from tidings.settings import Settings, read_or_exit
 
@@ -70,10 +68,7 @@ def _with_tokens(work: Callable[[Tokens], Awaitable[T]]) -> T:
     url = read_or_exit(CommandSettings).database_url.get_secret_value()
 
     async def main() -> T:
-        pool: AsyncConnectionPool[AsyncConnection[object]] = AsyncConnectionPool(
-            url, min_size=1, max_size=1, timeout=10, open=False
-        )
-        async with pool:
+        async with new_pool(url, connections_max=1) as pool:
             return await work(Tokens(Database(pool)))
 
     try:

@@ -15,8 +15,6 @@ from typing import Any
 
 from aiohttp import web
 from prometheus_client import REGISTRY
-from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool
 from structlog.stdlib import BoundLogger
 
 from services.relay.authentication import Authenticator
@@ -31,7 +29,7 @@ from services.relay.routes.router import build_application, build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
-from services.relay.store.database import Database, Pool
+from services.relay.store.database import Database, Pool, new_pool
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.letters import Letters
@@ -72,9 +70,7 @@ async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool: AsyncConnectionPool[AsyncConnection[object]] = AsyncConnectionPool(
-        settings.database_url.get_secret_value(), min_size=4, max_size=POOL_MAX, timeout=10, open=False
-    )
+    pool = new_pool(settings.database_url.get_secret_value(), connections_max=POOL_MAX)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool)
         service = build(settings, vault, tls, pool, log)

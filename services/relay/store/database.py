@@ -29,10 +29,35 @@ class Database:
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
         """Commit what `work` does. It may be called again from its beginning, so it must not keep state."""
+
+        async def transaction() -> T:
+            async with self._pool.connection() as connection, connection.transaction():
+                return await work(connection)
+
+        return await self._repeated(transaction)
+
+    async def fetch(self, statement: LiteralString, parameters: Mapping[str, Any]) -> list[Row]:
+        """The rows of one statement, by column name. It is a transaction of its own: one round trip, not three."""
+
+        async def one() -> list[Row]:
+            async with self._pool.connection() as connection:
+                return await rows(connection, statement, parameters)
+
+        return await self._repeated(one)
+
+    async def execute(self, statement: LiteralString, parameters: Mapping[str, Any]) -> int:
+        """One statement, as with `fetch`; how many rows it touched."""
+
+        async def one() -> int:
+            async with self._pool.connection() as connection:
+                return (await connection.execute(statement, parameters)).rowcount
+
+        return await self._repeated(one)
+
+    async def _repeated(self, attempt: Callable[[], Awaitable[T]]) -> T:
         for left in range(TRIES - 1, -1, -1):
             try:
-                async with self._pool.connection() as connection:
-                    return await work(connection)
+                return await attempt()
             except _AGAIN:
                 if not left:
                     raise
@@ -42,21 +67,13 @@ class Database:
                 await self.execute("SELECT relay.make_partitions(2)", {})
         raise AssertionError("unreachable")
 
-    async def fetch(self, statement: LiteralString, parameters: Mapping[str, Any]) -> list[Row]:
-        """The rows of one statement, by column name."""
 
-        async def work(connection: AsyncConnection[Any]) -> list[Row]:
-            return await rows(connection, statement, parameters)
-
-        return await self.run(work)
-
-    async def execute(self, statement: LiteralString, parameters: Mapping[str, Any]) -> int:
-        """One statement; how many rows it touched."""
-
-        async def work(connection: AsyncConnection[Any]) -> int:
-            return (await connection.execute(statement, parameters)).rowcount
-
-        return await self.run(work)
+def new_pool(url: str, *, connections_max: int) -> Pool:
+    """A pool that is still closed. Its connections commit each statement, unless a transaction is begun."""
+    least = min(4, connections_max)
+    return AsyncConnectionPool(
+        url, min_size=least, max_size=connections_max, timeout=10, open=False, kwargs={"autocommit": True}
+    )
 
 
 async def rows(connection: AsyncConnection[Any], statement: LiteralString, parameters: Mapping[str, Any]) -> list[Row]:
