@@ -7,7 +7,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,6 +46,7 @@ class Postgres:
     directory: Path
     port: int
     password: str
+    settings: Mapping[str, str] = field(default_factory=lambda: SETTINGS)
 
     @property
     def data(self) -> Path:
@@ -83,7 +85,7 @@ class Postgres:
         """Start the server and wait until it answers. A running one is left as it is."""
         if self.running():
             return
-        options = " ".join(f"-c {name}='{value}'" for name, value in {**SETTINGS, "port": str(self.port)}.items())
+        options = " ".join(f"-c {name}='{value}'" for name, value in {**self.settings, "port": str(self.port)}.items())
         self._run(
             "pg_ctl",
             "-D",
