@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
 from tests.integration.cdc.conftest import Cdc
 from tests.process import Process, started
 from tests.wait import until
+
+# More than errors.max.retries tries of retriable.restart.connector.wait.ms each.
+OUTAGE_SECONDS = 15
 
 
 class Watching:
@@ -109,6 +113,33 @@ def test_an_error_that_debezium_repeats_ends_as_failed_and_heals_without_anybody
     until(lambda: not watching.faults(), 30)
 
 
+def test_an_outage_longer_than_debeziums_tries_heals_when_it_ends(cdc: Cdc, watch: Callable[..., Watching]) -> None:
+    watching = watch()
+    until(lambda: cdc.slot_value("active"), 60)
+    before = cdc.submit()
+    cdc.events("submissions", cdc.has(before))
+    with _nobody_let_in(cdc):
+        during = cdc.submit()
+        ends_at = time.monotonic() + OUTAGE_SECONDS
+        until(lambda: "Postgres does not answer" in watching.faults().get("slot", ""))
+        until(lambda: time.monotonic() > ends_at, 2 * OUTAGE_SECONDS)
+    after = cdc.submit()
+    events = cdc.events("submissions", cdc.has(before, during, after), 90)
+    assert sorted(event.key for event in events) == sorted([before, during, after])
+    until(lambda: not watching.faults(), 60)
+
+
+@contextmanager
+def _nobody_let_in(cdc: Cdc) -> Iterator[None]:
+    """Meanwhile Postgres refuses Debezium and the watcher; what they had open is ended."""
+    cdc.execute("ALTER ROLE tidings_cdc NOLOGIN")
+    try:
+        cdc.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tidings_cdc'")
+        yield
+    finally:
+        cdc.execute("ALTER ROLE tidings_cdc LOGIN")
+
+
 def test_a_lost_slot_is_said_and_repaired(cdc: Cdc, watch: Callable[..., Watching]) -> None:
     cdc.register()
     told = cdc.submit()
@@ -121,7 +152,8 @@ def test_a_lost_slot_is_said_and_repaired(cdc: Cdc, watch: Callable[..., Watchin
     cdc.events("submissions", cdc.has(told, missed), 60)
     later = cdc.submit()
     events = cdc.events("submissions", cdc.has(told, missed, later))
-    assert [event.envelope["op"] for event in events if event.key in {missed, later}] == ["r", "c"]
+    told_as = {event.key: event.envelope["op"] for event in events}
+    assert (told_as[missed], told_as[later]) == ("r", "c")
     assert "lost" in watching.said("slot_unwell")[0]["reason"]
     assert len(watching.said("lost_slot_dropped")) == 1
     until(lambda: watching.metric("tidings_slots_lost_total") == 1)
