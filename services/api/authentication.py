@@ -22,7 +22,7 @@ CACHE_MAX = 10_000
 
 
 def guarded_by(decision: Decision) -> Callable[[View], View]:
-    """Mark a view with its decision; `Authentication.enforce` carries it out before the view runs."""
+    """Mark a view with its decision. The view itself carries it out first; a test asks each without credentials."""
 
     def mark(view: View) -> View:
         view.auth_decision = decision  # type: ignore[attr-defined]

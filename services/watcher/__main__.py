@@ -10,9 +10,11 @@ from prometheus_client import REGISTRY
 
 from services.watcher.connector import Connector, RegistrationRefusedError, configuration
 from services.watcher.settings import WatcherSettings
+from services.watcher.slot import Slot
 from services.watcher.watcher import Watcher
 from tidings import log
 from tidings.health import HealthServer
+from tidings.queries import load_queries
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
 
@@ -23,9 +25,17 @@ def _watcher(settings: WatcherSettings) -> Watcher:
         "TIDINGS_CDC_DATABASE_PORT": str(settings.database_port),
         "TIDINGS_CDC_DATABASE_NAME": settings.database_name,
     }
+    wanted = configuration(settings.connector_file, values)
+    slot = Slot(
+        settings.conninfo(),
+        load_queries("services.watcher"),
+        slot=wanted["slot.name"],
+        publication=wanted["publication.name"],
+    )
     return Watcher(
         Connector(settings.connect_url, settings.connector_name),
-        configuration(settings.connector_file, values),
+        slot,
+        wanted,
         clock=time.monotonic,
         registry=REGISTRY,
         log=log.get("watcher"),
@@ -41,7 +51,13 @@ def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
     log.configure("watcher", level=settings.log_level, log_format=settings.log_format)
     shutdown = Shutdown().install()
     watcher = _watcher(settings)
-    health = None if once else HealthServer(settings.listen, {"connector": lambda: watcher.fault}).start()
+    health = (
+        None
+        if once
+        else HealthServer(
+            settings.listen, {"connector": lambda: watcher.connector_fault, "slot": lambda: watcher.slot_fault}
+        ).start()
+    )
     deadline = time.monotonic() + wait_seconds
     try:
         while not shutdown.requested():

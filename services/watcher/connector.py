@@ -24,7 +24,7 @@ class RegistrationRefusedError(Exception):
 
 @dataclass(frozen=True)
 class ConnectorState:
-    """`connector` and `tasks` are RUNNING, PAUSED, FAILED, UNASSIGNED …; `trace` is the first line of a failure."""
+    """`connector` and `tasks` are RUNNING, PAUSED, FAILED, UNASSIGNED …; `trace` is a failure's cause."""
 
     connector: str
     tasks: tuple[str, ...]
@@ -42,6 +42,13 @@ class ConnectorState:
 def configuration(file: Path, values: Mapping[str, str]) -> dict[str, str]:
     """The connector's settings with `${NAME}` filled in; `${env:…}` stays for Connect, which alone knows the password."""
     return dict(json.loads(Template(file.read_text(encoding="utf-8")).safe_substitute(values)))
+
+
+def cause(trace: str) -> str:
+    """The one line of a Java stack trace that says why: its innermost cause, or else its first line."""
+    lines = trace.splitlines()
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    return (causes or lines or [""])[-1 if causes else 0][:300]
 
 
 class Connector:
@@ -65,7 +72,7 @@ class Connector:
         parts = [status["connector"], *status["tasks"]]
         trace = next((part["trace"] for part in parts if part.get("trace")), "")
         tasks = tuple(task["state"] for task in status["tasks"])
-        return ConnectorState(status["connector"]["state"], tasks, trace.splitlines()[0][:300] if trace else "")
+        return ConnectorState(status["connector"]["state"], tasks, cause(trace))
 
     def restart_failed(self) -> None:
         self._call("POST", "/restart?includeTasks=true&onlyFailed=true")

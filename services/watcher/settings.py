@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from psycopg.conninfo import make_conninfo
+from pydantic import Field, SecretStr
 
 from tidings.log import LogFormat
 from tidings.settings import BaseUrl, Listen, Settings
@@ -14,11 +15,23 @@ class WatcherSettings(Settings):
     connect_url: BaseUrl = Field(validation_alias="TIDINGS_CONNECT_URL")
     connector_file: Path = Field(Path("debezium/connector.json"), validation_alias="TIDINGS_CONNECTOR_FILE")
     connector_name: str = Field("tidings", validation_alias="TIDINGS_CONNECTOR_NAME", pattern=r"^[a-z0-9_-]{1,60}$")
-    # The database as Debezium reaches it; its password stays in Connect's own environment.
+    # The database as Debezium reaches it. Connect has the password from its own environment; the watcher needs it to
+    # look at the slot.
     database_host: str = Field(validation_alias="TIDINGS_CDC_DATABASE_HOST")
     database_port: int = Field(5432, validation_alias="TIDINGS_CDC_DATABASE_PORT")
     database_name: str = Field(validation_alias="TIDINGS_CDC_DATABASE_NAME")
+    database_password: SecretStr = Field(validation_alias="TIDINGS_CDC_DATABASE_PASSWORD")
     listen: Listen = Field("127.0.0.1:8003", validation_alias="WATCHER_LISTEN")
     interval_seconds: float = Field(1.0, gt=0, validation_alias="WATCHER_INTERVAL_SECONDS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
     log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")
+
+    def conninfo(self) -> str:
+        """The database's address as the role `tidings_cdc`."""
+        return make_conninfo(
+            host=self.database_host,
+            port=self.database_port,
+            dbname=self.database_name,
+            user="tidings_cdc",
+            password=self.database_password.get_secret_value(),
+        )

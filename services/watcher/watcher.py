@@ -1,4 +1,4 @@
-"""Keeps the connector registered and running. Connect never restarts a failed task by itself; this does."""
+"""Keeps the connector registered and running, and its slot readable: what Connect and Debezium never do themselves."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 from structlog.stdlib import BoundLogger
 
 from services.watcher.connector import ConnectorState, ConnectUnavailableError
+from services.watcher.metrics import WatcherMetrics
+from services.watcher.slot import DatabaseUnavailableError, SlotState
 
-# 1, 2, 4 … 60 s between restarts that did not help; a minute of running well forgets them.
+# 1, 2, 4 … 30 s between restarts that did not help; a minute of running well forgets them.
 FIRST_SECONDS = 1.0
-MAX_SECONDS = 60.0
+MAX_SECONDS = 30.0
+WELL_SECONDS = 60.0
+# Debezium tries many an error again and again without Connect saying more than RUNNING. A restart of Postgres or of
+# the worker takes less than this; whatever keeps the slot unread for longer is worth a call.
+UNREAD_SECONDS = 30.0
 
 
 class ConnectorPort(Protocol):
@@ -22,9 +28,27 @@ class ConnectorPort(Protocol):
     def restart_failed(self) -> None: ...
 
 
+class SlotPort(Protocol):
+    def state(self) -> SlotState: ...
+    def drop_lost(self) -> bool: ...
+
+
 def backoff_seconds(restarts: int) -> float:
     """The pause before restart number `restarts` + 1."""
     return 0.0 if restarts == 0 else min(MAX_SECONDS, FIRST_SECONDS * 2.0 ** min(restarts - 1, 10))
+
+
+def slot_fault(state: SlotState, unread_seconds: float) -> str | None:
+    """What is wrong with the slot, in words."""
+    if not state.published:
+        return "the publication is missing: what is committed meanwhile is never told"
+    if state.lost:
+        return "the slot is lost: Postgres threw away WAL that it had not told"
+    if state.wal_status == "unreserved":
+        return f"the slot is about to be lost: {state.retained_bytes} bytes of WAL are not told"
+    if unread_seconds > UNREAD_SECONDS:
+        return f"the slot is not read for more than {UNREAD_SECONDS:.0f} s"
+    return None
 
 
 @dataclass
@@ -38,6 +62,7 @@ class Watcher:
     def __init__(
         self,
         connector: ConnectorPort,
+        slot: SlotPort,
         wanted: Mapping[str, str],
         *,
         clock: Callable[[], float],
@@ -45,27 +70,36 @@ class Watcher:
         log: BoundLogger,
     ) -> None:
         self._connector = connector
+        self._slot = slot
         self._wanted = wanted
         self._clock = clock
         self._log = log
         self._trouble = _Trouble()
         self._registered = False
-        self._running = Gauge("tidings_connector_running", "1 while connector and task run", registry=registry)
-        self._restarts = Counter("tidings_connector_restarts", "Restarts of a failed connector", registry=registry)
-        self.fault: str | None = "not looked at yet"
+        self._read_at = clock()
+        self._metrics = WatcherMetrics(registry)
+        self.connector_fault: str | None = "not looked at yet"
+        self.slot_fault: str | None = None
+
+    @property
+    def fault(self) -> str | None:
+        return self.connector_fault or self.slot_fault
 
     def run_once(self) -> int:
         """Look once and do what is needed; how much was done. Raises `RegistrationRefusedError`."""
+        done = 0
         try:
-            done = self._look()
+            done += self._look_at_connector()
         except ConnectUnavailableError as error:
-            self._running.set(0)
-            self.fault = f"Connect does not answer: {error}"
-            return 0
-        self._running.set(0 if self.fault else 1)
+            self.connector_fault = f"Connect does not answer: {error}"
+        self._metrics.running.set(0 if self.connector_fault else 1)
+        try:
+            done += self._look_at_slot()
+        except DatabaseUnavailableError as error:
+            self._say_of_slot(f"Postgres does not answer: {error}")
         return done
 
-    def _look(self) -> int:
+    def _look_at_connector(self) -> int:
         if not self._registered:
             changed = self._connector.register(self._wanted)
             self._registered = True
@@ -75,16 +109,17 @@ class Watcher:
         state = self._connector.state()
         if state is None:
             self._registered = False  # somebody deleted it; the next look registers it again
-            self.fault = "the connector is not registered"
+            self.connector_fault = "the connector is not registered"
             return 0
         if state.failed:
             return self._restart(state)
-        self.fault = None if state.running else f"connector {state.connector}, tasks {', '.join(state.tasks) or 'none'}"
+        tasks = ", ".join(state.tasks) or "none"
+        self.connector_fault = None if state.running else f"connector {state.connector}, tasks {tasks}"
         self._recover(state)
         return 0
 
     def _restart(self, state: ConnectorState) -> int:
-        self.fault = f"failed: {state.trace}"
+        self.connector_fault = f"failed: {state.trace}"
         self._trouble.well_since = None
         if self._clock() < self._trouble.next_at:
             return 0
@@ -92,7 +127,7 @@ class Watcher:
         self._trouble.next_at = self._clock() + backoff_seconds(self._trouble.restarts)
         self._log.error("connector_failed", reason=state.trace, restart=self._trouble.restarts)
         self._connector.restart_failed()
-        self._restarts.inc()
+        self._metrics.restarts.inc()
         return 1
 
     def _recover(self, state: ConnectorState) -> None:
@@ -101,5 +136,26 @@ class Watcher:
         if self._trouble.well_since is None:
             self._trouble.well_since = self._clock()
             self._log.info("connector_running_again", restarts=self._trouble.restarts)
-        elif self._clock() - self._trouble.well_since > MAX_SECONDS:
+        elif self._clock() - self._trouble.well_since > WELL_SECONDS:
             self._trouble = _Trouble()
+
+    def _look_at_slot(self) -> int:
+        state = self._slot.state()
+        if state.active:
+            self._read_at = self._clock()
+        self._metrics.retained_bytes.set(state.retained_bytes)
+        self._say_of_slot(slot_fault(state, self._clock() - self._read_at))
+        if not state.lost or not self._slot.drop_lost():
+            return 0
+        self._metrics.slots_lost.inc()
+        # Debezium then finds neither slot nor position, and snapshot.mode=when_needed tells every stored row again.
+        self._log.warning("lost_slot_dropped", next="all stored rows are told again")
+        return 1
+
+    def _say_of_slot(self, fault: str | None) -> None:
+        if fault != self.slot_fault:
+            if fault is None:
+                self._log.info("slot_well_again")
+            else:
+                self._log.error("slot_unwell", reason=fault)
+        self.slot_fault = fault

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from stack.ports import is_free
+from stack.ports import free_ports, is_free
 from tests.acceptance.conftest import Stack
 
 
@@ -28,6 +28,16 @@ def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack], s
     done = taken.command("up")
     assert done.returncode != 0
     assert f"api ({stack.home.ports['api']})" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unreachable_package_source_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+    [nobody] = free_ports(1)
+    proxy = f"http://127.0.0.1:{nobody}"
+    away = {"XDG_CACHE_HOME": str(tmp_path), "https_proxy": proxy, "HTTPS_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
+    done = Stack(fresh_stack().environment | away).command("up")
+    assert done.returncode != 0
+    assert "Maven Central cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -4,99 +4,154 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+import yaml
 from kafka import KafkaConsumer
 
 from stack.ports import free_ports
 from tests.process import ROOT
 from tests.wait import until
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+FILE = ROOT / "docker-compose.yml"
+ONE_SHOT = {"migrate", "connector"}
 
+# Ends with the first event of the submission, or after 20 s without any.
 INSIDE = """
 import sys
 from kafka import KafkaConsumer
-id_ = sys.argv[1]
 consumer = KafkaConsumer("tidings.completions", bootstrap_servers="kafka:9092", isolation_level="read_committed",
                          auto_offset_reset="earliest", consumer_timeout_ms=20000)
-print(id_ in (record.key.decode() for record in consumer))
+print(any(record.key.decode() == sys.argv[1] for record in consumer))
 """
 
 
 class Compose:
-    def __init__(self, env_file: Path) -> None:
+    """One project with its own name, ports, secrets and volumes, so that it runs beside whatever else runs."""
+
+    def __init__(self, program: list[str], env_file: Path) -> None:
         names = ("API", "RELAY", "KAFKA", "POSTGRES", "PROVIDER")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
+        self.secrets = _variables(env_file)
+        self.project = f"tidings-test-{secrets.token_hex(4)}"
+        # Not the caller's whole environment: compose prefers its variables to those of the file.
+        kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"} or "DOCKER_" in name}
         ports = {f"COMPOSE_{name}_PORT": str(port) for name, port in self.ports.items()}
-        self.secrets = dict(line.split("=", 1) for line in env_file.read_text().splitlines())
-        self.environment = (
-            dict(os.environ) | ports | self.secrets | {"DOCKER_BUILDKIT": "0", "COMPOSE_DOCKER_CLI_BUILD": "0"}
-        )
-        program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
-        self._command = [*program, "-p", "tidings-test", "-f", str(ROOT / "docker-compose.yml")]
+        # Compose 1 builds through the engine itself, which needs no buildx; compose 2 does not know the variable.
+        self._environment = kept | ports | {"COMPOSE_DOCKER_CLI_BUILD": "0"}
+        self._command = [*program, "-p", self.project, "--env-file", str(env_file), "-f", str(FILE)]
 
     def run(self, *words: str, seconds: float = 600) -> str:
+        return self._answer([*self._command, *words], seconds)
+
+    def states(self) -> dict[str, str]:
+        """Each service's state as the engine tells it: `Up 5 seconds (healthy)`, `Exited (0) 3 seconds ago`."""
+        own = f"label=com.docker.compose.project={self.project}"
+        shown = '{{.Label "com.docker.compose.service"}}={{.Status}}'
+        lines = self._answer(["docker", "ps", "--all", "--filter", own, "--format", shown], 30).splitlines()
+        return dict(line.split("=", 1) for line in lines)
+
+    def _answer(self, command: list[str], seconds: float) -> str:
         done = subprocess.run(
-            [*self._command, *words],
-            env=self.environment, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT,
-        )  # fmt: skip
+            command, env=self._environment, capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+        )
         assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
         return done.stdout
 
 
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    if (
-        shutil.which("docker") is None
-        or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
-    ):
+    """All services up and well; at the end nothing of them is left."""
+    if not _succeeds("docker", "info"):
         pytest.skip("no Docker engine answers")
-    env_file = tmp_path_factory.mktemp("compose") / "env"
-    subprocess.run([sys.executable, str(ROOT / "stack" / "compose_env.py"), str(env_file)], check=True)
-    made = Compose(env_file)
+    programs = (["docker", "compose"], ["docker-compose"])
+    program = next((words for words in programs if _succeeds(*words, "version")), None)
+    if program is None:
+        pytest.skip("neither docker compose nor docker-compose is installed")
+    made = Compose(program, _new_env_file(tmp_path_factory.mktemp("compose")))
     try:
+        made.run("up", "-d", "--build")
+        until(lambda: not _unwell(made.states()), 180, every=0.5)
         yield made
     finally:
         made.run("down", "-v", "--remove-orphans")
 
 
+@pytest.mark.compose
+@pytest.mark.timeout(900)
 def test_a_submission_is_told_inside_and_outside(compose: Compose) -> None:
-    compose.run("up", "-d", "--build")
     api = f"http://127.0.0.1:{compose.ports['API']}"
-
-    def ready() -> bool:
-        try:
-            return requests.get(f"{api}/readyz", timeout=2).status_code == 200
-        except requests.RequestException:
-            return False
-
-    until(ready, 180)
     headers = {"Authorization": f"Bearer {compose.secrets['TIDINGS_API_KEY']}"}
     content = {"target": "demo-images", "input": {"prompt": "a whale", "x_provider": {"latency_seconds": 0.1}}}
     answer = requests.post(f"{api}/v1/submissions", json=content, headers=headers, timeout=30)
     assert answer.status_code == 202, answer.text
     id_ = answer.json()["id"]
 
-    def ended() -> bool:
-        shown = requests.get(f"{api}/v1/submissions/{id_}", headers=headers, timeout=10).json()
-        assert shown["outcome"] in {None, "succeeded"}, shown
-        return bool(shown["outcome"])
+    event = _told_outside(id_, compose.ports["KAFKA"])
+    assert event["outcome"] == "succeeded"
+    assert requests.get(event["output"]["data"][0]["url"], timeout=10).content.startswith(b"\x89PNG")
+    assert requests.get(event["result"]["url"], headers=headers, timeout=10).json() == event["output"]
+    assert compose.run("exec", "-T", "notifier", "python", "-c", INSIDE, id_).strip() == "True"
 
-    until(ended, 120)
+
+@pytest.mark.compose
+@pytest.mark.timeout(900)
+def test_no_process_of_ours_runs_as_root(compose: Compose) -> None:
+    ours = ("api", "relay", "dispatcher", "notifier", "watcher", "provider")
+    users = {name: compose.run("exec", "-T", name, "id", "-u").strip() for name in ours}
+    assert users == dict.fromkeys(ours, "10001")
+
+
+def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(tmp_path: Path) -> None:
+    path = _new_env_file(tmp_path)
+    first = path.read_text()
+    assert set(_variables(path)) == set(re.findall(r"\$\{([A-Z_]+):\?", FILE.read_text()))
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert _new_env_file(tmp_path).read_text() == first
+
+
+def _told_outside(submission_id: str, port: int) -> dict[str, Any]:
+    """The submission's completion event, read by the host's listener."""
     consumer = KafkaConsumer(
         "tidings.completions",
-        bootstrap_servers=f"127.0.0.1:{compose.ports['KAFKA']}",
+        bootstrap_servers=f"127.0.0.1:{port}",
         isolation_level="read_committed", auto_offset_reset="earliest", consumer_timeout_ms=60_000,
     )  # fmt: skip
-    event = next(json.loads(record.value) for record in consumer if record.key.decode() == id_)
-    consumer.close()
-    assert requests.get(event["output"]["data"][0]["url"], timeout=10).content.startswith(b"\x89PNG")
-    assert compose.run("exec", "-T", "notifier", "python", "-c", INSIDE, id_).strip() == "True"
-    assert compose.run("exec", "-T", "api", "id", "-u").strip() != "0"
+    try:
+        found = next((record.value for record in consumer if record.key.decode() == submission_id), None)
+    finally:
+        consumer.close()
+    assert found is not None, "no completion within 60 s"
+    return dict(json.loads(found))
+
+
+def _unwell(states: dict[str, str]) -> dict[str, str]:
+    """The services that are not yet healthy, or, of the one-shots, not yet ended well."""
+    services = yaml.safe_load(FILE.read_text())["services"]
+    wanted = {name: "Exited (0)" if name in ONE_SHOT else "(healthy)" for name in services}
+    return {name: states.get(name, "missing") for name, word in wanted.items() if word not in states.get(name, "")}
+
+
+def _new_env_file(directory: Path) -> Path:
+    path = directory / "env"
+    subprocess.run([sys.executable, str(ROOT / "stack" / "compose_env.py"), str(path)], check=True)
+    return path
+
+
+def _variables(env_file: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in env_file.read_text().splitlines())
+
+
+def _succeeds(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0

@@ -13,9 +13,8 @@ import requests
 from testcontainers.core.container import DockerContainer
 
 from stack.ports import free_ports
-from stack.postgres import SETTINGS
 from tests.infra.kafka import Broker, Worker
-from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
+from tests.infra.postgres import ROLE_PASSWORD, SERVER_SETTINGS, PostgresServer
 from tests.wait import until
 
 START_SECONDS = 90
@@ -36,9 +35,8 @@ def _container(image: str, environment: dict[str, str], command: str | None = No
 def docker_postgres() -> Iterator[PostgresServer]:
     [port] = free_ports(1)
     password = secrets.token_hex(16)
-    settings = {name: value for name, value in SETTINGS.items() if name != "unix_socket_directories"} | {
-        "port": str(port)
-    }
+    settings = {name: value for name, value in SERVER_SETTINGS.items() if name != "unix_socket_directories"}
+    settings["port"] = str(port)
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
 
@@ -50,9 +48,15 @@ def docker_postgres() -> Iterator[PostgresServer]:
         return True
 
     # PGPORT: the image's own first start runs its scripts against that port.
-    with _container("postgres:18", {"POSTGRES_PASSWORD": password, "PGPORT": str(port)}, f"postgres {options}"):
+    environment = {"POSTGRES_PASSWORD": password, "PGPORT": str(port)}
+    with _container("postgres:18", environment, f"postgres {options}") as container:
         until(answers, START_SECONDS)
-        yield PostgresServer(url)
+
+        def restart() -> None:
+            container.get_wrapped_container().restart()
+            until(answers, START_SECONDS)
+
+        yield PostgresServer(url, restart)
 
 
 @contextmanager

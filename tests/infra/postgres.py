@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,22 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from stack.ports import free_ports
-from stack.postgres import Postgres
+from stack.postgres import SETTINGS, Postgres
 from tidings.migrate import MigrateSettings, migrate
 
 TEMPLATE = "tidings_template"
 ROLE_PASSWORD = "role-password"
+# On the command line a setting wins over ALTER SYSTEM; the tests of lost slots must be able to change this one.
+CHANGEABLE = "max_slot_wal_keep_size"
+SERVER_SETTINGS = {name: value for name, value in SETTINGS.items() if name != CHANGEABLE}
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running server: `admin_url` is its administrator's address in the database `postgres`."""
+    """A running server: `admin_url` is its administrator's address in the database `postgres`; `restart` cuts all off."""
 
     admin_url: str
+    restart: Callable[[], None]
 
     def url(self, database: str, *, role: str | None = None) -> str:
         parts = urlsplit(self.admin_url)
@@ -64,10 +68,15 @@ class PostgresServer:
 @contextmanager
 def native_postgres(directory: Path) -> Iterator[PostgresServer]:
     [port] = free_ports(1)
-    server = Postgres(directory / "postgres", port, secrets.token_urlsafe(16))
+    server = Postgres(directory / "postgres", port, secrets.token_urlsafe(16), SERVER_SETTINGS)
     server.create()
     server.start()
+
+    def restart() -> None:
+        server.stop()
+        server.start()
+
     try:
-        yield PostgresServer(server.url())
+        yield PostgresServer(server.url(), restart)
     finally:
         server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 from services.api.composition import wire
 from services.api.settings import ApiSettings
+from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
 from tidings.migrate import add_api_key
@@ -52,9 +54,14 @@ def client(postgres: PostgresServer, database: str) -> Client:
     with psycopg.connect(postgres.url(database)) as connection:
         add_api_key(connection, "alice-key", tenant="alice", name="a")
         add_api_key(connection, "bob-key", tenant="bob", name="b")
-    settings = ApiSettings.model_validate(
+    url = postgres.url(database, role="tidings_api")
+    return Client(wire(_settings(url), CollectorRegistry()).test_client(), postgres.url(database))
+
+
+def _settings(database_url: str) -> ApiSettings:
+    return ApiSettings.model_validate(
         {
-            "database_url": SecretStr(postgres.url(database, role="tidings_api")),
+            "database_url": SecretStr(database_url),
             "public_url": "http://api",
             "internal_token": SecretStr("internal"),
             "current_signing_key": SecretStr(KEY),
@@ -64,7 +71,6 @@ def client(postgres: PostgresServer, database: str) -> Client:
             "input_bytes_max": 2048,
         }
     )
-    return Client(wire(settings, CollectorRegistry()).test_client(), postgres.url(database))
 
 
 def test_a_submission_is_committed_before_the_answer(client: Client) -> None:
@@ -216,3 +222,61 @@ def test_a_malformed_or_unknown_callback_is_400(client: Client) -> None:
     assert client.call_back(client.submit().json["id"], status="x").status_code == 400
     assert client.call_back("01920000-0000-7000-8000-000000000001").status_code == 400
     assert client.count("attempts") == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=%C2%B2", "limit"),  # a superscript two: a digit to str.isdigit, and none to int
+        ("limit=" + "9" * 5000, "limit"),
+        ("limit=0", "limit"),
+        ("target=%00", "target"),
+        ("since=yesterday", "since"),
+        ("cursor=%00", "cursor"),
+        ("status=%00", "status"),
+        ("colour=red", "colour"),
+    ],
+)
+def test_a_list_that_cannot_be_is_refused_with_the_parameters_name(client: Client, query: str, field: str) -> None:
+    answer = client.http.get(f"/v1/submissions?{query}", headers=ALICE)
+    assert (answer.status_code, [error["field"] for error in answer.json["errors"]]) == (400, [field])
+
+
+@pytest.mark.parametrize("since", ["0001-01-01", "9999-12-31T23:59:59-12:00", "2026-01-01T00:00:00%2B14:00"])
+def test_the_list_takes_any_time_there_is(client: Client, since: str) -> None:
+    assert client.http.get(f"/v1/submissions?since={since}", headers=ALICE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"metadata": {"a": "\0"}}, {"metadata": {"a\0": 1}}, {"input": {"prompt": "\0"}}, {"target": "demo-images\0"}],
+)
+def test_text_that_postgres_cannot_hold_is_refused(client: Client, changed: dict[str, Any]) -> None:
+    answer = client.submit(**changed)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert client.count("submissions") == 0
+
+
+def test_every_route_that_is_not_public_is_401_without_credentials(client: Client) -> None:
+    app = client.http.application
+    asked = 0
+    for rule in app.url_map.iter_rules():
+        if app.view_functions[rule.endpoint].auth_decision == "public":
+            continue
+        path = rule.rule.replace("<text>", "01920000-0000-7000-8000-000000000001").replace("<int:number>", "0")
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            answer = client.http.open(path, method=method, json={} if method == "POST" else None)
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            asked += 1
+    assert asked >= 12
+
+
+def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: str, postgres: PostgresServer) -> None:
+    [port] = free_ports(1)
+    parts = urlsplit(postgres.url(database, role="tidings_api"))
+    nobody = parts._replace(netloc=f"{parts.username}:{parts.password}@{parts.hostname}:{port}").geturl()
+    http: Any = wire(_settings(nobody), CollectorRegistry()).test_client()
+    answer = http.get("/readyz")
+    assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
+    assert http.get("/healthz").status_code == 200

@@ -96,6 +96,26 @@ class Cdc:
         answer = requests.request(method, f"{self._worker.url}/connectors/{self.name}{path}", timeout=30)
         assert answer.status_code < 300 or answer.status_code == 404, answer.text
 
+    @contextmanager
+    def wal_kept(self, size: str) -> Iterator[None]:
+        """Meanwhile a slot that is not read may keep no more than `size` of WAL."""
+        self.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'")
+        self.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            self.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            self.execute("SELECT pg_reload_conf()")
+
+    def lose_slot(self) -> None:
+        """Write WAL until Postgres gives the slot up; its reader must have been stopped."""
+        with self.wal_kept("1MB"):
+            for _ in range(4):
+                self.execute("INSERT INTO tidings.heartbeats VALUES (clock_timestamp())")
+                self.execute("SELECT pg_switch_wal()")
+            self.execute("CHECKPOINT")
+            until(lambda: self.slot_value("wal_status") == "lost")
+
     def execute(self, statement: str, *parameters: object) -> list[Any]:
         with psycopg.connect(self._postgres.url(self.database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), parameters)

@@ -1,0 +1,14 @@
+-- name: slot
+-- One row, also without a slot: then all but `published` is null. A lost slot has no restart_lsn any more.
+SELECT slots.active,
+       slots.wal_status,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), slots.restart_lsn)::bigint AS retained_bytes,
+       EXISTS (SELECT FROM pg_publication WHERE pubname = %(publication)s) AS published
+  FROM (SELECT) AS one
+  LEFT JOIN pg_replication_slots AS slots ON slots.slot_name = %(slot)s;
+
+-- name: drop_lost_slot
+-- Only a slot that Postgres has given up for good: it can never be read again, and keeps Debezium from making another.
+SELECT pg_drop_replication_slot(slot_name)
+  FROM pg_replication_slots
+ WHERE slot_name = %(slot)s AND wal_status = 'lost' AND NOT active;

@@ -1,0 +1,23 @@
+"""Postgres goes away for a moment: the connector finds back by itself, and every row is told once."""
+
+from __future__ import annotations
+
+from tests.infra.postgres import PostgresServer
+from tests.integration.cdc.conftest import Cdc
+
+
+def test_rows_before_and_after_a_restart_of_postgres_are_told_once(cdc: Cdc, postgres: PostgresServer) -> None:
+    cdc.register()
+    ids = [cdc.submit()]
+    cdc.events("submissions", cdc.has(*ids))
+    # Twice, as the number of tries is limited: after a success it must count from nothing again.
+    for _ in range(2):
+        ids.append(cdc.submit())
+        postgres.restart()
+        ids.append(cdc.submit())
+        cdc.events("submissions", cdc.has(*ids), 60)
+    events = cdc.events("submissions", cdc.has(*ids))
+    assert sorted(event.key for event in events) == sorted(ids)
+    state = cdc.connector.state()
+    assert state is not None
+    assert state.running

@@ -1,0 +1,128 @@
+"""The notifier's surroundings on a real broker: changes written as Debezium would, what came out read back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient
+from kafka.structs import TopicPartition
+
+from stack.ports import free_ports
+from tests.infra.kafka import Broker
+from tests.process import Process, started
+from tests.wait import until
+from tidings.kafka_topics import create_topics
+from tidings.topics import COMPLETIONS, RESULTS, TOPICS
+
+ROW = {
+    "tenant": "default", "target": "demo-images", "channel": None, "webhook": None, "metadata": None,
+    "traceparent": None, "outcome": "succeeded", "reason": None, "status_code": 200,
+    "content_type": "application/json", "body_size": 2, "body_sha256": "ab", "output": "{}",
+    "submitted_at": "2026-01-01T00:00:00.000000Z", "created_at": "2026-01-01T00:00:02.500000Z",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Message:
+    key: str
+    value: bytes
+    headers: dict[str, str]
+
+
+class Topics:
+    """A broker's topics, written and read by a test; all messages of a topic are read, each test looks for its own."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.bootstrap = broker.bootstrap
+        create_topics(self.bootstrap, TOPICS)
+
+    def change(self, **changed: object) -> str:
+        """Write a result's change, committed; the submission's id."""
+        submission_id = str(uuid.uuid4())
+        row = ROW | {"submission_id": submission_id, "event_id": str(uuid.uuid4())} | changed
+        self.write(RESULTS, submission_id, json.dumps({"op": "c", "after": row}).encode())
+        return submission_id
+
+    def write(self, topic: str, key: str, value: bytes) -> None:
+        with closing(KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=0)) as producer:
+            producer.send(topic, key=key.encode(), value=value).get(timeout=15)
+
+    def read(self, topic: str, *, isolation: str = "read_committed") -> list[Message]:
+        """All that is in a topic now, up to the last one that this isolation may see."""
+        options = {"isolation_level": isolation, "enable_auto_commit": False}
+        with closing(KafkaConsumer(bootstrap_servers=self.bootstrap, **options)) as consumer:
+            parts = [TopicPartition(topic, n) for n in until(lambda: consumer.partitions_for_topic(topic)) or ()]
+            consumer.assign(parts)
+            consumer.seek_to_beginning()
+            ends, found = consumer.end_offsets(parts), list[Message]()
+
+            def at_end() -> bool:
+                for records in consumer.poll(timeout_ms=100).values():
+                    for record in records:
+                        headers = {name: value.decode() for name, value in record.headers}
+                        found.append(Message((record.key or b"").decode(), record.value, headers))
+                return all(consumer.position(part) >= end for part, end in ends.items())
+
+            until(at_end, 20)
+        return found
+
+    def completions(self, *ids: str, isolation: str = "read_committed") -> list[str]:
+        """The ids among `ids` that have a completion, as often as they have one."""
+        return sorted(m.key for m in self.read(COMPLETIONS, isolation=isolation) if m.key in ids)
+
+    def names(self) -> set[str]:
+        with closing(KafkaAdminClient(bootstrap_servers=self.bootstrap)) as admin:
+            return set(admin.list_topics())
+
+
+class Notifying:
+    """A notifier process."""
+
+    def __init__(self, bootstrap: str, directory: Path, instance: str, **settings: str) -> None:
+        [port] = free_ports(1)
+        self._url = f"http://127.0.0.1:{port}"
+        self._log = directory / f"notifier-{port}.log"
+        own = {"TIDINGS_KAFKA": bootstrap, "NOTIFIER_LISTEN": f"127.0.0.1:{port}", "NOTIFIER_INSTANCE": instance}
+        self.process = Process("services.notifier", own | settings, self._log, ready_url=f"{self._url}/readyz")
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def metric(self, name: str) -> float:
+        lines = requests.get(f"{self._url}/metrics", timeout=5).text.splitlines()
+        [value] = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
+        return float(value)
+
+
+@pytest.fixture
+def topics(broker: Broker) -> Topics:
+    return Topics(broker)
+
+
+@pytest.fixture
+def instance() -> str:
+    """A name for this test's notifier, so that none waits for the place of another test's."""
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def notify(topics: Topics, instance: str, tmp_path: Path) -> Iterator[Callable[..., Notifying]]:
+    """Start a notifier, ready; keyword arguments are variables of its environment."""
+    with ExitStack() as stack:
+
+        def start(**settings: str) -> Notifying:
+            made = Notifying(topics.bootstrap, tmp_path, instance, **settings)
+            stack.enter_context(started(made.process))
+            return made
+
+        yield start

@@ -1,0 +1,69 @@
+"""The notifier process on a real broker: channels, what cannot be decoded, and another of its name."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+
+from tests.integration.notifier.conftest import Notifying, Topics
+from tests.wait import until
+from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
+
+Notify = Callable[..., Notifying]
+
+
+def test_a_channels_topic_is_made_when_first_named_and_no_more_than_the_limit(topics: Topics, notify: Notify) -> None:
+    present = len([name for name in topics.names() if name.startswith(f"{COMPLETIONS}.")])
+    notifying = notify(NOTIFIER_CHANNELS_MAX=str(present + 1))
+    first, second = f"c-{uuid.uuid4().hex}", f"c-{uuid.uuid4().hex}"
+    told = topics.change(channel=first)
+    until(lambda: topics.completions(told) == [told], 30)
+    refused, wrong = topics.change(channel=second), topics.change(channel="No Such/Name")
+    again = topics.change(channel=first)
+    ids = sorted([told, refused, wrong, again])
+    until(lambda: topics.completions(*ids) == ids, 30)
+    assert sorted(message.key for message in topics.read(f"{COMPLETIONS}.{first}")) == sorted([told, again])
+    assert f"{COMPLETIONS}.{second}" not in topics.names()
+    assert {line["channel"] for line in notifying.said("channel_refused")} == {second, "No Such/Name"}
+    assert notifying.metric("tidings_notifier_channels_refused_total") == 2
+
+
+def test_what_cannot_be_decoded_is_put_aside_with_its_reason_and_stops_nothing(topics: Topics, notify: Notify) -> None:
+    notifying = notify()
+    key = str(uuid.uuid4())
+    topics.write(RESULTS, key, b'{"op": "c", "after": {"outcome": "unheard-of"}}')
+    topics.write(RESULTS, key, b"\xff\xfe")
+    ids = sorted(topics.change() for _ in range(8))  # on all partitions, so also behind those two
+    until(lambda: topics.completions(*ids) == ids, 30)
+    letters = {message.value: message for message in topics.read(DEAD_LETTERS) if message.key == key}
+    assert set(letters) == {b'{"op": "c", "after": {"outcome": "unheard-of"}}', b"\xff\xfe"}
+    assert "unheard-of" in letters[b'{"op": "c", "after": {"outcome": "unheard-of"}}'].headers["reason"]
+    assert "not JSON" in letters[b"\xff\xfe"].headers["reason"]
+    assert all(letter.headers["source"].startswith(f"{RESULTS}/") for letter in letters.values())
+    assert topics.completions(key) == []
+    until(lambda: notifying.metric("tidings_notifier_dead_letters_total") == 2)
+
+
+def test_the_first_ends_when_a_second_takes_its_name(topics: Topics, notify: Notify, instance: str) -> None:
+    first = notify()
+    before = topics.change()
+    until(lambda: topics.completions(before) == [before], 30)
+    second = notify()
+    after = topics.change()
+    assert first.process.wait(30) == 70
+    [said] = first.said("fenced")
+    assert said["instance"] == instance
+    assert "another notifier of this name" in said["by"]
+    until(lambda: topics.completions(before, after) == sorted([before, after]), 30)
+    assert second.process.running()
+
+
+def test_the_event_says_what_the_change_said(topics: Topics, notify: Notify) -> None:
+    notify(TIDINGS_PUBLIC_URL="http://api.example")
+    id_ = topics.change(outcome="failed", reason="no money", output=None, metadata='{"order": 7}')
+    [message] = until(lambda: [m for m in topics.read(COMPLETIONS) if m.key == id_], 30) or []
+    assert message.headers["ce_type"] == "dev.tidings.submission.failed"
+    assert (message.headers["ce_subject"], message.headers["ce_source"]) == (id_, "http://api.example")
+    content = json.loads(message.value)
+    assert (content["reason"], content["metadata"]) == ("no money", {"order": 7})

@@ -1,0 +1,87 @@
+"""Transactions that end in the middle, on a real broker: nothing of them is seen, and nothing is missing after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
+from prometheus_client import CollectorRegistry
+
+from services.notifier.channels import Channels
+from services.notifier.metrics import NotifierMetrics
+from services.notifier.notifier import Notifier
+from tests.integration.notifier.conftest import Notifying, Topics
+from tests.wait import until
+from tidings import log
+from tidings.kafka_topics import change_consumer
+from tidings.topics import COMPLETIONS, RESULTS
+
+
+class FailsOnce:
+    """A real producer; a transaction fails, once armed, after its events were sent and before its offsets were."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def send_offsets_to_transaction(self, offsets: Any, group: Any) -> Any:
+        if self.armed:
+            self.armed = False
+            self._producer.flush(timeout=15)  # the events lie in the log, as those of a slow transaction would
+            raise KafkaTimeoutError
+        return self._producer.send_offsets_to_transaction(offsets, group)
+
+
+def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, instance: str) -> None:
+    metrics = NotifierMetrics(CollectorRegistry())
+    consumer = change_consumer(topics.bootstrap, [RESULTS], group=instance, instance=instance, batch_max=500)
+    producer = KafkaProducer(bootstrap_servers=topics.bootstrap, transactional_id=instance, linger_ms=0)
+    with closing(consumer), closing(producer):
+        producer.init_transactions()
+        channels = Channels(lambda topics: None, known=[], channels_max=0)
+        notifier = Notifier(
+            consumer, failing := FailsOnce(producer), channels,
+            public_url="http://x", metrics=metrics, log=log.get("test"),
+        )  # fmt: skip
+        until(lambda: notifier.run_once() == 0 and _at_end(consumer), 30)
+        failing.armed = True
+        ids = sorted(topics.change() for _ in range(5))
+        with pytest.raises(KafkaTimeoutError):
+            until(notifier.run_once, 30)
+        assert topics.completions(*ids) == []
+        uncommitted = topics.completions(*ids, isolation="read_uncommitted")
+        assert uncommitted != []
+        until(lambda: notifier.run_once() == 0 and topics.completions(*ids) == ids, 30)
+    # The control: who reads uncommitted sees some of them twice, so the events of the first were really there.
+    assert len(topics.completions(*ids, isolation="read_uncommitted")) == len(ids) + len(uncommitted)
+
+
+def _at_end(consumer: Any) -> bool:
+    parts = consumer.assignment()
+    return bool(parts) and all(consumer.position(part) >= end for part, end in consumer.end_offsets(parts).items())
+
+
+def test_what_a_killed_notifier_left_open_is_never_seen(
+    topics: Topics, instance: str, notify: Callable[..., Notifying]
+) -> None:
+    id_ = topics.change()
+    # What a kill -9 leaves: events sent, neither committed nor aborted.
+    killed = KafkaProducer(
+        bootstrap_servers=topics.bootstrap, transactional_id=f"tidings-notifier-{instance}",
+        transaction_timeout_ms=60_000, linger_ms=0,
+    )  # fmt: skip
+    with closing(killed):
+        killed.init_transactions()
+        killed.begin_transaction()
+        killed.send(COMPLETIONS, key=id_.encode(), value=b"half done").get(timeout=15)
+        notify()
+        until(lambda: topics.completions(id_) == [id_], 30)
+        assert [m.value for m in topics.read(COMPLETIONS) if m.key == id_] != [b"half done"]
+        assert topics.completions(id_, isolation="read_uncommitted") == [id_, id_]
