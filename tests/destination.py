@@ -22,6 +22,8 @@ class Received:
 
 @dataclass(frozen=True)
 class Reply:
+    """`status` 0: none at all, the connection is closed after the request was read."""
+
     status: int = 200
     body: bytes = b"{}"
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +51,9 @@ class Destination:
                 outer.received.append(received)
                 reply = outer.answer(received)
                 outer.released.wait(reply.delay_seconds)
+                if reply.status == 0:
+                    self.close_connection = True
+                    return
                 try:
                     self.send_response(reply.status)
                     for name, value in {"Content-Type": "application/json", **reply.headers}.items():

@@ -21,7 +21,7 @@ from services.relay.hosts import HostList, normal_host
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import MissingPieceError
-from services.relay.wire.outcome import Answer, Spooled
+from services.relay.wire.outcome import Answer, Fate, Spooled
 from tidings.signature import sign_digest
 
 CONNECT_TIMEOUT_SECONDS = 30
@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_SECONDS = 30
 BEGINNING_BYTES = 2048
 # Destinations' hosts that are remembered.
 WAYS_MAX = 1024
+_OURS = (ForbiddenAddressError, MissingPieceError)
+# Raised when there is no connection yet. With any other the request may have arrived, and been worked on.
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, ForbiddenAddressError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,20 @@ class Courier:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
         try:
             return await self._attempt(message, now)
-        except (ForbiddenAddressError, MissingPieceError) as error:
-            return _failed(str(error))
-        except TimeoutError:
-            return _failed(f"no answer within {message.timeout_ms / 1000:g} s")
+        except ForbiddenAddressError as error:
+            return _failed(str(error), "not sent")
+        except MissingPieceError as error:
+            return _failed(str(error), "unknown")
+        except TimeoutError as error:
+            fate: Fate = "not sent" if isinstance(error, aiohttp.ConnectionTimeoutError) else "unknown"
+            return _failed(f"no answer within {message.timeout_ms / 1000:g} s", fate)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # aiohttp wraps what the resolver and the body's iterator raise.
             cause = error.__cause__
-            if isinstance(cause, (ForbiddenAddressError, MissingPieceError)):
-                return _failed(str(cause))
-            return _failed(f"{type(error).__name__}: {error}"[:300])
+            shown = str(cause) if isinstance(cause, _OURS) else f"{type(error).__name__}: {error}"[:300]
+            return _failed(shown, "not sent" if isinstance(error, _BEFORE_SENDING) else "unknown")
         except psycopg.Error as error:
-            return _failed(f"the relay's database failed during the call: {type(error).__name__}")
+            return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
 
     async def _attempt(self, message: Claimed, now: int) -> Answer:
         parts = urlsplit(message.url)
@@ -107,7 +112,7 @@ class Courier:
         path = message.url[len(parts.scheme) + len("://") + len(parts.netloc) :]
         if path and path[0] not in "/?#":
             # Never so for what publish accepts; else the host would be another one than was checked.
-            return _failed("the destination is no valid address")
+            return _failed("the destination is no valid address", "not sent")
         async with way.session.request(
             message.method,
             URL(way.origin + path, encoded=True),
@@ -190,5 +195,5 @@ class Courier:
         return headers
 
 
-def _failed(error: str) -> Answer:
-    return Answer(0, (), b"", error=error)
+def _failed(error: str, fate: Fate) -> Answer:
+    return Answer(0, (), b"", error=error, fate=fate)

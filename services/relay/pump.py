@@ -108,7 +108,11 @@ class Pump:
         expired = await self._messages.expire(CLAIM_MAX)
         failed = await self._messages.take_over(CLAIM_MAX)
         for message in failed:
-            self._end(message, Answer(0, (), b"", error="fate unknown: the relay died during the call"), final=True)
+            self._end(
+                message,
+                Answer(0, (), b"", error="fate unknown: the relay died during the call", fate="unknown"),
+                final=True,
+            )
         if expired or failed:
             self._metrics.expiries.inc(expired + len(failed))
             self._metrics.unknown.inc(expired + len(failed))
@@ -252,7 +256,7 @@ class Pump:
 
     def _start(self, message: Claimed) -> None:
         if message.fault is not None:
-            self._end(message, Answer(0, (), b"", error=message.fault), final=True)
+            self._end(message, Answer(0, (), b"", error=message.fault, fate="not sent"), final=True)
             return
         task = asyncio.create_task(self._call(message))
         self._calls[message.id] = task
@@ -261,6 +265,8 @@ class Pump:
     async def _call(self, message: Claimed) -> None:
         started = time.monotonic()
         answer = await self._courier.deliver(message, int(time.time()))
+        if answer.fate == "unknown":
+            self._metrics.unknown.inc()
         self._metrics.seconds.observe(time.monotonic() - started)
         ending = ending_of(message, answer, datetime.now(UTC))
         self._put(await self._composed(ending) if ending.composing else ending)

@@ -16,7 +16,11 @@ class Vault:
         self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
 
     def seal(self, content: dict[str, Any]) -> bytes:
-        return self._fernet.encrypt(orjson.dumps(content))
+        return self.seal_bytes(orjson.dumps(content))
+
+    def seal_bytes(self, content: bytes) -> bytes:
+        """Of JSON that is written already; `open` gives back what it says."""
+        return self._fernet.encrypt(content)
 
     def open(self, sealed: bytes) -> dict[str, Any]:
         """Raises `cryptography.fernet.InvalidToken` when no key fits."""

@@ -16,10 +16,9 @@ from psycopg import AsyncConnection
 from services.relay.ending import Ending, Logged, header_lists
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.sealing import claimed_of, draft_of, seal
+from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry, state_of
-from services.relay.wire.views import MessageView
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -77,17 +76,17 @@ class Messages:
     async def claim(self, batch_max: int) -> list[Claimed]:
         """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
         found = await self._database.fetch(self._q["claim"], self._claiming(batch_max))
-        return [claimed_of(self._vault, row) for row in found]
+        return claimed_of(self._vault, found)
 
     async def claim_keyed(self, batch_max: int) -> list[Claimed]:
         """The same of messages with a flow key, within the limits of all processes together."""
         found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
-        return [claimed_of(self._vault, row) for row in found]
+        return claimed_of(self._vault, found)
 
     async def take_over(self, batch_max: int) -> list[Claimed]:
         """Take messages of dead processes that are not to be repeated."""
         found = await self._database.fetch(self._q["take_over"], self._claiming(batch_max))
-        return [claimed_of(self._vault, row) for row in found]
+        return claimed_of(self._vault, found)
 
     async def expire(self, batch_max: int) -> int:
         """Put back messages of dead processes; how many."""
@@ -160,25 +159,6 @@ class Messages:
         [row] = await self._database.fetch(self._q["depth"], {})
         return row
 
-    async def show(self, message_id: str) -> MessageView | None:
-        found = await self._database.fetch("SELECT * FROM relay.messages WHERE id = %(id)s", {"id": message_id})
-        if not found:
-            return None
-        row, draft = found[0], draft_of(self._vault, found[0])
-        return MessageView(
-            message_id,
-            draft.url,
-            draft.method,
-            draft.headers,
-            draft.body,
-            draft.retries_max,
-            row["created_at"],
-            row["not_before"],
-            row["state"],
-            row["due_at"],
-            row["retried"],
-        )
-
     def _claiming(self, batch_max: int) -> dict[str, Any]:
         return {"batch_max": batch_max, "owner": self._owner, "logs": self._logs}
 
@@ -202,7 +182,8 @@ class Messages:
     async def _insert(self, connection: AsyncConnection[Any], new: Sequence[tuple[str, Draft]]) -> None:
         if not new:
             return
-        values = [self._values(id_, draft) for id_, draft in new]
+        sealer = Sealer(self._vault)
+        values = [_values(id_, draft, sealer.seal(draft)) for id_, draft in new]
         await connection.execute(self._q["insert"], {"rows": _json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
@@ -210,19 +191,6 @@ class Messages:
             promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": names})]
         await self._set_flows(connection, [draft for _, draft in new if draft.flow is not None])
         await self._touch(connection, [(key, None, False) for key in promoted])
-
-    def _values(self, id_: str, draft: Draft) -> dict[str, Any]:
-        return {
-            "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
-            "body": _base64(draft.body), "body_key": draft.body_key,
-            "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
-            "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
-            "sealed": _base64(seal(self._vault, draft)), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
-            "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
-            "labels": draft.labels, "queue": draft.queue,
-            "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
-            "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
-        }  # fmt: skip
 
     async def _set_flows(self, connection: AsyncConnection[Any], drafts: Sequence[Draft]) -> None:
         """The newest draft of a key says its limits; the soonest one when something may be claimed."""
@@ -293,6 +261,20 @@ class Messages:
         if flows:
             keys, cool, answered = (list(column) for column in zip(*flows, strict=True))
             await connection.execute(self._q["touch_flows"], {"keys": keys, "cool": cool, "answered": answered})
+
+
+def _values(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
+    return {
+        "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
+        "body": _base64(draft.body), "body_key": draft.body_key,
+        "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
+        "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
+        "sealed": _base64(sealed), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+        "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
+        "labels": draft.labels, "queue": draft.queue,
+        "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
+        "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
+    }  # fmt: skip
 
 
 def _step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import orjson
 from cryptography.fernet import InvalidToken
 
 from services.relay.message import CallbackOptions, Claimed, Draft, FlowControl, Redaction
@@ -24,8 +26,8 @@ class UnreadableError(Exception):
     """No key of ours opens what was sealed: a key was dropped too early. The text names no secret."""
 
 
-def seal(vault: Vault, draft: Draft) -> bytes:
-    """The parts of `draft` that `open_sealed` gives back; what is at its default takes no room."""
+def content_of(draft: Draft) -> dict[str, Any]:
+    """The parts of `draft` that are sealed and `open_sealed` gives back; what is at its default takes no room."""
     content: dict[str, Any] = {"headers": draft.headers}
     content |= {name: value for name in _PLAIN if (value := getattr(draft, name))}
     for name in ("callback", "failure_callback"):
@@ -35,7 +37,7 @@ def seal(vault: Vault, draft: Draft) -> bytes:
         content["flow"] = asdict(draft.flow)
     if draft.redact != Redaction():
         content["redact"] = asdict(draft.redact) | {"headers": sorted(draft.redact.headers)}
-    return vault.seal(content)
+    return content
 
 
 def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
@@ -66,12 +68,44 @@ def draft_of(vault: Vault, row: Row) -> Draft:
     )  # fmt: skip
 
 
-def claimed_of(vault: Vault, row: Row) -> Claimed:
-    """The message of a claimed row; `fault` says why it cannot be sent, when it cannot."""
+def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
+    """The messages of claimed rows; `fault` says why one cannot be sent, when it cannot.
+
+    What was sealed together is opened once, and shared: see `Sealer`.
+    """
+    opened: dict[bytes, dict[str, Any]] = {}
+    claimed = []
+    for row in rows:
+        sealed = row["sealed"]
+        if sealed not in opened:
+            opened[sealed] = _opened(vault, sealed)
+        columns = {name: row[name] for name in _CLAIMED_COLUMNS}
+        claimed.append(Claimed(**columns, labels=tuple(row["labels"]), **opened[sealed]))
+    return claimed
+
+
+def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
     try:
-        opened = open_sealed(vault, row["sealed"])
-        opened.pop("flow", None)
+        opened = open_sealed(vault, sealed)
     except UnreadableError as error:
-        opened = {"headers": {}, "fault": str(error)}
-    columns = {name: row[name] for name in _CLAIMED_COLUMNS}
-    return Claimed(**columns, labels=tuple(row["labels"]), **opened)
+        return {"headers": {}, "fault": str(error)}
+    opened.pop("flow", None)
+    return opened
+
+
+class Sealer:
+    """Seals the drafts of one transaction; those with the same headers and options share what was sealed.
+
+    Encryption is the dearest step of taking a message in, and batches are mostly of one kind. All it gives away is that two
+    messages of a batch have the same headers.
+    """
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._sealed: dict[bytes, bytes] = {}
+
+    def seal(self, draft: Draft) -> bytes:
+        content = orjson.dumps(content_of(draft))
+        if content not in self._sealed:
+            self._sealed[content] = self._vault.seal_bytes(content)
+        return self._sealed[content]

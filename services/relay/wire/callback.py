@@ -77,6 +77,8 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         content["nextRetryAt"] = milliseconds(ended_at) + int(verdict.delay_seconds * 1000)
     if answer.error is not None:
         content["error"] = answer.error
+    if answer.fate != "answered":
+        content["fate"] = answer.fate
     if answer.truncated:
         content["bodyTruncated"] = True
     if answer.spooled is not None and answer.spooled.url is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 import orjson
 
@@ -26,6 +26,10 @@ class Spooled:
     url: str | None = None
 
 
+# What is known of an attempt: its answer; that nothing of it was sent; or neither, as it was sent and no answer came.
+Fate = Literal["answered", "not sent", "unknown"]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came.
@@ -39,6 +43,7 @@ class Answer:
     error: str | None = None
     truncated: bool = False
     spooled: Spooled | None = None
+    fate: Fate = "answered"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def state_of(verdict: Verdict) -> str:
 
 
 def _final(message: Claimed, answer: Answer, headers: Mapping[str, str], error: Any) -> bool:
-    if answer.status in message.final_status:
+    if answer.status in message.final_status or (answer.fate == "unknown" and message.on_unknown == "fail"):
         return True
     if answer.status == 489 and headers.get("upstash-nonretryable-error", "").lower() == "true":
         return True

@@ -12,6 +12,7 @@ import pytest
 import requests
 from qstash import Receiver
 
+from stack.ports import free_ports
 from tests.destination import Destination, Received, Reply, destination
 from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, Relay
 from tests.wait import until
@@ -215,6 +216,34 @@ def test_an_unknown_fate_ends_the_message_when_asked(new_relay: Callable[..., Re
         [failure] = until(lambda: callbacks(server, "/failure"))
         assert "fate unknown" in str(failure["error"])
         assert len(server.to("/work")) == 1
+
+
+def test_a_connection_lost_after_sending_is_a_fate_unknown_and_not_repeated_when_asked(relay: Relay) -> None:
+    with destination(lambda received: Reply(0 if received.path == "/work" else 200)) as server:
+        relay.publish(
+            f"{server.url}/work",
+            Tidings_On_Unknown="fail",
+            Upstash_Retry_Delay="10",
+            Upstash_Failure_Callback=f"{server.url}/failure",
+        )
+        [failure] = until(lambda: callbacks(server, "/failure"))
+        assert (failure["fate"], failure["retried"]) == ("unknown", 0)
+        assert len(server.to("/work")) == 1
+        assert "relay_unknown_fates_total 1.0" in requests.get(f"{relay.url}/metrics", timeout=5).text
+
+
+def test_what_was_not_sent_is_tried_again_also_when_unknown_fates_are_not(relay: Relay) -> None:
+    [closed] = free_ports(1)
+    with destination() as server:
+        relay.publish(
+            f"http://127.0.0.1:{closed}/work",
+            Tidings_On_Unknown="fail",
+            Upstash_Retries="1",
+            Upstash_Retry_Delay="10",
+            Upstash_Callback=f"{server.url}/callback",
+        )
+        until(lambda: len(server.to("/callback")) == 2)
+        assert {content["fate"] for content in callbacks(server)} == {"not sent"}
 
 
 def test_sigterm_lets_calls_in_flight_finish(new_relay: Callable[..., Relay]) -> None:
