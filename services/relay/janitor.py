@@ -75,8 +75,9 @@ class Janitor:
             "batch_max": BATCH_MAX,
             "keep_seconds": self._settings.keep_seconds,
             "age_seconds": CHUNK_SECONDS,
+            "days": self._settings.log_days,
         }
-        nouns = ("long", "chunks", "deduplications", "cancellations", "processes")
+        nouns = ("long", "chunks", "deduplications", "cancellations", "processes", "flow_keys")
         return sum([await self._count(f"prune_{noun}", parameters) for noun in nouns])
 
     async def _mend(self) -> int:

@@ -117,7 +117,7 @@ def build(settings: RelaySettings, vault: Vault, pool: Pool, log: BoundLogger) -
         topics=topics,
         schedules=schedules,
         letters=Letters(database, vault, messages, deduplication_seconds=settings.deduplication_seconds),
-        events=Events(database),
+        events=Events(database, vault),
         signing_keys=signing_keys,
         metrics=metrics,
         registry=REGISTRY,

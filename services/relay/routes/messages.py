@@ -16,6 +16,8 @@ from services.relay.wire.filters import Filters, Route
 
 # One transaction cancels so many; more would hold its locks for long.
 CANCEL_MAX = 500
+# The JavaScript client adds this count to each request that has none, and does not look again: it bounds nothing.
+COUNT_OF_CLIENTS = 100
 # Half a million messages. What is left after that is left for the next request.
 ROUNDS_MAX = 1000
 
@@ -43,7 +45,7 @@ async def cancel_one(deps: Deps, message_id: str) -> int:
 
 
 async def cancel_many(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/messages`: all that match, whatever the count, as the vendor does since September 2026."""
+    """`DELETE /v2/messages`: all that match, or as many of them as a `count` says that is not the client's own."""
     started_at = deps.now()
     filters = bulk_filters(
         Route.MESSAGES_BULK, call.query, await call.body(), call.headers, deps.settings.bulk_without_filter
@@ -59,12 +61,14 @@ async def _cancel_matching(deps: Deps, filters: Filters) -> int:
     if filters == Filters(message_ids=filters.message_ids) and filters.message_ids:
         return await _cancel(deps, filters.message_ids)
     total = 0
+    bound = CANCEL_MAX * ROUNDS_MAX if filters.count in {None, COUNT_OF_CLIENTS} else int(filters.count or 0)
     for _ in range(ROUNDS_MAX):
-        ids = await deps.views.select_ids(filters, CANCEL_MAX)
+        wanted = min(CANCEL_MAX, bound - total)
+        ids = await deps.views.select_ids(filters, wanted) if wanted else []
         count = await _cancel(deps, ids)
         total += count
         # Without progress they ended by themselves meanwhile.
-        if len(ids) < CANCEL_MAX or not count:
+        if len(ids) < wanted or not count:
             break
     return total
 
