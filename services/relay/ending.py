@@ -110,5 +110,6 @@ def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
     )
     if isinstance(verdict, Retry):
         due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
-        return [failed, Logged(now, "RETRY", next_due_at=due, status=status)]
-    return [failed, Logged(now, "FAILED", status=status, error=answer.error)]
+        return [failed, Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)]
+    # The last row tells the whole story: who filters by FAILED sees the answer as well.
+    return [failed, replace(failed, state="FAILED")]

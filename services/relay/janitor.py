@@ -76,8 +76,9 @@ class Janitor:
             "keep_seconds": self._settings.keep_seconds,
             "age_seconds": CHUNK_SECONDS,
             "answer_seconds": self._settings.dead_letter_days * 86_400,
+            "days": self._settings.log_days,
         }
-        nouns = ("long", "answers", "chunks", "deduplications", "cancellations", "processes")
+        nouns = ("long", "answers", "chunks", "deduplications", "cancellations", "processes", "flow_keys")
         return sum([await self._count(f"prune_{noun}", parameters) for noun in nouns])
 
     async def _mend(self) -> int:

@@ -118,7 +118,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         topics=topics,
         schedules=schedules,
         letters=Letters(database, vault, messages, deduplication_seconds=settings.deduplication_seconds),
-        events=Events(database),
+        events=Events(database, vault),
         signing_keys=signing_keys,
         metrics=metrics,
         registry=REGISTRY,

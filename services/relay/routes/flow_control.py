@@ -44,7 +44,7 @@ async def pin(deps: Deps, call: Call) -> web.Response:
 
 
 async def unpin(deps: Deps, call: Call) -> web.Response:
-    """`?parallelism=true&rate=true`."""
+    """`?parallelism=true&rate=true&cooling=true`; cooling is ours."""
     await deps.flow_keys.unpin(_key(call), parse_unpin(call.query))
     return _changed(deps)
 
@@ -55,7 +55,7 @@ async def reset_rate(deps: Deps, call: Call) -> web.Response:
 
 
 async def cooling(deps: Deps, call: Call) -> web.Response:
-    """`?enabled=false` (ours): a destination's wish to wait pauses the key no more."""
+    """`?enabled=false` (ours): a destination's wish to wait pauses the key no more, until it is unpinned."""
     enabled = call.parameters("enabled").get("enabled", "").lower()
     if enabled not in {"true", "false"}:
         raise InvalidRequestError("enabled must be true or false")

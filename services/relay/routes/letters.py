@@ -8,7 +8,7 @@ from services.relay.routes.call import Call
 from services.relay.routes.consent import bulk_filters, list_filters
 from services.relay.routes.deps import Deps
 from services.relay.routes.publish import check_rate
-from services.relay.routes.reply import done_reply, json_reply, not_found
+from services.relay.routes.reply import RefusedError, done_reply, json_reply, not_found
 from services.relay.routes.storable import check_text
 from services.relay.wire.answers import letter_object, present
 from services.relay.wire.filters import Filters, Route
@@ -30,8 +30,8 @@ async def get(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
-    if not await deps.letters.delete(call.name()):
-        raise not_found(f"dead letter {call.name()}")
+    """`DELETE /v2/dlq/{id}`: 200 also when it is gone already, as clients clean up after a retry without looking."""
+    await deps.letters.delete(call.name())
     return done_reply()
 
 
@@ -58,14 +58,13 @@ async def retry(deps: Deps, call: Call) -> web.Response:
 
 
 async def retry_many(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it."""
+    """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it. 404 when ids are named, and none is there."""
     filters = await _chosen(deps, call)
     message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
+    if filters is not None and filters.dlq_ids and filters.cursor is None and not message_ids:
+        raise RefusedError(404, "none of these dead letters is there to be sent again")
     if message_ids:
         deps.wake(0.0)
-    elif filters is not None and filters.dlq_ids and filters.cursor is None:
-        # The JavaScript client has no other way to retry one, and must hear that there is none.
-        raise not_found(f"dead letter {', '.join(filters.dlq_ids[:3])}")
     return json_reply(
         {"cursor": cursor or "", "responses": [{"messageId": message_id} for message_id in message_ids]}, 201
     )

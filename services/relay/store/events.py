@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from services.relay.store.database import Database, Row
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
+from services.relay.store.sealing import UnreadableError, open_sealed
+from services.relay.vault import Vault
 from services.relay.wire.cursor import Cursor, encode_cursor
 from services.relay.wire.filters import Filters
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.views import AttemptView, EventView
 
 PAGE_MAX = 1000
+# A page may hold a thousand messages. A larger body is shown by the message itself.
+BODY_BYTES_MAX = 2048
+# Of what was sealed the log shows these.
+_SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
+_FAULTS = frozenset({"ERROR", "RETRY", "FAILED"})
 # A state of the log that ends an attempt → what the attempt came to. A later one of the same attempt tells more.
 _OUTCOMES = {"ERROR": "error", "RETRY": "retry", "DELIVERED": "delivered", "FAILED": "failed", "CANCELED": "cancelled"}
 
@@ -20,8 +28,9 @@ _OUTCOMES = {"ERROR": "error", "RETRY": "retry", "DELIVERED": "delivered", "FAIL
 class Events:
     """Reads only: events are written in the transactions of what they tell."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self._vault = vault
         self._q = filtered("events")
 
     async def list(self, filters: Filters) -> tuple[list[EventView], str | None]:
@@ -33,11 +42,30 @@ class Events:
         page = found[:limit]
         more = len(found) > limit
         cursor = encode_cursor(microseconds(page[-1]["at"]), str(page[-1]["sequence"])) if more else None
-        return [_view(row, filters.trim_body) for row in page], cursor
+        told = await self._told({row["message_id"] for row in page})
+        return [_view(row, told.get(row["message_id"], {}), filters.trim_body) for row in page], cursor
 
     async def attempts(self, message_id: str) -> tuple[AttemptView, ...]:
         """The message's attempts, the first first."""
         return folded(await self._database.fetch(self._q["attempts"], {"message_id": message_id}))
+
+    async def _told(self, ids: set[str]) -> dict[str, Mapping[str, Any]]:
+        """What the log shows of these messages beside its columns: keyword arguments of `EventView`, by id."""
+        if not ids:
+            return {}
+        values = {"ids": sorted(ids), "body_bytes_max": BODY_BYTES_MAX}
+        found = await fetch_planned(self._database, self._q["told"], values)
+        return {row["message_id"]: self._opened(row) for row in found}
+
+    def _opened(self, row: Row) -> Mapping[str, Any]:
+        # Who cannot read what to redact shows nothing; rows of before 0004 have no details.
+        try:
+            opened = {} if row["details"] is None else open_sealed(self._vault, row["details"])
+        except UnreadableError:
+            opened = {}
+        if not opened:
+            return {}
+        return {name: opened[name] for name in _SEALED if name in opened} | {"body": row["body"]}
 
 
 def folded(events: list[Row]) -> tuple[AttemptView, ...]:
@@ -67,12 +95,14 @@ def _sequence(cursor: Cursor | None) -> int | None:
     return int(cursor.id)
 
 
-def _view(row: Row, trim_body: int | None) -> EventView:
+def _view(row: Row, told: Mapping[str, Any], trim_body: int | None) -> EventView:
     names = ("message_id", "state", "url", "method", "retries_max", "timeout_ms", "queue", "flow_key", "topic", "endpoint",
-             "schedule_id", "caller_ip", "error")  # fmt: skip
+             "schedule_id", "caller_ip")  # fmt: skip
     body = cast("bytes | None", row["response_body"])
     return EventView(
         **{name: row[name] for name in names},
+        **told,
+        error=_error(row),
         time=row["at"],
         labels=tuple(row["labels"]),
         next_delivery_at=row["next_due_at"],
@@ -80,3 +110,11 @@ def _view(row: Row, trim_body: int | None) -> EventView:
         response_headers=row["response_header"],
         response_body=body if body is None or trim_body is None else body[:trim_body],
     )
+
+
+def _error(row: Row) -> str | None:
+    """Why there was no answer, or else that the answer was no success."""
+    if row["error"] is None and row["state"] in _FAULTS and row["status"] is not None:
+        return f"the destination answered {row['status']}"
+    error: str | None = row["error"]
+    return error

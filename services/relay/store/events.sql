@@ -25,6 +25,15 @@ WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) > (%(cursor_at)s, %(
 ORDER BY at, sequence
 LIMIT %(limit)s
 
+-- name: told
+-- What a page's messages were: as sealed when they were accepted, and the small body of those that are still there. A body is
+-- not kept in the log, so that none outlives its message.
+SELECT e.message_id, e.details, m.body FROM relay.events AS e
+LEFT JOIN LATERAL (
+  SELECT body FROM relay.messages WHERE id = e.message_id AND body_key IS NULL AND body_size <= %(body_bytes_max)s LIMIT 1
+) AS m ON true
+WHERE e.message_id = ANY(%(ids)s) AND e.state = 'CREATED'
+
 -- name: attempts
 -- A message has few: its retries are bounded, and those whose fate was unknown are as many as processes died under it.
 SELECT at, state, attempt, status, error, next_due_at FROM relay.events

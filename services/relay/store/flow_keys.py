@@ -38,8 +38,8 @@ class FlowKeys:
         await self._database.execute(self._q["pin"], limits | {"key": key})
 
     async def unpin(self, key: str, unpin: Unpin) -> None:
-        """The limits stay as they are until the next message with the key."""
-        parameters = {"key": key, "parallelism": unpin.parallelism, "rate": unpin.rate}
+        """What is unpinned stays as it is until the next message with the key."""
+        parameters = {"key": key, "parallelism": unpin.parallelism, "rate": unpin.rate, "cooling": unpin.cooling}
         await self._database.execute(self._q["unpin"], parameters)
 
     async def reset_rate(self, key: str) -> None:
@@ -47,7 +47,10 @@ class FlowKeys:
         await self._database.execute(self._q["reset_rate"], {"key": key})
 
     async def set_cooling(self, key: str, enabled: bool) -> None:  # noqa: FBT001  one switch, named by the method
-        """Whether a destination's wish to wait pauses the key; turning it off ends a pause under way."""
+        """Whether a destination's wish to wait pauses the key, whatever its messages say, until it is unpinned.
+
+        Turning it off ends a pause under way.
+        """
         await self._database.execute(self._q["set_cooling"], {"key": key, "enabled": enabled})
 
     async def cooling_count(self) -> int:

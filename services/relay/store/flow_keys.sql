@@ -1,7 +1,7 @@
 -- name: select
 -- Counts are those of the messages; a rate window that is over counts nothing.
 SELECT f.key, f.parallelism AS parallelism_max, f.rate AS rate_max, f.period_seconds, f.paused, f.pinned_parallelism,
-  f.pinned_rate, f.cools AS cooling, f.cooling_until,
+  f.pinned_rate, f.pinned_cooling, f.cools AS cooling, f.cooling_until,
   CASE WHEN isfinite(f.window_started_at) THEN f.window_started_at END AS period_start,
   CASE WHEN clock_timestamp() < f.window_started_at + make_interval(secs => f.period_seconds) THEN f.window_count ELSE 0 END
     AS rate_count,
@@ -36,7 +36,8 @@ ON CONFLICT (key) DO UPDATE SET
 INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
 ON CONFLICT (key) DO UPDATE SET
   pinned_parallelism = f.pinned_parallelism AND NOT %(parallelism)s::boolean,
-  pinned_rate = f.pinned_rate AND NOT %(rate)s::boolean, updated_at = clock_timestamp()
+  pinned_rate = f.pinned_rate AND NOT %(rate)s::boolean,
+  pinned_cooling = f.pinned_cooling AND NOT %(cooling)s::boolean, updated_at = clock_timestamp()
 
 -- name: reset_rate
 INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
@@ -44,8 +45,9 @@ ON CONFLICT (key) DO UPDATE SET
   window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
 
 -- name: set_cooling
-INSERT INTO relay.flow_keys AS f (key, cools) VALUES (%(key)s, %(enabled)s)
-ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, updated_at = clock_timestamp(),
+-- The operator's choice, which messages do not change until it is unpinned.
+INSERT INTO relay.flow_keys AS f (key, cools, pinned_cooling) VALUES (%(key)s, %(enabled)s, true)
+ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, pinned_cooling = true, updated_at = clock_timestamp(),
   cooling_until = CASE WHEN excluded.cools THEN f.cooling_until END,
   ready_at = CASE WHEN excluded.cools THEN f.ready_at ELSE clock_timestamp() END
 

@@ -94,6 +94,26 @@ WITH gone AS (
 )
 SELECT count(*) AS count FROM gone
 
+-- name: prune_flow_keys
+-- Keys of which nothing lives, that nobody touched for long, and that hold no operator's choice and no running window. Whoever
+-- accepts a message writes to its key's row after the message's: with the row's lock here it waits and makes the row anew, and
+-- when it was first, the row is touched.
+WITH old AS (
+  SELECT f.key FROM relay.flow_keys AS f
+  WHERE f.updated_at < clock_timestamp() - make_interval(secs => %(days)s * 86400)
+    AND NOT (f.paused OR f.pinned_parallelism OR f.pinned_rate OR f.pinned_cooling)
+    AND coalesce(f.cooling_until, '-infinity') < clock_timestamp()
+    AND f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp()
+    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting')
+    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'active')
+    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'queued')
+  LIMIT %(batch_max)s
+  FOR UPDATE OF f SKIP LOCKED
+), gone AS (
+  DELETE FROM relay.flow_keys AS f USING old WHERE f.key = old.key RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
 -- name: mend_owners
 -- A call that is held in the name of a process nobody knows would never be given to another.
 WITH made AS (

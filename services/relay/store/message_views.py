@@ -28,7 +28,7 @@ class MessageViews:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
-        self._events = Events(database)
+        self._events = Events(database, vault)
         self._queues = Queues(database)
         self._flow_keys = FlowKeys(database)
         self._q = filtered("message_views")
@@ -65,9 +65,6 @@ class MessageViews:
 def message_view(vault: Vault, row: Row) -> MessageView:
     """The view of a row of messages or dead letters, without attempts and gate. One that cannot be opened has no headers."""
     columns: dict[str, Any] = {name: row[name] for name in _COLUMNS}
-    if columns["state"] == "queued":
-        # On the wire there is one kind of waiting; the gate tells what for.
-        columns["state"] = "waiting"
     opened: dict[str, Any] = {"headers": {}}
     try:
         opened = open_sealed(vault, row["sealed"])

@@ -37,16 +37,16 @@ WITH new AS (
   RETURNING *
 )
 INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-  caller_ip, retries_max, timeout_ms, next_due_at)
+  caller_ip, retries_max, timeout_ms, next_due_at, details)
 SELECT created_at, id, 'CREATED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms, due_at
+  retries_max, timeout_ms, due_at, sealed
 FROM new WHERE %(logs)s
 
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
 
 -- name: set_flows
--- The newest message says a key's limits, unless they are pinned; and something may be claimable from `due_seconds` on.
+-- The newest message says a key's limits and its cooling, unless they are pinned; and something may be claimable from `due_seconds` on.
 INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, cools, ready_at)
 SELECT key, parallelism, rate, period_seconds, cools, clock_timestamp() + make_interval(secs => due_seconds)
 FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
@@ -56,7 +56,7 @@ ON CONFLICT (key) DO UPDATE SET
   parallelism = CASE WHEN f.pinned_parallelism THEN f.parallelism ELSE excluded.parallelism END,
   rate = CASE WHEN f.pinned_rate THEN f.rate ELSE excluded.rate END,
   period_seconds = CASE WHEN f.pinned_rate THEN f.period_seconds ELSE excluded.period_seconds END,
-  cools = excluded.cools,
+  cools = CASE WHEN f.pinned_cooling THEN f.cools ELSE excluded.cools END,
   ready_at = least(f.ready_at, excluded.ready_at),
   updated_at = clock_timestamp()
 

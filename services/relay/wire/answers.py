@@ -1,7 +1,8 @@
 """The JSON objects of the second version of the protocol. Pure.
 
 Source: the vendor's documentation and what its clients read; where these differ both spellings are given. `state`,
-`retried`, `nextDeliveryTime`, `waiting`, `attempts` and `plan` of a message, `cooling` and `coolingUntil` of a key are ours.
+`retried`, `nextDeliveryTime`, `waiting`, `attempts` and `plan` of a message, `cooling`, `isPinnedCooling` and `coolingUntil` of a
+key are ours.
 """
 
 from __future__ import annotations
@@ -183,6 +184,7 @@ def flow_object(flow: FlowView) -> Json:
             "isPaused": flow.paused,
             "isPinnedParallelism": flow.pinned_parallelism,
             "isPinnedRate": flow.pinned_rate,
+            "isPinnedCooling": flow.pinned_cooling,
             "cooling": flow.cooling,
             "coolingUntil": _moment(flow.cooling_until),
         }

@@ -31,10 +31,11 @@ class Pin:
 
 @dataclass(frozen=True)
 class Unpin:
-    """Which limits follow the messages again."""
+    """What follows the messages again: limits, and whether the key cools."""
 
     parallelism: bool
     rate: bool
+    cooling: bool = False
 
 
 def parse_flow_control(key: str, value: str, *, cooling: bool = True) -> FlowControl:
@@ -63,11 +64,11 @@ def parse_pin(query: str) -> Pin:
 
 
 def parse_unpin(query: str) -> Unpin:
-    """The query of `POST /v2/flowControl/{key}/unpin`: `parallelism=true`, `rate=true`, or both."""
-    given = _query(query, {"parallelism", "rate"})
-    unpin = Unpin(switched_on(given.get("parallelism")), switched_on(given.get("rate")))
-    if not unpin.parallelism and not unpin.rate:
-        raise InvalidRequestError("to unpin, parallelism=true or rate=true is needed")
+    """The query of `POST /v2/flowControl/{key}/unpin`: `parallelism=true`, `rate=true`, `cooling=true` (ours)."""
+    given = _query(query, {"parallelism", "rate", "cooling"})
+    unpin = Unpin(*(switched_on(given.get(name)) for name in ("parallelism", "rate", "cooling")))
+    if unpin == Unpin(parallelism=False, rate=False):
+        raise InvalidRequestError("to unpin, parallelism=true or rate=true is needed, or cooling=true")
     return unpin
 
 

@@ -27,9 +27,14 @@ def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
     """What is delivered of the options that begin with `prefix`, by canonical names. Raises `InvalidRequestError`."""
     found = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
     for name, value in found.items():
-        if not _TOKEN.fullmatch(name) or not is_storable(value) or "\r" in value or "\n" in value:
+        if not is_deliverable(name, value):
             raise InvalidRequestError(f"{prefix}{shown(name)}: not a header name and value")
     return {canonical(name): value for name, value in found.items() if name not in _OF_ONE_HOP}
+
+
+def is_deliverable(name: str, value: str) -> bool:
+    """Whether it is a header's name and value."""
+    return _TOKEN.fullmatch(name) is not None and is_storable(value) and "\r" not in value and "\n" not in value
 
 
 def is_storable(value: str) -> bool:

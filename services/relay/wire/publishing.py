@@ -14,7 +14,16 @@ from services.relay.message import CallbackOptions, Draft, FlowControl
 from services.relay.wire import values
 from services.relay.wire.address import Destination, GroupName, Url, absolute, destination, is_option, separated
 from services.relay.wire.flow import parse_flow_control
-from services.relay.wire.headers import OPTION_PREFIXES, canonical, folded, forwarded, incoming, is_storable, shown
+from services.relay.wire.headers import (
+    OPTION_PREFIXES,
+    canonical,
+    folded,
+    forwarded,
+    incoming,
+    is_deliverable,
+    is_storable,
+    shown,
+)
 from services.relay.wire.invalid import InvalidRequestError
 
 __all__ = [
@@ -34,6 +43,15 @@ __all__ = [
 PARAMETERS_MAX = 1000
 TIMEOUT_MS_DEFAULT = 7_200_000
 _TELEMETRY = "upstash-telemetry-"
+# After `Upstash-Callback-`: what begins so is said to the relay, as its name without `-Callback` is of a publish. The
+# vendor's workflows are among them, though there are none here.
+_CALLBACK_OPTIONS = frozenset(
+    {
+        "method", "retries", "retry-delay", "timeout", "delay", "not-before", "label", "deduplication-id",
+        "content-based-deduplication", "flow-control-key", "flow-control-value", "redact-fields", "header-forward", "cron",
+    }
+)  # fmt: skip
+_CALLBACK_PREFIXES = ("forward-", "workflow-")
 
 
 def options_of(headers: Mapping[str, str], query: str) -> dict[str, str]:
@@ -144,12 +162,30 @@ def _callback(options: Mapping[str, str], name: str) -> CallbackOptions | None:
     return CallbackOptions(
         url=absolute(address, shown),
         method=values.method(options.get(f"{name}-method")),
-        headers=forwarded(options, f"{name}-forward-"),
+        headers=_of_callback(options, name),
         retries_max=None if retries is None else values.count(retries, f"{shown}-Retries", 3),
         retry_delay=values.expression(options.get(f"{name}-retry-delay"), f"{shown}-Retry-Delay"),
         timeout_ms=values.timeout_ms(options.get(f"{name}-timeout"), f"{shown}-Timeout"),
         delay_seconds=values.duration(options.get(f"{name}-delay"), f"{shown}-Delay"),
     )
+
+
+def _of_callback(options: Mapping[str, str], name: str) -> dict[str, str]:
+    """The headers of a callback: those with `-Forward-`, and those of a name that is no option.
+
+    The vendor's documentation has the first ones only; its Python client makes the others of `callback_headers`, which it
+    promises to forward along with the callback.
+    """
+    prefix = f"{name}-"
+    named = {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
+    bare = {
+        option: value
+        for option, value in named.items()
+        if option not in _CALLBACK_OPTIONS
+        and not option.startswith(_CALLBACK_PREFIXES)
+        and is_deliverable(option, value)
+    }
+    return forwarded(bare, "") | forwarded(options, f"{prefix}forward-")
 
 
 def _flow(options: Mapping[str, str]) -> FlowControl | None:

@@ -34,6 +34,7 @@ class FlowView:
     paused: bool = False
     pinned_parallelism: bool = False
     pinned_rate: bool = False
+    pinned_cooling: bool = False
     cooling: bool = True
     cooling_until: datetime | None = None
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 from psycopg_pool import AsyncConnectionPool
+from qstash import Receiver
+from qstash.errors import SignatureError
 
 from services.relay.store.database import Database
 from services.relay.store.tokens import Tokens
+from tests.destination import Received, destination
 from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, TOKEN, Relay
 from tests.wait import until
 
@@ -117,3 +121,26 @@ def test_metrics_are_readable_by_prometheus(shared: Relay) -> None:
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     names = {family.name for family in text_string_to_metric_families(answer.text)}
     assert {"relay_accepted", "relay_in_flight", "relay_queue_depth"} <= names
+
+
+def test_a_rotation_reaches_another_process_within_seconds(new_relay: Callable[..., Relay]) -> None:
+    one, other = new_relay(), new_relay()
+    rotated = one.call("POST", "/v2/keys/rotate").json()
+    # From now on whatever is delivered is delivered by the other.
+    one.process.kill()
+    with destination() as server:
+
+        def signed() -> bool:
+            before = len(server.received)
+            other.publish(server.url, "x")
+            return signed_by(rotated["current"], until(lambda: server.received[before:])[0])
+
+        until(signed, seconds=3.0)
+
+
+def signed_by(key: str, received: Received) -> bool:
+    try:
+        Receiver(key, key).verify(signature=received.headers["Upstash-Signature"], body=received.body.decode())
+    except SignatureError:
+        return False
+    return True

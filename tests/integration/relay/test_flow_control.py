@@ -41,6 +41,7 @@ def test_a_key_is_shown_with_its_limits_and_what_waits(shared: Relay) -> None:
             "isPaused": False,
             "isPinnedParallelism": False,
             "isPinnedRate": False,
+            "isPinnedCooling": False,
             "cooling": True,
         }
         assert key["ratePeriodStart"] > 0
@@ -106,7 +107,15 @@ def test_cooling_is_switched_off_for_a_key(shared: Relay) -> None:
         assert shared.call("GET", f"/v2/messages/{other}").json()["waiting"]["reason"] == "cooling"
         assert shared.call("POST", "/v2/flowControl/cooled/cooling?enabled=false").status_code == 200
         until(lambda: shared.state(other) == "delivered")
-        assert shown(shared, "cooled")["cooling"] is False
+        calls.clear()
+        publish(shared, server.url, "cooled", "parallelism=1", Upstash_Retries="0")
+        until(lambda: len(server.received) == 3)
+        key = shown(shared, "cooled")
+        assert (key["cooling"], key["isPinnedCooling"], "coolingUntil" in key) == (False, True, False)
+        assert shared.call("POST", "/v2/flowControl/cooled/unpin?cooling=true").status_code == 200
+        publish(shared, AT, "cooled", "parallelism=1", Upstash_Delay="1h")
+        key = shown(shared, "cooled")
+        assert (key["cooling"], key["isPinnedCooling"]) == (True, False)
 
 
 def test_bad_input_is_400_and_named(shared: Relay) -> None:

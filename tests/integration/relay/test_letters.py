@@ -57,8 +57,9 @@ def test_one_letter_is_removed(shared: Relay) -> None:
         [letter] = buried(shared, server)
     path = f"/v2/dlq/{letter['dlqId']}"
     assert shared.call("DELETE", path).status_code == 200
-    for method in ("GET", "DELETE"):
-        assert shared.call(method, path).status_code == 404
+    assert shared.call("GET", path).status_code == 404
+    # As the vendor's own suite does after a retry, without a look at the answer.
+    assert shared.call("DELETE", path).status_code == 200
 
 
 def test_many_letters_are_removed_by_ids_in_the_body_in_the_query_and_by_filter(shared: Relay) -> None:
@@ -86,6 +87,7 @@ def test_a_letter_is_published_once_more_with_other_options(shared: Relay) -> No
     assert shared.call("POST", f"/v2/dlq/retry/{letter['dlqId']}").status_code == 404
     assert shared.call("POST", f"/v2/dlq/retry?dlqIds={letter['dlqId']}").status_code == 404
     assert shared.call("POST", "/v2/dlq/retry?label=of-no-letter").json() == {"cursor": "", "responses": []}
+    assert shared.call("POST", f"/v2/dlq/retry?dlqIds={letter['dlqId']}&count=100").status_code == 404
 
 
 def test_a_retry_with_a_bad_option_is_400_and_the_letter_stays(shared: Relay) -> None:

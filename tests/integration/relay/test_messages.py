@@ -170,3 +170,10 @@ def test_five_hundred_ids_fit_into_a_query(shared: Relay) -> None:
     ids = [waiting(shared), *(f"msg_{n:032x}" for n in range(499))]
     answer = shared.call("DELETE", "/v2/messages", params={"messageIds": ids})
     assert (answer.status_code, answer.text) == (200, '{"cancelled":1}')
+
+
+def test_a_count_that_is_not_the_clients_own_bounds_a_cancellation(shared: Relay) -> None:
+    items = [{"destination": AT, "headers": FAR | {"Upstash-Label": "few"}, "body": str(n)} for n in range(4)]
+    shared.call("POST", "/v2/batch", json=items)
+    answers = [shared.call("DELETE", f"/v2/messages?label=few&count={count}").json() for count in (1, 2, 100)]
+    assert [answer["cancelled"] for answer in answers] == [1, 2, 1]

@@ -48,8 +48,9 @@ def test_a_message_tells_how_many_are_before_it(shared: Relay) -> None:
     with destination(lambda _: Reply(delay_seconds=20)) as server:
         ids = [shared.call("POST", f"/v2/enqueue/line/{server.url}").json()["messageId"] for _ in range(3)]
         until(lambda: server.received)
-        waiting = shared.call("GET", f"/v2/messages/{ids[2]}").json()["waiting"]
-        assert (waiting["reason"], waiting["detail"][:9]) == ("queue", "2 before ")
+        shown = shared.call("GET", f"/v2/messages/{ids[2]}").json()
+        assert (shown["state"], shared.state(ids[0])) == ("queued", "active")
+        assert (shown["waiting"]["reason"], shown["waiting"]["detail"][:9]) == ("queue", "2 before ")
         assert len(server.received) == 1
 
 

@@ -50,7 +50,7 @@ class Stores:
         self.topics = Topics(database, vault)
         self.schedules = Schedules(database, vault, self.messages, self.topics)
         self.letters = Letters(database, vault, self.messages)
-        self.events = Events(database)
+        self.events = Events(database, vault)
         self.views = MessageViews(database, vault)
         self.tokens = Tokens(database)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.message import FlowControl
+from services.relay.message import CallbackOptions, FlowControl, Redaction
 from services.relay.wire.cursor import Cursor, decode_cursor
 from services.relay.wire.filters import Filters
 from services.relay.wire.invalid import InvalidRequestError
@@ -115,5 +115,61 @@ def test_a_call_whose_process_died_is_an_attempt_of_unknown_fate(run: Run) -> No
         assert (first.number, second.number) == (0, 0)
         assert "fate unknown" in (first.error or "")
         assert second.ended_at is None
+
+    run(story)
+
+
+def test_each_row_tells_what_its_message_asked_for(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        asked = {
+            "headers": {"X-A": "1"}, "retry_delay": "0", "flow": FlowControl("k", 3, None),
+            "callback": CallbackOptions("https://example.com/c", headers={"X-C": "2"}), "redact": Redaction(body=True),
+        }  # fmt: skip
+        _, large = await stores.accept(draft(**asked, body=b"small"), draft(body=b"x" * 2049))
+        await stores.finish(await stores.claim(), 404, final=True)
+        events, _ = await stores.events.list(Filters(flow_key=("k",)))
+        assert [event.state for event in events] == ["FAILED", "ERROR", "ACTIVE", "CREATED"]
+        for event in events:
+            assert {name: getattr(event, name) for name in asked} == asked
+            assert event.body == b"small"
+        shown, _ = await stores.events.list(Filters(message_ids=(large,)))
+        assert [event.body for event in shown] == [None] * 4
+        await stores.rows("DELETE FROM relay.messages RETURNING id")
+        [created] = (await stores.events.list(Filters(flow_key=("k",), states=("CREATED",))))[0]
+        assert (created.headers, created.body) == ({"X-A": "1"}, None), "no body outlives its message"
+
+    run(story)
+
+
+def test_a_row_that_no_key_opens_is_shown_without_its_details(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        for details in ("junk", None):
+            await stores.accept(draft(headers={"X-A": "1"}, body=b"secret"))
+            await stores.rows("UPDATE relay.events SET details = %(details)s RETURNING at", details=details)
+        events, _ = await stores.events.list(Filters())
+        assert [(event.headers, event.body, event.url[:19]) for event in events] == [
+            (None, None, "https://example.com")
+        ] * 2
+
+    run(story)
+
+
+def test_a_failure_says_why_on_each_of_its_rows(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [message_id] = await stores.accept(draft(retries_max=1, retry_delay="0"))
+        await stores.finish(await stores.claim(), 503, b"busy")
+        await stores.finish(await stores.claim(), 404, b"gone")
+        events, _ = await stores.events.list(Filters(message_ids=(message_id,)))
+        told = [
+            (event.state, event.error, event.response_body)
+            for event in events
+            if event.state not in {"CREATED", "ACTIVE"}
+        ]
+        assert told == [
+            ("FAILED", "the destination answered 404", b"gone"),
+            ("ERROR", "the destination answered 404", b"gone"),
+            ("RETRY", "the destination answered 503", None),
+            ("ERROR", "the destination answered 503", b"busy"),
+        ]
 
     run(story)

@@ -76,6 +76,24 @@ def test_resetting_the_rate_begins_a_new_window(run: Run) -> None:
     run(story)
 
 
+def test_an_operators_choice_of_cooling_outlasts_messages_until_it_is_unpinned(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        async def chosen() -> tuple[bool, bool]:
+            await stores.accept(draft(flow=FlowControl("k", 1, None, cooling=True)))
+            view = await stores.flow_keys.get("k")
+            assert view is not None
+            return view.cooling, view.pinned_cooling
+
+        await stores.flow_keys.set_cooling("k", enabled=False)
+        assert await chosen() == (False, True)
+        await stores.flow_keys.unpin("k", Unpin(parallelism=True, rate=True))
+        assert await chosen() == (False, True)
+        await stores.flow_keys.unpin("k", Unpin(parallelism=False, rate=False, cooling=True))
+        assert await chosen() == (True, False)
+
+    run(story)
+
+
 def test_turning_cooling_off_ends_a_pause(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft(flow=FlowControl("k", 5, None), retries_max=0) for _ in range(2)))

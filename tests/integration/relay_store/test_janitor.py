@@ -9,7 +9,10 @@ import psycopg
 
 from services.relay.janitor import Janitor
 from services.relay.message import FlowControl
+from services.relay.store.database import queries
+from services.relay.wire.flow import Pin
 from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings
+from tests.wait import until
 
 
 async def age(stores: Stores) -> None:
@@ -295,3 +298,72 @@ def test_one_process_at_a_time_tidies_up(run: Run, administrator: psycopg.Connec
 
 def _tomorrow() -> str:
     return later(days=1).strftime("%Y%m%d")
+
+
+LONG_AGO = """UPDATE relay.flow_keys SET updated_at = now() - interval '3 days 1 hour',
+  window_started_at = now() - interval '3 days 1 hour' RETURNING key"""
+
+
+async def flow_keys(stores: Stores) -> set[str]:
+    return {row["key"] for row in await stores.rows("SELECT key FROM relay.flow_keys")}
+
+
+def test_a_flow_key_that_nobody_used_for_long_is_forgotten(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        keys = ("done", "waits", "active", "queued", "weekly", "paused", "pinned", "cooling-chosen", "cools")
+        for key in keys:
+            await stores.accept(draft(flow=FlowControl(key, 1, 1, 604_800 if key == "weekly" else 1)))
+        await stores.finish(await stores.claim())
+        await stores.accept(draft(flow=FlowControl("active", 1, 1)))
+        await stores.claim()
+        await stores.accept(
+            draft(flow=FlowControl("waits", 1, 1), delay_seconds=3600.0),
+            draft(queue="q"), draft(flow=FlowControl("queued", 1, 1), queue="q"),
+        )  # fmt: skip
+        await stores.flow_keys.pause("paused")
+        await stores.flow_keys.pin("pinned", Pin(2, None, None))
+        await stores.flow_keys.set_cooling("cooling-chosen", enabled=False)
+        await stores.rows(
+            "UPDATE relay.flow_keys SET cooling_until = now() + interval '1 h' WHERE key = 'cools' RETURNING key"
+        )
+        await janitor.run_once()
+        assert await flow_keys(stores) == set(keys), "all were used just now"
+        await stores.rows(LONG_AGO)
+        await janitor.run_once()
+        assert await flow_keys(stores) == set(keys) - {"done"}
+
+    run(story)
+
+
+def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
+    run: Run, administrator: psycopg.Connection[Any]
+) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.accept(draft(flow=FlowControl("k", 1, None)))
+        await stores.finish(await stores.claim())
+        await stores.rows(LONG_AGO)
+
+        async def accept(connection: Any) -> None:
+            await stores.messages.accept_in(connection, [draft(flow=FlowControl("k", 1, None))], 600)
+            # Nobody sees the message yet; the key's row is what tells of it.
+            await asyncio.wait_for(janitor.run_once(), 10)
+
+        await stores.database.run(accept)
+        assert await flow_keys(stores) == {"k"}
+        await stores.finish(await stores.claim())
+        await stores.rows(LONG_AGO)
+
+        async def forget(connection: Any) -> asyncio.Task[list[str]]:
+            await connection.execute(queries("janitor")["prune_flow_keys"], {"days": 3.0, "batch_max": 10})
+            accepting = asyncio.create_task(stores.accept(draft(flow=FlowControl("k", 1, None))))
+            waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            await asyncio.to_thread(until, lambda: administrator.execute(waits).fetchall())
+            return accepting
+
+        await (await stores.database.run(forget))
+        assert await flow_keys(stores) == {"k"}, "made anew"
+        assert len(await stores.claim()) == 1
+
+    run(story)

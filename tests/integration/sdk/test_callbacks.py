@@ -31,13 +31,13 @@ def test_the_answer_is_called_back(client: QStash, site: Destination) -> None:
             method="PUT",
             callback=f"{site.url}/callback",
             failure_callback=f"{site.url}/failure",
-            callback_headers={"Upstash-Callback-Forward-My-Header": "mine", "method": "PUT"},
+            callback_headers={"Upstash-Callback-Forward-My-Header": "mine", "method": "PUT", "X-Plain": "v"},
         )
     )
     [received] = until(lambda: site.to("/callback"))
     found = content(received)
     assert (received.method, received.headers["My-Header"]) == ("PUT", "mine")
-    assert received.headers["Content-Type"] == "application/json"
+    assert (received.headers["X-Plain"], received.headers["Content-Type"]) == ("v", "application/json")
     assert (found["status"], found["retried"], found["maxRetries"]) == (201, 0, 3)
     assert base64.b64decode(found["body"]).decode() == "größer"
     assert base64.b64decode(found["sourceBody"]) == b"question"

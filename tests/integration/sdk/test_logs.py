@@ -70,7 +70,8 @@ def test_a_row_shows_the_options_of_its_message(client: QStash) -> None:
             url="https://example.com",
             body="text",
             method="PUT",
-            headers={"test-header": "v"},
+            headers={"test-header": "v", "Authorization": "Bearer secret"},
+            callback_headers={"X": "v"},
             delay="1h",
             retries=5,
             retry_delay="1000 * retried",
@@ -90,6 +91,8 @@ def test_a_row_shows_the_options_of_its_message(client: QStash) -> None:
     assert base64.b64decode(row.body_base64) == b"text"
     assert row.headers is not None
     assert row.headers["Test-Header"] == ["v"]
+    assert row.headers["Authorization"][0].startswith("REDACTED:")
+    assert (row.callback_headers, row.failure_callback_headers) == ({"X": ["v"]}, None)
     assert row.flow_control is not None
     assert (row.flow_control.key, row.flow_control.parallelism) == ("flow-key", 3)
 

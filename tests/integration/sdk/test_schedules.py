@@ -35,7 +35,7 @@ def test_a_schedule_from_creation_to_deletion(client: QStash) -> None:
 
 def test_get_shows_every_option(client: QStash) -> None:
     schedule_id = client.schedule.create(
-        cron=" */10 * * * * ",
+        cron="*/10 * * * *",
         destination="https://example.com/work",
         body="text",
         content_type="text/plain",

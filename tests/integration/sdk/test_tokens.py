@@ -32,7 +32,7 @@ def create_token(relay: Relay, *options: str) -> str:
 
 
 def test_a_second_token_works_like_the_first(relay: Relay, client: QStash) -> None:
-    second = QStash(create_token(relay, "--name", "second"), base_url=relay.url, retry=False)
+    second = QStash(create_token(relay, "second"), base_url=relay.url, retry=False)
     message_id = sent(second.message.publish(url="https://example.com", delay="1h"))
     assert client.message.get(message_id).message_id == message_id
 
@@ -42,7 +42,7 @@ def test_a_reader_reads_and_changes_nothing(relay: Relay, client: QStash) -> Non
     client.queue.upsert("queue")
     schedule_id = client.schedule.create(cron="1 1 1 1 1", destination="https://example.com")
     client.url_group.upsert_endpoints("group", [{"url": "https://a.example"}])
-    reader = QStash(create_token(relay, "--name", "reader", "--read-only"), base_url=relay.url, retry=False)
+    reader = QStash(create_token(relay, "reader", "--read-only"), base_url=relay.url, retry=False)
     assert reader.message.get(message_id).message_id == message_id
     assert [queue.name for queue in reader.queue.list()] == ["queue"]
     assert reader.schedule.get(schedule_id).schedule_id == schedule_id
@@ -71,7 +71,7 @@ def test_a_reader_reads_and_changes_nothing(relay: Relay, client: QStash) -> Non
     assert (client.queue.get("queue").paused, client.schedule.get(schedule_id).paused) == (False, False)
 
 
-@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], f"{TOKEN}x"])
+@pytest.mark.parametrize("token", ["-", "wrong", TOKEN[:-1], f"{TOKEN}x"])
 def test_a_wrong_token_is_refused(relay: Relay, token: str) -> None:
     with pytest.raises(QStashError, match=r'status: 401, body: \{"error":'):
         QStash(token, base_url=relay.url, retry=False).message.get("msg_unknown")

@@ -50,6 +50,18 @@ def test_callbacks_have_their_own_headers(kind: str, headers: dict[str, str]) ->
     assert message.headers == {}
 
 
+@pytest.mark.parametrize("kind", ["Callback", "Failure-Callback"])
+def test_what_is_no_option_of_a_callback_is_a_header_of_it(kind: str) -> None:
+    options = {"X": "v", "Forward-Y": "w", "Method-Note": "m", "Retries": "2", "Workflow-RunId": "r", "Label": "l",
+               "Content-Length": "7", "Z": "a\nb"}  # fmt: skip
+    message = read(
+        {f"Upstash-{kind}": "https://b.example"} | {f"Upstash-{kind}-{name}": v for name, v in options.items()}
+    )
+    callback = message.callback if kind == "Callback" else message.failure_callback
+    assert callback is not None
+    assert (callback.headers, callback.retries_max) == ({"X": "v", "Y": "w", "Method-Note": "m"}, 2)
+
+
 @quick
 @given(st.dictionaries(st.text(max_size=30), st.text(max_size=30), max_size=5), st.text(max_size=60))
 def test_any_headers_and_query_are_a_message_or_refused(headers: dict[str, str], query: str) -> None:
