@@ -1,35 +1,31 @@
-"""The heart: claims due messages in batches, holds their calls on one event loop, writes their ends in batches."""
+"""The heart: claims due messages in batches and holds their calls on one event loop; `ending_writer` writes their ends."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
+from typing import Any
 
 from structlog.stdlib import BoundLogger
 
-from services.relay.bodies import Bodies
 from services.relay.courier import Courier
 from services.relay.ending import Ending, ending_of, unjudged
+from services.relay.ending_writer import EndingWriter
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
-from services.relay.store.chunks import MissingPieceError
-from services.relay.store.messages import Messages, UnstorableError
+from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
-from services.relay.wire.outcome import Answer, Failed, Retry, state_of
+from services.relay.waking import Waking
+from services.relay.wire.outcome import Answer
 
-# One round trip for so many: larger ones gain little, and one transaction must not hold many large bodies.
+# One round trip for so many: larger ones gain little.
 CLAIM_MAX = 250
-FINISH_MAX = 500
 # Calls that still look for a connection. With more of them at once a fast destination gets new connections instead of
 # those that others just gave back, and each costs more than the call.
 OPENING_MAX = 300
-# Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
-UNWRITTEN_MAX = 5_000
-UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5
 # Within this a call whose message was cancelled by another process is broken off.
@@ -40,39 +36,30 @@ GAUGE_SECONDS = 10.0
 
 
 class Pump:
-    """`run` until cancelled; `claim_once`, `finish_once` and `sweep_once` are its steps."""
+    """`run` until cancelled; `claim_once` and `sweep_once` are its steps."""
 
     def __init__(
         self,
         messages: Messages,
         processes: Processes,
         courier: Courier,
-        bodies: Bodies,
+        writer: EndingWriter,
         settings: RelaySettings,
         metrics: RelayMetrics,
         log: BoundLogger,
+        *,
+        waking: Waking,
     ) -> None:
         self._messages = messages
         self._processes = processes
         self._courier = courier
-        self._bodies = bodies
+        self._writer = writer
         self._settings = settings
         self._metrics = metrics
         self._log = log
+        self._waking = waking
         self._calls: dict[str, asyncio.Task[None]] = {}
-        # Bounded by the calls in flight: a call puts one in, and counts as in flight until it is written.
-        self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self._unwritten: dict[str, int] = {}
-        self._unwritten_bytes = 0
-        self._wake = asyncio.Event()
         metrics.in_flight.set_function(lambda: len(self._calls))
-
-    def wake(self, delay_seconds: float = 0.0) -> None:
-        """Something is due now, or in `delay_seconds`."""
-        if delay_seconds <= 0:
-            self._wake.set()
-        elif delay_seconds < 60:
-            asyncio.get_running_loop().call_later(delay_seconds, self._wake.set)
 
     def abort(self, message_id: str) -> None:
         """Break off the call of a cancelled message, if it is here."""
@@ -91,35 +78,17 @@ class Pump:
             self._start(message)
         return len(claimed) + len(keyed)
 
-    async def finish_once(self) -> int:
-        """Wait for an ending, and write it with the others that are there; how many."""
-        endings = await self._batch()
-        await self._write(endings)
-        await self._release(endings)
-        for ending in endings:
-            self._unwritten_bytes -= self._unwritten.pop(ending.message.id, 0)
-            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
-            if isinstance(ending.verdict, Retry):
-                self.wake(ending.verdict.delay_seconds)
-        # Callbacks, or what waited for a limit or for its queue, may be claimable now.
-        self.wake()
-        return len(endings)
-
     async def sweep_once(self) -> int:
         """Take back what dead processes held; how many."""
         expired = await self._messages.expire(CLAIM_MAX)
         failed = await self._messages.take_over(CLAIM_MAX)
         for message in failed:
-            self._end(
-                message,
-                Answer(0, (), b"", error="fate unknown: the relay died during the call", fate="unknown"),
-                final=True,
-            )
+            self._end(message, Answer(0, (), b"", error="fate unknown: the relay died during the call", fate="unknown"))
         if expired or failed:
             self._metrics.expiries.inc(expired + len(failed))
             self._metrics.unknown.inc(expired + len(failed))
             self._log.warning("lease_expired", retried=expired, failed=len(failed))
-            self.wake()
+            self._waking.wake()
         return expired + len(failed)
 
     async def run(self) -> None:
@@ -138,7 +107,7 @@ class Pump:
         deadline = time.monotonic() + self._settings.drain_seconds
         finishing = asyncio.create_task(self._forever("finish", self._finish_loop))
         beating = asyncio.create_task(self._forever("heartbeat", self._heartbeat_loop))
-        while (self._calls or self._unwritten) and time.monotonic() < deadline:  # noqa: ASYNC110  once, at the end
+        while (self._calls or self._writer.unwritten) and time.monotonic() < deadline:  # noqa: ASYNC110  once, at the end
             await asyncio.sleep(0.05)
         left = list(self._calls.values())
         for task in [*left, finishing, beating]:
@@ -150,54 +119,14 @@ class Pump:
 
     def _room(self) -> int:
         """How many more calls may begin now."""
-        if len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX:
+        if self._writer.full:
             return 0
-        held = len(self._calls) + len(self._unwritten)
+        held = len(self._calls) + self._writer.unwritten
         return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
-
-    async def _batch(self) -> list[Ending]:
-        endings = [await self._endings.get()]
-        size = len(endings[0].answer.body)
-        while len(endings) < FINISH_MAX and size < self._settings.body_bytes_max and not self._endings.empty():
-            endings.append(self._endings.get_nowait())
-            size += len(endings[-1].answer.body)
-        return endings
-
-    async def _write(self, endings: list[Ending]) -> None:
-        while True:
-            try:
-                await self._messages.finish(endings)
-            except asyncio.CancelledError:
-                # The drain goes on with them. Should they be committed already, a second time changes nothing.
-                for ending in endings:
-                    self._endings.put_nowait(ending)
-                raise
-            except UnstorableError as error:
-                if len(endings) > 1:
-                    # One of them is at fault; the others must not wait for it.
-                    for ending in endings:
-                        await self._write([ending])
-                    return
-                self._log.error("answer_unstorable", error=_short(error), message_id=endings[0].message.id)
-                answer = Answer(endings[0].answer.status, (), b"", error="the answer could not be stored")
-                endings = [ending_of(endings[0].message, answer, datetime.now(UTC), final=True)]
-            except Exception as error:  # noqa: BLE001  the answers exist only here: try until the database is back
-                self._log.error("finish_failed", error=_short(error), count=len(endings))
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
-            else:
-                return
-
-    async def _release(self, endings: list[Ending]) -> None:
-        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
-        if keys := [key for ending in endings for key in ending.stored_keys]:
-            try:
-                await self._bodies.release(*keys)
-            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
-                self._log.error("release_failed", error=_short(error), count=len(keys))
 
     async def _claim_loop(self) -> None:
         while True:
-            self._wake.clear()
+            self._waking.clear()
             if await self.claim_once() == 0:
                 await self._idle()
             elif self._room() <= 0:
@@ -210,14 +139,11 @@ class Pump:
         else:
             due = await self._messages.next_due_seconds()
             pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(due, 0.005))
-        try:
-            await asyncio.wait_for(self._wake.wait(), pause)
-        except TimeoutError:
-            return
+        await self._waking.wait(pause)
 
     async def _finish_loop(self) -> None:
         while True:
-            await self.finish_once()
+            await self._writer.run_once()
 
     async def _heartbeat_loop(self) -> None:
         while True:
@@ -258,11 +184,18 @@ class Pump:
 
     def _start(self, message: Claimed) -> None:
         if message.fault is not None:
-            self._end(message, Answer(0, (), b"", error=message.fault, fate="not sent"), final=True)
-            return
-        task = asyncio.create_task(self._call(message))
-        self._calls[message.id] = task
-        task.add_done_callback(lambda _: self._calls.pop(message.id, None))
+            self._end(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
+        else:
+            self._hold(message.id, self._call(message))
+
+    def _end(self, message: Claimed, answer: Answer) -> None:
+        """Fail what is not to be called (again)."""
+        self._hold(message.id, self._writer.put(ending_of(message, answer, datetime.now(UTC), final=True)))
+
+    def _hold(self, message_id: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._calls[message_id] = task
+        task.add_done_callback(lambda _: self._calls.pop(message_id, None))
 
     async def _call(self, message: Claimed) -> None:
         started = time.monotonic()
@@ -270,8 +203,7 @@ class Pump:
         if answer.fate == "unknown":
             self._metrics.unknown.inc()
         self._metrics.seconds.observe(time.monotonic() - started)
-        ending = self._ending(message, answer)
-        self._put(await self._composed(ending) if ending.composing else ending)
+        await self._writer.put(self._ending(message, answer))
 
     def _ending(self, message: Claimed, answer: Answer) -> Ending:
         try:
@@ -279,39 +211,6 @@ class Pump:
         except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
             self._log.error("answer_unjudged", error=_short(error), message_id=message.id)
             return unjudged(message, answer, datetime.now(UTC))
-
-    def _end(self, message: Claimed, answer: Answer, *, final: bool = False) -> None:
-        """The end of what was never called, and so has no large answer; `sourceBody` may be large all the same."""
-        ending = ending_of(message, answer, datetime.now(UTC), final=final)
-        if not ending.composing:
-            self._put(ending)
-            return
-        task = asyncio.create_task(self._compose_late(ending))
-        self._calls[message.id] = task
-        task.add_done_callback(lambda _: self._calls.pop(message.id, None))
-
-    async def _compose_late(self, ending: Ending) -> None:
-        self._put(await self._composed(ending))
-
-    def _put(self, ending: Ending) -> None:
-        size = len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
-        self._unwritten_bytes += size - self._unwritten.get(ending.message.id, 0)
-        self._unwritten[ending.message.id] = size
-        self._endings.put_nowait(ending)
-
-    async def _composed(self, ending: Ending) -> Ending:
-        """With large callbacks stored. As long as the database is away, so long this waits: the answer exists only here."""
-        while True:
-            try:
-                return replace(ending, callbacks=[await self._bodies.compose(draft) for draft in ending.callbacks])
-            except MissingPieceError as error:
-                answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
-                bare = replace(ending.message, body_key=None, body_size=0)
-                follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
-                return replace(ending, callbacks=follow.callbacks)
-            except Exception as error:  # noqa: BLE001
-                self._log.error("callback_unwritten", error=_short(error), message_id=ending.message.id)
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
 
 def _short(error: Exception) -> str:

@@ -20,6 +20,7 @@ from structlog.stdlib import BoundLogger
 from services.relay.authentication import Authenticator
 from services.relay.bodies import Bodies
 from services.relay.courier import Courier
+from services.relay.ending_writer import EndingWriter
 from services.relay.intake import Intake
 from services.relay.janitor import Janitor
 from services.relay.metrics import RelayMetrics
@@ -42,6 +43,7 @@ from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
+from services.relay.waking import Waking
 from tidings.settings import split_listen
 
 # The loops take one each, requests share the rest: more connections than cores gain nothing.
@@ -100,12 +102,14 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
     signing_keys = SigningKeys(database, vault, _seed(settings))
     bodies = Bodies(Chunks(database), settings.body_bytes_max)
     courier = Courier(settings, bodies, tls, lambda: signing_keys.pair.current)
-    pump = Pump(messages, Processes(database, owner=owner), courier, bodies, settings, metrics, log)
-    intake = Intake(messages, deduplication_seconds=settings.deduplication_seconds, wake=pump.wake)
-    topics = Topics(database, vault)
+    waking = Waking()
+    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake)
+    pump = Pump(messages, Processes(database, owner=owner), courier, writer, settings, metrics, log, waking=waking)
     window = settings.deduplication_seconds
+    intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)
+    topics = Topics(database, vault)
     schedules = Schedules(database, vault, messages, topics, deduplication_seconds=window)
-    scheduler = Scheduler(schedules, now=_now, fired=pump.wake, log=log)
+    scheduler = Scheduler(schedules, now=_now, fired=waking.wake, log=log)
     deps = Deps(
         settings=settings,
         authenticator=Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic),
@@ -117,13 +121,13 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         flow_keys=FlowKeys(database),
         topics=topics,
         schedules=schedules,
-        letters=Letters(database, vault, messages, deduplication_seconds=settings.deduplication_seconds),
+        letters=Letters(database, vault, messages, deduplication_seconds=window),
         events=Events(database, vault),
         signing_keys=signing_keys,
         metrics=metrics,
         registry=REGISTRY,
         log=log,
-        wake=pump.wake,
+        wake=waking.wake,
         abort=pump.abort,
         rescheduled=scheduler.wake,
         now=_now,

@@ -1,0 +1,160 @@
+"""Writes the ends of attempts in batches, and keeps at it: an answer that is not written yet exists only here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from structlog.stdlib import BoundLogger
+
+from services.relay.bodies import Bodies
+from services.relay.ending import Ending, ending_of
+from services.relay.metrics import RelayMetrics
+from services.relay.store.chunks import MissingPieceError
+from services.relay.store.messages import Messages, UnstorableError
+from services.relay.wire.outcome import Answer, Failed, Retry, state_of
+
+# One transaction for so many at the most.
+FINISH_MAX = 500
+FINISH_BYTES_MAX = 16 * 1024 * 1024
+# Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
+UNWRITTEN_MAX = 5_000
+UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
+FAULT_PAUSE_SECONDS = 1.0
+
+
+class EndingWriter:
+    """`put` an ending; `run_once` writes all that are there. `wake` is told in how many seconds something may be due."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        bodies: Bodies,
+        metrics: RelayMetrics,
+        log: BoundLogger,
+        *,
+        wake: Callable[[float], None],
+    ) -> None:
+        self._messages = messages
+        self._bodies = bodies
+        self._metrics = metrics
+        self._log = log
+        self._wake = wake
+        # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
+        self._endings: asyncio.Queue[Ending] = asyncio.Queue()
+        self._unwritten: dict[str, int] = {}
+        self._unwritten_bytes = 0
+
+    @property
+    def unwritten(self) -> int:
+        return len(self._unwritten)
+
+    @property
+    def full(self) -> bool:
+        """No further call should begin before some of this is written."""
+        return len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX
+
+    async def put(self, ending: Ending) -> None:
+        """Take an ending. Callbacks with a large answer in them are stored first, piece by piece."""
+        if ending.composing:
+            ending = await self._composed(ending)
+        self._unwritten[ending.message.id] = size = _size_bytes(ending)
+        self._unwritten_bytes += size
+        self._endings.put_nowait(ending)
+
+    async def run_once(self) -> int:
+        """Wait for an ending, and write it with the others that are there; how many."""
+        endings = await self._batch()
+        await self._write(endings)
+        await self._release(endings)
+        for ending in endings:
+            self._unwritten_bytes -= self._unwritten.pop(ending.message.id, 0)
+            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
+            if isinstance(ending.verdict, Retry):
+                self._wake(ending.verdict.delay_seconds)
+        # Callbacks, or what waited for a limit or for its queue, may be claimable now.
+        self._wake(0.0)
+        return len(endings)
+
+    async def _batch(self) -> list[Ending]:
+        endings = [await self._endings.get()]
+        size = _size_bytes(endings[0])
+        while len(endings) < FINISH_MAX and size < FINISH_BYTES_MAX and not self._endings.empty():
+            endings.append(self._endings.get_nowait())
+            size += _size_bytes(endings[-1])
+        return endings
+
+    async def _write(self, endings: list[Ending]) -> None:
+        left = list(endings)
+        try:
+            while left:
+                await self._write_some(left)
+        except asyncio.CancelledError:
+            # The drain goes on with them. Should they be committed already, a second time changes nothing.
+            for ending in left:
+                self._endings.put_nowait(ending)
+            raise
+
+    async def _write_some(self, left: list[Ending]) -> None:
+        """Write all of `left`, or one by one when one of them is at fault; what is written is taken out."""
+        try:
+            await self._messages.finish(left)
+        except UnstorableError:
+            while left:
+                await self._repeated(lambda: self._write_one(left[0]))
+                del left[0]
+        except Exception as error:  # noqa: BLE001  try until the database is back
+            self._log.error("finish_failed", error=_short(error), count=len(left))
+            await asyncio.sleep(FAULT_PAUSE_SECONDS)
+        else:
+            left.clear()
+
+    async def _write_one(self, ending: Ending) -> None:
+        try:
+            await self._messages.finish([ending])
+        except UnstorableError as error:
+            self._log.error("answer_unstorable", error=_short(error), message_id=ending.message.id)
+            answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
+            await self._messages.finish([ending_of(ending.message, answer, datetime.now(UTC), final=True)])
+
+    async def _repeated(self, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001  try until the database is back
+                self._log.error("finish_failed", error=_short(error), count=1)
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+            else:
+                return
+
+    async def _composed(self, ending: Ending) -> Ending:
+        """With large callbacks stored. As long as the database is away, so long this waits."""
+        while True:
+            try:
+                return replace(ending, callbacks=[await self._bodies.compose(draft) for draft in ending.callbacks])
+            except MissingPieceError as error:
+                answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
+                bare = replace(ending.message, body_key=None, body_size=0)
+                follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
+                return replace(ending, callbacks=follow.callbacks)
+            except Exception as error:  # noqa: BLE001
+                self._log.error("callback_unwritten", error=_short(error), message_id=ending.message.id)
+                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+
+    async def _release(self, endings: list[Ending]) -> None:
+        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
+        if keys := [key for ending in endings for key in ending.stored_keys]:
+            try:
+                await self._bodies.release(*keys)
+            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
+                self._log.error("release_failed", error=_short(error), count=len(keys))
+
+
+def _size_bytes(ending: Ending) -> int:
+    return len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
