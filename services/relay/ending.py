@@ -75,6 +75,15 @@ def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = 
     )
 
 
+def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
+    """The end of a message whose answer could not be judged for a fault of ours: it fails, its dead letter can be retried."""
+    told = Answer(
+        answer.status, (), b"", error="a fault of the relay: the answer could not be judged", fate=answer.fate
+    )
+    logged = [Logged(now, "FAILED", status=answer.status or None, error=told.error)]
+    return Ending(message, told, Failed(), (), dead_letter_id(now, message.id), logged, None, answered=False)
+
+
 def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
     """Until when the message's flow key pauses for all messages: a 429, or a 503 that names a time."""
     if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:

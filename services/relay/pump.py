@@ -12,7 +12,7 @@ from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
 from services.relay.courier import Courier
-from services.relay.ending import Ending, ending_of
+from services.relay.ending import Ending, ending_of, unjudged
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
@@ -29,6 +29,7 @@ FINISH_MAX = 500
 OPENING_MAX = 300
 # Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
 UNWRITTEN_MAX = 5_000
+UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5
 # Within this a call whose message was cancelled by another process is broken off.
@@ -61,7 +62,8 @@ class Pump:
         self._calls: dict[str, asyncio.Task[None]] = {}
         # Bounded by the calls in flight: a call puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self._unwritten: set[str] = set()
+        self._unwritten: dict[str, int] = {}
+        self._unwritten_bytes = 0
         self._wake = asyncio.Event()
         metrics.in_flight.set_function(lambda: len(self._calls))
 
@@ -95,7 +97,7 @@ class Pump:
         await self._write(endings)
         await self._release(endings)
         for ending in endings:
-            self._unwritten.discard(ending.message.id)
+            self._unwritten_bytes -= self._unwritten.pop(ending.message.id, 0)
             self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self.wake(ending.verdict.delay_seconds)
@@ -148,7 +150,7 @@ class Pump:
 
     def _room(self) -> int:
         """How many more calls may begin now."""
-        if len(self._unwritten) >= UNWRITTEN_MAX:
+        if len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX:
             return 0
         held = len(self._calls) + len(self._unwritten)
         return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
@@ -268,8 +270,15 @@ class Pump:
         if answer.fate == "unknown":
             self._metrics.unknown.inc()
         self._metrics.seconds.observe(time.monotonic() - started)
-        ending = ending_of(message, answer, datetime.now(UTC))
+        ending = self._ending(message, answer)
         self._put(await self._composed(ending) if ending.composing else ending)
+
+    def _ending(self, message: Claimed, answer: Answer) -> Ending:
+        try:
+            return ending_of(message, answer, datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
+            self._log.error("answer_unjudged", error=_short(error), message_id=message.id)
+            return unjudged(message, answer, datetime.now(UTC))
 
     def _end(self, message: Claimed, answer: Answer, *, final: bool = False) -> None:
         """The end of what was never called, and so has no large answer; `sourceBody` may be large all the same."""
@@ -285,7 +294,9 @@ class Pump:
         self._put(await self._composed(ending))
 
     def _put(self, ending: Ending) -> None:
-        self._unwritten.add(ending.message.id)
+        size = len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
+        self._unwritten_bytes += size - self._unwritten.get(ending.message.id, 0)
+        self._unwritten[ending.message.id] = size
         self._endings.put_nowait(ending)
 
     async def _composed(self, ending: Ending) -> Ending:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import orjson
 from cryptography.fernet import InvalidToken
 
-from services.relay.message import CallbackOptions, Claimed, Draft, FlowControl, Redaction
+from services.relay.message import NOTHING_REDACTED, CallbackOptions, Claimed, Draft, FlowControl, Redaction
 from services.relay.store.database import Row
 from services.relay.vault import Vault
 
-_PLAIN = ("retry_delay", "error_field", "final_status", "final_errors")
+_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow")
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip
@@ -29,14 +28,9 @@ class UnreadableError(Exception):
 def content_of(draft: Draft) -> dict[str, Any]:
     """The parts of `draft` that are sealed and `open_sealed` gives back; what is at its default takes no room."""
     content: dict[str, Any] = {"headers": draft.headers}
-    content |= {name: value for name in _PLAIN if (value := getattr(draft, name))}
-    for name in ("callback", "failure_callback"):
-        if (options := getattr(draft, name)) is not None:
-            content[name] = asdict(options)
-    if draft.flow is not None:
-        content["flow"] = asdict(draft.flow)
-    if draft.redact != Redaction():
-        content["redact"] = asdict(draft.redact) | {"headers": sorted(draft.redact.headers)}
+    content |= {name: value for name in _SEALED if (value := getattr(draft, name))}
+    if draft.redact != NOTHING_REDACTED:
+        content["redact"] = draft.redact
     return content
 
 
@@ -105,7 +99,8 @@ class Sealer:
         self._sealed: dict[bytes, bytes] = {}
 
     def seal(self, draft: Draft) -> bytes:
-        content = orjson.dumps(content_of(draft))
+        # It writes dataclasses by itself; sets it does not.
+        content = orjson.dumps(content_of(draft), default=sorted)
         if content not in self._sealed:
             self._sealed[content] = self._vault.seal_bytes(content)
         return self._sealed[content]

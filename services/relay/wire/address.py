@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from services.relay.wire.headers import OPTION_PREFIXES, is_storable
@@ -55,8 +56,12 @@ def destination(raw: str) -> Destination:
     return Url(absolute(_MERGED_SLASHES.sub(r"\1://", text), "destination"))
 
 
+@lru_cache(maxsize=1024)
 def absolute(text: str, what: str) -> str:
-    """`text`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`."""
+    """`text`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`.
+
+    Remembered, as the same few destinations and callbacks are asked for again and again.
+    """
     text = text.strip()
     if not _SCHEME.match(text):
         text = f"https://{text}"

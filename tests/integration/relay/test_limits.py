@@ -167,7 +167,7 @@ def test_a_queue_is_first_in_first_out_and_waits_for_retries_and_callbacks(relay
 def test_kill_9_of_one_of_two_relays_under_load_keeps_the_limit_and_loses_nothing(
     new_relay: Callable[..., Relay],
 ) -> None:
-    steady = new_relay(RELAY_LEASE_SECONDS="1")
+    steady = new_relay(RELAY_LEASE_SECONDS="2")
     gauge = Gauge(0.1)
     headers = {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "parallelism=4"}
     with destination() as server:
@@ -176,11 +176,11 @@ def test_kill_9_of_one_of_two_relays_under_load_keeps_the_limit_and_loses_nothin
         accepted = steady.session.post(f"{steady.url}/v2/batch", json=items, timeout=20).json()
         assert len({item["messageId"] for item in accepted}) == 400
         for _ in range(3):
-            other = new_relay(RELAY_LEASE_SECONDS="1")
+            other = new_relay(RELAY_LEASE_SECONDS="2")
             until(lambda: "relay_in_flight 0.0" not in requests.get(f"{other.url}/metrics", timeout=5).text)  # noqa: B023
             other.process.kill()
         until(lambda: len({received.path for received in server.received}) == 400, 60)
         until(lambda: all(steady.state(item["messageId"]) == "delivered" for item in accepted[-20:]), 20)
-    # The calls of a killed process may still run at the destination when others have taken their places.
-    assert gauge.most["/work"] <= 4 + 4
+    # A killed process's calls have ended at the destination long before its lease has, and others take their places.
+    assert gauge.most["/work"] == 4
     assert len(server.received) <= 400 + 3 * 4

@@ -1,0 +1,58 @@
+"""The relay's schema: made once, by one of several; and nothing accepted is lost when it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from importlib import resources
+
+import psycopg
+from cryptography.fernet import Fernet
+from psycopg_pool import AsyncConnectionPool
+
+from services.relay.schema import create_schema
+from services.relay.store.database import Database
+from services.relay.vault import Vault
+from tests.infra.postgres import PostgresServer
+from tests.integration.relay_store.conftest import Stores
+
+FILES = 4
+
+
+def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> None:
+    made: list[int] = []
+    with postgres.database(template="template1") as name:
+        url = postgres.url(name)
+        threads = [threading.Thread(target=lambda: made.append(create_schema(url))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert sorted(made) == [0, 0, FILES]
+
+
+def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: PostgresServer) -> None:
+    vault = Vault(Fernet.generate_key().decode())
+    sealed = vault.seal({"headers": {"Authorization": "Bearer x"}, "callback": None, "failure_callback": None})
+    first = resources.files("services.relay").joinpath("schema_files/0001_messages.sql").read_bytes()
+    with postgres.database(template="template1") as name:
+        with psycopg.connect(postgres.url(name)) as connection:
+            connection.execute("CREATE SCHEMA relay")
+            connection.execute("CREATE TABLE relay.schema_files (name text PRIMARY KEY)")
+            connection.execute(first)
+            connection.execute("INSERT INTO relay.schema_files VALUES ('0001_messages.sql')")
+            connection.execute(
+                "INSERT INTO relay.messages (id, kind, protocol, url, method, body, sealed, label, retries_max, timeout_ms,"
+                " caller_ip, not_before, due_at) VALUES"
+                " ('msg_old', 'message', 2, 'http://x.example/', 'POST', 'hi', %s, 'l', 3, 1000, '', now(), now())",
+                (sealed,),
+            )
+        assert create_schema(postgres.url(name)) == FILES - 1
+
+        async def story() -> None:
+            async with AsyncConnectionPool(postgres.url(name), min_size=1, max_size=2, open=False) as pool:
+                [claimed] = await Stores(Database(pool), vault).claim()
+            assert (claimed.id, claimed.body, claimed.labels) == ("msg_old", b"hi", ("l",))
+            assert claimed.headers == {"Authorization": "Bearer x"}
+
+        asyncio.run(story())
