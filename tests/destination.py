@@ -33,6 +33,13 @@ class Reply:
 Answering = Callable[[Received], Reply]
 
 
+class Server(ThreadingHTTPServer):
+    """With room for a hundred connections at once: past the library's 5 the system drops them, to come again after seconds."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+
 class Destination:
     """`url` is its address; `received` what came so far, in order; `answer` may be exchanged at any time."""
 
@@ -69,8 +76,7 @@ class Destination:
             def log_message(self, *_args: object) -> None:
                 """Tests look at `received`."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), Handler)
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self._server.server_port}"

@@ -55,17 +55,21 @@ class Events:
             return {}
         values = {"ids": sorted(ids), "body_bytes_max": BODY_BYTES_MAX}
         found = await fetch_planned(self._database, self._q["told"], values)
-        return {row["message_id"]: self._opened(row) for row in found}
+        # Rows of before 0004 have no details. What was sealed together is opened once.
+        opened = {
+            details: self._opened(details) for details in {row["details"] for row in found} if details is not None
+        }
+        # Who cannot read what to redact shows nothing.
+        return {
+            row["message_id"]: shown | {"body": row["body"]} for row in found if (shown := opened.get(row["details"]))
+        }
 
-    def _opened(self, row: Row) -> Mapping[str, Any]:
-        # Who cannot read what to redact shows nothing; rows of before 0004 have no details.
+    def _opened(self, details: bytes) -> dict[str, Any]:
         try:
-            opened = {} if row["details"] is None else open_sealed(self._vault, row["details"])
+            opened = open_sealed(self._vault, details)
         except UnreadableError:
-            opened = {}
-        if not opened:
             return {}
-        return {name: opened[name] for name in _SEALED if name in opened} | {"body": row["body"]}
+        return {name: opened[name] for name in _SEALED if name in opened}
 
 
 def folded(events: list[Row]) -> tuple[AttemptView, ...]:

@@ -185,7 +185,7 @@ def test_pieces_that_nothing_refers_to_go_after_a_while(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.accept(draft(body=b"", body_key="used", body_size=1))
-        for key, age_minutes in (("used", 90), ("orphan", 90), ("young", 5)):
+        for key, age_minutes in (("used", 14 * 60), ("orphan", 14 * 60), ("young", 12 * 60)):
             await stores.rows(
                 "INSERT INTO relay.chunks VALUES (%(key)s, 0, 'x', now() - make_interval(mins => %(age)s)) RETURNING key",
                 key=key, age=age_minutes,
