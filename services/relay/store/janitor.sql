@@ -97,16 +97,16 @@ SELECT count(*) AS count FROM gone
 -- name: prune_flow_keys
 -- Keys of which nothing lives, that nobody touched for long, and that hold no operator's choice and no running window. Whoever
 -- accepts a message writes to its key's row after the message's: with the row's lock here it waits and makes the row anew, and
--- when it was first, the row is touched.
+-- when it was first, the row is touched. Scalar subqueries, so that each old key is looked up, and not all messages hashed.
 WITH old AS (
   SELECT f.key FROM relay.flow_keys AS f
   WHERE f.updated_at < clock_timestamp() - make_interval(secs => %(days)s * 86400)
     AND NOT (f.paused OR f.pinned_parallelism OR f.pinned_rate OR f.pinned_cooling)
     AND coalesce(f.cooling_until, '-infinity') < clock_timestamp()
     AND f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp()
-    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting')
-    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'active')
-    AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'queued')
+    AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting' LIMIT 1) IS NULL
+    AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'active' LIMIT 1) IS NULL
+    AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'queued' LIMIT 1) IS NULL
   LIMIT %(batch_max)s
   FOR UPDATE OF f SKIP LOCKED
 ), gone AS (

@@ -43,6 +43,8 @@ def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kin
         retry_delay=options.retry_delay,
         timeout_ms=options.timeout_ms or 300_000,
         labels=message.labels,
+        # It carries the message's body and what came of it.
+        redact=message.redact,
         caller_ip=message.caller_ip,
     )
 

@@ -60,6 +60,7 @@ def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
             page = shared.call("GET", f"/v2/{path}?label=paged&count=2&cursor={cursor}").json()
             seen += [event["messageId"] for event in page[key]]
             cursor, pages = page.get("cursor", ""), pages + 1
+        assert "cursor" not in page, "the last page has none"
         assert (sorted(seen), pages) == (sorted(published), 3)
 
 

@@ -91,6 +91,12 @@ def test_the_rate_window_begins_anew(shared: Relay) -> None:
         assert shown(shared, "window")["rateCount"] == 1
         assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
         until(lambda: len(server.received) == 2)
+        until(lambda: shown(shared, "window")["parallelismCount"] == 0)
+        assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
+        key = shown(shared, "window")
+        assert (key["rateCount"], key["ratePeriodStart"], key["waitListSize"]) == (0, 0, 0), (
+            "and it outlives its messages"
+        )
 
 
 def test_cooling_is_switched_off_for_a_key(shared: Relay) -> None:

@@ -49,6 +49,7 @@ def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
         page = shared.call("GET", f"/v2/dlq?label=paged&count=2&cursor={cursor}").json()
         seen += [letter["dlqId"] for letter in page["messages"]]
         cursor, pages = page.get("cursor", ""), pages + 1
+    assert "cursor" not in page, "the last page has none"
     assert (seen, pages) == (expected, 3)
 
 

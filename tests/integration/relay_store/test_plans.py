@@ -114,6 +114,8 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
         ("janitor", "mend_flows", {"batch_max": 100}),
         ("janitor", "queued_in", {"queues_max": 100}),
         ("janitor", "prune_chunks", {"batch_max": 100, "age_seconds": 3600.0}),
+        ("janitor", "prune_flow_keys", {"batch_max": 100, "days": 3.0}),
+        ("events", "told", {"ids": _IDS, "body_bytes_max": 2048}),
         ("schedules", "states", {"ids": _IDS}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 
@@ -25,6 +26,20 @@ def test_a_redacted_body_is_hashed_everywhere_but_at_the_destination(client: QSt
         for path in (f"/v2/messages/{message_id}", "/v2/events", "/v2/logs", "/v2/dlq")
     ]
     assert not any(form in json.dumps(answers) for form in (SECRET, "dGhlIHNlY3JldA"))
+
+
+def test_a_callback_is_as_secret_as_its_message(client: QStash, site: Destination) -> None:
+    url = f"{site.url}/404?callback"
+    client.message.publish(
+        url=site.url, body=SECRET, callback=url, callback_headers={"retries": "0"}, redact={"body": True}
+    )
+    letter = buried(client, until(lambda: client.log.list(filter={"url": url}).logs)[0].message_id)
+    assert base64.b64encode(SECRET.encode()) in site.to("/404")[0].body
+    assert letter.body is not None
+    assert letter.body.startswith("REDACTED:")
+    shown = [row.body_base64 for row in client.log.list(filter={"url": url}).logs]
+    assert shown
+    assert all(body is None or body.startswith("REDACTED:") for body in shown)
 
 
 def test_named_headers_are_redacted_and_others_are_not(client: QStash, site: Destination) -> None:
