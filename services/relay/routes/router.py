@@ -31,6 +31,7 @@ from services.relay.routes import (
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.reply import RefusedError, error_reply
+from services.relay.store.messages import UnstorableError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
 from services.relay.wire.invalid import InvalidRequestError
@@ -217,12 +218,19 @@ class Router:
             case web.HTTPRequestEntityTooLarge():
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
         self._deps.log.error("request_failed", route=route.path, error=f"{type(error).__name__}: {error}"[:300])
-        match error:
-            case UnreadableError():
-                return error_reply(500, str(error))
-            case psycopg.OperationalError():
-                return error_reply(503, "the database does not answer; nothing was accepted", {"Retry-After": "1"})
-        return error_reply(500, "internal error; the request was not accepted")
+        return _fault(error)
+
+
+def _fault(error: Exception) -> web.Response:
+    match error:
+        case UnstorableError():
+            return error_reply(400, "the database refuses a value of the request; nothing was accepted")
+        case UnreadableError():
+            return error_reply(500, str(error))
+        case psycopg.OperationalError():
+            return error_reply(503, "the database does not answer; nothing was accepted", {"Retry-After": "1"})
+        case _:
+            return error_reply(500, "internal error; the request was not accepted")
 
 
 def build_application(deps: Deps) -> web.Application:

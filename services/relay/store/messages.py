@@ -51,12 +51,15 @@ class Messages:
         self._release = queries("chunks")["release"]
 
     async def accept(self, drafts: Sequence[Draft], deduplication_seconds: float) -> list[Accepted]:
-        """Commit `drafts` in one transaction; one answer each, in order."""
+        """Commit `drafts` in one transaction; one answer each, in order. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> list[Accepted]:
             return await self.accept_in(connection, drafts, deduplication_seconds)
 
-        return await self._database.run(work)
+        try:
+            return await self._database.run(work)
+        except psycopg.DataError as error:
+            raise UnstorableError(str(error)) from None
 
     async def accept_in(
         self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
