@@ -58,6 +58,7 @@ class Pump:
         self._metrics = metrics
         self._log = log
         self._waking = waking
+        self._keyed_first = False
         self._calls: dict[str, asyncio.Task[None]] = {}
         metrics.in_flight.set_function(lambda: len(self._calls))
 
@@ -67,16 +68,18 @@ class Pump:
             task.cancel()
 
     async def claim_once(self) -> int:
-        """Take a batch and start its calls; how many."""
-        room = self._room()
-        claimed = await self._messages.claim(room) if room > 0 else []
-        for message in claimed:
-            self._start(message)
-        room -= len(claimed)
-        keyed = await self._messages.claim_keyed(room) if room > 0 else []
-        for message in keyed:
-            self._start(message)
-        return len(claimed) + len(keyed)
+        """Take a batch and start its calls; how many. Messages with and without a flow key take turns in being first, so
+        that a long queue of the ones does not starve the others.
+        """
+        self._keyed_first = not self._keyed_first
+        claims = (self._messages.claim_keyed, self._messages.claim)
+        room = left = self._room()
+        for claim in claims if self._keyed_first else reversed(claims):
+            claimed = await claim(left) if left > 0 else []
+            for message in claimed:
+                self._start(message)
+            left -= len(claimed)
+        return max(0, room) - max(0, left)
 
     async def sweep_once(self) -> int:
         """Take back what dead processes held; how many."""
