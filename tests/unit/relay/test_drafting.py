@@ -102,3 +102,31 @@ def test_what_the_database_cannot_hold_is_refused_before_it_fails_the_batch_of_o
         others["upstash-flow-control-value"] = "rate=1"
     with pytest.raises(InvalidRequestError):
         drafted("https://a.example", others | {option: text})
+
+
+def test_messages_of_a_batch_with_the_same_options_keep_their_own_address_and_body() -> None:
+    drafter = Drafter(cast("Topics", Groups()), 1_700_000_000.0)
+    options = {"upstash-label": "l", "content-type": "text/plain"}
+
+    async def story() -> list[Drafted]:
+        asked = [Asked(f"https://a.example/{n}", dict(options), b"%d" % n, "") for n in range(3)]
+        return [await drafter.draft(one) for one in [*asked, Asked("https://a.example/o", {}, b"o", "")]]
+
+    found = [draft for one in asyncio.run(story()) for draft in one.drafts]
+    assert [(d.url, d.body, d.labels) for d in found] == [
+        ("https://a.example/0", b"0", ("l",)),
+        ("https://a.example/1", b"1", ("l",)),
+        ("https://a.example/2", b"2", ("l",)),
+        ("https://a.example/o", b"o", ()),
+    ]
+
+
+def test_content_is_compared_for_each_message_of_a_batch() -> None:
+    drafter = Drafter(cast("Topics", Groups()), 1_700_000_000.0)
+
+    async def story() -> list[Drafted]:
+        options = {"upstash-content-based-deduplication": "true"}
+        return [await drafter.draft(Asked("https://a.example/", options, body, "")) for body in (b"1", b"2", b"1")]
+
+    first, second, third = (one.drafts[0].deduplication_id for one in asyncio.run(story()))
+    assert first == third != second
