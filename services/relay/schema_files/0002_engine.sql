@@ -429,9 +429,10 @@ BEGIN
     END IF;
     total := total + taken;
     SELECT due_at INTO first_due FROM relay.messages WHERE flow_key = k.key AND state = 'waiting' ORDER BY due_at LIMIT 1;
+    -- A window begins with a call, not with a look.
     UPDATE relay.flow_keys SET
-      window_started_at = k.window_started_at,
-      window_count = k.window_count + taken,
+      window_started_at = CASE WHEN taken > 0 THEN k.window_started_at ELSE window_started_at END,
+      window_count = CASE WHEN taken > 0 THEN k.window_count + taken ELSE window_count END,
       ready_at = CASE
         WHEN first_due IS NULL THEN NULL
         WHEN first_due > moment THEN first_due

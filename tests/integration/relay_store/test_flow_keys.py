@@ -26,6 +26,19 @@ def test_counts_are_those_of_the_messages(run: Run) -> None:
     run(story)
 
 
+def test_a_rate_window_begins_with_a_call_and_not_with_a_look(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(flow=FlowControl("k", None, 1, 3600)))
+        await stores.finish(await stores.claim())
+        await stores.flow_keys.reset_rate("k")
+        assert await stores.claim() == []
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert (view.rate_count, view.period_start) == (0, None)
+
+    run(story)
+
+
 def test_keys_are_found_by_a_part_of_their_names(run: Run) -> None:
     async def story(stores: Stores) -> None:
         for key in ("user-b", "user-a", "host_1"):

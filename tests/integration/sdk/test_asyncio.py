@@ -46,12 +46,16 @@ def test_messages(run: Run[object], client: QStash, site: Destination) -> None:
         assert isinstance(enqueued, EnqueueResponse)
         ids = [answer.message_id for answer in delayed if isinstance(answer, PublishResponse)]
         assert (await messages.get(published.message_id)).label == "mine"
+        assert not isinstance(batched, list)
+        # Else they would be cancelled below with the others.
+        until(lambda: {received.path for received in site.received} == {"/a", "/b", "/c", "/d"})
+        for one in (published, as_json, enqueued, batched):
+            delivered(client, one.message_id)
         await messages.cancel(ids[0])
         assert await messages.cancel_many(ids[:3]) == 2
         assert await messages.cancel_all() >= 1
         with pytest.raises(QStashError, match="404"):
             await messages.cancel("msg_unknown")
-        assert not isinstance(batched, list)
         return [published.message_id, as_json.message_id, enqueued.message_id, batched.message_id]
 
     ids = run(scenario)
