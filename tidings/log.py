@@ -12,6 +12,9 @@ import structlog
 
 LogFormat = Literal["json", "console", "auto"]
 
+# An error's text may hold a page of somebody else's answer.
+FAULT_CHARACTERS_MAX = 300
+
 # The names under which a secret could slip into a line. Their values are replaced, whatever they are.
 _SECRET_NAME = re.compile(r"authorization|token|secret|password|api_?key|signing_key|database_url", re.IGNORECASE)
 
@@ -64,3 +67,8 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
     """A logger; pass it to what needs one."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
+
+
+def fault(error: BaseException) -> str:
+    """An error for a log line or an answer: its class and the beginning of its text."""
+    return f"{type(error).__name__}: {error}"[:FAULT_CHARACTERS_MAX]

@@ -24,6 +24,7 @@ from services.dispatcher.submissions import Submissions
 from tidings import log
 from tidings.health import HealthServer
 from tidings.kafka_topics import REQUEST_TIMEOUT_MS, change_consumer, create_topics
+from tidings.log import fault
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, environment, read_or_exit
 from tidings.shutdown import Shutdown
 from tidings.targets import Disabled, Resolved, load_targets, resolve
@@ -117,7 +118,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         except KafkaError as error:
             failures += 1
             seconds = backoff_seconds(failures, random.random())  # noqa: S311  jitter, not a secret
-            logger.warning("kafka_failed", error=f"{type(error).__name__}: {error}"[:300], retry_in_seconds=seconds)
+            logger.warning("kafka_failed", error=fault(error), retry_in_seconds=seconds)
             shutdown.wait(seconds)
         finally:
             ready.clear()

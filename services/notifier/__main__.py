@@ -19,6 +19,7 @@ from services.notifier.settings import NotifierSettings
 from tidings import log
 from tidings.health import HealthServer
 from tidings.kafka_topics import REQUEST_TIMEOUT_MS, change_consumer, create_topics
+from tidings.log import fault
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
 from tidings.topics import COMPLETIONS, RESULTS, TOPICS
@@ -106,7 +107,7 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
         except KafkaError as error:
             failures += 1
             seconds = min(BACKOFF_SECONDS_MAX, 0.2 * 2 ** min(failures, 10))
-            logger.warning("kafka_failed", error=f"{type(error).__name__}: {error}"[:300], retry_in_seconds=seconds)
+            logger.warning("kafka_failed", error=fault(error), retry_in_seconds=seconds)
             shutdown.wait(seconds)
         finally:
             ready.clear()

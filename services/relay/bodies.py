@@ -59,17 +59,6 @@ class Bodies:
                 return await self._store(bytes(start), pieces)
         return Inline(bytes(start))
 
-    async def take_whole(self, stream: AsyncIterable[bytes], content_length: int | None) -> bytes:
-        """Read a body that is needed as a whole, such as a batch. Raises `TooLargeError` and what `stream` raises."""
-        if content_length is not None and content_length > self._bytes_max:
-            raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
-        content = bytearray()
-        async for piece in stream:
-            content += piece
-            if len(content) > self._bytes_max:
-                raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
-        return bytes(content)
-
     async def _store(self, start: bytes, rest: AsyncIterator[bytes]) -> Stored:
         async with self._taking:
             writer = self._chunks.writer()

@@ -22,6 +22,7 @@ from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import MissingPieceError
 from services.relay.wire.outcome import Answer, Fate, Spooled
+from tidings.log import fault
 from tidings.signature import sign_digest
 
 CONNECT_TIMEOUT_SECONDS = 30
@@ -100,7 +101,7 @@ class Courier:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # aiohttp wraps what the resolver and the body's iterator raise.
             cause = error.__cause__
-            shown = str(cause) if isinstance(cause, _OURS) else f"{type(error).__name__}: {error}"[:300]
+            shown = str(cause) if isinstance(cause, _OURS) else fault(error)
             return _failed(shown, "not sent" if isinstance(error, _BEFORE_SENDING) else "unknown")
         except psycopg.Error as error:
             return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")

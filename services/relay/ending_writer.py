@@ -15,6 +15,7 @@ from services.relay.metrics import RelayMetrics
 from services.relay.store.chunks import MissingPieceError
 from services.relay.store.messages import Messages, UnstorableError
 from services.relay.wire.outcome import Answer, Failed, Retry, state_of
+from tidings.log import fault
 
 # One transaction for so many at the most.
 FINISH_MAX = 500
@@ -106,7 +107,7 @@ class EndingWriter:
                 await self._repeated(lambda: self._write_one(left[0]))
                 del left[0]
         except Exception as error:  # noqa: BLE001  try until the database is back
-            self._log.error("finish_failed", error=_short(error), count=len(left))
+            self._log.error("finish_failed", error=fault(error), count=len(left))
             await asyncio.sleep(FAULT_PAUSE_SECONDS)
         else:
             left.clear()
@@ -115,7 +116,7 @@ class EndingWriter:
         try:
             await self._messages.finish([ending])
         except UnstorableError as error:
-            self._log.error("answer_unstorable", error=_short(error), message_id=ending.message.id)
+            self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
             answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
             await self._messages.finish([ending_of(ending.message, answer, datetime.now(UTC), final=True)])
 
@@ -124,7 +125,7 @@ class EndingWriter:
             try:
                 await step()
             except Exception as error:  # noqa: BLE001  try until the database is back
-                self._log.error("finish_failed", error=_short(error), count=1)
+                self._log.error("finish_failed", error=fault(error), count=1)
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
             else:
                 return
@@ -140,7 +141,7 @@ class EndingWriter:
                 follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
                 return replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
-                self._log.error("callback_unwritten", error=_short(error), message_id=ending.message.id)
+                self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
     async def _release(self, endings: list[Ending]) -> None:
@@ -149,12 +150,8 @@ class EndingWriter:
             try:
                 await self._bodies.release(*keys)
             except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
-                self._log.error("release_failed", error=_short(error), count=len(keys))
+                self._log.error("release_failed", error=fault(error), count=len(keys))
 
 
 def _size_bytes(ending: Ending) -> int:
     return len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]

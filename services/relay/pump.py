@@ -20,6 +20,7 @@ from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from services.relay.waking import Waking
 from services.relay.wire.outcome import Answer
+from tidings.log import fault
 
 # One round trip for so many: larger ones gain little.
 CLAIM_MAX = 250
@@ -182,7 +183,7 @@ class Pump:
             try:
                 await loop()
             except Exception as error:  # noqa: BLE001  no fault may end a loop that others' calls depend on
-                self._log.error("loop_failed", loop=name, error=_short(error))
+                self._log.error("loop_failed", loop=name, error=fault(error))
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
     def _start(self, message: Claimed) -> None:
@@ -212,9 +213,5 @@ class Pump:
         try:
             return ending_of(message, answer, datetime.now(UTC))
         except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
-            self._log.error("answer_unjudged", error=_short(error), message_id=message.id)
+            self._log.error("answer_unjudged", error=fault(error), message_id=message.id)
             return unjudged(message, answer, datetime.now(UTC))
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]

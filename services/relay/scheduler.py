@@ -9,6 +9,7 @@ from datetime import datetime
 from structlog.stdlib import BoundLogger
 
 from services.relay.store.schedules import Schedules
+from tidings.log import fault
 
 # Schedules of one transaction; more than these are due only after a standstill, and are next at once.
 BATCH_MAX = 50
@@ -51,7 +52,7 @@ class Scheduler:
                 if count < BATCH_MAX:
                     await self._sleep(await self._schedules.seconds_to_next(self._now()))
             except Exception as error:  # noqa: BLE001  no fault may end the loop that all schedules depend on
-                self._log.error("scheduler_failed", error=f"{type(error).__name__}: {error}"[:300])
+                self._log.error("scheduler_failed", error=fault(error))
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
 
     async def _sleep(self, seconds_to_next: float | None) -> None:

@@ -44,6 +44,7 @@ from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
 from services.relay.waking import Waking
+from tidings.log import fault
 from tidings.settings import split_listen
 
 # The loops take one each, requests share the rest: more connections than cores gain nothing.
@@ -151,7 +152,7 @@ async def _every(name: str, seconds: float, step: Callable[[], Awaitable[object]
         try:
             await step()
         except Exception as error:  # noqa: BLE001  whatever it is, the next round may do
-            log.error("loop_failed", loop=name, error=f"{type(error).__name__}: {error}"[:300])
+            log.error("loop_failed", loop=name, error=fault(error))
         await asyncio.sleep(seconds)
 
 

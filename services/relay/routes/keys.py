@@ -13,7 +13,7 @@ from services.relay.routes.reply import json_reply
 
 async def get(deps: Deps, _call: Call) -> web.Response:
     """`GET /v2/keys`."""
-    return json_reply(asdict(await deps.signing_keys.read()))
+    return json_reply(asdict(await deps.signing_keys.refresh()))
 
 
 async def rotate(deps: Deps, _call: Call) -> web.Response:

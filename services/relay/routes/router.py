@@ -36,6 +36,7 @@ from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import given_token
+from tidings.log import fault
 
 Access = Literal["open", "read", "write"]
 Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]
@@ -217,7 +218,7 @@ class Router:
                 return error_reply(error.status, str(error), error.headers)
             case web.HTTPRequestEntityTooLarge():
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
-        self._deps.log.error("request_failed", route=route.path, error=f"{type(error).__name__}: {error}"[:300])
+        self._deps.log.error("request_failed", route=route.path, error=fault(error))
         return _fault(error)
 
 

@@ -40,10 +40,6 @@ class SigningKeys:
         self.pair = self._opened(found[0])
         return self.pair
 
-    async def read(self) -> KeyPair:
-        """The same as `refresh`."""
-        return await self.refresh()
-
     async def rotate(self) -> KeyPair:
         """The next key becomes the current one, and a new one the next. Raises `UnreadableError`."""
         await self.refresh()
