@@ -185,13 +185,20 @@ def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay
             relays.remove(killed)
         [survivor] = relays
         until(lambda: len({received.path for received in server.received}) == 200, 60)
-        until(lambda: all(survivor.state(item["messageId"]) == "delivered" for item in accepted[-20:]), 20)
+        # A call that died with its process reached the destination and is on nobody's record: its place is free, and it
+        # is made again, when the lease has run out.
+        until(lambda: all(survivor.state(item["messageId"]) == "delivered" for item in accepted), 60)
         until(lambda: _in_flight(survivor) == 0)
-        key = survivor.session.get(f"{survivor.url}/v2/flowControl/k", timeout=10).json()
+        until(lambda: _places(survivor, "k") == (0, 0))
     # A killed process's calls have ended at the destination long before its lease has, and others take their places.
     assert gauge.most["/work"] == 4
     assert len(server.received) <= 200 + 3 * 4
-    assert (key["parallelismCount"], key["waitListSize"]) == (0, 0)
+
+
+def _places(relay: Relay, key: str) -> tuple[int, int]:
+    """Of a flow key: calls under way, and messages that wait for one to end."""
+    answer = relay.session.get(f"{relay.url}/v2/flowControl/{key}", timeout=10).json()
+    return answer["parallelismCount"], answer["waitListSize"]
 
 
 def _in_flight(relay: Relay) -> int:
