@@ -23,8 +23,8 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from services.relay.bodies import Bodies
-from services.relay.connector import tls_context
 from services.relay.courier import Courier
+from services.relay.http.tls import tls_context
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -125,7 +125,7 @@ async def _measure(port: int, count: int, rounds: int) -> dict[str, float]:
         for _ in range(rounds):
             found["courier"].append(await _timed(ours, count))
             found["bare"].append(await _timed(bare, count))
-    await courier.close()
+    courier.close()
     return {name: statistics.median(values) for name, values in found.items()}
 
 

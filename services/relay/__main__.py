@@ -10,7 +10,7 @@ import psycopg
 import uvloop
 
 from services.relay.command import token
-from services.relay.connector import tls_context
+from services.relay.http.tls import tls_context
 from services.relay.schema import create_schema
 from services.relay.service import serve
 from services.relay.settings import RelaySettings

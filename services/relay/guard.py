@@ -1,21 +1,20 @@
 """Which addresses may be called: global ones, and those the operator allows. Against server-side request forgery.
 
 A name is resolved once for each connection; if any of its addresses is forbidden the name is; the connection goes to what
-was checked (aiohttp connects to what this resolver gives and keeps Host and SNI). A redirect is never followed.
+was checked, with Host and SNI of the name. A redirect is never followed.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 from collections.abc import Sequence
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from services.relay.hosts import HostList, normal_host
+from services.relay.http.faults import NotSentError
+from services.relay.http.resolving import Resolve
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -30,7 +29,7 @@ _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 _NUMBER = re.compile(r"^(?:0x[0-9a-f]*|[0-9]+)$")
 
 
-class ForbiddenAddressError(OSError):
+class ForbiddenAddressError(NotSentError):
     """The destination is at an address that this relay does not call; the text says why, and names no resolved address."""
 
 
@@ -76,7 +75,7 @@ class Guard:
         Raises `ForbiddenAddressError`.
         """
         try:
-            # Split as aiohttp will split it: two readings of one text would be a way past this.
+            # Split by the same library as `http.request.origin_of`: two readings of one text would be a way past this.
             parts = URL(url, encoded=True)
             host, _ = parts.raw_host or "", parts.explicit_port
         except ValueError:
@@ -127,20 +126,16 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-class GuardedResolver(AbstractResolver):
-    """A resolver that refuses names with an address that is not permitted."""
+class GuardedResolver:
+    """Resolves names, and refuses those with an address that is not permitted."""
 
-    def __init__(self, guard: Guard, resolver: AbstractResolver | None = None) -> None:
-        """`resolver`: the system's when None. Made inside a running event loop."""
+    def __init__(self, guard: Guard, resolve: Resolve) -> None:
         self._guard = guard
-        self._resolver = resolver or ThreadedResolver()
+        self._resolve = resolve
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        results = await self._resolver.resolve(host, port, family)
-        self._guard.check_resolved(host, [result["host"] for result in results])
-        return results
-
-    async def close(self) -> None:
-        await self._resolver.close()
+    async def __call__(self, name: str) -> Sequence[str]:
+        """The addresses of `name`, which may be one itself. Raises `ForbiddenAddressError`, and what the resolver does."""
+        self._guard.check_host(name)
+        addresses = await self._resolve(name)
+        self._guard.check_resolved(name, addresses)
+        return addresses

@@ -77,7 +77,7 @@ async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool)
         service = build(settings, vault, tls, pool, log)
-        stack.push_async_callback(service.courier.close)
+        stack.callback(service.courier.close)
         await _check_signing_keys(service, settings)
         runner = build_runner(service.application)
         await runner.setup()

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp.abc import AbstractResolver
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from qstash import Receiver
 
 from services.relay.bodies import Bodies
-from services.relay.connector import tls_context
 from services.relay.courier import Courier
+from services.relay.http.resolving import Resolve, system_addresses
+from services.relay.http.tls import tls_context
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -54,7 +54,7 @@ def with_courier(
     work: Callable[[Courier], Awaitable[Any]],
     *,
     key: Callable[[], str] = lambda: KEYS[0],
-    resolver: AbstractResolver | None = None,
+    resolve: Resolve = system_addresses,
 ) -> Any:
     """What `work` answers, on an event loop of its own."""
 
@@ -62,17 +62,17 @@ def with_courier(
         # Never opened: nothing here is large enough for the database.
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
-        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), key, resolver=resolver)
+        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), key, resolve=resolve)
         try:
             return await work(courier)
         finally:
-            await courier.close()
+            courier.close()
 
     return asyncio.run(scenario())
 
 
-def delivered(url: str, chosen: RelaySettings, *, resolver: AbstractResolver | None = None) -> Answer:
-    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(message(url), 1), resolver=resolver)
+def delivered(url: str, chosen: RelaySettings, *, resolve: Resolve = system_addresses) -> Answer:
+    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(message(url), 1), resolve=resolve)
     return answer
 
 
@@ -92,7 +92,7 @@ def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
     with destination(tls=tls) as server:
         port = server.url.rpartition(":")[2]
         answer = delivered(
-            f"https://other.example:{port}/", settings(RELAY_CA_BUNDLE=str(bundle)), resolver=Answers("127.0.0.1")
+            f"https://other.example:{port}/", settings(RELAY_CA_BUNDLE=str(bundle)), resolve=Answers("127.0.0.1")
         )
     assert answer.status == 0
     assert "certificate verify failed" in str(answer.error)
@@ -138,7 +138,7 @@ def through_proxy(upstream: str, url: str, **given: str) -> tuple[Answer, list[s
         try:
             return await courier.deliver(message(url), 1)
         finally:
-            await courier.close()
+            courier.close()
             listening.close()
 
     answer: Answer = with_courier(settings(), scenario)
@@ -178,7 +178,7 @@ def test_third_parties_do_not_learn_who_relays(host: str, third_party: bool) -> 
     with destination() as server:
         port = server.url.rpartition(":")[2]
         chosen = settings(RELAY_THIRD_PARTIES=".openai.com,exact.example")
-        assert delivered(f"http://{host}:{port}/", chosen, resolver=Answers("127.0.0.1")).status == 200
+        assert delivered(f"http://{host}:{port}/", chosen, resolve=Answers("127.0.0.1")).status == 200
         [call] = server.received
     ours = [name for name in call.headers if name.lower().startswith("upstash-")]
     assert (ours == []) == third_party
@@ -194,7 +194,7 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
         async def twice(courier: Courier) -> list[Answer]:
             return [await courier.deliver(message(url), 1) for _ in range(2)]
 
-        first, second = with_courier(settings(), twice, resolver=Answers("127.0.0.1", "10.0.0.1"))
+        first, second = with_courier(settings(), twice, resolve=Answers("127.0.0.1", "10.0.0.1"))
         assert [call.headers["Host"] for call in server.received] == [url[7:-1]]
     assert first.status == 200
     assert (second.status, "not public" in str(second.error)) == (0, True)

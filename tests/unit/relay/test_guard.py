@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,38 +174,30 @@ def test_any_text_is_judged_without_a_fault(text: str) -> None:
     assert not host.replace(".", "").isdigit() or ipaddress.ip_address(host).is_global
 
 
-class Answers(AbstractResolver):
-    """Resolves with one prepared answer after the other, and counts."""
+class Answers:
+    """Resolves with one prepared answer after the other."""
 
     def __init__(self, *answers: str) -> None:
         self.left = list(answers)
 
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
-    ) -> list[ResolveResult]:
-        address = self.left.pop(0)
-        return [
-            ResolveResult(
-                hostname=host, host=address, port=port, family=socket.AF_INET, proto=0, flags=socket.AI_NUMERICHOST
-            )
-        ]
-
-    async def close(self) -> None:
-        """Holds nothing."""
+    async def __call__(self, _name: str) -> Sequence[str]:
+        return [self.left.pop(0)]
 
 
 def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
     async def scenario() -> None:
         answers = Answers("8.8.8.8", "169.254.169.254", "8.8.4.4")
-        resolver = GuardedResolver(guard(), answers)
+        resolve = GuardedResolver(guard(), answers)
         # Asked once, and what is connected to is what was checked.
-        assert [result["host"] for result in await resolver.resolve("rebinding.example", 80)] == ["8.8.8.8"]
+        assert await resolve("rebinding.example") == ["8.8.8.8"]
         assert len(answers.left) == 2
         with pytest.raises(ForbiddenAddressError, match=r"rebinding\.example leads to an address that is not public"):
-            await resolver.resolve("rebinding.example", 80)
-        await resolver.close()
+            await resolve("rebinding.example")
 
     asyncio.run(scenario())
+
+
+def test_an_address_in_place_of_a_name_is_checked_when_it_is_connected_to() -> None:
+    resolve = GuardedResolver(guard(), Answers("10.0.0.1"))
+    with pytest.raises(ForbiddenAddressError, match=r"10\.0\.0\.1 is not a public address"):
+        asyncio.run(resolve("10.0.0.1"))

@@ -1,0 +1,131 @@
+"""One connection, which carries one exchange after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self, cast
+
+from services.relay.http.faults import StaleError
+from services.relay.http.reading import Reading, Response
+from services.relay.http.request import Request
+
+
+class Connection(asyncio.Protocol):
+    """`with connection:` around `exchange` and the reading of what it gives: afterwards the connection is used again, or
+    broken off when anything of the exchange is left open.
+    """
+
+    __slots__ = ("_again", "_reading", "_sent", "_transport", "_used", "_writable", "idle_since")
+
+    def __init__(self, again: Callable[[Connection], None]) -> None:
+        """`again` takes the connection when it is free to be used again."""
+        self._again = again
+        self._transport: asyncio.Transport | None = None
+        self._reading: Reading | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._sent = self._used = False
+        self.idle_since = 0.0
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None and reading.clean and self._sent and self.open:
+            self._used = True
+            self._again(self)
+            return
+        self.abort()
+        if reading is not None and reading.response.done() and not reading.response.cancelled():
+            reading.response.exception()  # asked for, so that nobody misses it when the request's own fault came first
+
+    def keep_alive(self, seconds: int) -> None:
+        """Let the system ask the other side after so long a silence, and again and again: see TCP_KEEPIDLE in tcp(7)."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
+
+    def abort(self) -> None:
+        """Close without a farewell."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def exchange(self, request: Request, inline_bytes_max: int) -> Response:
+        """Send `request`; its answer when it is whole, or when more than `inline_bytes_max` of its body is here.
+
+        Raises `NoAnswerError`, `StaleError`, and what a streamed body raises.
+        """
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            raise StaleError("the connection was closed before the request was sent")
+        self._reading = reading = Reading(request.method, inline_bytes_max, reused=self._used, pace=self._pace)
+        if isinstance(request.body, bytes):
+            transport.write(request.head + request.body)
+            self._sent = True
+        else:
+            transport.write(request.head)
+            self._sent = await self._send(request.body, reading.response)
+        return await reading.response
+
+    async def _send(self, pieces: AsyncIterator[bytes], response: asyncio.Future[Response]) -> bool:
+        """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""
+        async for piece in pieces:
+            if self._writable is not None:
+                await asyncio.wait((self._writable, response), return_when=asyncio.FIRST_COMPLETED)
+            if response.done() or self._transport is None:
+                return False
+            self._transport.write(piece)
+        return True
+
+    async def secure(self, tls: ssl.SSLContext, host: str) -> None:
+        """From here on speak TLS with `host`, through what was a tunnel's plain connection. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        assert self._transport is not None
+        self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
+        self._reading = None
+
+    def _pace(self, wait: bool) -> None:  # noqa: FBT001  a callback of one meaning
+        if self._transport is None or self._transport.is_closing():
+            return
+        if wait:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading is None:
+            # Nobody asked: it cannot be trusted to be an answer to what is asked next.
+            self.abort()
+        else:
+            self._reading.feed(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self.resume_writing()
+        if self._reading is not None:
+            self._reading.closed(error)
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)

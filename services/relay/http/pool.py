@@ -1,0 +1,124 @@
+"""The connections of one way out: kept while they may be used again, opened when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from collections.abc import Sequence
+
+import aiohappyeyeballs
+
+from services.relay.http.connection import Connection
+from services.relay.http.faults import NoAnswerError, NotSentError
+from services.relay.http.proxy import Proxy
+from services.relay.http.request import Origin
+from services.relay.http.resolving import Resolve
+
+# Servers close idle connections after 5 s (Node) to 75 s (nginx); what is kept longer than this is mostly closed already.
+IDLE_SECONDS = 15.0
+# A destination that thinks for minutes says nothing meanwhile, and what stands between (NAT, load balancers: 60 to 350 s)
+# forgets a silent connection. So the system says something; and so we learn of a peer that is gone.
+KEEPALIVE_SECONDS = 45
+# RFC 8305, section 8.
+_NEXT_ADDRESS_SECONDS = 0.25
+
+_Key = tuple[str, str, int]
+
+
+class Pool:
+    """`connection` for an exchange. It has no limit of its own: calls that wait are what this process is for, and the
+    number of those is bounded where they begin. Names are resolved for each new connection, never remembered.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, resolve: Resolve, proxy: Proxy | None = None) -> None:
+        """`resolve` is not asked when there is a proxy, which does it itself. Made inside a running event loop."""
+        self._tls = tls
+        self._resolve = resolve
+        self._proxy = proxy
+        self._idle: dict[_Key, deque[Connection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.opening = 0
+
+    def close(self) -> None:
+        """Close what is idle; calls under way are their callers'."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.abort()
+        self._idle.clear()
+
+    async def connection(self, origin: Origin, seconds: float, *, fresh: bool = False) -> Connection:
+        """One that is free, the one used last, or a new one within `seconds`; always a new one when `fresh`.
+
+        Raises `NotSentError`.
+        """
+        key = (origin.scheme, origin.host, origin.port)
+        idle = self._idle.get(key)
+        while idle and not fresh:
+            connection = idle.pop()
+            if connection.open:
+                return connection
+        self.opening += 1
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._open(origin, key)
+        except TimeoutError:
+            raise NotSentError(f"no connection within {seconds:g} s") from None
+        except (OSError, NoAnswerError, ValueError) as error:
+            raise NotSentError(f"no connection: {type(error).__name__}: {error}") from error
+        finally:
+            self.opening -= 1
+
+    async def _open(self, origin: Origin, key: _Key) -> Connection:
+        connection = Connection(lambda free: self._keep(key, free))
+        if self._proxy is None:
+            addresses = await self._resolve(origin.host)
+            await self._connect(connection, addresses, origin)
+        else:
+            await self._proxy.connect(connection, origin, self._tls)
+        connection.keep_alive(KEEPALIVE_SECONDS)
+        return connection
+
+    async def _connect(self, connection: Connection, addresses: Sequence[str], origin: Origin) -> None:
+        loop = asyncio.get_running_loop()
+        tls = self._tls if origin.scheme == "https" else None
+        name = origin.host if tls else None
+        if len(addresses) == 1:
+            await loop.create_connection(lambda: connection, addresses[0], origin.port, ssl=tls, server_hostname=name)
+            return
+        found = [_address_info(address, origin.port) for address in addresses]
+        sock = await aiohappyeyeballs.start_connection(
+            found, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, interleave=1, loop=loop
+        )
+        try:
+            await loop.create_connection(lambda: connection, sock=sock, ssl=tls, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _keep(self, key: _Key, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._idle.setdefault(key, deque()).append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - IDLE_SECONDS
+        for key, idle in list(self._idle.items()):
+            while idle and (idle[0].idle_since <= oldest or not idle[0].open):
+                idle.popleft().abort()
+            if not idle:
+                del self._idle[key]
+        self._sweeper = loop.call_later(IDLE_SECONDS / 3, self._sweep) if self._idle else None
+
+
+def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]:
+    """As `socket.getaddrinfo` gives it."""
+    if ":" in address:
+        return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0))
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
