@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import deque
@@ -68,7 +69,7 @@ class Pool:
         except TimeoutError:
             raise NotSentError(f"no connection within {seconds:g} s") from None
         except (OSError, NoAnswerError, ValueError) as error:
-            raise NotSentError(f"no connection: {type(error).__name__}: {error}") from error
+            raise NotSentError(f"no connection: {type(error).__name__}: {_told(error)}") from error
         finally:
             self.opening -= 1
 
@@ -122,3 +123,10 @@ def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[st
     if ":" in address:
         return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0))
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+
+
+def _told(error: Exception) -> str:
+    """Why, without the address that a name led to, which is not the sender's to know."""
+    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
+        return str(error)
+    return os.strerror(error.errno)

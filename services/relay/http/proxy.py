@@ -38,12 +38,14 @@ class Proxy:
             authority = f"{host}:{origin.port}"
             asked = request("CONNECT", authority, {"Host": authority, **self.headers}, b"", 0)
             response = await connection.exchange(asked, 0)
-            if not 200 <= response.status <= 299:
-                raise NotSentError(f"the proxy answered {response.status}")
-            await connection.secure(tls, origin.host)
+            if 200 <= response.status <= 299:
+                await connection.secure(tls, origin.host)
+                return
         except BaseException:
             connection.abort()
             raise
+        connection.abort()
+        raise NotSentError(f"the proxy answered {response.status}")
 
 
 def proxy_of(address: str) -> Proxy:

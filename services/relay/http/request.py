@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from yarl import URL
 from services.relay.http.faults import NotSentError
 
 _PORTS = {"http": 80, "https": 443}
+# Names, also those with an underscore that clusters have, and addresses.
+_HOST = re.compile(r"[A-Za-z0-9._~:-]+")
 # Their meaning has a body, so that a server waits to hear that there is none (RFC 9110, section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 # May be sent again when a kept connection turns out to be closed (RFC 9110, section 9.2.2).
@@ -34,7 +37,7 @@ class Origin:
 def origin_of(text: str) -> Origin:
     """Of `https://host:port`, with or without more behind it. Raises `ValueError`."""
     url = URL(text)
-    if url.scheme not in _PORTS or not url.raw_host or not url.raw_host.isascii():
+    if url.scheme not in _PORTS or not url.raw_host or not _HOST.fullmatch(url.raw_host):
         raise ValueError("not an http or https address")
     return Origin(url.scheme, url.raw_host, url.port or _PORTS[url.scheme])
 

@@ -33,10 +33,10 @@ MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 KEYS = ("sig_first_key_0123456789abcdef0123456789", "sig_second_key_0123456789abcdef012345678")
 
 
-def message(url: str) -> Claimed:
+def message(url: str, method: str = "POST", timeout_ms: int = 5_000) -> Claimed:
     return Claimed(
-        id="msg_1", kind="message", protocol=2, url=url, method="POST", headers={"My-Header": "mine"}, body=b"hello",
-        body_size=5, retries_max=3, timeout_ms=5_000, on_unknown="retry", caller_ip="", created_at=MOMENT,
+        id="msg_1", kind="message", protocol=2, url=url, method=method, headers={"My-Header": "mine"}, body=b"hello",
+        body_size=5, retries_max=3, timeout_ms=timeout_ms, on_unknown="retry", caller_ip="", created_at=MOMENT,
         not_before=MOMENT, retried=0, started_at=MOMENT,
     )  # fmt: skip
 
@@ -219,3 +219,79 @@ def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
         first, second = server.received
     for key, call in zip(KEYS, (first, second), strict=True):
         Receiver(key, key).verify(signature=call.headers["Upstash-Signature"], body="hello", url=server.url)
+
+
+@pytest.mark.parametrize(("method", "calls", "fate"), [("PUT", 3, "answered"), ("POST", 2, "unknown")])
+def test_only_what_may_be_repeated_is_sent_again_after_a_stale_connection(method: str, calls: int, fate: str) -> None:
+    # The server reads the second request on the kept connection and closes: nobody can tell whether it was worked on.
+    replies = iter([Reply(), Reply(0), Reply()])
+    with destination(lambda _: next(replies)) as server:
+
+        async def twice(courier: Courier) -> list[Answer]:
+            return [await courier.deliver(message(server.url, method), 1) for _ in range(2)]
+
+        first, second = with_courier(settings(), twice)
+    assert (first.status, second.fate, len(server.received)) == (200, fate, calls)
+
+
+def test_an_answer_that_does_not_come_in_time_leaves_the_fate_unknown() -> None:
+    with destination(lambda _: Reply(delay_seconds=30)) as server:
+
+        async def impatient(courier: Courier) -> Answer:
+            return await courier.deliver(message(server.url, timeout_ms=300), 1)
+
+        answer: Answer = with_courier(settings(), impatient)
+    assert (answer.status, answer.error, answer.fate) == (0, "no answer within 0.3 s", "unknown")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["nonsense", "http://", "http://a b/", "http://a\\b/", "http://example.com:99999/", "http://a:b@c/", "ftp://x.y/"],
+)
+def test_an_address_that_is_none_is_not_called(url: str) -> None:
+    answer = delivered(url, settings())
+    assert (answer.status, answer.fate) == (0, "not sent")
+    assert "destination" in str(answer.error)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("", "/"), ("?a=b", "/?a=b"), ("/x#fragment", "/x"), ("/x//y?z=%2F", "/x//y?z=%2F")]
+)
+def test_a_path_is_sent_as_it_stands(path: str, target: str) -> None:
+    with destination() as server:
+        assert delivered(server.url + path, settings()).status == 200
+        [call] = server.received
+    assert call.path == target
+
+
+def test_the_operators_map_leads_elsewhere_and_keeps_the_host() -> None:
+    with destination() as server:
+        chosen = settings(
+            RELAY_DESTINATION_MAP=f"https://My.example=http://127.0.0.1:{server.url.rpartition(':')[2]}/under"
+        )
+        assert delivered("https://My.example/x", chosen).status == 200
+        [call] = server.received
+    assert (call.path, call.headers["Host"]) == ("/under/x", "My.example")
+
+
+def test_a_proxy_that_refuses_the_tunnel_is_said() -> None:
+    async def scenario(_: Courier) -> Answer:
+        async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            right = b"Proxy-Authorization: Basic dTpwOnc=" in head
+            writer.write(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % (403 if right else 407))
+            await writer.drain()
+            writer.close()
+
+        listening = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        address = f"http://u:p%3Aw@127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        chosen = settings(RELAY_EGRESS_PROXY=address)
+        pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
+        courier = Courier(chosen, Bodies(Chunks(Database(pool)), 1024), tls_context(None), lambda: KEYS[0])
+        answer = await courier.deliver(message("https://provider.example/"), 1)
+        courier.close()
+        listening.close()
+        return answer
+
+    answer: Answer = with_courier(settings(), scenario)
+    assert (answer.status, answer.error, answer.fate) == (0, "the proxy answered 403", "not sent")

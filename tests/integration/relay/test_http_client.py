@@ -1,0 +1,427 @@
+"""The relay's own HTTP client against servers that say byte by byte what a test wants, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvloop
+
+from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
+from services.relay.http.pool import Pool
+from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Response
+from services.relay.http.request import Origin, Request, request
+from services.relay.http.resolving import system_addresses
+from services.relay.http.tls import tls_context
+from stack.ports import free_ports
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+INLINE_BYTES_MAX = 1024
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    def on_loop(scenario: Coroutine[Any, Any, Any]) -> Any:
+        bounded = asyncio.wait_for(scenario, 20)
+        return uvloop.run(bounded) if request.param == "uvloop" else asyncio.run(bounded)
+
+    return on_loop
+
+
+@dataclass
+class Scripted:
+    """Answers the n-th request with the n-th text, wherever it comes from; after each of `last` it closes."""
+
+    answers: list[bytes]
+    last: Sequence[int] = ()
+    connections: int = 0
+    heads: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while self.answers:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"Content-Length:")), 0
+                )
+                self.bodies.append(await reader.readexactly(length))
+                self.heads.append(head)
+                writer.write(self.answers.pop(0))
+                await writer.drain()
+                if len(self.heads) in self.last:
+                    break
+            else:
+                await reader.read()
+        writer.close()
+
+
+@dataclass
+class Client:
+    pool: Pool
+    origin: Origin
+
+    async def call(
+        self, method: str = "POST", body: bytes | AsyncIterator[bytes] = b"hi", size: int = 2, *, fresh: bool = False
+    ) -> Response:
+        """One exchange, its answer read to the end: what was in `rest` is in `body`."""
+        asked = request(method, "/", {"Host": self.origin.authority}, body, size)
+        return await self.send(asked, fresh=fresh)
+
+    async def send(self, asked: Request, *, fresh: bool = False) -> Response:
+        with await self.pool.connection(self.origin, 5, fresh=fresh) as connection:
+            response = await connection.exchange(asked, INLINE_BYTES_MAX)
+            body = response.body
+            if response.rest is not None:
+                body += b"".join([piece async for piece in response.rest])
+            return Response(response.status, response.headers, body)
+
+
+async def with_server(handler: Handler, work: Callable[[Client], Awaitable[Any]]) -> Any:
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    pool = Pool(tls_context(None), system_addresses)
+    try:
+        return await work(Client(pool, Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])))
+    finally:
+        pool.close()
+        server.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (OK, 200, b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\nTrailer: x\r\n\r\n", 200, b"abcde"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, 200, b"ok"),
+        (b"HTTP/1.1 500 \r\nContent-Length: 4\r\n\r\nfail", 500, b"fail"),
+        (b"HTTP/1.1 200 OK\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\nok", 200, b"ok"),
+    ],
+    ids=["length", "chunked", "204", "304", "empty", "1xx", "500", "upgrade-offered"],
+)  # fmt: skip
+def test_an_answer_is_read_and_its_connection_used_again(run: Any, answer: bytes, status: int, body: bytes) -> None:
+    server = Scripted([answer, OK])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.status, first.body) == (status, body)
+    assert (second.status, second.body) == (200, b"ok")
+    assert server.connections == 1
+    assert server.bodies == [b"hi", b"hi"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nzipped", b"zipped"),
+    ],
+    ids=["close", "to-the-end", "1.0", "other-coding"],
+)
+def test_a_connection_that_ends_with_its_answer_is_not_used_again(run: Any, answer: bytes, body: bytes) -> None:
+    server = Scripted([answer, OK], last=[1])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.status, first.body) == (200, body)
+    assert (second.status, second.body) == (200, b"ok")
+    assert server.connections == 2
+
+
+def test_the_answer_to_head_has_no_body_whatever_it_says(run: Any) -> None:
+    server = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", OK])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call("HEAD", b"", 0), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.status, first.body, dict(first.headers)) == (200, b"", {"Content-Length": "1000"})
+    assert second.body == b"ok"
+
+
+def test_names_keep_their_case_and_values_their_bytes(run: Any) -> None:
+    head = b"HTTP/1.1 200 OK\r\nX-oDD:  a b \r\nx-odd: \xc3\xa4\r\nX-Raw: \xe4\r\nContent-Length: 0\r\n\r\n"
+    response = run(with_server(Scripted([head]), lambda client: client.call()))
+    assert response.headers == (("X-oDD", "a b"), ("x-odd", "ä"), ("X-Raw", "\udce4"), ("Content-Length", "0"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", "in the middle of the answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", "before an answer came"),
+        (b"", "before an answer came"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nA: b\x00c\r\n\r\n", "no valid HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "another protocol"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * (HEAD_BYTES_MAX // 4), "more than"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;" + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
+    ],
+    ids=["short", "head-cut", "nothing", "other-protocol", "two-lengths", "lengths-differ", "chunk", "nul", "101", "head",
+         "1xx-flood", "extension"],
+)  # fmt: skip
+def test_what_is_no_whole_answer_is_said_and_its_connection_left(run: Any, answer: bytes, said: str) -> None:
+    server = Scripted([answer, OK], last=[1])
+
+    async def twice(client: Client) -> Response:
+        with pytest.raises(NoAnswerError, match=said):
+            await client.call()
+        return await client.call()
+
+    assert run(with_server(server, twice)).body == b"ok"
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("extra", [OK, b"HTTP/1.1 2", b"\x16\x03"], ids=["answer", "part", "garbage"])
+def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(run: Any, extra: bytes) -> None:
+    server = Scripted([OK + extra, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.body, second.body) == (b"ok", b"next")
+    assert server.connections == 2
+
+
+def test_bytes_on_an_idle_connection_end_it(run: Any) -> None:
+    state: dict[str, Any] = {"connections": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["connections"] += 1
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(OK)
+        await state["idle"].wait()
+        writer.write(OK)
+        with suppress(ConnectionError):
+            await writer.drain()
+            # Until the other side has closed.
+            await reader.read()
+        state["closed"].set()
+        writer.close()
+
+    async def scenario(client: Client) -> None:
+        state["idle"], state["closed"] = asyncio.Event(), asyncio.Event()
+        await client.call()
+        state["idle"].set()
+        await state["closed"].wait()
+        await client.call()
+
+    run(with_server(handler, scenario))
+    assert state["connections"] == 2
+
+
+def test_a_kept_connection_that_was_closed_is_stale_when_nothing_came(run: Any) -> None:
+    # It reads the second request and closes: to the client the same as a server that closed at that moment.
+    server = Scripted([OK, b""], last=[2])
+
+    async def scenario(client: Client) -> None:
+        await client.call()
+        with pytest.raises(StaleError):
+            await client.call()
+
+    run(with_server(server, scenario))
+    assert server.connections == 1
+
+
+def test_a_fresh_connection_is_a_new_one(run: Any) -> None:
+    server = Scripted([OK, OK])
+
+    async def twice(client: Client) -> None:
+        await client.call()
+        await client.call(fresh=True)
+
+    run(with_server(server, twice))
+    assert server.connections == 2
+
+
+def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
+    taken = 0
+    given = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal given
+        for _ in range(64):
+            given += 1
+            yield b"x" * 1024 * 1024
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        await reader.readuntil(b"\r\n\r\n")
+        # Whoever does not wait for the other side has given all by the time that it took a 64th.
+        await reader.readexactly(1024 * 1024)
+        ahead = given
+        taken = 1024 * 1024
+        while taken < 64 * 1024 * 1024:
+            taken += len(await reader.read(1 << 20))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n%02d" % ahead)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    response = run(with_server(handler, lambda client: client.call("PUT", pieces(), 64 * 1024 * 1024)))
+    assert taken == 64 * 1024 * 1024
+    assert int(response.body) < 32
+
+
+def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
+    state = {"given": 0, "connections": 0}
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            state["given"] += 1
+            yield b"x" * 1024 * 1024
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["connections"] += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async def scenario(client: Client) -> int:
+        refused = await client.call("PUT", pieces(), 1000 * 1024 * 1024)
+        await client.call()
+        return refused.status
+
+    assert run(with_server(handler, scenario)) == 413
+    assert state["given"] < 1000
+    assert state["connections"] == 2
+
+
+def test_a_large_answer_waits_until_it_is_taken(run: Any) -> None:
+    size = 64 * 1024 * 1024
+    state = {"written": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while state["written"] < size:
+            writer.write(b"y" * 65_536)
+            await writer.drain()
+            state["written"] += 65_536
+        writer.close()
+
+    async def scenario(client: Client) -> int:
+        asked = request("POST", "/", {"Host": "h"}, b"hi", 2)
+        with await client.pool.connection(client.origin, 5) as connection:
+            response = await connection.exchange(asked, INLINE_BYTES_MAX)
+            assert response.rest is not None
+            read = len(response.body)
+            # The server is on this very loop: it gets rid of what fits into the buffers between, and no more.
+            for _ in range(5000):
+                await asyncio.sleep(0)
+            assert state["written"] < size / 2
+            async for piece in response.rest:
+                assert len(piece) < 4 * AHEAD_BYTES_MAX
+                read += len(piece)
+            return read
+
+    assert run(with_server(handler, scenario)) == size
+
+
+def test_a_stream_that_breaks_off_says_so(run: Any) -> None:
+    server = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"z" * 5000], last=[1])
+    with pytest.raises(NoAnswerError, match="in the middle of the answer"):
+        run(with_server(server, lambda client: client.call()))
+
+
+def test_a_body_a_byte_a_chunk_is_put_together(run: Any) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
+    response = run(with_server(Scripted([chunked]), lambda client: client.call()))
+    assert response.body == b"x" * 20_000
+
+
+def test_a_call_that_is_cancelled_closes_its_connection(run: Any) -> None:
+    async def scenario() -> None:
+        came, gone = asyncio.Event(), asyncio.Event()
+
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\nhi")
+            came.set()
+            with suppress(ConnectionError):
+                await reader.read()
+            gone.set()
+            writer.close()
+
+        async def cancelled(client: Client) -> None:
+            task = asyncio.create_task(client.call())
+            await came.wait()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await gone.wait()
+
+        await with_server(handler, cancelled)
+
+    run(scenario())
+
+
+def test_no_connection_is_said_to_be_not_sent(run: Any) -> None:
+    [port] = free_ports(1)
+
+    async def scenario() -> None:
+        pool = Pool(tls_context(None), system_addresses)
+        with pytest.raises(NotSentError, match=r"no connection: ConnectionRefusedError: Connection refused$"):
+            await pool.connection(Origin("http", "127.0.0.1", port), 5)
+        with pytest.raises(NotSentError, match="no connection"):
+            await pool.connection(Origin("http", "name.invalid", port), 5)
+        pool.close()
+
+    run(scenario())
+
+
+def test_a_connection_that_takes_too_long_is_not_sent(run: Any) -> None:
+    async def scenario() -> None:
+        async def never(_: str) -> Sequence[str]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        pool = Pool(tls_context(None), never)
+        opening = asyncio.create_task(pool.connection(Origin("http", "slow.example", 80), 0.2))
+        await asyncio.sleep(0)
+        assert pool.opening == 1
+        with pytest.raises(NotSentError, match=r"no connection within 0\.2 s"):
+            await opening
+        assert pool.opening == 0
+
+    run(scenario())
+
+
+def test_the_next_address_of_a_name_is_tried(run: Any) -> None:
+    async def scenario() -> None:
+        server = Scripted([OK])
+
+        async def two(_: str) -> Sequence[str]:
+            return ["::1", "127.0.0.1"]
+
+        listening = await asyncio.start_server(server, "127.0.0.1", 0)
+        pool = Pool(tls_context(None), two)
+        origin = Origin("http", "both.example", listening.sockets[0].getsockname()[1])
+        assert (await Client(pool, origin).call()).body == b"ok"
+        assert b"Host: both.example:" in server.heads[0]
+        pool.close()
+        listening.close()
+
+    run(scenario())
