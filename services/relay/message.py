@@ -121,6 +121,14 @@ class Draft:
         """The first label."""
         return self.labels[0] if self.labels else None
 
+    def sent_to(self, url: str, body: bytes) -> Draft:
+        """The same message with another address and body. `dataclasses.replace` sets thirty fields one by one, which was a
+        sixth of the time that a message of a batch takes.
+        """
+        other = object.__new__(Draft)
+        other.__dict__.update(self.__dict__, url=url, body=body)
+        return other
+
 
 @dataclass(frozen=True)
 class Claimed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from services.relay.bodies import with_body
 from services.relay.message import CallbackOptions, Draft, Stored
@@ -98,7 +98,7 @@ class Drafter:
         same = self._read.get(key)
         if same is not None:
             check_text("the destination", url)
-            drafted = replace(same, url=url, body=asked.body)
+            drafted = same.sent_to(url, asked.body)
         else:
             drafted = draft(
                 url,

@@ -39,11 +39,14 @@ class GroupName:
 Destination = Url | GroupName
 
 
+@lru_cache(maxsize=1024)
 def destination(raw: str) -> Destination:
     """The destination in what follows `/v2/publish/`, as it came: `//`, `%2F` and its own query are kept.
 
     Tolerated: the path doubled (a common mistake in QSTASH_URL), one slash after the scheme (proxies merge them), the
     whole address percent-encoded, and no scheme at all, taken as https. Raises `InvalidRequestError`.
+
+    Remembered, as the same few destinations and callbacks are asked for again and again.
     """
     text = _DOUBLED.sub("", raw)
     if NAME.fullmatch(text):
@@ -58,10 +61,7 @@ def destination(raw: str) -> Destination:
 
 @lru_cache(maxsize=1024)
 def absolute(text: str, what: str) -> str:
-    """`text`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`.
-
-    Remembered, as the same few destinations and callbacks are asked for again and again.
-    """
+    """`text`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`. Remembered."""
     text = text.strip()
     if not _SCHEME.match(text):
         text = f"https://{text}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
+from services.relay.message import Draft
 from services.relay.routes.drafting import Asked, Drafted, Drafter
 from services.relay.store.topics import Topics
 from services.relay.wire.invalid import InvalidRequestError
@@ -130,3 +132,10 @@ def test_content_is_compared_for_each_message_of_a_batch() -> None:
 
     first, second, third = (one.drafts[0].deduplication_id for one in asyncio.run(story()))
     assert first == third != second
+
+
+def test_a_message_sent_elsewhere_is_the_same_but_for_address_and_body() -> None:
+    first = Draft(url="https://a.example", method="PUT", headers={"X": "y"}, body=b"1", labels=("l",), retries_max=7)
+    other = first.sent_to("https://b.example", b"2")
+    assert other == replace(first, url="https://b.example", body=b"2")
+    assert (first.url, first.body) == ("https://a.example", b"1")
