@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from dataclasses import dataclass, replace
 
 from services.relay.message import Draft, Encoded, Stored
@@ -75,7 +75,7 @@ class Bodies:
         """Remove stored bodies, unless a message, dead letter or kept answer names them."""
         await self._chunks.release(keys)
 
-    async def send(self, stored: Stored) -> AsyncIterator[bytes]:
+    async def send(self, stored: Stored) -> AsyncGenerator[bytes, None]:
         """A stored body for a delivery, a piece at a time. Raises `MissingPieceError`."""
         async with self._sending:
             async for piece in self._chunks.read(stored.key, stored.size):

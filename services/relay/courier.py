@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,6 @@ import psycopg
 from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
 from services.relay.guard import Guard, GuardedResolver
 from services.relay.hosts import HostList, normal_host
-from services.relay.http.connection import Connection
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.pool import Pool
 from services.relay.http.proxy import proxy_of
@@ -102,17 +101,24 @@ class Courier:
             return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
 
     async def _attempt(self, message: Claimed, now: int) -> Answer:
-        way, asked = self._asked(message, now)
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
-        connection = await way.pool.connection(way.origin, min(CONNECT_TIMEOUT_SECONDS, seconds))
+        # What must not be sent twice does not go over a connection that may be closed already.
+        fresh = message.on_unknown == "fail"
         try:
-            return await self._exchange(connection, message, asked, deadline)
+            return await self._exchange(message, now, deadline, min(CONNECT_TIMEOUT_SECONDS, seconds), fresh=fresh)
         except StaleError:
-            if not asked.repeatable:
-                raise
-        connection = await way.pool.connection(way.origin, min(CONNECT_TIMEOUT_SECONDS, seconds), fresh=True)
-        return await self._exchange(connection, message, asked, deadline)
+            # The rest may: whoever leaves on_unknown at its default has it sent again in any case, only later.
+            return await self._exchange(message, now, deadline, min(CONNECT_TIMEOUT_SECONDS, seconds), fresh=True)
+
+    async def _exchange(
+        self, message: Claimed, now: int, deadline: float, connect_seconds: float, *, fresh: bool
+    ) -> Answer:
+        way, asked = self._asked(message, now)
+        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
+            async with asyncio.timeout_at(deadline):
+                response = await connection.exchange(asked, self._inline_bytes_max)
+                return await self._read(message, response)
 
     def _asked(self, message: Claimed, now: int) -> tuple[Way, Request]:
         """Where to, and what. Raises `NotSentError`."""
@@ -121,7 +127,7 @@ class Courier:
             raise NotSentError("the destination is no valid address")
         scheme, authority, path = found.groups()
         way = self._way(scheme, authority)
-        body: bytes | AsyncIterator[bytes]
+        body: bytes | AsyncGenerator[bytes, None]
         stored = message.stored
         if stored is None:
             digest, body, size = hashlib.sha256(message.body).digest(), message.body, len(message.body)
@@ -129,12 +135,6 @@ class Courier:
             digest, body, size = stored.sha256, self._bodies.send(stored), stored.size
         headers = self._headers(message, now, way, digest)
         return way, request(message.method, way.prefix + target_of(path), headers, body, size)
-
-    async def _exchange(self, connection: Connection, message: Claimed, asked: Request, deadline: float) -> Answer:
-        with connection:
-            async with asyncio.timeout_at(deadline):
-                response = await connection.exchange(asked, self._inline_bytes_max)
-                return await self._read(message, response)
 
     def _new_way(self, scheme: str, authority: str) -> Way:
         text = f"{scheme}://{authority}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self, cast
 
@@ -79,14 +80,15 @@ class Connection(asyncio.Protocol):
             self._sent = await self._send(request.body, reading.response)
         return await reading.response
 
-    async def _send(self, pieces: AsyncIterator[bytes], response: asyncio.Future[Response]) -> bool:
+    async def _send(self, pieces: AsyncGenerator[bytes, None], response: asyncio.Future[Response]) -> bool:
         """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""
-        async for piece in pieces:
-            if self._writable is not None:
-                await asyncio.wait((self._writable, response), return_when=asyncio.FIRST_COMPLETED)
-            if response.done() or self._transport is None:
-                return False
-            self._transport.write(piece)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if self._writable is not None:
+                    await asyncio.wait((self._writable, response), return_when=asyncio.FIRST_COMPLETED)
+                if response.done() or self._transport is None:
+                    return False
+                self._transport.write(piece)
         return True
 
     async def secure(self, tls: ssl.SSLContext, host: str) -> None:

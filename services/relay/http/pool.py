@@ -127,6 +127,6 @@ def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[st
 
 def _told(error: Exception) -> str:
     """Why, without the address that a name led to, which is not the sender's to know."""
-    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror) or not error.errno:
+    if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror):
         return str(error)
-    return os.strerror(error.errno)
+    return os.strerror(error.errno) if error.errno else "each of the name's addresses, for a reason of its own"

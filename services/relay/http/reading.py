@@ -61,8 +61,8 @@ class Reading:
 
     @property
     def clean(self) -> bool:
-        """The answer is whole, nothing followed it, and the other side will take another request."""
-        return self.complete and self._keep
+        """The answer is whole and taken, nothing followed it, and the other side will take another request."""
+        return self.complete and self._keep and not self._paused
 
     def feed(self, data: bytes) -> None:
         """What came from the other side."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 from yarl import URL
@@ -15,8 +15,6 @@ _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._~:-]+")
 # Their meaning has a body, so that a server waits to hear that there is none (RFC 9110, section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-# May be sent again when a kept connection turns out to be closed (RFC 9110, section 9.2.2).
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +35,9 @@ class Origin:
 def origin_of(text: str) -> Origin:
     """Of `https://host:port`, with or without more behind it. Raises `ValueError`."""
     url = URL(text)
-    if url.scheme not in _PORTS or not url.raw_host or not _HOST.fullmatch(url.raw_host):
+    if url.scheme not in _PORTS or not url.port or not url.raw_host or not _HOST.fullmatch(url.raw_host):
         raise ValueError("not an http or https address")
-    return Origin(url.scheme, url.raw_host, url.port or _PORTS[url.scheme])
+    return Origin(url.scheme, url.raw_host, url.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +46,11 @@ class Request:
 
     method: str
     head: bytes
-    body: bytes | AsyncIterator[bytes]
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether it may be sent twice without harm, and can be."""
-        return self.method in _IDEMPOTENT and isinstance(self.body, bytes)
+    body: bytes | AsyncGenerator[bytes, None]
 
 
 def request(
-    method: str, target: str, headers: Mapping[str, str], body: bytes | AsyncIterator[bytes], size: int
+    method: str, target: str, headers: Mapping[str, str], body: bytes | AsyncGenerator[bytes, None], size: int
 ) -> Request:
     """`headers` has Host and none of Content-Length, Transfer-Encoding and Connection, which are this client's to say.
 

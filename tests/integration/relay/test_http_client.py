@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,7 +67,12 @@ class Client:
     origin: Origin
 
     async def call(
-        self, method: str = "POST", body: bytes | AsyncIterator[bytes] = b"hi", size: int = 2, *, fresh: bool = False
+        self,
+        method: str = "POST",
+        body: bytes | AsyncGenerator[bytes, None] = b"hi",
+        size: int = 2,
+        *,
+        fresh: bool = False,
     ) -> Response:
         """One exchange, its answer read to the end: what was in `rest` is in `body`."""
         asked = request(method, "/", {"Host": self.origin.authority}, body, size)
@@ -259,7 +264,7 @@ def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
     taken = 0
     given = 0
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes, None]:
         nonlocal given
         for _ in range(64):
             given += 1
@@ -285,12 +290,15 @@ def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
 
 
 def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
-    state = {"given": 0, "connections": 0}
+    state = {"given": 0, "connections": 0, "closed": 0}
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(1000):
-            state["given"] += 1
-            yield b"x" * 1024 * 1024
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        try:
+            for _ in range(1000):
+                state["given"] += 1
+                yield b"x" * 1024 * 1024
+        finally:
+            state["closed"] = 1
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state["connections"] += 1
@@ -302,6 +310,8 @@ def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
 
     async def scenario(client: Client) -> int:
         refused = await client.call("PUT", pieces(), 1000 * 1024 * 1024)
+        # It may hold a place among those that send.
+        assert state["closed"] == 1
         await client.call()
         return refused.status
 
@@ -339,6 +349,33 @@ def test_a_large_answer_waits_until_it_is_taken(run: Any) -> None:
             return read
 
     assert run(with_server(handler, scenario)) == size
+
+
+def test_a_connection_whose_answer_was_not_taken_is_not_used_again(run: Any) -> None:
+    # Whole, but for its larger part still here: the connection waits, and would wait for ever.
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"z" * 4_000_000
+    server = Scripted([large, OK])
+
+    async def scenario(client: Client) -> Response:
+        asked = request("POST", "/", {"Host": "h"}, b"hi", 2)
+        with await client.pool.connection(client.origin, 5) as connection:
+            response = await connection.exchange(asked, INLINE_BYTES_MAX)
+            assert response.rest is not None
+        return await client.call()
+
+    assert run(with_server(server, scenario)).body == b"ok"
+    assert server.connections == 2
+
+
+def test_a_large_answer_that_was_taken_leaves_a_connection_for_the_next(run: Any) -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"z" * 4_000_000
+    server = Scripted([large, OK])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (len(first.body), second.body, server.connections) == (4_000_000, b"ok", 1)
 
 
 def test_a_stream_that_breaks_off_says_so(run: Any) -> None:
