@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
 from services.relay.message import Draft
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.messages import Messages
+from services.relay.store.messages import Messages, UnstorableError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
@@ -110,7 +109,7 @@ class Schedules:
             drafts = await self._drafts(connection, row)
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
-        except (InvalidRequestError, UnreadableError, psycopg.DataError) as error:
+        except (InvalidRequestError, UnreadableError, UnstorableError) as error:
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
         else:
             ids = [one.message_id for one in accepted]

@@ -16,6 +16,7 @@ RETRIES_MAX = 1000
 DELAY_SECONDS_MAX = 366 * 86_400.0
 TIMEOUT_MS_MAX = 12 * 3_600_000
 LABELS_MAX = 50
+LABEL_CHARACTERS_MAX = 256
 # Of more digits no option has a use, and int() refuses some thousands.
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -89,6 +90,8 @@ def labels(value: str | None) -> tuple[str, ...]:
     items = tuple(dict.fromkeys(listed(value)))
     if len(items) > LABELS_MAX:
         raise InvalidRequestError(f"Upstash-Label must be at most {LABELS_MAX} labels, separated by commas")
+    if any(len(item) > LABEL_CHARACTERS_MAX for item in items):
+        raise InvalidRequestError(f"Upstash-Label: a label has at most {LABEL_CHARACTERS_MAX} characters")
     return items
 
 
