@@ -72,4 +72,4 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
 
 async def _chosen(deps: Deps, call: Call) -> Filters | None:
     rule = deps.settings.bulk_without_filter
-    return bulk_filters(Route.LETTERS_BULK, call.query, await call.body(), call.headers, rule)
+    return bulk_filters(Route.LETTERS_BULK, call.query, await call.json_body(), call.headers, rule)
