@@ -196,6 +196,7 @@ def test_a_long_deduplication_id_is_still_one_that_an_index_can_hold() -> None:
         ("body", Redaction(body=True)),
         ("header", Redaction(all_headers=True)),
         ("headers", Redaction(all_headers=True)),
+        ("headers[A], Header[b-C]", Redaction(headers=frozenset({"a", "b-c"}))),
         ("body,header[A],header[b-C]", Redaction(body=True, headers=frozenset({"a", "b-c"}))),
         ("", Redaction()),
     ],
