@@ -212,6 +212,8 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Upstash-Retries": "²"},
         {"Upstash-Retries": "9" * 5000},
         {"Upstash-Delay": "soon"},
+        {"Upstash-Delay": "٣s"},
+        {"Upstash-Retry-Delay": "٣"},
         {"Upstash-Not-Before": "x"},
         {"Upstash-Method": "BREW"},
         {"Upstash-Retry-Delay": "1 +"},
