@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from tests.destination import Reply, destination
@@ -23,6 +24,17 @@ def publish(relay: Relay, url: str, key: str, limits: str, **headers: str) -> st
 def shown(relay: Relay, key: str) -> dict[str, Any]:
     content: dict[str, Any] = relay.call("GET", f"/v2/flowControl/{key}").json()
     return content
+
+
+def test_the_global_parallelism_is_of_all_processes_together(new_relay: Callable[..., Relay]) -> None:
+    one, other = (new_relay(RELAY_CONCURRENCY_MAX="7", RELAY_LEASE_SECONDS="2") for _ in range(2))
+
+    def greatest() -> int:
+        return int(one.call("GET", "/v2/globalParallelism").json()["parallelismMax"])
+
+    until(lambda: greatest() == 14)
+    other.process.kill()
+    until(lambda: greatest() == 7)
 
 
 def test_a_key_is_shown_with_its_limits_and_what_waits(shared: Relay) -> None:
