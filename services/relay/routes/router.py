@@ -113,6 +113,8 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v2/flowControl/{key}/pause", flow_control.pause, "write"),
     Route("POST", "/v2/flowControl/{key}/resume", flow_control.resume, "write"),
     Route("POST", "/v2/flowControl/{key}/resetRate", flow_control.reset_rate, "write"),
+    # As some clients of before `resetRate` call it.
+    Route("POST", "/v2/flowControl/{key}/reset", flow_control.reset_rate, "write"),
     Route("POST", "/v2/flowControl/{key}/pin", flow_control.pin, "write"),
     Route("POST", "/v2/flowControl/{key}/unpin", flow_control.unpin, "write"),
     Route("POST", "/v2/flowControl/{key}/cooling", flow_control.cooling, "write"),

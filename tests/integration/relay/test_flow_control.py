@@ -104,7 +104,7 @@ def test_the_rate_window_begins_anew(shared: Relay) -> None:
         assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
         until(lambda: len(server.received) == 2)
         until(lambda: shown(shared, "window")["parallelismCount"] == 0)
-        assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
+        assert shared.call("POST", "/v2/flowControl/window/reset").status_code == 200
         key = shown(shared, "window")
         assert (key["rateCount"], key["ratePeriodStart"], key["waitListSize"]) == (0, 0, 0), (
             "and it outlives its messages"
