@@ -64,17 +64,26 @@ class Authenticator:
         limit = token.publishes_per_second
         if limit is None:
             return 0.0
-        now = self._clock()
-        bucket = self._buckets.setdefault(token.name, _Bucket(float(limit), now))
-        self._buckets.move_to_end(token.name)
-        _shrink(self._buckets)
-        bucket.left = min(float(limit), bucket.left + (now - bucket.at) * limit)
-        bucket.at = now
+        bucket = self._bucket(token.name, limit)
         needed = float(min(publishes, limit))
         if bucket.left < needed:
             return (needed - bucket.left) / limit
         bucket.left -= publishes
         return 0.0
+
+    def charge(self, token: Token, publishes: int) -> None:
+        """Count messages that were accepted without being asked for by number; they are paid for from now on."""
+        if token.publishes_per_second is not None:
+            self._bucket(token.name, token.publishes_per_second).left -= publishes
+
+    def _bucket(self, name: str, limit: int) -> _Bucket:
+        now = self._clock()
+        bucket = self._buckets.setdefault(name, _Bucket(float(limit), now))
+        self._buckets.move_to_end(name)
+        _shrink(self._buckets)
+        bucket.left = min(float(limit), bucket.left + (now - bucket.at) * limit)
+        bucket.at = now
+        return bucket
 
 
 def _shrink(kept: OrderedDict[bytes, tuple[float, Token | None]] | OrderedDict[str, _Bucket]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.relay.message import Claimed, Draft
 from services.relay.wire.backoff import asked_delay_seconds
 from services.relay.wire.callback import callbacks
+from services.relay.wire.headers import readable
 from services.relay.wire.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
 
 # Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
@@ -56,13 +58,11 @@ class Ending:
 
 def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = False) -> Ending:
     """What follows from `answer`; `final` fails the message whatever its retries."""
+    answer = _readable(answer)
     verdict = Failed() if final else judge(message, answer, now)
     dlq_id = dead_letter_id(now, message.id)
     cool_until = cooling(message, answer, now)
-    follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
-    if message.queue is not None:
-        # The queue goes on only when these have ended as well.
-        follow = [replace(draft, parent_id=message.id) for draft in follow]
+    follow = _follow(message, answer, verdict, now, dlq_id)
     return Ending(
         message,
         answer,
@@ -81,7 +81,12 @@ def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
         answer.status, (), b"", error="a fault of the relay: the answer could not be judged", fate=answer.fate
     )
     logged = [Logged(now, "FAILED", status=answer.status or None, error=told.error)]
-    return Ending(message, told, Failed(), (), dead_letter_id(now, message.id), logged, None, answered=False)
+    dlq_id = dead_letter_id(now, message.id)
+    follow: Sequence[Draft] = ()
+    # It may be at fault itself.
+    with suppress(Exception):
+        follow = _follow(message, told, Failed(), now, dlq_id)
+    return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False)
 
 
 def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
@@ -90,6 +95,23 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
         return None
     seconds = asked_delay_seconds({name.lower(): value for name, value in answer.headers}, now, limited=True)
     return None if not seconds else now + timedelta(seconds=seconds)
+
+
+def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, dlq_id: str) -> Sequence[Draft]:
+    follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
+    if message.queue is not None:
+        # The queue goes on only when these have ended as well.
+        follow = [replace(draft, parent_id=message.id) for draft in follow]
+    return follow
+
+
+def _readable(answer: Answer) -> Answer:
+    """`answer` without what is no text, which JSON cannot write."""
+    if all(value.isascii() for _, value in answer.headers) and (answer.error is None or answer.error.isascii()):
+        return answer
+    headers = tuple((name, readable(value)) for name, value in answer.headers)
+    error = None if answer.error is None else answer.error.encode(errors="replace").decode()
+    return replace(answer, headers=headers, error=error)
 
 
 def header_lists(answer: Answer) -> dict[str, list[str]]:

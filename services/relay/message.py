@@ -52,6 +52,10 @@ class Redaction:
     all_headers: bool = False
     headers: frozenset[str] = frozenset()
 
+    def __or__(self, other: Redaction) -> Redaction:
+        """What is hidden by one of the two."""
+        return Redaction(self.body or other.body, self.all_headers or other.all_headers, self.headers | other.headers)
+
 
 NOTHING_REDACTED = Redaction()
 

@@ -26,7 +26,8 @@ from services.relay.janitor import Janitor
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.routes.deps import Deps
-from services.relay.routes.router import build_application, build_runner
+from services.relay.routes.router import Router
+from services.relay.routes.server import build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -56,7 +57,7 @@ JANITOR_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of one process that have a life of their own, and the application that uses them."""
+    """The parts of one process that have a life of their own, and the router that uses them."""
 
     pump: Pump
     intake: Intake
@@ -64,7 +65,7 @@ class Service:
     janitor: Janitor
     courier: Courier
     signing_keys: SigningKeys
-    application: web.Application
+    router: Router
     log: BoundLogger
 
 
@@ -79,7 +80,7 @@ async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log:
         service = build(settings, vault, tls, pool, log)
         stack.callback(service.courier.close)
         await _check_signing_keys(service, settings)
-        runner = build_runner(service.application)
+        runner = build_runner(service.router.answer, settings.body_bytes_max)
         await runner.setup()
         taking = asyncio.create_task(service.intake.run())
         working = [asyncio.create_task(loop) for loop in _loops(service)]
@@ -134,7 +135,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         now=_now,
     )
     janitor = Janitor(database, settings)
-    return Service(pump, intake, scheduler, janitor, courier, signing_keys, build_application(deps), log)
+    return Service(pump, intake, scheduler, janitor, courier, signing_keys, Router(deps), log)
 
 
 def _loops(service: Service) -> list[Coroutine[Any, Any, None]]:

@@ -66,10 +66,17 @@ class Call:
         except TimeoutError:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
+    async def json_body(self) -> bytes:
+        """A body that is to be JSON. Raises `RefusedError` when it is compressed."""
+        encoding = self.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in {"", "identity"}:
+            raise RefusedError(415, f"this body must be JSON as it is, not {encoding[:50]!r}")
+        return await self.body()
+
     async def json(self) -> Any:
         """The body as JSON. Raises `InvalidRequestError`."""
         try:
-            return orjson.loads(await self.body())
+            return orjson.loads(await self.json_body())
         except orjson.JSONDecodeError:
             raise InvalidRequestError("the body is not JSON") from None
 

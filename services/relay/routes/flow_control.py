@@ -64,8 +64,9 @@ async def cooling(deps: Deps, call: Call) -> web.Response:
 
 
 async def parallelism(deps: Deps, _call: Call) -> web.Response:
-    """`GET /v2/globalParallelism`. The greatest is of this process, the count of all processes."""
-    return json_reply(parallelism_object(deps.settings.concurrency_max, await deps.flow_keys.active_count()))
+    """`GET /v2/globalParallelism`: of all processes together, which are taken to have the same settings."""
+    active, processes = await deps.flow_keys.all_calls()
+    return json_reply(parallelism_object(deps.settings.concurrency_max * processes, active))
 
 
 def _key(call: Call) -> str:

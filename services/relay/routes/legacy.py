@@ -31,7 +31,7 @@ from services.relay.wire.answers_v1 import (
 from services.relay.wire.filters import Route
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.values import DELAY_SECONDS_MAX, RETRIES_MAX, TIMEOUT_MS_MAX
-from services.relay.wire.views import EndpointView, MessageView
+from services.relay.wire.views import EndpointView, MessageView, TopicView
 
 # Where this relay has no limit of its own; the clients of that time want a number.
 UNLIMITED = 2**31 - 1
@@ -55,10 +55,23 @@ async def topics(deps: Deps, _call: Call) -> web.Response:
 
 
 async def topic(deps: Deps, call: Call) -> web.Response:
-    found = await deps.topics.get(topic_name_v1(call.name()))
-    if found is None:
-        raise not_found(f"topic {call.name()}")
-    return json_reply(topic_object_v1(found))
+    return json_reply(topic_object_v1(await _topic(deps, topic_name_v1(call.name()))))
+
+
+async def create_topic(deps: Deps, call: Call) -> web.Response:
+    """`POST /v1/topics` of `{"name"}`."""
+    name = values.name(str((await call.json_object()).get("name") or ""), "topic name")
+    await deps.topics.make(name)
+    return json_reply(topic_object_v1(await _topic(deps, name)), 201)
+
+
+async def rename_topic(deps: Deps, call: Call) -> web.Response:
+    """`PUT /v1/topics/{id}` of `{"name"}`."""
+    found = await _topic(deps, topic_name_v1(call.name()))
+    name = values.name(str((await call.json_object()).get("name") or ""), "topic name")
+    if name != found.name and not await deps.topics.rename(found.name, name):
+        raise InvalidRequestError(f"there is a topic named {name}")
+    return json_reply(topic_object_v1(await _topic(deps, name)))
 
 
 async def delete_topic(deps: Deps, call: Call) -> web.Response:
@@ -84,19 +97,27 @@ async def create_endpoint(deps: Deps, call: Call) -> web.Response:
     if known is not None and len({made.url, *(item.url for item in known.endpoints)}) > ENDPOINTS_MAX:
         raise InvalidRequestError(f"a topic has at most {ENDPOINTS_MAX} endpoints")
     await deps.topics.add_endpoints(name, [made])
-    found = await deps.topics.get(name)
-    items: list[dict[str, Any]] = [] if found is None else topic_object_v1(found)["endpoints"]
-    shown = next((item for item in items if item["url"] == made.url), None)
-    if shown is None:
-        raise not_found(f"endpoint {made.url}")
-    return json_reply(shown, 201)
+    return json_reply(await _shown(deps, name, made.url), 201)
+
+
+async def get_endpoint(deps: Deps, call: Call) -> web.Response:
+    return json_reply(await _shown(deps, *await _endpoint(deps, call)))
+
+
+async def move_endpoint(deps: Deps, call: Call) -> web.Response:
+    """`PUT /v1/endpoints/{id}` of `{"url"}`: its name stays, its id is made of its address."""
+    name, url = await _endpoint(deps, call)
+    old = await _shown(deps, name, url)
+    made = endpoint({"name": old.get("name")} | await call.json_object(), 0)
+    # The new one first, as a group goes with its last endpoint.
+    await deps.topics.add_endpoints(name, [made])
+    if made.url != url:
+        await deps.topics.remove_endpoints(name, [EndpointView(url)])
+    return json_reply(await _shown(deps, name, made.url))
 
 
 async def delete_endpoint(deps: Deps, call: Call) -> web.Response:
-    found = endpoint_url_v1(call.name(), await deps.topics.all())
-    if found is None:
-        raise not_found(f"endpoint {call.name()}")
-    name, url = found
+    name, url = await _endpoint(deps, call)
     await deps.topics.remove_endpoints(name, [EndpointView(url)])
     return done_reply()
 
@@ -130,6 +151,29 @@ async def quota(deps: Deps, _call: Call) -> web.Response:
         delay_seconds_max=int(DELAY_SECONDS_MAX),
     )
     return json_reply(quota_object_v1(limits))
+
+
+async def _topic(deps: Deps, name: str) -> TopicView:
+    found = await deps.topics.get(name)
+    if found is None:
+        raise not_found(f"topic {name}")
+    return found
+
+
+async def _endpoint(deps: Deps, call: Call) -> tuple[str, str]:
+    """The topic's name and the URL that the id in the path stands for."""
+    found = endpoint_url_v1(call.name(), await deps.topics.all())
+    if found is None:
+        raise not_found(f"endpoint {call.name()}")
+    return found
+
+
+async def _shown(deps: Deps, name: str, url: str) -> dict[str, Any]:
+    items: list[dict[str, Any]] = topic_object_v1(await _topic(deps, name))["endpoints"]
+    shown = next((item for item in items if item["url"] == url), None)
+    if shown is None:
+        raise not_found(f"endpoint {url}")
+    return shown
 
 
 async def _message(deps: Deps, call: Call) -> MessageView:

@@ -59,12 +59,16 @@ async def retry(deps: Deps, call: Call) -> web.Response:
 
 async def retry_many(deps: Deps, call: Call) -> web.Response:
     """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it. 404 when ids are named, and none is there."""
+    check_rate(deps, call, 1)
     filters = await _chosen(deps, call)
     message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
     if filters is not None and filters.dlq_ids and filters.cursor is None and not message_ids:
         raise RefusedError(404, "none of these dead letters is there to be sent again")
     if message_ids:
         deps.wake(0.0)
+        if call.token is not None:
+            # The first is counted already.
+            deps.authenticator.charge(call.token, len(message_ids) - 1)
     return json_reply(
         {"cursor": cursor or "", "responses": [{"messageId": message_id} for message_id in message_ids]}, 201
     )
@@ -72,4 +76,4 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
 
 async def _chosen(deps: Deps, call: Call) -> Filters | None:
     rule = deps.settings.bulk_without_filter
-    return bulk_filters(Route.LETTERS_BULK, call.query, await call.body(), call.headers, rule)
+    return bulk_filters(Route.LETTERS_BULK, call.query, await call.json_body(), call.headers, rule)

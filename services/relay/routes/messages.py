@@ -65,7 +65,7 @@ async def cancel_many(deps: Deps, call: Call) -> web.Response:
     """`DELETE /v2/messages`: all that match, or as many as a count says that somebody chose."""
     started_at = deps.now()
     filters = bulk_filters(
-        Route.MESSAGES_BULK, call.query, await call.body(), call.headers, deps.settings.bulk_without_filter
+        Route.MESSAGES_BULK, call.query, await call.json_body(), call.headers, deps.settings.bulk_without_filter
     )
     count = 0 if filters is None else await _cancel_matching(deps, filters)
     answer: dict[str, object] = {"cancelled": count}

@@ -39,11 +39,9 @@ async def enqueue(deps: Deps, call: Call) -> web.Response:
 
 async def publish_v1(deps: Deps, call: Call) -> web.Response:
     """`POST /v1/publish/{destination}`; with `Upstash-Cron` it makes a schedule."""
-    address, query = separated(call.parts[0])
-    options = options_of(call.headers, query)
-    if options.get("upstash-cron", "").strip():
-        asked = Asked(address, options, await call.body(), call.caller_ip, protocol=1)
-        return json_reply({"scheduleId": await create_schedule(deps, asked)}, 201)
+    _, query = separated(call.parts[0])
+    if options_of(call.headers, query).get("upstash-cron", "").strip():
+        return json_reply({"scheduleId": await create_schedule(deps, call, protocol=1)}, 201)
     return await _publish(deps, call, call.parts[0], protocol=1)
 
 

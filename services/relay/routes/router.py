@@ -31,6 +31,7 @@ from services.relay.routes import (
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.reply import RefusedError, error_reply
+from services.relay.routes.server import let_come
 from services.relay.store.messages import UnstorableError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
@@ -41,8 +42,6 @@ from tidings.log import fault
 Access = Literal["open", "read", "write"]
 Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]
 
-# Of the request line and of one header. The clients put 500 ids into a query, which are 24 KB; a token may be long too.
-LINE_BYTES_MAX = 65_536
 # A destination is the rest of the raw path with its own query; a key may hold slashes, and the clients do not encode them.
 _PARTS = {"{destination}": "(.+)", "{key}": "([^?]+?)"}
 # QSTASH_URL ending in / or /v2/publish is a common mistake; whatever the client asks for then stands behind it.
@@ -114,6 +113,8 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v2/flowControl/{key}/pause", flow_control.pause, "write"),
     Route("POST", "/v2/flowControl/{key}/resume", flow_control.resume, "write"),
     Route("POST", "/v2/flowControl/{key}/resetRate", flow_control.reset_rate, "write"),
+    # As some clients of before `resetRate` call it.
+    Route("POST", "/v2/flowControl/{key}/reset", flow_control.reset_rate, "write"),
     Route("POST", "/v2/flowControl/{key}/pin", flow_control.pin, "write"),
     Route("POST", "/v2/flowControl/{key}/unpin", flow_control.unpin, "write"),
     Route("POST", "/v2/flowControl/{key}/cooling", flow_control.cooling, "write"),
@@ -127,9 +128,13 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v1/messages/{id}/tasks", legacy.tasks, "read"),
     Route("GET", "/v1/topics", legacy.topics, "read"),
     Route("GET", "/v1/topics/{id}", legacy.topic, "read"),
+    Route("POST", "/v1/topics", legacy.create_topic, "write"),
+    Route("PUT", "/v1/topics/{id}", legacy.rename_topic, "write"),
     Route("DELETE", "/v1/topics/{id}", legacy.delete_topic, "write"),
     Route("GET", "/v1/endpoints", legacy.endpoints, "read"),
     Route("POST", "/v1/endpoints", legacy.create_endpoint, "write"),
+    Route("GET", "/v1/endpoints/{id}", legacy.get_endpoint, "read"),
+    Route("PUT", "/v1/endpoints/{id}", legacy.move_endpoint, "write"),
     Route("DELETE", "/v1/endpoints/{id}", legacy.delete_endpoint, "write"),
     Route("GET", "/v1/schedules", legacy.schedules, "read"),
     Route("GET", "/v1/schedules/{id}", legacy.schedule, "read"),
@@ -183,6 +188,7 @@ class Router:
             return _not_routed(request.method, found)
         try:
             token = await self._token(request, found)
+            await let_come(request)
             return await found.route.handler(self._deps, Call(request, found.parts, found.query, token))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
@@ -218,6 +224,8 @@ class Router:
                 return error_reply(error.status, str(error), error.headers)
             case web.HTTPRequestEntityTooLarge():
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
+            case web.RequestPayloadError():
+                return error_reply(400, "the body broke off, or is not framed as HTTP has it")
         self._deps.log.error("request_failed", route=route.path, error=fault(error))
         return _fault(error)
 
@@ -232,24 +240,6 @@ def _fault(error: Exception) -> web.Response:
             return error_reply(503, "the database does not answer; nothing was accepted", {"Retry-After": "1"})
         case _:
             return error_reply(500, "internal error; the request was not accepted")
-
-
-def build_application(deps: Deps) -> web.Application:
-    """The relay's whole HTTP surface."""
-    application = web.Application(client_max_size=deps.settings.body_bytes_max)
-    application.router.add_route("*", "/{path:.*}", Router(deps).answer)
-    return application
-
-
-def build_runner(application: web.Application) -> web.AppRunner:
-    """Serves the application. No access log: figures are at /metrics, and a log line a message would be the dearest part."""
-    return web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        max_line_size=LINE_BYTES_MAX,
-        max_field_size=LINE_BYTES_MAX,
-    )
 
 
 def _noun(path: str) -> str:

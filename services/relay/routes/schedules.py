@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aiohttp import web
 
+from services.relay.bodies import inline_part
+from services.relay.message import Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafter, check_storable
@@ -15,13 +19,24 @@ from services.relay.wire.schedule import firing, new_schedule_id, schedule_draft
 
 async def create(deps: Deps, call: Call) -> web.Response:
     """`POST /v2/schedules/{destination}`: a known `Upstash-Schedule-Id` replaces that schedule."""
+    return json_reply({"scheduleId": await create_schedule(deps, call)})
+
+
+async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
+    """The schedule of a request; its id. Raises `InvalidRequestError`."""
     address, query = separated(call.parts[0])
-    asked = Asked(address, options_of(call.headers, query), await call.body(), call.caller_ip)
-    return json_reply({"scheduleId": await create_schedule(deps, asked)})
+    taken = await call.take(deps.bodies)
+    stored = taken if isinstance(taken, Stored) else None
+    options = options_of(call.headers, query)
+    try:
+        return await _create(deps, Asked(address, options, inline_part(taken), call.caller_ip, protocol, stored=stored))
+    except Exception:
+        if stored is not None:
+            await deps.bodies.release(stored.key)
+        raise
 
 
-async def create_schedule(deps: Deps, asked: Asked) -> str:
-    """Its id. Raises `InvalidRequestError`."""
+async def _create(deps: Deps, asked: Asked) -> str:
     now = deps.now()
     target = await Drafter(deps.topics, now.timestamp()).resolve(destination(asked.address))
     drafted = schedule_draft(
@@ -34,7 +49,7 @@ async def create_schedule(deps: Deps, asked: Asked) -> str:
     )
     url = "https://group.invalid" if isinstance(target, GroupName) else target.text
     check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
-    await deps.schedules.upsert(drafted, now)
+    await deps.schedules.upsert(replace(drafted, stored=asked.stored), now)
     deps.rescheduled()
     return drafted.schedule_id
 

@@ -20,6 +20,8 @@ from services.relay.wire.views import EndpointView
 
 ENDPOINTS_MAX = 100
 HEADERS_MAX = 100
+# An index holds it.
+URL_BYTES_MAX = 2048
 
 
 async def listed(deps: Deps, _call: Call) -> web.Response:
@@ -81,6 +83,8 @@ def endpoint(item: Any, index: int) -> EndpointView:
     url, name = _fields(item, index)
     if not url:
         raise InvalidRequestError(f"url of endpoint {index} is missing")
+    if len(url.encode()) > URL_BYTES_MAX:
+        raise InvalidRequestError(f"url of endpoint {index} is longer than {URL_BYTES_MAX} bytes")
     return EndpointView(absolute(url, f"endpoint {index}"), None if not name else values.name(name, "endpoint name"))
 
 

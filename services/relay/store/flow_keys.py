@@ -58,10 +58,10 @@ class FlowKeys:
         [row] = await self._database.fetch(self._q["cooling_count"], {})
         return int(row["count"])
 
-    async def active_count(self) -> int:
-        """Calls under way, of all processes, with a key or without."""
-        [row] = await self._database.fetch(self._q["active_count"], {})
-        return int(row["count"])
+    async def all_calls(self) -> tuple[int, int]:
+        """Calls under way, of all processes, with a key or without; and how many processes there are."""
+        [row] = await self._database.fetch(self._q["all_calls"], {})
+        return row["active"], row["processes"]
 
     async def _select(self, key: str | None, text: str) -> list[FlowView]:
         parameters = {"key": key, "text": text, "keys_max": KEYS_MAX}

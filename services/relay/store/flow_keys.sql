@@ -54,5 +54,6 @@ ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, pinned_cooling = true, u
 -- name: cooling_count
 SELECT count(*) AS count FROM relay.flow_keys WHERE cooling_until > clock_timestamp()
 
--- name: active_count
-SELECT count(*) AS count FROM relay.messages WHERE state = 'active'
+-- name: all_calls
+SELECT (SELECT count(*) FROM relay.messages WHERE state = 'active') AS active,
+  (SELECT count(*) FROM relay.processes WHERE lease_until > clock_timestamp()) AS processes

@@ -25,6 +25,8 @@ Touch = tuple[str, datetime | None, bool]
 
 # Of keys with something to claim so many are looked at in one go; the others are next.
 KEYS_MAX = 100
+# Errors that are the value's: what no column takes, and what is too long for an index.
+_REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,20 @@ class Messages:
         async def work(connection: AsyncConnection[Any]) -> list[Accepted]:
             return await self.accept_in(connection, drafts, deduplication_seconds)
 
-        try:
-            return await self._database.run(work)
-        except psycopg.DataError as error:
-            raise UnstorableError(str(error)) from None
+        return await self._database.run(work)
 
     async def accept_in(
         self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
     ) -> list[Accepted]:
         """Like `accept`, as part of the transaction on `connection`."""
+        try:
+            return await self._accepted(connection, drafts, deduplication_seconds)
+        except _REFUSED as error:
+            raise UnstorableError(str(error)) from None
+
+    async def _accepted(
+        self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
+    ) -> list[Accepted]:
         ids = [new_message_id() for _ in drafts]
         keys = [draft.deduplication_id for draft in drafts]
         holders = await self._holders(connection, keys, ids, deduplication_seconds)
@@ -132,7 +139,7 @@ class Messages:
 
         try:
             return await self._database.run(work)
-        except psycopg.DataError as error:
+        except _REFUSED as error:
             raise UnstorableError(str(error)) from None
 
     async def cancel(self, ids: Sequence[str]) -> list[str]:

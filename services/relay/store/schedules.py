@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import psycopg
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
-from services.relay.message import Draft
+from services.relay.bodies import with_body
+from services.relay.message import Draft, Stored
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.messages import Messages
+from services.relay.store.messages import Messages, UnstorableError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
@@ -45,15 +46,25 @@ class Schedules:
         self._topics = topics
         self._deduplication_seconds = deduplication_seconds
         self._q = queries("schedules")
+        self._release = queries("chunks")["release"]
 
     async def upsert(self, draft: ScheduleDraft, now: datetime) -> None:
         """Make the schedule or replace it; it fires next after `now`. One that is paused stays so."""
+        stored = draft.stored
         parameters = {
+            "body_key": None if stored is None else stored.key, "body_size": None if stored is None else stored.size,
+            "body_sha256": None if stored is None else stored.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
             "sealed": self._vault.seal({"options": draft.options}), "body": draft.body, "protocol": draft.protocol,
             "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": next_after(draft.cron, now),
         }  # fmt: skip
-        await self._database.execute(self._q["upsert"], parameters)
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            before = await rows(connection, self._q["lock"], {"id": draft.schedule_id})
+            await connection.execute(self._q["upsert"], parameters)
+            await self._released(connection, before)
+
+        await self._database.run(work)
 
     async def get(self, schedule_id: str) -> ScheduleView | None:
         views = await self._views(schedule_id)
@@ -65,7 +76,13 @@ class Schedules:
 
     async def delete(self, schedule_id: str) -> bool:
         """Was it there? Its messages go on."""
-        return await self._database.execute(self._q["delete"], {"id": schedule_id}) == 1
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            gone = await rows(connection, self._q["delete"], {"id": schedule_id})
+            await self._released(connection, gone)
+            return bool(gone)
+
+        return await self._database.run(work)
 
     async def pause(self, schedule_id: str) -> bool:
         """Was it there?"""
@@ -103,14 +120,19 @@ class Schedules:
         found = await self._database.fetch(self._q["next"], {})
         return max(0.0, (found[0]["next_at"] - now).total_seconds()) if found else None
 
+    async def _released(self, connection: AsyncConnection[Any], found: Sequence[Row]) -> None:
+        """Remove the stored bodies that these schedules had, unless a message still needs them."""
+        if keys := [row["body_key"] for row in found if row["body_key"] is not None]:
+            await connection.execute(self._release, {"keys": keys})
+
     async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime) -> None:
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
-            drafts = await self._drafts(connection, row)
+            drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row)]
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
-        except (InvalidRequestError, UnreadableError, psycopg.DataError) as error:
+        except (InvalidRequestError, UnreadableError, UnstorableError) as error:
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
         else:
             ids = [one.message_id for one in accepted]
@@ -168,3 +190,10 @@ class Schedules:
         except InvalidToken:
             raise UnreadableError("the schedule cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
         return options
+
+
+def _with_body(draft: Draft, row: Row) -> Draft:
+    """With the schedule's body, where that is in pieces."""
+    if row["body_key"] is None:
+        return draft
+    return with_body(draft, Stored(row["body_key"], row["body_size"], row["body_sha256"]))

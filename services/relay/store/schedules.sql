@@ -1,10 +1,12 @@
 -- name: upsert
 -- A schedule that is replaced keeps its history, and stays paused if it was.
-INSERT INTO relay.schedules AS s (id, cron, destination, queue, sealed, body, protocol, caller_ip, paused, next_at)
-VALUES (%(id)s, %(cron)s, %(destination)s, %(queue)s, %(sealed)s, %(body)s, %(protocol)s, %(caller_ip)s, %(paused)s,
-  %(next_at)s)
+INSERT INTO relay.schedules AS s (id, cron, destination, queue, sealed, body, body_key, body_size, body_sha256, protocol,
+  caller_ip, paused, next_at)
+VALUES (%(id)s, %(cron)s, %(destination)s, %(queue)s, %(sealed)s, %(body)s, %(body_key)s, %(body_size)s, %(body_sha256)s,
+  %(protocol)s, %(caller_ip)s, %(paused)s, %(next_at)s)
 ON CONFLICT (id) DO UPDATE SET cron = excluded.cron, destination = excluded.destination, queue = excluded.queue,
-  sealed = excluded.sealed, body = excluded.body, protocol = excluded.protocol, caller_ip = excluded.caller_ip,
+  sealed = excluded.sealed, body = excluded.body, body_key = excluded.body_key, body_size = excluded.body_size,
+  body_sha256 = excluded.body_sha256, protocol = excluded.protocol, caller_ip = excluded.caller_ip,
   paused = s.paused OR excluded.paused, next_at = excluded.next_at, error = NULL
 
 -- name: select
@@ -23,19 +25,20 @@ SELECT v.id, coalesce(
 FROM unnest(%(ids)s::text[]) AS v (id)
 
 -- name: delete
-DELETE FROM relay.schedules WHERE id = %(id)s
+DELETE FROM relay.schedules WHERE id = %(id)s RETURNING body_key
 
 -- name: pause
 UPDATE relay.schedules SET paused = true WHERE id = %(id)s
 
 -- name: lock
-SELECT cron FROM relay.schedules WHERE id = %(id)s FOR UPDATE
+SELECT cron, body_key FROM relay.schedules WHERE id = %(id)s FOR UPDATE
 
 -- name: resume
 UPDATE relay.schedules SET paused = false, next_at = %(next_at)s WHERE id = %(id)s AND paused
 
 -- name: due
-SELECT id, cron, destination, queue, sealed, body, protocol, caller_ip FROM relay.schedules
+SELECT id, cron, destination, queue, sealed, body, body_key, body_size, body_sha256, protocol, caller_ip
+FROM relay.schedules
 WHERE NOT paused AND next_at <= %(now)s
 ORDER BY next_at
 LIMIT %(batch_max)s

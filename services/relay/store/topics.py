@@ -22,6 +22,23 @@ class Topics:
         self._vault = vault
         self._q = queries("topics")
 
+    async def make(self, name: str) -> None:
+        """A group without endpoints, unless it is there."""
+        await self._database.execute(self._q["make"], {"name": name, "sealed": self._vault.seal({"headers": {}})})
+
+    async def rename(self, name: str, new_name: str) -> bool:
+        """With its endpoints and headers. False when `name` is unknown, or there is a `new_name` already."""
+        names = {"name": name, "new_name": new_name}
+
+        async def work(connection: AsyncConnection[Any]) -> bool:
+            if (await connection.execute(self._q["make_as"], names)).rowcount == 0:
+                return False
+            await connection.execute(self._q["follow"], names)
+            await connection.execute(self._q["delete"], {"name": name})
+            return True
+
+        return await self._database.run(work)
+
     async def add_endpoints(self, name: str, endpoints: Sequence[EndpointView]) -> None:
         """Add to the group, made when unknown. A URL that is there gets the name; a name that is there gets the URL."""
         by_url = {endpoint.url: endpoint.name for endpoint in endpoints}

@@ -2,6 +2,15 @@
 INSERT INTO relay.topics (name, sealed) VALUES (%(name)s, %(sealed)s)
 ON CONFLICT (name) DO UPDATE SET updated_at = clock_timestamp()
 
+-- name: make_as
+-- A new name for a group; its endpoints follow.
+INSERT INTO relay.topics (name, sealed, created_at)
+SELECT %(new_name)s, sealed, created_at FROM relay.topics WHERE name = %(name)s
+ON CONFLICT (name) DO NOTHING
+
+-- name: follow
+UPDATE relay.endpoints SET topic = %(new_name)s WHERE topic = %(name)s
+
 -- name: set_headers
 INSERT INTO relay.topics (name, sealed) VALUES (%(name)s, %(sealed)s)
 ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, updated_at = clock_timestamp()

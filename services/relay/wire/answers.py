@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from services.relay.message import CallbackOptions, FlowControl
+from services.relay.message import CallbackOptions, FlowControl, Redaction
 from services.relay.wire.callback import milliseconds
 from services.relay.wire.publishing import draft
 from services.relay.wire.redaction import base64_body, redacted, shown_body, shown_headers
@@ -81,7 +81,7 @@ def message_facts(message: MessageView) -> Json:
             "maxRetries": message.retries_max,
             "notBefore": milliseconds(message.not_before),
             "createdAt": milliseconds(message.created_at),
-            **_callbacks(message.callback, message.failure_callback, "Header"),
+            **_callbacks(message.callback, message.failure_callback, "Header", message.redact),
             "queueName": message.queue,
             "scheduleId": message.schedule_id,
             "callerIP": message.caller_ip,
@@ -128,7 +128,7 @@ def event_object(event: EventView, spelling: Literal["events", "logs"] = "events
             "responseHeader": response_headers,
             "responseHeaders": response_headers,
             "timeout": event.timeout_ms,
-            **_callbacks(event.callback, event.failure_callback, "Headers"),
+            **_callbacks(event.callback, event.failure_callback, "Headers", event.redact),
             "maxRetries": event.retries_max,
             "retryDelayExpr": event.retry_delay,
             "retryDelayExpression": event.retry_delay,
@@ -154,7 +154,7 @@ def schedule_object(schedule: ScheduleView) -> Json:
             "retries": asked.retries_max,
             "delay": _number(asked.delay_seconds) or None,
             "timeout": _number(asked.timeout_ms / 1000) if "upstash-timeout" in schedule.options else None,
-            **_callbacks(asked.callback, asked.failure_callback, "Header"),
+            **_callbacks(asked.callback, asked.failure_callback, "Header", asked.redact),
             "queueName": schedule.queue,
             "callerIP": schedule.caller_ip,
             "isPaused": schedule.paused,
@@ -238,11 +238,13 @@ def _attempt(attempt: AttemptView) -> Json:
     }
 
 
-def _callbacks(callback: CallbackOptions | None, failure: CallbackOptions | None, suffix: str) -> Json:
+def _callbacks(
+    callback: CallbackOptions | None, failure: CallbackOptions | None, suffix: str, redact: Redaction
+) -> Json:
     content: Json = {}
     for name, options in (("callback", callback), ("failureCallback", failure)):
         if options is not None:
-            content |= {name: options.url, f"{name}{suffix}": shown_headers(options.headers) or None}
+            content |= {name: options.url, f"{name}{suffix}": shown_headers(options.headers, redact) or None}
     return content
 
 

@@ -1,7 +1,8 @@
 """The JSON objects of the first version of the protocol, withdrawn by the vendor in December 2023. Pure.
 
 Source: the vendor's archived documentation, as far as it can still be read: bodies in base64, `header` and later `headers`,
-ids of topics and endpoints, states in lower case. What could not be read is as in the second version.
+ids of topics and endpoints, states in lower case; and the vendor's Terraform provider, of schedules, topics and endpoints.
+What could not be read is as in the second version.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from services.relay.wire.address import NAME
 from services.relay.wire.answers import event_object, message_object, present, schedule_object
 from services.relay.wire.callback import milliseconds
 from services.relay.wire.redaction import base64_body
@@ -108,7 +110,18 @@ def endpoint_url_v1(endpoint_id: str, topics: Iterable[TopicView]) -> tuple[str,
 def schedule_object_v1(schedule: ScheduleView) -> Json:
     """`GET /v1/schedules/{id}`, and an item of the list."""
     content = schedule_object(schedule)
-    return content | {"headers": content["header"]}
+    header: dict[str, list[str]] = content["header"]
+    to_topic = NAME.fullmatch(schedule.destination) is not None
+    topic = {"topicId": _topic_id(schedule.destination), "name": schedule.destination}
+    return content | {
+        "headers": header,
+        "destination": {"type": "topic", "topic": topic} if to_topic else {"type": "url", "url": schedule.destination},
+        "content": {
+            "header": {name: ", ".join(values) for name, values in header.items()},
+            "body": content.get("body", content.get("bodyBase64", "")),
+        },
+        "settings": {"retries": content["retries"], "notBefore": 0, "deadline": 0},
+    }
 
 
 def event_object_v1(event: EventView) -> Json:

@@ -14,6 +14,7 @@ import orjson
 
 from services.relay.message import CallbackOptions, Claimed, Draft, Encoded, Kind, Piece
 from services.relay.wire.outcome import Answer, Failed, Retry, Verdict
+from services.relay.wire.redaction import shown_headers
 
 
 def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: datetime, dlq_id: str) -> list[Draft]:
@@ -62,8 +63,8 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         "sourceMessageId": message.id,
         "url": message.url,
         "method": message.method,
-        # Without the sender's own headers: they hold keys, and the callback's receiver is not always the sender.
-        "sourceHeader": {},
+        # Keys are hidden, as the callback's receiver is not always the sender.
+        "sourceHeader": shown_headers(message.headers, message.redact),
         "sourceBody": base64.b64encode(message.body).decode(),
         "notBefore": milliseconds(message.not_before),
         "createdAt": milliseconds(message.created_at),

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable
 
-_TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?)|([a-z]+)|([-+*/(),]))")
+_TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?)|([a-z]+)|([-+*/(),]))")
 _FUNCTIONS: dict[str, tuple[int, Callable[..., float]]] = {
     "pow": (2, math.pow),
     "sqrt": (1, math.sqrt),

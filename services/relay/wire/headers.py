@@ -44,6 +44,14 @@ def is_storable(value: str) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def readable(value: str) -> str:
+    """A header's value as text: bytes that are no UTF-8 (HTTP clients keep them as half surrogate pairs) are Latin-1."""
+    if value.isascii() or is_storable(value.replace("\0", "")):
+        return value
+    content = value.encode(errors="surrogateescape")
+    return content.decode("latin-1")
+
+
 def shown(text: str) -> str:
     """A part of what a sender wrote, for an error's text."""
     return ascii(text[:50])[1:-1]

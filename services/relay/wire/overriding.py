@@ -14,7 +14,7 @@ from services.relay.wire.publishing import draft
 _FIELDS = {
     "upstash-method": "method", "upstash-delay": "delay_seconds", "upstash-not-before": "delay_seconds",
     "upstash-retries": "retries_max", "upstash-retry-delay": "retry_delay", "upstash-timeout": "timeout_ms",
-    "upstash-label": "labels", "upstash-flow-control-key": "flow", "upstash-redact-fields": "redact",
+    "upstash-label": "labels", "upstash-flow-control-key": "flow",
     "upstash-deduplication-id": "deduplication_id", "upstash-content-based-deduplication": "deduplication_id",
     "tidings-final-status": "final_status", "tidings-final-error": "final_errors", "tidings-error-field": "error_field",
     "tidings-on-unknown": "on_unknown",
@@ -42,6 +42,8 @@ def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float
     changed: dict[str, Any] = {field: getattr(asked, field) for name, field in _FIELDS.items() if name in options}
     for name, field in _CALLBACKS.items():
         changed[field] = _callback(getattr(original, field), getattr(asked, field), options, name)
+    # What is hidden once is so for good; else whoever may publish could look at it.
+    changed["redact"] = original.redact | asked.redact
     return replace(original, headers=original.headers | asked.headers, **changed)
 
 

@@ -42,6 +42,7 @@ __all__ = [
 
 PARAMETERS_MAX = 1000
 TIMEOUT_MS_DEFAULT = 7_200_000
+DEDUPLICATION_BYTES_MAX = 1000
 _TELEMETRY = "upstash-telemetry-"
 # After `Upstash-Callback-`: what begins so is said to the relay, as its name without `-Callback` is of a publish. The
 # vendor's workflows are among them, though there are none here.
@@ -198,6 +199,13 @@ def _flow(options: Mapping[str, str]) -> FlowControl | None:
     return parse_flow_control(key or "", value or "", cooling=cooling == "on")
 
 
+def _short(deduplication_id: str) -> str:
+    """One that a database's index can hold: the hash of a long one, with a colon, which none that is given has."""
+    content = deduplication_id.encode()
+    long = len(content) > DEDUPLICATION_BYTES_MAX
+    return f"long:{hashlib.sha256(content).hexdigest()}" if long else deduplication_id
+
+
 def _deduplication(
     url: str, topic: str | None, options: Mapping[str, str], own: Mapping[str, str], body: bytes
 ) -> str | None:
@@ -208,7 +216,7 @@ def _deduplication(
         if re.search(r"\s", given):
             raise InvalidRequestError("DeduplicationId cannot contain white space")
         # Each endpoint of a URL group gets its own message, so each has its own id. No id given has a colon.
-        return given if topic is None else f"{given}:{url}"
+        return _short(given if topic is None else f"{given}:{url}")
     if not values.switched_on(options.get("upstash-content-based-deduplication")):
         return None
     content = hashlib.sha256(url.encode() + b"\n")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import uuid_utils
 
-from services.relay.message import Draft
+from services.relay.message import Draft, Stored
 from services.relay.wire import values
 from services.relay.wire.address import Destination, GroupName
 from services.relay.wire.cron import Cron, parse_cron
@@ -26,7 +26,8 @@ _OF_THE_SCHEDULE = frozenset({"upstash-cron", "upstash-schedule-id", "upstash-qu
 class ScheduleDraft:
     """A schedule as accepted: `destination` (a URL or the name of a group), `options` and `body` make its messages.
 
-    `schedule_id` is the one to be created or replaced; `options` hold no relay token.
+    `schedule_id` is the one to be created or replaced; `options` hold no relay token. `stored`: a large body, `body` is
+    empty then.
     """
 
     schedule_id: str
@@ -38,6 +39,7 @@ class ScheduleDraft:
     caller_ip: str = ""
     protocol: int = 2
     paused: bool = False
+    stored: Stored | None = None
 
 
 def schedule_draft(

@@ -16,10 +16,11 @@ RETRIES_MAX = 1000
 DELAY_SECONDS_MAX = 366 * 86_400.0
 TIMEOUT_MS_MAX = 12 * 3_600_000
 LABELS_MAX = 50
+LABEL_CHARACTERS_MAX = 256
 # Of more digits no option has a use, and int() refuses some thousands.
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
-_REDACTED_HEADER = re.compile(r"header\[([^\[\]]{1,200})\]", re.IGNORECASE)
+_REDACTED_HEADER = re.compile(r"headers?\[([^\[\]]{1,200})\]", re.IGNORECASE)
 
 
 def whole(value: str) -> int | None:
@@ -89,6 +90,8 @@ def labels(value: str | None) -> tuple[str, ...]:
     items = tuple(dict.fromkeys(listed(value)))
     if len(items) > LABELS_MAX:
         raise InvalidRequestError(f"Upstash-Label must be at most {LABELS_MAX} labels, separated by commas")
+    if any(len(item) > LABEL_CHARACTERS_MAX for item in items):
+        raise InvalidRequestError(f"Upstash-Label: a label has at most {LABEL_CHARACTERS_MAX} characters")
     return items
 
 
@@ -122,7 +125,7 @@ def name(value: str, what: str) -> str:
 
 
 def redaction(value: str | None) -> Redaction:
-    """`body, header[Authorization]`; all headers are `header` (the clients) or `headers` (the documentation)."""
+    """`body, header[Authorization]`; `header` (the clients) and `headers` (the documentation) are the same."""
     body, all_headers, headers = False, False, set()
     for item in listed(value):
         named = _REDACTED_HEADER.fullmatch(item)

@@ -88,6 +88,19 @@ def test_over_its_limit_a_token_is_429_and_hears_when_to_come_again(shared: Rela
     until(lambda: call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed).status_code == 200)
 
 
+def test_dead_letters_that_are_sent_again_count_against_the_tokens_limit(shared: Relay) -> None:
+    limited = token(shared, "retrying", writes=True, limit=1)
+    labelled = {"Upstash-Retries": "0", "Upstash-Label": "again"}
+    for _ in range(5):
+        shared.call("POST", f"/v2/publish/{AT}", headers=labelled)
+    until(lambda: len(shared.call("GET", "/v2/dlq?label=again").json()["messages"]) == 5)
+    again = call(shared, "POST", "/v2/dlq/retry?label=again", limited)
+    assert (again.status_code, len(again.json()["responses"])) == (201, 5)
+    assert call(shared, "POST", "/v2/dlq/retry?label=again", limited).status_code == 429
+    refused = call(shared, "POST", f"/v2/publish/{AT}", limited)
+    assert (refused.status_code, int(refused.headers["Retry-After"]) > 2) == (429, True)
+
+
 def test_keys_are_shown_and_rotated(relay: Relay) -> None:
     before = relay.call("GET", "/v2/keys").json()
     assert before == {"current": CURRENT_KEY, "next": NEXT_KEY}

@@ -196,6 +196,28 @@ def test_cancelling_removes_the_stored_body(relay: Relay) -> None:
     assert stored_bodies(relay) == 0
 
 
+def test_a_schedules_large_body_is_stored_once_and_goes_with_it(relay: Relay) -> None:
+    body = os.urandom(200_000)
+
+    def schedule(server: Destination, content: bytes, cron: str = "* * * * * *") -> int:
+        headers = {"Upstash-Cron": cron, "Upstash-Schedule-Id": "large"}
+        return relay.call("POST", f"/v2/schedules/{server.url}/work", data=content, headers=headers).status_code
+
+    with destination() as server:
+        assert schedule(server, body, cron="never") == 400
+        assert stored_bodies(relay) == 0
+        assert schedule(server, body) == 200
+        received = until(lambda: server.received[1:] and list(server.received))
+        assert {one.body for one in received} == {body}
+        assert rows(relay, "SELECT length(body), body_size FROM relay.schedules") == [(0, 200_000)]
+        assert stored_bodies(relay) == 1
+        assert schedule(server, body[:100_000]) == 200
+        until(lambda: server.received[-1].body == body[:100_000])
+        until(lambda: stored_bodies(relay) == 1)
+        assert relay.call("DELETE", "/v2/schedules/large").status_code == 200
+        until(lambda: stored_bodies(relay) == 0)
+
+
 def test_content_deduplication_looks_at_the_stored_body(relay: Relay) -> None:
     def publish(body: bytes) -> tuple[int, str]:
         answer = relay.publish(

@@ -7,6 +7,7 @@ import json
 import signal
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import requests
@@ -91,6 +92,17 @@ def test_two_failures_then_success_make_three_attempts_and_three_callbacks(relay
         until(lambda: relay.state(published.json()["messageId"]) == "delivered")
         assert len(server.to("/work")) == 3
         assert server.to("/failure") == []
+
+
+def test_an_answer_with_a_header_in_latin_1_is_delivered_and_told(relay: Relay) -> None:
+    named = {"Content-Disposition": 'attachment; filename="café.png"'}
+    with destination(lambda call: Reply(headers=named if call.path == "/work" else {})) as server:
+        published = relay.publish(f"{server.url}/work", "x", Upstash_Callback=f"{server.url}/callback")
+        until(lambda: server.to("/callback"))
+        [content] = callbacks(server)
+        header: Any = content["header"]
+        assert (content["status"], header["Content-Disposition"]) == (200, [named["Content-Disposition"]])
+        assert relay.state(published.json()["messageId"]) == "delivered"
 
 
 def test_exhausted_retries_call_the_failure_callback_with_the_dead_letter(relay: Relay) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from tests.destination import Reply, destination
@@ -23,6 +24,17 @@ def publish(relay: Relay, url: str, key: str, limits: str, **headers: str) -> st
 def shown(relay: Relay, key: str) -> dict[str, Any]:
     content: dict[str, Any] = relay.call("GET", f"/v2/flowControl/{key}").json()
     return content
+
+
+def test_the_global_parallelism_is_of_all_processes_together(new_relay: Callable[..., Relay]) -> None:
+    one, other = (new_relay(RELAY_CONCURRENCY_MAX="7", RELAY_LEASE_SECONDS="2") for _ in range(2))
+
+    def greatest() -> int:
+        return int(one.call("GET", "/v2/globalParallelism").json()["parallelismMax"])
+
+    until(lambda: greatest() == 14)
+    other.process.kill()
+    until(lambda: greatest() == 7)
 
 
 def test_a_key_is_shown_with_its_limits_and_what_waits(shared: Relay) -> None:
@@ -92,7 +104,7 @@ def test_the_rate_window_begins_anew(shared: Relay) -> None:
         assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
         until(lambda: len(server.received) == 2)
         until(lambda: shown(shared, "window")["parallelismCount"] == 0)
-        assert shared.call("POST", "/v2/flowControl/window/resetRate").status_code == 200
+        assert shared.call("POST", "/v2/flowControl/window/reset").status_code == 200
         key = shown(shared, "window")
         assert (key["rateCount"], key["ratePeriodStart"], key["waitListSize"]) == (0, 0, 0), (
             "and it outlives its messages"

@@ -43,6 +43,27 @@ def test_topics_have_endpoints_with_ids(shared: Relay) -> None:
     assert shared.call("GET", "/v1/topics/v1").status_code == 404
 
 
+def test_a_topic_is_made_renamed_and_its_endpoint_moved(shared: Relay) -> None:
+    made = shared.call("POST", "/v1/topics", json={"name": "made"})
+    assert (made.status_code, made.json()) == (201, {"topicId": "topic_made", "name": "made", "endpoints": []})
+    given = {"url": "https://a.example", "topicId": "topic_made", "name": "first"}
+    endpoint = shared.call("POST", "/v1/endpoints", json=given).json()
+    assert shared.call("GET", f"/v1/endpoints/{endpoint['endpointId']}").json() == endpoint
+    moved = shared.call("PUT", f"/v1/endpoints/{endpoint['endpointId']}", json={"url": "https://b.example"})
+    assert (moved.status_code, moved.json()["url"], moved.json()["name"]) == (200, "https://b.example", "first")
+    assert shared.call("GET", f"/v1/endpoints/{endpoint['endpointId']}").status_code == 404
+    assert shared.call("PUT", "/v1/topics/made", json={"name": "renamed"}).status_code == 200
+    assert shared.call("GET", "/v1/topics/made").status_code == 404
+    [left] = shared.call("GET", "/v1/topics/renamed").json()["endpoints"]
+    assert (left["url"], left["topicId"]) == ("https://b.example", "topic_renamed")
+    shared.call("POST", "/v1/topics", json={"name": "other"})
+    taken = shared.call("PUT", "/v1/topics/other", json={"name": "renamed"})
+    assert (taken.status_code, taken.json()) == (400, {"error": "there is a topic named renamed"})
+    for method, path in (("PUT", "/v1/topics/none"), ("PUT", "/v1/endpoints/none"), ("GET", "/v1/endpoints/none")):
+        answer = shared.call(method, path, json={"name": "n", "url": "https://a.example"})
+        assert answer.status_code == 404, (method, path)
+
+
 def test_a_topic_is_published_to_and_removed(shared: Relay) -> None:
     with destination() as server:
         shared.call("POST", "/v1/endpoints", json={"url": server.url, "topicId": "topic_gone"})
@@ -55,10 +76,13 @@ def test_a_topic_is_published_to_and_removed(shared: Relay) -> None:
 
 
 def test_schedules_are_shown_and_removed(shared: Relay) -> None:
-    headers = {"Upstash-Cron": "0 0 1 1 *"}
-    id_ = shared.call("POST", f"/v1/publish/{AT}", headers=headers).json()["scheduleId"]
+    headers = {"Upstash-Cron": "0 0 1 1 *", "Upstash-Forward-X-A": "1"}
+    id_ = shared.call("POST", f"/v1/publish/{AT}", data="body", headers=headers).json()["scheduleId"]
     shown = shared.call("GET", f"/v1/schedules/{id_}").json()
     assert (shown["cron"], shown["header"]) == ("0 0 1 1 *", shown["headers"])
+    assert shown["destination"] == {"type": "url", "url": AT}
+    assert shown["content"] == {"header": {"X-A": "1"}, "body": "body"}
+    assert shown["settings"] == {"retries": 3, "notBefore": 0, "deadline": 0}
     assert shown in shared.call("GET", "/v1/schedules").json()
     assert shared.call("DELETE", f"/v1/schedules/{id_}").status_code == 200
     assert shared.call("GET", f"/v1/schedules/{id_}").status_code == 404

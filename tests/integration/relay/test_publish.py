@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import pytest
@@ -46,6 +47,12 @@ def test_a_repeated_deduplication_id_on_a_group_is_a_repeat_for_each_endpoint(sh
     second = shared.call("POST", "/v2/publish/again", headers=headers)
     assert second.status_code == 202
     assert second.json() == [item | {"deduplicated": True} for item in first]
+
+
+def test_a_deduplication_id_may_be_long(shared: Relay) -> None:
+    headers = FAR | {"Upstash-Deduplication-Id": secrets.token_hex(5000)}
+    answers = [shared.call("POST", f"/v2/publish/{AT}", headers=headers) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 202], answers[0].text
 
 
 def test_enqueue_makes_the_queue(shared: Relay) -> None:
@@ -170,6 +177,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
     (AT, {"Tidings-On-Unknown": "pray"}, "Tidings-On-Unknown"),
     (AT, {"Tidings-Final-Status": "teapot"}, "Tidings-Final-Status"),
     (AT, {"Upstash-Label": ",".join(f"l{n}" for n in range(51))}, "Upstash-Label"),
+    (AT, {"Upstash-Label": secrets.token_hex(5000)}, "Upstash-Label"),
 ]
 
 

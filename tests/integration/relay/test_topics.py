@@ -70,6 +70,7 @@ def test_bad_input_is_400_and_named(shared: Relay) -> None:
             "same name",
         ),
         ("POST", "/v2/topics/g/endpoints", {"endpoints": [{"url": f"https://{n}.example"} for n in range(101)]}, "100"),
+        ("POST", "/v2/topics/g/endpoints", {"endpoints": [{"url": "https://a.example/" + "x" * 2048}]}, "longer than"),
         ("DELETE", "/v2/topics/g/endpoints", {"endpoints": [{}]}, "name or a url"),
         ("PATCH", "/v2/topics/g", {}, "headers"),
         ("PATCH", "/v2/topics/g", {"headers": {"X": 1}}, "'X'"),

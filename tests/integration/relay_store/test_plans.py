@@ -108,7 +108,7 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
         ("queues", "select", {"name": "q1"}),
         ("queues", "park", {"name": "q1"}),
         ("flow_keys", "select", {"key": "k2", "text": "", "keys_max": 100}),
-        ("flow_keys", "active_count", {}),
+        ("flow_keys", "all_calls", {}),
         ("janitor", "mend_holders", {"grace_seconds": 10.0, "batch_max": 100}),
         ("janitor", "mend_owners", {}),
         ("janitor", "mend_flows", {"batch_max": 100}),

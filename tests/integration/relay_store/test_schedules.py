@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,6 +125,21 @@ def test_a_broken_schedule_tells_its_error_and_does_not_stop_the_others(run: Run
         mended = await stores.schedules.get("a")
         assert mended is not None
         assert mended.error is None
+
+    run(story)
+
+
+def test_a_schedule_that_the_database_refuses_does_not_stop_the_others(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        # Nothing that is asked for over HTTP is too long for an index of ours; this one stands for what might be one day.
+        await stores.database.execute("CREATE INDEX ON relay.messages (caller_ip)", {})
+        await stores.schedules.upsert(schedule("a", caller_ip=secrets.token_hex(50_000)), NOON)
+        await stores.schedules.upsert(schedule("b"), NOON)
+        assert await stores.schedules.fire_once(10, NOON + MINUTE) == 2
+        assert len(await stores.claim()) == 1
+        refused = await stores.schedules.get("a")
+        assert refused is not None
+        assert "index row" in (refused.error or "")
 
     run(story)
 

@@ -123,6 +123,14 @@ def test_redaction(redact: Redaction, body: str, header: str) -> None:
     assert (content["body"], content["header"]["Test-Header"]) == (body, [header])
 
 
+@pytest.mark.parametrize("redact", [Redaction(all_headers=True), Redaction(headers=frozenset({"x"}))])
+def test_headers_of_callbacks_are_redacted_as_the_messages_own(redact: Redaction) -> None:
+    hidden = {"X": [sha("1")], "X-Api-Key": [sha("secret")]}
+    assert message_object(replace(FULL, redact=redact), NOW)["callbackHeader"] == hidden
+    event = EventView(NOW, "msg_1", "ACTIVE", "https://a.example", callback=FULL.callback, redact=redact)
+    assert event_object(event)["callbackHeaders"] == hidden
+
+
 def test_a_message_tells_of_its_attempts_and_of_those_to_come() -> None:
     attempt = AttemptView(0, NOW, NOW + timedelta(seconds=2), 500, "retry", None, NOW + timedelta(seconds=5))
     waiting = replace(FULL, retried=1, due_at=NOW + timedelta(seconds=5), attempts=(attempt,))

@@ -84,6 +84,18 @@ def test_a_limit_allows_a_second_of_publishes_at_once_and_then_its_rate() -> Non
     assert authenticator.wait_seconds(READER, 1_000_000) == 0.0
 
 
+def test_what_is_known_to_be_published_only_afterwards_is_paid_for_then() -> None:
+    clock = Clock()
+    authenticator = Authenticator("root-token", Store().find, clock)
+    assert authenticator.wait_seconds(LIMITED) == 0.0
+    authenticator.charge(LIMITED, 29)
+    authenticator.charge(READER, 29)
+    clock.seconds += 2.0
+    assert authenticator.wait_seconds(LIMITED) > 0
+    clock.seconds += 0.2
+    assert authenticator.wait_seconds(LIMITED) == 0.0
+
+
 def test_a_batch_larger_than_a_second_is_paid_for_afterwards() -> None:
     clock = Clock()
     authenticator = Authenticator("root-token", Store().find, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -37,6 +38,18 @@ def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> Non
     assert not {"dlqId", "headers", "error"} & set(content)
     # They would wait behind the very message that they tell of, or count against its key.
     assert (draft.queue, draft.flow) == (None, None)
+
+
+def test_a_callback_has_the_headers_that_were_sent_without_their_secrets() -> None:
+    sent = {"X-Order": "7", "X-Inside": "i", "Authorization": "Bearer secret"}
+    message = replace(MESSAGE, headers=sent, redact=Redaction(headers=frozenset({"x-inside"})))
+    [draft] = callbacks(message, ANSWER, Retry(5), ended_at=NOW, dlq_id="1-0")
+    told = orjson.loads(draft.body)["sourceHeader"]
+    assert told == {
+        "X-Order": ["7"],
+        "X-Inside": [f"REDACTED:{hashlib.sha256(b'i').hexdigest()}"],
+        "Authorization": [f"REDACTED:{hashlib.sha256(b'Bearer secret').hexdigest()}"],
+    }
 
 
 def test_a_failure_has_both_and_names_the_dead_letter() -> None:

@@ -179,12 +179,24 @@ def test_each_endpoint_of_a_group_is_deduplicated_for_itself() -> None:
     assert len(set(ids)) == 2
 
 
+def test_a_long_deduplication_id_is_still_one_that_an_index_can_hold() -> None:
+    long = "é" * 5000
+    ids = [read({"Upstash-Deduplication-Id": given}).deduplication_id for given in (long, long, f"{long}2")]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(id_ is not None and len(id_.encode()) <= 1000 for id_ in ids)
+    to_group = draft(
+        "https://a.example/" + "x" * 9000, {"upstash-deduplication-id": "a"}, b"", now_seconds=0.0, topic="g"
+    )
+    assert len(to_group.deduplication_id or "") <= 1000
+
+
 @pytest.mark.parametrize(
     ("fields", "redaction"),
     [
         ("body", Redaction(body=True)),
         ("header", Redaction(all_headers=True)),
         ("headers", Redaction(all_headers=True)),
+        ("headers[A], Header[b-C]", Redaction(headers=frozenset({"a", "b-c"}))),
         ("body,header[A],header[b-C]", Redaction(body=True, headers=frozenset({"a", "b-c"}))),
         ("", Redaction()),
     ],
@@ -200,6 +212,8 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Upstash-Retries": "²"},
         {"Upstash-Retries": "9" * 5000},
         {"Upstash-Delay": "soon"},
+        {"Upstash-Delay": "٣s"},
+        {"Upstash-Retry-Delay": "٣"},
         {"Upstash-Not-Before": "x"},
         {"Upstash-Method": "BREW"},
         {"Upstash-Retry-Delay": "1 +"},
@@ -210,6 +224,7 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Upstash-Forward-X": "caf\udce9"},
         {"Upstash-Label": "a\0b"},
         {"Upstash-Label": "caf\udce9"},
+        {"Upstash-Label": "fine," + "x" * 257},
         {"Upstash-Deduplication-Id": "caf\udce9"},
         {"Upstash-Callback": "https://b.example/caf\udce9"},
         {"Upstash-Callback": "ftp://x"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from services.relay.message import CallbackOptions, Draft, FlowControl
+from services.relay.message import CallbackOptions, Draft, FlowControl, Redaction
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.overriding import overridden
 
@@ -35,6 +37,14 @@ def test_what_is_given_counts_and_the_rest_stays() -> None:
 def test_a_part_of_the_callback_may_be_given() -> None:
     asked = overridden(ORIGINAL, {"Upstash-Callback-Timeout": "5s"}, 0.0)
     assert asked.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
+
+
+def test_what_was_redacted_stays_so() -> None:
+    original = replace(ORIGINAL, redact=Redaction(body=True, headers=frozenset({"x-a"})))
+    asked = overridden(original, {"Upstash-Redact-Fields": "header[X-B]"}, 0.0)
+    assert asked.redact == Redaction(body=True, headers=frozenset({"x-a", "x-b"}))
+    assert overridden(original, {"Upstash-Redact-Fields": "header"}, 0.0).redact.all_headers
+    assert overridden(original, {"Upstash-Redact-Fields": ""}, 0.0).redact == original.redact
 
 
 def test_a_faulty_option_is_refused() -> None:

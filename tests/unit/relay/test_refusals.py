@@ -128,6 +128,7 @@ def test_no_handler_runs_for_who_is_not_let_in() -> None:
         (InvalidRequestError("the field is wrong"), 400, "the field is wrong"),
         (not_found("message msg_1"), 404, "message msg_1 not found"),
         (web.HTTPRequestEntityTooLarge(1024, 2048), 413, "the body is larger than 1024 bytes"),
+        (web.RequestPayloadError("ZZ"), 400, "the body broke off, or is not framed as HTTP has it"),
         (UnreadableError("its key is gone"), 500, "its key is gone"),
         (RuntimeError("SELECT secret"), 500, "internal error; the request was not accepted"),
         (psycopg.OperationalError("host=secret"), 503, "the database does not answer; nothing was accepted"),

@@ -112,7 +112,7 @@ def test_head_is_a_get() -> None:
 
 def test_the_reference_lists_every_route_and_no_other() -> None:
     text = (ROOT / "docs" / "reference" / "relay.md").read_text()
-    rows = re.findall(r"^\| `(GET|POST|PATCH|DELETE)` \| `(/[^`]*)` \| (open|read|write) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(GET|POST|PUT|PATCH|DELETE)` \| `(/[^`]*)` \| (open|read|write) \|", text, re.MULTILINE)
     assert sorted(rows) == sorted((route.method, route.path, route.access) for route in TABLE)
 
 

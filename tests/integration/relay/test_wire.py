@@ -1,0 +1,79 @@
+"""What comes over the wire below the routes: broken requests, encodings, and `Expect`."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.destination import destination
+from tests.integration.relay.conftest import TOKEN, Relay
+from tests.wait import until
+
+HEAD = b"Host: relay\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
+
+
+def spoken(relay: Relay, *pieces: bytes) -> bytes:
+    """All that the relay answers to these bytes; each piece is sent when something came back for the one before."""
+    address = urlsplit(relay.url)
+    answer = b""
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            answer += connection.recv(65_536)
+        connection.shutdown(socket.SHUT_WR)
+        while piece := connection.recv(65_536):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"BROKEN\r\n\r\n", 400),
+        (b"GET /v2/queues HTTP/9.9\r\n\r\n", 400),
+        (b"GET /v2/queues HTTP/1.1\r\nA B: x\r\n\r\n", 400),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: relay\r\n\r\n", 400),
+        (b"GET /v2/queues HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", 400),
+        (b"POST /v2/queues HTTP/1.1\r\n" + HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (b"POST /v2/queues HTTP/1.1\r\n" + HEAD + b"Expect: a-miracle\r\nContent-Length: 2\r\n\r\n{}", 417),
+        (b"POST /v2/publish/https://a.example%0d%0a HTTP/1.1\r\n" + HEAD + b"Content-Length: 0\r\n\r\n", 200),
+        (b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example\r\n\r\n", 404),
+        (b"GET /%0a HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
+    ],
+)
+def test_whatever_is_wrong_with_a_request_the_answer_is_json(shared: Relay, request_bytes: bytes, status: int) -> None:
+    head, _, body = spoken(shared, request_bytes).partition(b"\r\n\r\n")
+    assert head.split()[1] == str(status).encode(), head
+    assert b"content-type: application/json" in head.lower()
+    assert list(json.loads(body)) == ["error" if status >= 400 else "messageId"]
+
+
+def test_who_expects_100_hears_it_and_only_when_the_body_is_wanted(shared: Relay) -> None:
+    start = b"POST /v2/queues HTTP/1.1\r\n%bExpect: 100-continue\r\nContent-Length: 27\r\n\r\n"
+    answer = spoken(shared, start % HEAD, b'{"queueName":"expected-10"}')
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 ")
+    assert spoken(shared, start % b"Host: relay\r\n").startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_compressed_body_is_delivered_as_it_came(shared: Relay) -> None:
+    body = gzip.compress(b"hello " * 100)
+    headers = {"Upstash-Header-Forward": "true", "Content-Encoding": "gzip"}
+    with destination() as server:
+        assert shared.call("POST", f"/v2/publish/{server.url}", data=body, headers=headers).status_code == 200
+        not_compressed = shared.call("POST", f"/v2/publish/{server.url}", data=b"plain", headers=headers)
+        assert not_compressed.status_code == 200
+        received = until(lambda: server.received[1:] and server.received)
+    assert {one.body for one in received} == {body, b"plain"}
+    assert {one.headers["Content-Encoding"] for one in received} == {"gzip"}
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v2/batch"), ("POST", "/v2/queues"), ("DELETE", "/v2/dlq")])
+def test_compressed_json_is_not_understood(shared: Relay, method: str, path: str) -> None:
+    headers = {"Content-Encoding": "gzip"}
+    answer: requests.Response = shared.call(method, path, data=gzip.compress(b"[]"), headers=headers)
+    assert (answer.status_code, list(answer.json())) == (415, ["error"])

@@ -1,0 +1,49 @@
+"""What follows from an attempt's end, whatever the destination's answer holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from services.relay.ending import ending_of, header_lists, unjudged
+from services.relay.wire.outcome import Answer, Delivered, Failed
+from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW
+
+
+@pytest.mark.parametrize(
+    ("came", "told"),
+    [
+        ("plain", "plain"),
+        ("naïve ✓", "naïve ✓"),
+        (b"caf\xe9".decode(errors="surrogateescape"), "café"),
+        (b"\xff\x00".decode(errors="surrogateescape"), "ÿ\0"),
+    ],
+)
+def test_headers_are_text_whatever_their_bytes_are(came: str, told: str) -> None:
+    ending = ending_of(MESSAGE, Answer(200, (("X", came),), b""), NOW)
+    assert isinstance(ending.verdict, Delivered)
+    assert header_lists(ending.answer) == {"X": [told]}
+    assert orjson.loads(ending.callbacks[0].body)["header"] == {"X": [told]}
+
+
+def test_an_error_of_no_text_is_told_all_the_same() -> None:
+    ending = ending_of(MESSAGE, Answer(0, (), b"", error="bad \udcff", fate="unknown"), NOW)
+    assert orjson.loads(ending.callbacks[0].body)["error"] == "bad ?"
+    orjson.dumps([row.error for row in ending.logged])
+
+
+def test_the_sender_hears_of_an_answer_that_could_not_be_judged() -> None:
+    ending = unjudged(replace(MESSAGE, queue="q"), ANSWER, NOW)
+    assert isinstance(ending.verdict, Failed)
+    assert [draft.kind for draft in ending.callbacks] == ["callback", "failure_callback"]
+    content = orjson.loads(ending.callbacks[1].body)
+    assert (content["status"], content["body"], content["dlqId"]) == (503, "", ending.dlq_id)
+    assert "could not be judged" in content["error"]
+    assert {draft.parent_id for draft in ending.callbacks} == {MESSAGE.id}
+
+
+def test_a_message_that_no_callback_can_tell_of_ends_nevertheless() -> None:
+    ending = unjudged(replace(MESSAGE, url="\udcff"), ANSWER, NOW)
+    assert (isinstance(ending.verdict, Failed), ending.callbacks) == (True, ())
