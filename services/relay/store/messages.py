@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 import psycopg
 from psycopg import AsyncConnection
 
-from services.relay.ending import Ending, Logged, header_lists
+from services.relay.ending import Ending
 from services.relay.message import Claimed, Draft, new_message_id
+from services.relay.store import written
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.vault import Vault
-from services.relay.wire.outcome import Failed, Retry, state_of
+from services.relay.wire.outcome import Failed, Retry
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -123,7 +122,8 @@ class Messages:
         """Commit verdicts and what follows from them; how many were still ours. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> int:
-            found = await rows(connection, self._q["finish"], self._verdicts(endings))
+            verdicts = written.as_json([written.verdict(ending) for ending in endings])
+            found = await rows(connection, self._q["finish"], {"rows": verdicts, "owner": self._owner})
             ours = {row["id"] for row in found}
             kept = [ending for ending in endings if ending.message.id in ours]
             async with connection.pipeline():
@@ -193,58 +193,28 @@ class Messages:
         if not new:
             return
         sealer = Sealer(self._vault)
-        values = [_values(id_, draft, sealer.seal(draft)) for id_, draft in new]
-        await connection.execute(self._q["insert"], {"rows": _json(values), "logs": self._logs})
+        values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in new]
+        await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
             await connection.execute(self._q["make_queues"], {"queues": names})
             promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": names})]
-        await self._set_flows(connection, [draft for _, draft in new if draft.flow is not None])
+        if flows := written.flows([draft for _, draft in new]):
+            await connection.execute(self._q["set_flows"], flows)
         await self._touch(connection, [(key, None, False) for key in promoted])
-
-    async def _set_flows(self, connection: AsyncConnection[Any], drafts: Sequence[Draft]) -> None:
-        """The newest draft of a key says its limits; the soonest one when something may be claimed."""
-        newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
-        if not newest:
-            return
-        dues: dict[str, float] = {}
-        for draft in drafts:
-            if draft.flow is not None:
-                dues[draft.flow.key] = min(draft.delay_seconds, dues.get(draft.flow.key, draft.delay_seconds))
-        await connection.execute(
-            self._q["set_flows"],
-            {
-                "keys": list(newest),
-                "parallelisms": [flow.parallelism for flow in newest.values()],
-                "rates": [flow.rate for flow in newest.values()],
-                "periods": [flow.period_seconds for flow in newest.values()],
-                "cools": [flow.cooling for flow in newest.values()],
-                "dues": [dues[key] for key in newest],
-            },
-        )
-
-    def _verdicts(self, endings: Sequence[Ending]) -> dict[str, Any]:
-        verdicts = [
-            {
-                "id": ending.message.id,
-                "state": state_of(ending.verdict),
-                "retried": ending.message.retried + isinstance(ending.verdict, Retry),
-                "delay_seconds": ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0,
-            }
-            for ending in endings
-        ]
-        return {"rows": _json(verdicts), "owner": self._owner}
 
     async def _record(self, connection: AsyncConnection[Any], endings: Sequence[Ending]) -> None:
         if self._logs and endings:
             logged = [(ending.message, row) for ending in endings for row in ending.logged]
-            steps = [_step(n, message, row) for n, (message, row) in enumerate(logged)]
-            await connection.execute(self._q["log"], {"rows": _json(steps)})
+            steps = [written.step(n, message, row) for n, (message, row) in enumerate(logged)]
+            await connection.execute(self._q["log"], {"rows": written.as_json(steps)})
         if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
-            letters = [_letter(ending) for ending in buried]
-            await connection.execute(self._q["bury"], {"rows": _json(letters)})
-        if kept := [_kept(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url]:
-            await connection.execute(self._q["keep_answers"], {"rows": _json(kept)})
+            letters = [written.letter(ending) for ending in buried]
+            await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
+        if kept := [
+            written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url
+        ]:
+            await connection.execute(self._q["keep_answers"], {"rows": written.as_json(kept)})
 
     async def _settle(
         self,
@@ -271,52 +241,3 @@ class Messages:
         if flows:
             keys, cool, answered = (list(column) for column in zip(*flows, strict=True))
             await connection.execute(self._q["touch_flows"], {"keys": keys, "cool": cool, "answered": answered})
-
-
-def _values(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
-    return {
-        "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
-        "body": _base64(draft.body), "body_key": draft.body_key,
-        "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
-        "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
-        "sealed": _base64(sealed), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
-        "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
-        "labels": draft.labels, "queue": draft.queue,
-        "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
-        "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
-    }  # fmt: skip
-
-
-def _step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:
-    return {
-        "n": n, "id": message.id, "attempt": message.retried, "at": row.at, "state": row.state,
-        "next_due_at": row.next_due_at, "status": row.status, "error": row.error, "header": row.header,
-        "body": None if row.body is None else _base64(row.body),
-    }  # fmt: skip
-
-
-def _letter(ending: Ending) -> dict[str, Any]:
-    answer, spooled = ending.answer, ending.answer.spooled
-    return {
-        "id": ending.dlq_id, "message_id": ending.message.id, "status": answer.status, "header": header_lists(answer),
-        "body": _base64(answer.body or (answer.error or "").encode()),
-        "key": None if spooled is None else spooled.key, "size": None if spooled is None else spooled.size,
-    }  # fmt: skip
-
-
-def _kept(ending: Ending) -> dict[str, Any]:
-    message, spooled = ending.message, ending.answer.spooled
-    assert spooled is not None
-    return {
-        "message_id": message.id, "attempt": message.retried, "key": spooled.key, "size": spooled.size,
-        "header": header_lists(ending.answer),
-    }  # fmt: skip
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _json(content: Sequence[dict[str, Any]]) -> str:
-    # Postgres has no NUL in text, and a header of a broken server might.
-    return orjson.dumps(content).decode().replace("\\u0000", "")

@@ -1,0 +1,101 @@
+"""What is written of messages, as the statements of messages.sql take it: rows of JSON."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from services.relay.ending import Ending, Logged, header_lists
+from services.relay.message import Claimed, Draft
+from services.relay.wire.outcome import Retry, state_of
+
+# An escaped NUL, but not an escaped backslash before the text u0000.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def as_json(rows: Sequence[dict[str, Any]]) -> str:
+    """All of `rows` as one text, without NUL: Postgres has none, and a header of a broken server might."""
+    text = orjson.dumps(rows).decode()
+    return _NUL.sub(r"\1", text) if "\\u0000" in text else text
+
+
+def message(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
+    """A new message."""
+    return {
+        "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
+        "body": _base64(draft.body), "body_key": draft.body_key,
+        "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
+        "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
+        "sealed": _base64(sealed), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
+        "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
+        "labels": draft.labels, "queue": draft.queue,
+        "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
+        "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
+    }  # fmt: skip
+
+
+def step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:
+    """A row of the log, the n-th of its transaction."""
+    return {
+        "n": n, "id": message.id, "attempt": message.retried, "at": row.at, "state": row.state,
+        "next_due_at": row.next_due_at, "status": row.status, "error": row.error, "header": row.header,
+        "body": None if row.body is None else _base64(row.body),
+    }  # fmt: skip
+
+
+def verdict(ending: Ending) -> dict[str, Any]:
+    """What becomes of a message after an attempt."""
+    again = isinstance(ending.verdict, Retry)
+    return {
+        "id": ending.message.id, "state": state_of(ending.verdict), "retried": ending.message.retried + again,
+        "delay_seconds": ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0,
+    }  # fmt: skip
+
+
+def letter(ending: Ending) -> dict[str, Any]:
+    """A dead letter."""
+    answer, spooled = ending.answer, ending.answer.spooled
+    return {
+        "id": ending.dlq_id, "message_id": ending.message.id, "status": answer.status, "header": header_lists(answer),
+        "body": _base64(answer.body or (answer.error or "").encode()),
+        "key": None if spooled is None else spooled.key, "size": None if spooled is None else spooled.size,
+    }  # fmt: skip
+
+
+def answer(ending: Ending) -> dict[str, Any]:
+    """An answer that is kept in pieces."""
+    message, spooled = ending.message, ending.answer.spooled
+    assert spooled is not None
+    return {
+        "message_id": message.id, "attempt": message.retried, "key": spooled.key, "size": spooled.size,
+        "header": header_lists(ending.answer),
+    }  # fmt: skip
+
+
+def flows(drafts: Sequence[Draft]) -> dict[str, Any] | None:
+    """The columns of `set_flows`; None: no draft has a flow key. The newest draft of a key says its limits, the soonest one
+    when something may be claimed.
+    """
+    newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
+    if not newest:
+        return None
+    dues: dict[str, float] = {}
+    for draft in drafts:
+        if draft.flow is not None:
+            dues[draft.flow.key] = min(draft.delay_seconds, dues.get(draft.flow.key, draft.delay_seconds))
+    return {
+        "keys": list(newest),
+        "parallelisms": [flow.parallelism for flow in newest.values()],
+        "rates": [flow.rate for flow in newest.values()],
+        "periods": [flow.period_seconds for flow in newest.values()],
+        "cools": [flow.cooling for flow in newest.values()],
+        "dues": [dues[key] for key in newest],
+    }
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
