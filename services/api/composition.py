@@ -8,9 +8,11 @@ import threading
 import time
 from typing import Any
 
+import orjson
 from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from psycopg import Connection
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 from structlog.stdlib import BoundLogger
 
@@ -52,7 +54,12 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
     logger = log.get("api")
     targets = load_targets(settings.targets_file)
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(
-        settings.database_url.get_secret_value(), min_size=2, max_size=POOL_MAX, timeout=10, open=True
+        settings.database_url.get_secret_value(),
+        min_size=2,
+        max_size=POOL_MAX,
+        timeout=10,
+        open=True,
+        configure=_read_json_as_it_is_written,
     )
     writers: ConnectionPool[Connection[Any]] = ConnectionPool(
         settings.database_url.get_secret_value(),
@@ -93,6 +100,11 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
         on_error=lambda error: error_response(error, app.logger),
     )
     return app
+
+
+def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
+    """jsonb by orjson, which writes the answers: Python's own reader makes integers that orjson cannot write."""
+    set_json_loads(orjson.loads, connection)
 
 
 def _keep_partitions(store: Store, logger: BoundLogger) -> None:

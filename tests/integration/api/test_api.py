@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from typing import Any
@@ -255,6 +256,25 @@ def test_text_that_postgres_cannot_hold_is_refused(client: Client, changed: dict
     answer = client.submit(**changed)
     assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
     assert client.count("submissions") == 0
+
+
+def test_numbers_beyond_64_bits_are_stored_and_shown(client: Client) -> None:
+    path = client.submit(metadata={"a": 1e20}).headers["Location"]
+    body = base64.b64encode(b'{"data":[], "seed": 123456789012345678901234}').decode()
+    assert client.call_back(path.rsplit("/", 1)[1], body=body, willRetry=False).status_code == 200
+    shown = client.http.get(path, headers=ALICE)
+    assert (shown.status_code, shown.json["metadata"]["a"]) == (200, 1e20)
+    assert shown.json["output"]["seed"] == pytest.approx(123456789012345678901234)
+
+
+def test_an_answer_that_grows_too_large_in_postgres_is_no_output_and_still_the_result(client: Client) -> None:
+    # jsonb writes 1e300 with all its digits.
+    path = client.submit().headers["Location"]
+    answer = b"[" + b",".join([b"1e300"] * 2500) + b"]"
+    body = base64.b64encode(answer).decode()
+    assert client.call_back(path.rsplit("/", 1)[1], body=body, willRetry=False).status_code == 200
+    assert client.http.get(path, headers=ALICE).json["output"] is None
+    assert client.http.get(f"{path}/result", headers=ALICE).data == answer
 
 
 def test_every_route_that_is_not_public_is_401_without_credentials(client: Client) -> None:
