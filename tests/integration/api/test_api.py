@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
+from psycopg import sql
 from pydantic import SecretStr
 
 from services.api.composition import wire
@@ -300,3 +301,25 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
     answer = http.get("/readyz")
     assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
     assert http.get("/healthz").status_code == 200
+
+
+def test_without_a_database_every_route_is_503_and_says_when_to_come_again(
+    client: Client, postgres: PostgresServer
+) -> None:
+    path = client.submit().headers["Location"]
+    # As a database that is being restarted: no connection lives, and none is let in.
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        name = urlsplit(client.admin_url).path[1:]
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    for headers in (None, {"Idempotency-Key": "a"}):
+        _is_unavailable(client.submit(headers))
+    _is_unavailable(client.http.get(path, headers=ALICE))
+    _is_unavailable(client.http.delete(path, headers=ALICE))
+    _is_unavailable(client.call_back(path.rsplit("/", 1)[1]))
+
+
+def _is_unavailable(answer: Any) -> None:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+    assert "Retry-After" in answer.headers
+    assert "nothing" not in answer.json["detail"]
