@@ -25,10 +25,12 @@ def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], now:
     return "retrying" if retry_at is not None and retry_at > now else "running"
 
 
-def links(id_: UUID | str, output: Any = None, *, ended: bool = False) -> dict[str, Any]:
+def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dict[str, Any]:
+    """Where to go from a submission. `images` needs `output`: those of a larger answer have the same addresses, counted
+    from 0."""
     base = f"/v1/submissions/{id_}"
     found: dict[str, Any] = {"self": base}
-    if ended:
+    if answered:
         found["result"] = f"{base}/result"
         count = len(images(output))
         if count:
@@ -53,7 +55,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "attempts": [_attempt(attempt) for attempt in attempts],
         "created_at": timestamp(row["created_at"]),
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
-        "links": links(row["id"], row["output"], ended=row["outcome"] is not None),
+        "links": links(row["id"], row["output"], answered=row["body_size"] is not None),
     }
 
 

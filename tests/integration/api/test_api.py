@@ -178,6 +178,14 @@ def test_the_status_is_derived_from_attempts_and_result(client: Client) -> None:
     )
 
 
+def test_only_an_answered_submission_has_a_link_to_its_result(client: Client) -> None:
+    cancelled, answered = (client.submit().headers["Location"] for _ in range(2))
+    assert client.http.delete(cancelled, headers=ALICE).json["links"] == {"self": cancelled}
+    assert client.call_back(answered.rsplit("/", 1)[1], willRetry=False).status_code == 200
+    links = client.http.get(answered, headers=ALICE).json["links"]
+    assert client.http.get(links["result"], headers=ALICE).data == b"{}"
+
+
 def test_an_unchanged_submission_is_304(client: Client) -> None:
     path = client.submit().headers["Location"]
     tag = client.http.get(path, headers=ALICE).headers["ETag"]
