@@ -16,11 +16,12 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 from structlog.stdlib import BoundLogger
 
-from services.api.application import Parts, create_app
+from services.api.application import create_app
 from services.api.authentication import Authentication
 from services.api.committer import Committer
 from services.api.hot import HotRoute
 from services.api.intake import Intake
+from services.api.parts import Parts
 from services.api.problem import error_response
 from services.api.settings import ApiSettings
 from services.api.store import Store

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from tidings.completion import timestamp
 
 RETRY_AFTER_SECONDS = 2
@@ -96,6 +98,14 @@ def images(answer: Any) -> list[Image]:
         elif isinstance(url, str) and url.startswith(("http://", "https://")):
             found.append(Image(None, url))
     return found
+
+
+def images_in(body: bytes) -> list[Image]:
+    """The images in an answer as it came; one that is no JSON has none."""
+    try:
+        return images(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return []
 
 
 def image_type(content: bytes) -> str:

@@ -11,8 +11,9 @@ import yaml
 from honcho.environ import parse_procfile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.api.application import Parts, create_app
+from services.api.application import create_app
 from services.api.openapi import document
+from services.api.parts import Parts
 from stack.home import PORTS
 from tests.process import ROOT
 from tidings import topics
