@@ -23,7 +23,7 @@ PORTS = {
     "watcher": 8003,
     "relay": 8080,
     "provider": 8090,
-    "postgres": 55432,
+    "postgres": 15432,
     "kafka": 19092,
     "controller": 19093,
     "connect": 18083,
