@@ -83,7 +83,14 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
     parts = Parts(
         settings=settings,
         store=store,
-        intake=Intake(store, committer, frozenset(targets), webhooks=settings.webhooks == "on", submitted=submitted),
+        intake=Intake(
+            store,
+            committer,
+            frozenset(targets),
+            webhooks=settings.webhooks == "on",
+            input_bytes_max=settings.input_bytes_max,
+            submitted=submitted,
+        ),
         authentication=Authentication(
             store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
         ),

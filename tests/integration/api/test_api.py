@@ -141,6 +141,13 @@ def test_a_batch_is_all_or_nothing(client: Client) -> None:
     assert (answer.status_code, len(answer.json["submissions"]), client.count("submissions")) == (202, 500, 500)
 
 
+def test_an_input_in_a_batch_may_be_no_larger_than_one_alone(client: Client) -> None:
+    items = [{"target": "demo-images", "input": "x" * size} for size in (1000, 3000)]
+    answer = client.http.post("/v1/submissions/batch", json={"submissions": items}, headers=ALICE)
+    assert (answer.status_code, [error["field"] for error in answer.json["errors"]]) == (422, ["submissions.1.input"])
+    assert client.count("submissions") == 0
+
+
 def test_too_large_a_body_is_413(client: Client) -> None:
     assert client.submit(input="x" * 3000).status_code == 413
 
