@@ -115,6 +115,14 @@ def test_the_architecture_names_every_setting() -> None:
     assert sorted(name for name in read if name not in documented) == []
 
 
+def test_the_architecture_names_every_native_port() -> None:
+    [line] = [
+        text for text in (ROOT / "docs/ARCHITECTURE.md").read_text().splitlines() if text.startswith("Native ports:")
+    ]
+    listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher"}}
+    assert {int(number) for number in re.findall(r"\d+", line)} == listening
+
+
 def test_every_route_has_an_auth_decision() -> None:
     parts = _parts()
     app = create_app(parts)
