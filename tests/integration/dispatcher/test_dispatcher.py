@@ -36,12 +36,12 @@ def test_a_relay_that_is_away_for_minutes_loses_nothing_and_is_not_hammered(
 ) -> None:
     dispatching.relay = lambda _: fault
     dispatching.submit(A, B)
-    dispatching.run(600)
+    dispatching.run(300)
     dispatching.submit(C)
     assert dispatching.partitions.committed == {}
     # 15 s at the most between tries, and at least half of that.
-    assert 40 <= dispatching.requests_to_relay <= 90
-    assert dispatching.partitions.polls >= 1_000  # or the group would have given its partitions to others
+    assert 20 <= dispatching.requests_to_relay <= 45
+    assert dispatching.partitions.polls >= 500  # or the group would have given its partitions to others
     dispatching.relay = dispatching.accept
     dispatching.run(16)
     assert sorted(dispatching.labels()) == [A, B, C]
