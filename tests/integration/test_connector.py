@@ -41,7 +41,7 @@ def test_a_connector_is_registered_once_and_again_when_its_file_has_changed() ->
 
 
 def test_a_file_that_connect_refuses_is_said_with_its_reason() -> None:
-    with destination(Rest(None, 400)) as server, pytest.raises(RegistrationRefusedError, match="poll.interval"):
+    with destination(Rest(None, 400)) as server, pytest.raises(RegistrationRefusedError, match="is wrong"):
         Connector(server.url, "tidings").register({"poll.interval.ms": "x"})
 
 

@@ -40,7 +40,7 @@ def test_a_relay_that_is_away_for_minutes_loses_nothing_and_is_not_hammered(
     dispatching.submit(C)
     assert dispatching.partitions.committed == {}
     # 15 s at the most between tries, and at least half of that.
-    assert 20 <= dispatching.requests_to_relay <= 45
+    assert 20 <= dispatching.requests_to_relay <= 50
     assert dispatching.partitions.polls >= 500  # or the group would have given its partitions to others
     dispatching.relay = dispatching.accept
     dispatching.run(16)
