@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 
@@ -11,7 +10,7 @@ import click
 from rich.console import Console
 
 from stack.errors import StackError
-from stack.home import open_home
+from stack.home import Home, open_home
 from stack.supervisor import run as supervise
 from stack.watching import demonstrate, down, status, up
 
@@ -24,13 +23,13 @@ def main() -> None:
 @main.command(hidden=True)
 def run() -> None:
     """Own the stack until SIGTERM; started by the others."""
-    sys.exit(supervise(open_home(os.environ), os.environ))
+    sys.exit(supervise(_home(), os.environ))
 
 
 @main.command("up")
 def up_command() -> None:
     """Start everything in the background; returns when all is healthy."""
-    home = open_home(os.environ)
+    home = _home()
     _or_exit(lambda: up(home, Console()))
     click.echo(f"up: api {home.url('api')}; for your shell: . {home.env_file}")
 
@@ -38,13 +37,13 @@ def up_command() -> None:
 @main.command("down")
 def down_command() -> None:
     """Stop everything."""
-    _or_exit(lambda: click.echo("stopped" if down(open_home(os.environ)) else "nothing was running"))
+    _or_exit(lambda: click.echo("stopped" if down(_home()) else "nothing was running"))
 
 
 @main.command("status")
 def status_command() -> None:
     """Show what runs, where, and whether it is well."""
-    sys.exit(status(open_home(os.environ), Console()))
+    sys.exit(status(_home(), Console()))
 
 
 @main.command("logs")
@@ -52,7 +51,7 @@ def status_command() -> None:
 @click.option("--lines", default=50, show_default=True)
 def logs_command(process: str, lines: int) -> None:
     """Print the last log lines, of all processes or of PROCESS."""
-    path = open_home(os.environ).log / "processes.log"
+    path = _home().log / "processes.log"
     found = path.read_text(errors="replace").splitlines() if path.exists() else []
     for line in [line for line in found if process in line.split("|", 1)[0]][-lines:]:
         click.echo(line)
@@ -62,12 +61,11 @@ def logs_command(process: str, lines: int) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def reset_command(yes: bool) -> None:  # noqa: FBT001  click's way
     """Stop everything and delete all data and secrets."""
-    home = open_home(os.environ)
+    home = _home()
     if not yes:
         click.confirm(f"Delete everything under {home.directory}?", abort=True)
     _or_exit(lambda: down(home))
-    shutil.rmtree(home.directory)
-    click.echo("deleted")
+    click.echo("deleted" if home.delete() else f"deleted; {home.directory} holds other files, which stay")
 
 
 @main.command("demo")
@@ -75,7 +73,7 @@ def reset_command(yes: bool) -> None:  # noqa: FBT001  click's way
 @click.option("--exit", "leave", is_flag=True, envvar="TIDINGS_DEMO_EXIT", help="Stop after the event.")
 def demo_command(prompt: str, leave: bool) -> None:  # noqa: FBT001  click's way
     """Start everything, submit a prompt, print its completion event, and stay until Ctrl-C."""
-    home, console = open_home(os.environ), Console()
+    home, console = _home(), Console()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def demo() -> None:
@@ -91,6 +89,13 @@ def demo_command(prompt: str, leave: bool) -> None:  # noqa: FBT001  click's way
         console.print("\nstopping")
     finally:
         down(home)
+
+
+def _home() -> Home:
+    try:
+        return open_home(os.environ)
+    except StackError as error:
+        sys.exit(f"error: {error}")
 
 
 def _or_exit(action: object) -> None:

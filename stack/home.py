@@ -7,9 +7,12 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from stack.errors import StackError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +23,7 @@ PORTS = {
     "watcher": 8003,
     "relay": 8080,
     "provider": 8090,
-    "postgres": 55432,
+    "postgres": 15432,
     "kafka": 19092,
     "controller": 19093,
     "connect": 18083,
@@ -29,6 +32,7 @@ _SECRETS = (
     "postgres", "api", "cdc", "stream", "relay", "api_key", "internal_token", "relay_token",
     "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret",
 )  # fmt: skip
+_MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "steps.jsonl")
 # What a provider key may be called, so that the dispatcher, and no other process, gets it from the caller's shell.
 PROVIDER_KEYS = ("OPENAI_API_KEY",)
 
@@ -56,6 +60,23 @@ class Home:
     @property
     def env_file(self) -> Path:
         return self.directory / "env"
+
+    def delete(self) -> bool:
+        """Delete what a stack makes, and the folder with it unless something else lies there; whether it is gone.
+
+        Only that: whoever names a folder of theirs as `TIDINGS_HOME` must not lose the rest of it.
+        """
+        for name in _MADE:
+            path = self.directory / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        try:
+            self.directory.rmdir()
+        except OSError:
+            return False
+        return True
 
     def url(self, process: str) -> str:
         return f"http://127.0.0.1:{self.ports[process]}"
@@ -137,12 +158,22 @@ class Home:
 
 
 def open_home(environment: Mapping[str, str]) -> Home:
-    """The home that `TIDINGS_HOME` and `TIDINGS_PORT_*` name; made, with new secrets, when it is not there."""
+    """The home that `TIDINGS_HOME` and `TIDINGS_PORT_*` name; made, with new secrets, when it is not there.
+
+    Raises `StackError` for a port that is none.
+    """
+    ports = {name: _port(f"TIDINGS_PORT_{name.upper()}", port, environment) for name, port in PORTS.items()}
     directory = Path(environment.get("TIDINGS_HOME", ROOT / ".tidings")).resolve()
     (directory / "log").mkdir(parents=True, exist_ok=True)
     directory.chmod(0o711)  # Postgres, as another user when we are root, passes through to its own folder
-    ports = {name: int(environment.get(f"TIDINGS_PORT_{name.upper()}", port)) for name, port in PORTS.items()}
     return Home(directory, ports, _secrets(directory / "secrets.json"))
+
+
+def _port(variable: str, default: int, environment: Mapping[str, str]) -> int:
+    text = environment.get(variable, str(default))
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise StackError(f"{variable} must be a port, a number from 1 to 65535")
+    return int(text)
 
 
 def _secrets(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Ports on loopback: is one free, and which one is."""
+"""Ports on loopback: is one free, does one listen, and which are free."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(count: int) -> list[int]:

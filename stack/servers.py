@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 from string import Template
 
 from stack.errors import StackError
+from stack.ports import listens
 
 DEBEZIUM = Path(__file__).resolve().parent.parent / "debezium"
 # One node on a small machine: a serial collector and the quick compiler start fastest and need least.
@@ -123,7 +123,7 @@ def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int) -> Serv
         if done.returncode != 0:
             raise StackError(f"Kafka's storage could not be formatted: {(done.stdout + done.stderr)[-500:]}")
     command = jvm.command(BROKER_HEAP, "kafka.Kafka", str(properties))
-    return Server("kafka", command, directory, lambda: _listens(port), _environment())
+    return Server("kafka", command, directory, lambda: listens(port), _environment())
 
 
 def connect(jvm: Jvm, directory: Path, *, port: int, kafka_port: int, database_password: str) -> Server:
@@ -145,12 +145,6 @@ def _filled(name: str, directory: Path, **values: object) -> Path:
     path = directory / name
     path.write_text(Template(text).safe_substitute({key: str(value) for key, value in values.items()}))
     return path
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _answers(url: str) -> bool:

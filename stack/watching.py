@@ -18,6 +18,7 @@ from rich.table import Table
 
 from stack.errors import StackError
 from stack.home import ROOT, Home
+from stack.ports import listens
 from stack.supervisor import healthy
 
 START_SECONDS_MAX = 600.0
@@ -102,13 +103,13 @@ def status(home: Home, console: Console) -> int:
     table = Table("process", "address", "state")
     probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher"), "/readyz")
     probes |= {"provider": "/healthz", "connect": "/connectors"}
-    faults = 0
-    for name, path in probes.items():
-        well = healthy(home.url(name) + path)
-        faults += not well
-        table.add_row(name, home.url(name), "[green]ready[/]" if well else "[red]not ready[/]")
+    states = [(name, home.url(name), healthy(home.url(name) + path)) for name, path in probes.items()]
+    # These speak no HTTP: that they listen is what can be seen from outside.
+    states += [(name, f"127.0.0.1:{home.ports[name]}", listens(home.ports[name])) for name in ("postgres", "kafka")]
+    for name, address, well in states:
+        table.add_row(name, address, "[green]ready[/]" if well else "[red]not ready[/]")
     console.print(table)
-    return 1 if faults else 0
+    return 0 if all(well for _, _, well in states) else 1
 
 
 def demonstrate(home: Home, console: Console, prompt: str) -> None:

@@ -89,7 +89,7 @@ def decode_result(value: bytes | None) -> ResultChange | None:
             submitted_at=datetime.fromisoformat(row["submitted_at"]),
             completed_at=datetime.fromisoformat(row["created_at"]),
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UndecodableChangeError(f"not a result: {type(error).__name__}: {error}") from None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from tidings.settings import ConfigurationError
 
@@ -19,6 +19,36 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 # A reason goes into events and logs; a provider's message may be a page long.
 REASON_CHARACTERS_MAX = 500
+
+
+# The relay's language of retry delays: numbers, names, signs. What it means is for the relay alone to judge.
+_DELAY = re.compile(r"[0-9a-z+\-*/(),. ]{1,500}")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_URL = re.compile(r"(https?://[^\s/?#]|\$\{)\S*")
+
+
+def _url(url: str) -> str:
+    if not _URL.fullmatch(url):
+        raise ValueError("must be an http or https URL with a host, without white space")
+    return url
+
+
+def _headers(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a header")
+        if not value.isprintable():
+            raise ValueError(f"{name}: the value holds a control character")
+    return headers
+
+
+def _delay(expression: str) -> str:
+    if not _DELAY.fullmatch(expression) or expression.count("(") != expression.count(")"):
+        raise ValueError("must be an expression in milliseconds, such as 'pow(2, retried) * 1000'")
+    return expression
+
+
+_NoComma = Annotated[str, StringConstraints(pattern=r"^[^,\s]+$")]
 
 
 class FlowControl(BaseModel):
@@ -36,17 +66,17 @@ class Target(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    url: Annotated[str, StringConstraints(pattern=r"^(https?://|\$\{)")]
+    url: Annotated[str, AfterValidator(_url)]
     method: Literal["POST", "GET", "PUT", "PATCH", "DELETE"] = "POST"
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     retries: int = Field(3, ge=0, le=100)
-    retry_delay: str | None = None
+    retry_delay: Annotated[str, AfterValidator(_delay)] | None = None
     timeout_seconds: int = Field(300, ge=1, le=43_200)
     flow_control: FlowControl | None = None
     # Which answers count as success is 2xx; with `error_field`, less those whose JSON has that field, not null.
-    error_field: str | None = "error"
-    final_status: tuple[int, ...] = (400, 401, 403, 404, 422)
-    final_errors: tuple[str, ...] = ("insufficient_quota", "credit_balance_exhausted")
+    error_field: Annotated[str, Field(min_length=1)] | None = "error"
+    final_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (400, 401, 403, 404, 422)
+    final_errors: tuple[_NoComma, ...] = ("insufficient_quota", "credit_balance_exhausted")
 
 
 def load_targets(path: Path) -> Mapping[str, Target]:

@@ -60,11 +60,14 @@ class Provider:
         prompt = content.get("prompt")
         if not isinstance(prompt, str) or not prompt:
             return self._done(told, _error(400, "you must provide a prompt", "missing_required_parameter"))
+        count = content.get("n") or 1
+        if not isinstance(count, int):
+            return self._done(told, _error(400, "n must be a whole number", "invalid_type"))
         size = _SIZE.fullmatch(str(content.get("size", "1024x1024")))
         width, height = (min(2048, int(size[1])), min(2048, int(size[2]))) if size else (1024, 1024)
         encoded = content.get("response_format") == "b64_json" or "gpt-image" in str(content.get("model", ""))
         images: list[dict[str, str]] = []
-        for number in range(max(1, min(10, int(content.get("n") or 1)))):
+        for number in range(max(1, min(10, count))):
             if encoded:
                 drawn = await asyncio.to_thread(draw, prompt, number, (width, height))
                 images.append({"b64_json": base64.b64encode(drawn + b"\0" * told.extra_bytes).decode()})
@@ -78,7 +81,7 @@ class Provider:
         if isinstance(told, web.StreamResponse):
             return told
         messages = content.get("messages")
-        if not isinstance(messages, list) or not messages:
+        if not isinstance(messages, list) or not messages or not isinstance(messages[-1], dict):
             return self._done(told, _error(400, "messages is missing", "missing_required_parameter"))
         asked = str(messages[-1].get("content", ""))
         text = f"You said: {asked}" + "." * told.extra_bytes

@@ -11,31 +11,40 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from services.api.models import JSON_DEPTH_MAX, depth
 from services.api.problem import ProblemError, faults_of
 from tidings.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
 
 # What a completion event may carry along; larger answers are fetched.
 OUTPUT_BYTES_MAX = 16 * 1024
+# Far beyond any relay's; what Postgres's integer holds is less than what JSON does.
+RETRIED_MAX = 1_000_000
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 # A target that was taken from the file while its submissions were under way: any 2xx is a success.
 _GONE = Target(name="gone", url="https://gone.invalid", error_field=None, retries=0, timeout_seconds=1)
+
+
+def _status(status: int) -> int:
+    if 0 < status < 100:
+        raise ValueError("must be 0, for no answer, or from 100 to 599")
+    return status
 
 
 class Callback(BaseModel):
     """The relay's JSON. Source: the vendor's documentation of callbacks; the last four fields are our relay's own."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    status: int = Field(ge=0, le=599)
+    status: Annotated[int, Field(ge=0, le=599), AfterValidator(_status)]
     header: dict[str, list[str]] = {}
     body: str = ""
-    retried: int = Field(0, ge=0)
+    retried: int = Field(0, ge=0, lt=RETRIED_MAX)
     max_retries: int | None = Field(None, alias="maxRetries", ge=0)
-    source_message_id: str = Field(alias="sourceMessageId", max_length=200)
+    source_message_id: str = Field(alias="sourceMessageId", max_length=200, pattern=r"^[^\x00]*$")
     dlq_id: str | None = Field(None, alias="dlqId")
     will_retry: bool | None = Field(None, alias="willRetry")
     next_retry_at: int | None = Field(None, alias="nextRetryAt")
@@ -109,7 +118,7 @@ def _attempt(callback: Callback, judged: Succeeded | Failed, *, ended: bool, now
     return Attempt(
         number=callback.retried + 1,
         status_code=callback.status or None,
-        error=judged.reason.replace("\x00", "") if isinstance(judged, Failed) else None,
+        error=_text(judged.reason) if isinstance(judged, Failed) else None,
         retry_at=None if ended else _moment(callback.next_retry_at),
         started_at=_moment(callback.started_at),
         ended_at=_moment(callback.ended_at) or now,
@@ -123,9 +132,9 @@ def _result(callback: Callback, answer: bytes, judged: Succeeded | Failed) -> Re
     failed = isinstance(judged, Failed)
     return Result(
         outcome="failed" if failed else "succeeded",
-        reason=judged.reason.replace("\x00", "") if isinstance(judged, Failed) else None,
+        reason=_text(judged.reason) if isinstance(judged, Failed) else None,
         status_code=callback.status or None,
-        content_type=content_type[:255] if answered and content_type else None,
+        content_type=_text(content_type)[:255] if answered and content_type else None,
         body=answer if answered else None,
         body_size=len(answer) if answered else None,
         body_sha256=hashlib.sha256(answer).hexdigest() if answered else None,
@@ -134,13 +143,20 @@ def _result(callback: Callback, answer: bytes, judged: Succeeded | Failed) -> Re
 
 
 def _output(answer: bytes) -> Any:
-    """The answer as JSON when it is small and Postgres can hold it: jsonb knows no NUL in text."""
+    """The answer as JSON when it is small, no deeper than readers can follow, and Postgres can hold it: jsonb knows no NUL
+    in text."""
     if not answer or len(answer) > OUTPUT_BYTES_MAX or b"\\u0000" in answer:
         return None
     try:
-        return orjson.loads(answer)
+        output = orjson.loads(answer)
     except orjson.JSONDecodeError:
         return None
+    return output if depth(output) <= JSON_DEPTH_MAX else None
+
+
+def _text(text: str) -> str:
+    """What Postgres and UTF-8 can hold: no NUL, and no half of a surrogate pair, as a text that was cut may end in."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

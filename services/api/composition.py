@@ -8,17 +8,20 @@ import threading
 import time
 from typing import Any
 
+import orjson
 from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from psycopg import Connection
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 from structlog.stdlib import BoundLogger
 
-from services.api.application import Parts, create_app
+from services.api.application import create_app
 from services.api.authentication import Authentication
 from services.api.committer import Committer
 from services.api.hot import HotRoute
 from services.api.intake import Intake
+from services.api.parts import Parts
 from services.api.problem import error_response
 from services.api.settings import ApiSettings
 from services.api.store import Store
@@ -52,7 +55,12 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
     logger = log.get("api")
     targets = load_targets(settings.targets_file)
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(
-        settings.database_url.get_secret_value(), min_size=2, max_size=POOL_MAX, timeout=10, open=True
+        settings.database_url.get_secret_value(),
+        min_size=2,
+        max_size=POOL_MAX,
+        timeout=10,
+        open=True,
+        configure=_read_json_as_it_is_written,
     )
     writers: ConnectionPool[Connection[Any]] = ConnectionPool(
         settings.database_url.get_secret_value(),
@@ -75,7 +83,14 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
     parts = Parts(
         settings=settings,
         store=store,
-        intake=Intake(store, committer, frozenset(targets), webhooks=settings.webhooks == "on", submitted=submitted),
+        intake=Intake(
+            store,
+            committer,
+            frozenset(targets),
+            webhooks=settings.webhooks == "on",
+            input_bytes_max=settings.input_bytes_max,
+            submitted=submitted,
+        ),
         authentication=Authentication(
             store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
         ),
@@ -93,6 +108,11 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
         on_error=lambda error: error_response(error, app.logger),
     )
     return app
+
+
+def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
+    """jsonb by orjson, which writes the answers: Python's own reader makes integers that orjson cannot write."""
+    set_json_loads(orjson.loads, connection)
 
 
 def _keep_partitions(store: Store, logger: BoundLogger) -> None:

@@ -22,12 +22,20 @@ from tidings.ids import new_submission_id
 
 class Intake:
     def __init__(
-        self, store: Store, committer: Committer, targets: Collection[str], *, webhooks: bool, submitted: Counter
+        self,
+        store: Store,
+        committer: Committer,
+        targets: Collection[str],
+        *,
+        webhooks: bool,
+        input_bytes_max: int,
+        submitted: Counter,
     ) -> None:
         self._store = store
         self._committer = committer
         self._targets = targets
         self._webhooks = webhooks
+        self._input_bytes_max = input_bytes_max
         # By target, which are known and few: looking a label up takes longer than counting.
         self._submitted = {target: submitted.labels(target) for target in targets}
 
@@ -73,11 +81,15 @@ class Intake:
         if asked.webhook is not None and not self._webhooks:
             why = "webhooks are switched off here; the operator sets TIDINGS_WEBHOOK_SECRET and TIDINGS_WEBHOOKS=on"
             raise ProblemError(422, "webhooks are switched off", Fault(f"{prefix}webhook", why))
+        body = orjson.dumps(asked.input)
+        if len(body) > self._input_bytes_max:  # of a batch, whose body may be larger
+            why = f"is larger than {self._input_bytes_max} bytes"
+            raise ProblemError(422, "the input is too large", Fault(f"{prefix}input", why))
         return Row(
             id=new_submission_id(),
             tenant=tenant,
             target=asked.target,
-            body=orjson.dumps(asked.input),
+            body=body,
             content_type="application/json",
             metadata=None if asked.metadata is None else orjson.dumps(asked.metadata).decode(),
             channel=asked.channel,

@@ -20,7 +20,12 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 
 
 def _webhook(url: str) -> str:
+    # urlsplit takes line breaks out in silence; the relay refuses them, long after the client was told 202.
+    if not url.isprintable() or " " in url:
+        raise ValueError("must not hold white space or control characters")
     parts = urlsplit(url)
+    if parts.port == 0:  # reading it refuses what is no number up to 65535
+        raise ValueError("must not name port 0")
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
         raise ValueError("must be an absolute http or https URL without user and password")
     return url

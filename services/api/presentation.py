@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from tidings.completion import timestamp
 
 RETRY_AFTER_SECONDS = 2
@@ -25,10 +27,12 @@ def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], now:
     return "retrying" if retry_at is not None and retry_at > now else "running"
 
 
-def links(id_: UUID | str, output: Any = None, *, ended: bool = False) -> dict[str, Any]:
+def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dict[str, Any]:
+    """Where to go from a submission. `images` needs `output`: those of a larger answer have the same addresses, counted
+    from 0."""
     base = f"/v1/submissions/{id_}"
     found: dict[str, Any] = {"self": base}
-    if ended:
+    if answered:
         found["result"] = f"{base}/result"
         count = len(images(output))
         if count:
@@ -53,7 +57,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "attempts": [_attempt(attempt) for attempt in attempts],
         "created_at": timestamp(row["created_at"]),
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
-        "links": links(row["id"], row["output"], ended=row["outcome"] is not None),
+        "links": links(row["id"], row["output"], answered=row["body_size"] is not None),
     }
 
 
@@ -94,6 +98,14 @@ def images(answer: Any) -> list[Image]:
         elif isinstance(url, str) and url.startswith(("http://", "https://")):
             found.append(Image(None, url))
     return found
+
+
+def images_in(body: bytes) -> list[Image]:
+    """The images in an answer as it came; one that is no JSON has none."""
+    try:
+        return images(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return []
 
 
 def image_type(content: bytes) -> str:

@@ -9,9 +9,12 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response
+from psycopg import OperationalError
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+# A database that restarts is back about then.
+RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -63,11 +66,17 @@ def error_response(error: Exception, log: Logger) -> Response:
             response = problem(error.status, error.detail, error.faults)
             response.headers.extend(error.headers)
             return response
+        case OperationalError():
+            # Also a connection that was lost after COMMIT was sent: then the row may be there.
+            log.warning("the database does not answer: %s", type(error).__name__)
+            response = problem(503, "the database does not answer; a repeat with the same Idempotency-Key is safe")
+            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+            return response
         case HTTPException():
             return problem(error.code or 500, error.description or "")
         case _:
             log.error("request failed: %s", type(error).__name__, exc_info=error)
-            return problem(500, "an internal error; nothing was changed")
+            return problem(500, "an internal error; it is in the log")
 
 
 def register_errors(app: Flask) -> None:

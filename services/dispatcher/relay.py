@@ -52,7 +52,10 @@ class Relay:
             if len(messages) == 1:
                 return [Refused(_error(answer))]
             return [verdict for message in messages for verdict in self.publish([message])]
-        items = orjson.loads(answer.content)
+        try:
+            items = orjson.loads(answer.content)
+        except orjson.JSONDecodeError:
+            items = None  # of something that stands between us, such as a proxy's page
         if not isinstance(items, list) or len(items) != len(messages):
             raise UnavailableError("the relay's answer does not fit the batch")
         return [_verdict(item) for item in items]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from kafka.errors import KafkaError
+
 from tidings.topics import Topic, channel_topic
 
 
@@ -16,13 +18,21 @@ class Channels:
         self._channels_max = channels_max
 
     def topic(self, channel: str) -> str | None:
-        """The name of the channel's topic, which exists then; None when the name or the limit forbids one."""
+        """The name of the channel's topic, which exists then; None when the name, the limit or the broker forbids one.
+
+        Raises a `KafkaError` that may pass.
+        """
         topic = channel_topic(channel)
         if topic is None:
             return None
         if topic.name not in self._known:
             if len(self._known) >= self._channels_max:
                 return None
-            self._create([topic])
+            try:
+                self._create([topic])
+            except KafkaError as error:
+                if error.retriable:
+                    raise
+                return None  # a policy, say: one client's channel must not hold up everybody's events
             self._known.add(topic.name)
         return topic.name

@@ -11,8 +11,9 @@ import yaml
 from honcho.environ import parse_procfile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from services.api.application import Parts, create_app
+from services.api.application import create_app
 from services.api.openapi import document
+from services.api.parts import Parts
 from stack.home import PORTS
 from tests.process import ROOT
 from tidings import topics
@@ -112,6 +113,14 @@ def test_the_architecture_names_every_setting() -> None:
     for path in Path(ROOT / "services").rglob("settings.py"):
         read |= set(re.findall(r'validation_alias="([A-Z_]+)"', path.read_text()))
     assert sorted(name for name in read if name not in documented) == []
+
+
+def test_the_architecture_names_every_native_port() -> None:
+    [line] = [
+        text for text in (ROOT / "docs/ARCHITECTURE.md").read_text().splitlines() if text.startswith("Native ports:")
+    ]
+    listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher"}}
+    assert {int(number) for number in re.findall(r"\d+", line)} == listening
 
 
 def test_every_route_has_an_auth_decision() -> None:

@@ -45,7 +45,8 @@ def test_what_is_no_insert_makes_nothing(value: bytes | None) -> None:
     assert transform(value, "http://x") is None
 
 
-@pytest.mark.parametrize("value", [b"\xff", b"[]", b'{"op":"c"}', b'{"op":"c","after":{}}', envelope(outcome="odd")])
+@pytest.mark.parametrize("value", [b"\xff", b"[]", b'{"op":"c"}', b'{"op":"c","after":{}}', envelope(outcome="odd"),
+                                   envelope(output="[" * 100_000), envelope(metadata="{")])  # fmt: skip
 def test_what_cannot_be_decoded_is_put_aside_with_a_reason(value: bytes) -> None:
     letter = transform(value, "http://x")
     assert isinstance(letter, DeadLetter)

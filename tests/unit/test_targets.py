@@ -26,6 +26,28 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         assert words in str(raised.value)
 
 
+def test_what_the_relay_would_refuse_of_every_call_is_said_at_start(tmp_path: Path) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text(
+        '[a]\nurl="https://"\n[b]\nurl="https://x y"\n[c]\nurl="https://x"\nheaders={"Bad Name"="x"}\n'
+        '[d]\nurl="https://x"\nheaders={A="b\\nc"}\n[e]\nurl="https://x"\nretry_delay="1000; 2"\n'
+        '[f]\nurl="https://x"\nretry_delay="pow(2"\n[g]\nurl="https://x"\nfinal_status=[99]\n'
+        '[h]\nurl="https://x"\nerror_field=""\nfinal_errors=["a,b"]\n'
+    )
+    with pytest.raises(ConfigurationError) as raised:
+        load_targets(file)
+    fields = ("a.url", "b.url", "c.headers", "d.headers", "e.retry_delay", "f.retry_delay", "g.final_status", "h.error_field",
+              "h.final_errors")  # fmt: skip
+    assert [field for field in fields if f"  {field}" not in str(raised.value)] == []
+
+
+@pytest.mark.parametrize("delay", ["500", "pow(2, retried) * 1000", "min(60000, 1000 * (1 + retried))"])
+def test_a_retry_delay_is_an_expression(tmp_path: Path, delay: str) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text(f'[a]\nurl="https://x"\nretry_delay="{delay}"\n')
+    assert load_targets(file)["a"].retry_delay == delay
+
+
 def test_a_missing_variable_switches_the_target_off_by_name() -> None:
     target = load_targets(ROOT / "targets.toml")["openai-images"]
     found = resolve(target, {})

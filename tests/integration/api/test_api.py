@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 from prometheus_client import CollectorRegistry
+from psycopg import sql
 from pydantic import SecretStr
 
 from services.api.composition import wire
@@ -139,6 +141,13 @@ def test_a_batch_is_all_or_nothing(client: Client) -> None:
     assert (answer.status_code, len(answer.json["submissions"]), client.count("submissions")) == (202, 500, 500)
 
 
+def test_an_input_in_a_batch_may_be_no_larger_than_one_alone(client: Client) -> None:
+    items = [{"target": "demo-images", "input": "x" * size} for size in (1000, 3000)]
+    answer = client.http.post("/v1/submissions/batch", json={"submissions": items}, headers=ALICE)
+    assert (answer.status_code, [error["field"] for error in answer.json["errors"]]) == (422, ["submissions.1.input"])
+    assert client.count("submissions") == 0
+
+
 def test_too_large_a_body_is_413(client: Client) -> None:
     assert client.submit(input="x" * 3000).status_code == 413
 
@@ -174,6 +183,14 @@ def test_the_status_is_derived_from_attempts_and_result(client: Client) -> None:
         1,
         409,
     )
+
+
+def test_only_an_answered_submission_has_a_link_to_its_result(client: Client) -> None:
+    cancelled, answered = (client.submit().headers["Location"] for _ in range(2))
+    assert client.http.delete(cancelled, headers=ALICE).json["links"] == {"self": cancelled}
+    assert client.call_back(answered.rsplit("/", 1)[1], willRetry=False).status_code == 200
+    links = client.http.get(answered, headers=ALICE).json["links"]
+    assert client.http.get(links["result"], headers=ALICE).data == b"{}"
 
 
 def test_an_unchanged_submission_is_304(client: Client) -> None:
@@ -257,6 +274,25 @@ def test_text_that_postgres_cannot_hold_is_refused(client: Client, changed: dict
     assert client.count("submissions") == 0
 
 
+def test_numbers_beyond_64_bits_are_stored_and_shown(client: Client) -> None:
+    path = client.submit(metadata={"a": 1e20}).headers["Location"]
+    body = base64.b64encode(b'{"data":[], "seed": 123456789012345678901234}').decode()
+    assert client.call_back(path.rsplit("/", 1)[1], body=body, willRetry=False).status_code == 200
+    shown = client.http.get(path, headers=ALICE)
+    assert (shown.status_code, shown.json["metadata"]["a"]) == (200, 1e20)
+    assert shown.json["output"]["seed"] == pytest.approx(123456789012345678901234)
+
+
+def test_an_answer_that_grows_too_large_in_postgres_is_no_output_and_still_the_result(client: Client) -> None:
+    # jsonb writes 1e300 with all its digits.
+    path = client.submit().headers["Location"]
+    answer = b"[" + b",".join([b"1e300"] * 2500) + b"]"
+    body = base64.b64encode(answer).decode()
+    assert client.call_back(path.rsplit("/", 1)[1], body=body, willRetry=False).status_code == 200
+    assert client.http.get(path, headers=ALICE).json["output"] is None
+    assert client.http.get(f"{path}/result", headers=ALICE).data == answer
+
+
 def test_every_route_that_is_not_public_is_401_without_credentials(client: Client) -> None:
     app = client.http.application
     asked = 0
@@ -280,3 +316,25 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
     answer = http.get("/readyz")
     assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
     assert http.get("/healthz").status_code == 200
+
+
+def test_without_a_database_every_route_is_503_and_says_when_to_come_again(
+    client: Client, postgres: PostgresServer
+) -> None:
+    path = client.submit().headers["Location"]
+    # As a database that is being restarted: no connection lives, and none is let in.
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        name = urlsplit(client.admin_url).path[1:]
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    for headers in (None, {"Idempotency-Key": "a"}):
+        _is_unavailable(client.submit(headers))
+    _is_unavailable(client.http.get(path, headers=ALICE))
+    _is_unavailable(client.http.delete(path, headers=ALICE))
+    _is_unavailable(client.call_back(path.rsplit("/", 1)[1]))
+
+
+def _is_unavailable(answer: Any) -> None:
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+    assert "Retry-After" in answer.headers
+    assert "nothing" not in answer.json["detail"]

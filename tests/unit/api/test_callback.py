@@ -100,3 +100,31 @@ def test_an_idempotency_key_may_be_quoted() -> None:
     assert idempotency_key('"abc"') == idempotency_key("abc") == "abc"
     with pytest.raises(ProblemError):
         idempotency_key("")
+
+
+@pytest.mark.parametrize("levels", [65, 300, 1000])
+def test_an_answer_too_deep_for_readers_is_no_output_and_still_the_result(levels: int) -> None:
+    answer = b"[" * levels + b"]" * levels
+    _, result = told(body=answer)
+    assert (result.outcome, result.output, result.body) == ("succeeded", None, answer)
+
+
+@pytest.mark.parametrize(
+    "error", [b'{"message":"cut \\ud83d"}', b'"' + b"\\ud83d" + b'"', b'{"message":' + b"[" * 900 + b"]" * 900 + b"}",
+              b'{"code":' + b"[" * 900 + b"]" * 900 + b"}"]
+)  # fmt: skip
+def test_whatever_a_provider_says_is_a_reason_that_can_be_stored(error: bytes) -> None:
+    attempt, result = told(500, b'{"error":' + error + b"}", willRetry=False)
+    for text in (attempt.error, result.reason):
+        assert text.encode().startswith(b"the provider answered 500")
+        assert len(text) <= 500
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status": 50}, {"retried": 2**31 - 1}, {"sourceMessageId": "a\0"}, {"status": -1}, {"status": 600}]
+)
+def test_what_no_row_can_hold_is_a_malformed_callback(fields: dict[str, Any]) -> None:
+    with pytest.raises(ProblemError) as raised:
+        told(**{"status": 200} | fields)
+    assert raised.value.status == 400
+    assert raised.value.faults

@@ -1,0 +1,27 @@
+"""What the routes work with, put together in composition.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+from structlog.stdlib import BoundLogger
+
+from services.api.authentication import Authentication
+from services.api.intake import Intake
+from services.api.settings import ApiSettings
+from services.api.store import Store
+from tidings.targets import Target
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes work with."""
+
+    settings: ApiSettings
+    store: Store
+    intake: Intake
+    authentication: Authentication
+    targets: dict[str, Target]
+    registry: CollectorRegistry
+    log: BoundLogger

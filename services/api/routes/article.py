@@ -1,0 +1,52 @@
+"""The endpoints of the article that this grew from; its third, the callback, is in callbacks.py."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+
+from services.api.authentication import guarded_by
+from services.api.models import parse_json, traceparent
+from services.api.parts import Parts
+from services.api.presentation import images_in
+from services.api.problem import Fault, ProblemError
+from services.api.routes.reply import body_of, json_reply
+from services.api.routes.results import answer_of
+from tidings.ids import parse_submission_id
+
+
+def add_article(app: Flask, parts: Parts) -> None:
+    @app.route("/generate-image", methods=["GET", "POST"])
+    @guarded_by("api_key")
+    def generate_image() -> Response:
+        tenant = parts.authentication.tenant()
+        prompt = request.args.get("prompt")
+        if prompt is None and request.method == "POST":
+            content = parse_json(body_of(request, parts.settings.input_bytes_max), request.content_type or "")
+            prompt = content.get("prompt") if isinstance(content, dict) else None
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ProblemError(400, "a prompt is needed", Fault("prompt", "is missing"))
+        content = {"target": parts.settings.image_target, "input": {"prompt": prompt}}
+        row, _ = parts.intake.one(tenant, content, key=None, trace=traceparent(request.headers.get("traceparent")))
+        if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
+            return json_reply({"submissionId": str(row.id)})
+        return Response(f"Generating image. Your submission id: {row.id}", content_type="text/plain; charset=utf-8")
+
+    @app.get("/get-image-is-ready")
+    @guarded_by("api_key")
+    def get_image_is_ready() -> Response:
+        tenant = parts.authentication.tenant()
+        id_ = parse_submission_id(request.args.get("submissionId", ""))
+        found = None if id_ is None else parts.store.get(tenant, id_)
+        if id_ is None or found is None:
+            return json_reply({"status": "notFound"})
+        row = found[0]
+        if row["outcome"] is None:
+            return json_reply({"status": "pending"})
+        if row["outcome"] != "succeeded":
+            return json_reply({"status": "unableToGenerate", "reason": row["reason"]})
+        body, _ = answer_of(parts, tenant, id_)
+        pictures = images_in(body)
+        if not pictures:
+            return json_reply({"status": "unableToGenerate", "reason": "the answer holds no image"})
+        url = pictures[0].url or f"{parts.settings.public_url}/v1/submissions/{id_}/images/0"
+        return json_reply({"status": "completed", "imageUrl": url})

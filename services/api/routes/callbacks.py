@@ -1,0 +1,47 @@
+"""The relay's callbacks: signed, judged, stored."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flask import Flask, Response, request
+from prometheus_client import Counter
+
+from services.api.authentication import guarded_by
+from services.api.callback import decide, read_callback
+from services.api.parts import Parts
+from services.api.problem import Fault, ProblemError
+from services.api.routes.reply import body_of, json_reply
+from tidings.ids import parse_submission_id
+from tidings.signature import InvalidSignatureError, verify
+
+
+def add_callbacks(app: Flask, parts: Parts) -> None:
+    callbacks = Counter("tidings_callbacks", "Callbacks of the relay", ["outcome"], registry=parts.registry)
+    keys = [parts.settings.current_signing_key.get_secret_value(), parts.settings.next_signing_key.get_secret_value()]
+    bases = dict.fromkeys([parts.settings.callback_url or parts.settings.public_url, parts.settings.public_url])
+
+    @app.post("/callbacks/relay")
+    @app.post("/image-callback", endpoint="image_callback")
+    @guarded_by("signature")
+    def callback() -> Response:
+        raw = body_of(request, parts.settings.callback_bytes_max)
+        path = request.path + (f"?{request.query_string.decode('latin-1')}" if request.query_string else "")
+        try:
+            verify(request.headers.get("Upstash-Signature", ""), raw, keys=keys, urls=[base + path for base in bases])
+        except InvalidSignatureError as error:
+            callbacks.labels("forged").inc()
+            raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
+        told, answer = read_callback(raw)
+        id_ = parse_submission_id(request.args.get("submission", ""))
+        found = None if id_ is None else parts.store.target_of(id_)
+        if id_ is None or found is None:
+            # Signed, so it is our relay, yet of nothing we have: rows are never deleted one by one, so no repeat
+            # will find it either.
+            callbacks.labels("unknown").inc()
+            raise ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
+        attempt, result = decide(told, answer, parts.targets.get(found[0]), datetime.now(UTC))
+        ended = parts.store.record(id_, found[1], attempt, result)
+        outcome = result.outcome if result is not None and ended else "attempt" if result is None else "repeat"
+        callbacks.labels(outcome).inc()
+        return json_reply({"status": outcome})

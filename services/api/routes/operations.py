@@ -1,0 +1,39 @@
+"""What operators and machines ask: health, metrics, the description of the api."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+from prometheus_client import generate_latest
+
+from services.api.authentication import guarded_by
+from services.api.openapi import document
+from services.api.parts import Parts
+from services.api.routes.reply import json_reply
+
+VERSION = "0.1.0"
+
+
+def add_operations(app: Flask, parts: Parts) -> None:
+    @app.get("/healthz")
+    @guarded_by("public")
+    def healthz() -> Response:
+        return json_reply({"status": "ok"})
+
+    @app.get("/readyz")
+    @guarded_by("public")
+    def readyz() -> Response:
+        try:
+            parts.store.ping()
+        except Exception as error:  # noqa: BLE001  whatever it is, we are not ready
+            return json_reply({"status": "not ready", "faults": {"postgres": type(error).__name__}}, 503)
+        return json_reply({"status": "ok"})
+
+    @app.get("/openapi.json")
+    @guarded_by("public")
+    def openapi() -> Response:
+        return json_reply(document(VERSION))
+
+    @app.get("/metrics")
+    @guarded_by("public")
+    def metrics() -> Response:
+        return Response(generate_latest(parts.registry), content_type="text/plain; version=0.0.4; charset=utf-8")

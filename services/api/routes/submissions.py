@@ -1,0 +1,117 @@
+"""Submissions: made singly and in batches, listed, shown, cancelled."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Flask, Request, Response, request
+
+from services.api.authentication import guarded_by
+from services.api.intake import accepted, accepted_headers
+from services.api.models import idempotency_key, parse_json, traceparent
+from services.api.parts import Parts
+from services.api.presentation import RETRY_AFTER_SECONDS, listed, submission
+from services.api.problem import Fault, ProblemError
+from services.api.routes.reply import body_of, id_of, json_reply, not_found
+from tidings.ids import SubmissionId, parse_submission_id
+
+LIST_MAX = 100
+# Not str.isdigit, which takes digits that int does not; nor a number so long that int refuses it.
+_LIMIT = re.compile(r"[0-9]{1,3}")
+STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled", "expired")
+
+
+def add_submissions(app: Flask, parts: Parts) -> None:
+    @app.post("/v1/submissions")
+    @guarded_by("api_key")
+    def submit() -> Response:
+        tenant = parts.authentication.tenant()
+        content = parse_json(body_of(request, parts.settings.input_bytes_max), request.content_type or "")
+        row, stored = parts.intake.one(
+            tenant,
+            content,
+            key=idempotency_key(request.headers.get("Idempotency-Key")),
+            trace=traceparent(request.headers.get("traceparent")),
+        )
+        if stored.repeated:
+            return _shown(parts, tenant, stored.id)
+        return json_reply(accepted(row), 202, accepted_headers(row))
+
+    @app.post("/v1/submissions/batch")
+    @guarded_by("api_key")
+    def submit_batch() -> Response:
+        tenant = parts.authentication.tenant()
+        content = parse_json(body_of(request, parts.settings.callback_bytes_max), request.content_type or "")
+        rows = parts.intake.many(tenant, content, trace=traceparent(request.headers.get("traceparent")))
+        return json_reply({"submissions": [accepted(row) for row in rows]}, 202)
+
+    @app.get("/v1/submissions")
+    @guarded_by("api_key")
+    def list_submissions() -> Response:
+        filters = _filters(request)
+        rows = parts.store.list(parts.authentication.tenant(), filters | {"limit": filters["limit"] + 1})
+        page = rows[: filters["limit"]]
+        cursor = str(page[-1]["id"]) if len(rows) > len(page) else None
+        return json_reply({"submissions": [listed(row) for row in page], "cursor": cursor})
+
+    @app.get("/v1/submissions/<text>")
+    @guarded_by("api_key")
+    def show(text: str) -> Response:
+        return _shown(parts, parts.authentication.tenant(), id_of(text))
+
+    @app.delete("/v1/submissions/<text>")
+    @guarded_by("api_key")
+    def cancel(text: str) -> Response:
+        tenant, id_ = parts.authentication.tenant(), id_of(text)
+        if not parts.store.cancel(tenant, id_):
+            found = parts.store.get(tenant, id_)
+            if found is None:
+                raise not_found()
+            raise ProblemError(409, f"the submission has ended already: {found[0]['outcome']}")
+        return _shown(parts, tenant, id_)
+
+
+def _shown(parts: Parts, tenant: str, id_: SubmissionId) -> Response:
+    found = parts.store.get(tenant, id_)
+    if found is None:
+        raise not_found()
+    content = submission(*found, datetime.now(UTC))
+    response = json_reply(content)
+    if content["outcome"] is None:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response.add_etag()
+    response.make_conditional(request)
+    return response
+
+
+def _filters(asked: Request) -> dict[str, Any]:
+    faults: list[Fault] = []
+    known = {"status", "target", "since", "cursor", "limit"}
+    faults += [Fault(name, "is not known") for name in asked.args if name not in known]
+    status = asked.args.get("status")
+    if status is not None and status not in STATUSES:
+        faults.append(Fault("status", f"must be one of {', '.join(STATUSES)}"))
+    since = None
+    if (text := asked.args.get("since")) is not None:
+        try:
+            since = datetime.fromisoformat(text)
+            since = since if since.tzinfo else since.replace(tzinfo=UTC)
+        except ValueError:
+            faults.append(Fault("since", "must be a time as in RFC 3339"))
+    cursor: UUID | None = None
+    if (text := asked.args.get("cursor")) is not None:
+        cursor = parse_submission_id(text)
+        if cursor is None:
+            faults.append(Fault("cursor", "must be the cursor of an earlier answer"))
+    target = asked.args.get("target")
+    if target is not None and "\0" in target:
+        faults.append(Fault("target", "is not known"))  # nor can Postgres be asked for it
+    limit = asked.args.get("limit", "20")
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= LIST_MAX:
+        faults.append(Fault("limit", f"must be a whole number from 1 to {LIST_MAX}"))
+    if faults:
+        raise ProblemError(400, "the query is not valid", *faults)
+    return {"status": status, "target": target, "since": since, "cursor": cursor, "limit": int(limit)}

@@ -1,0 +1,171 @@
+"""The dispatcher between a partition made by hand and one HTTP server that plays both the relay and the api."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kafka.structs import OffsetAndMetadata, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.outbox import Outbox
+from services.dispatcher.relay import Relay
+from services.dispatcher.submissions import Submissions
+from tests.destination import Received, Reply, destination
+from tidings import log
+from tidings.targets import Disabled, Resolved, Target
+from tidings.topics import RESULTS, SUBMISSIONS
+
+TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)
+TARGETS: dict[str, Resolved | Disabled] = {
+    "on": Resolved(TARGET, TARGET.url, {"Authorization": "Bearer sk"}),
+    "off": Disabled(TARGET, "target off is switched off: KEY not set"),
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    topic: str
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes
+
+
+class Partitions:
+    """As much of a consumer as the dispatcher uses; a poll that finds nothing takes half a second of `now`."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.polls = 0
+        self.committed: dict[str, int] = {}
+        self._records: dict[TopicPartition, list[Record]] = {TopicPartition(t, 0): [] for t in (SUBMISSIONS, RESULTS)}
+        self._positions = dict.fromkeys(self._records, 0)
+        self._paused: set[TopicPartition] = set()
+
+    def add(self, topic: str, value: bytes) -> None:
+        records = self._records[TopicPartition(topic, 0)]
+        records.append(Record(topic, 0, len(records), b"key", value))
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
+        self.polls += 1
+        found = {
+            partition: records[self._positions[partition] :]
+            for partition, records in self._records.items()
+            if partition not in self._paused and self._positions[partition] < len(records)
+        }
+        for partition in found:
+            self._positions[partition] = len(self._records[partition])
+        if not found:
+            self.now += timeout_ms / 1000
+        return found
+
+    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        self.committed |= {partition.topic: offset.offset for partition, offset in offsets.items()}
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._positions[partition] = offset
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._records)
+
+    def paused(self) -> set[TopicPartition]:
+        return set(self._paused)
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._paused |= set(partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self._paused -= set(partitions)
+
+
+class Letters:
+    """The producer of dead letters."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+
+    def send(self, topic: str, **message: Any) -> Letters:
+        self.sent.append({"topic": topic, **message})
+        return self
+
+    def get(self, timeout: float) -> None:
+        assert timeout > 0
+
+
+class Dispatching:
+    """`relay` and `api` answer a request; tests exchange them."""
+
+    def __init__(self) -> None:
+        self.partitions, self.letters = Partitions(), Letters()
+        self.targets: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.published: list[dict[str, Any]] = []
+        self.refused: dict[str, str] = {}
+        self.cancelled: list[str] = []
+        self.relay: Callable[[Received], Reply] = self.accept
+        self.requests_to_relay = 0
+        self.dispatcher: Dispatcher
+
+    def submit(self, *ids: str, target: str = "on") -> None:
+        for id_ in ids:
+            self.targets[id_] = target
+            row = {"id": id_, "tenant": "t", "target": target}
+            self.partitions.add(SUBMISSIONS, json.dumps({"op": "c", "after": row}).encode())
+
+    def run(self, seconds: float = 2.0) -> None:
+        until = self.partitions.now + seconds
+        while self.partitions.now < until:
+            self.dispatcher.run_once()
+
+    def accept(self, received: Received) -> Reply:
+        messages = json.loads(received.body)
+        self.published += messages
+        return Reply(body=json.dumps([{"messageId": f"m{n}"} for n in range(len(messages))]).encode())
+
+    def labels(self) -> list[str]:
+        return [message["headers"]["Upstash-Label"] for message in self.published]
+
+    def answer(self, received: Received) -> Reply:
+        path, _, query = received.path.partition("?")
+        if path == "/internal/dispatches":
+            return Reply(body=json.dumps(self._bodies(json.loads(received.body)["ids"])).encode())
+        if path == "/callbacks/relay":
+            self.refused[query.removeprefix("submission=")] = json.loads(received.body)["error"]
+            return Reply()
+        self.requests_to_relay += 1
+        if received.method == "DELETE":
+            self.cancelled += [pair.removeprefix("label=") for pair in query.split("&")]
+            return Reply()
+        return self.relay(received)
+
+    def _bodies(self, ids: Sequence[str]) -> dict[str, Any]:
+        # Two at a time, as if all were large.
+        rows = [
+            {"id": id_, "target": self.targets[id_], "content_type": "application/json", "body": "{}", "ended": id_ in self.ended}
+            for id_ in ids[:2]
+        ]  # fmt: skip
+        return {"submissions": rows, "left_out": list(ids[2:])}
+
+
+@pytest.fixture
+def dispatching() -> Iterator[Dispatching]:
+    parts = Dispatching()
+    with destination(parts.answer) as server:
+        metrics, logger = DispatcherMetrics(CollectorRegistry()), log.get("test")
+        outbox = Outbox(
+            Relay(server.url, "token"),
+            Submissions(server.url, server.url, internal_token="i", signing_key="k" * 32, now=lambda: 1.8e9),
+            TARGETS,
+            callback_url=server.url, public_url=server.url, webhook_secret=None, now=lambda: 1.8e9, metrics=metrics, log=logger,
+        )  # fmt: skip
+        parts.dispatcher = Dispatcher(
+            parts.partitions, parts.letters, outbox,
+            clock=lambda: parts.partitions.now, jitter=lambda: 0.0, metrics=metrics, log=logger,
+        )  # fmt: skip
+        yield parts

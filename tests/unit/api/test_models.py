@@ -1,0 +1,28 @@
+"""What clients may send."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from services.api.models import NewSubmission
+
+
+def webhook(url: str) -> str | None:
+    return NewSubmission.model_validate({"target": "t", "input": 1, "webhook": url}).webhook
+
+
+@pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "http://127.0.0.1:8000", "https://[::1]:1/x"])
+def test_a_webhook_is_an_address(url: str) -> None:
+    assert webhook(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://x:99999/", "https://x:0/", "https://x:y/", "https://x/\r\nX-Other: 1", "https://x/a b", "https://u:p@x",
+     "ftp://x", "//x", "https://", "https://[::1", "x" * 3000],
+)  # fmt: skip
+def test_what_the_relay_could_not_call_is_refused_while_the_client_is_there(url: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        webhook(url)
+    assert [fault["loc"] for fault in raised.value.errors()] == [("webhook",)]
