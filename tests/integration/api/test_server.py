@@ -29,7 +29,7 @@ def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
 
 def _runs(child: psutil.Process) -> bool:
     try:
-        return child.is_running() and child.status() != psutil.STATUS_ZOMBIE
+        return bool(child.is_running() and child.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:  # between the two questions
         return False
 
