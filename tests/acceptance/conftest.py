@@ -109,18 +109,21 @@ class Stack:
         return min(until(found), key=lambda p: p.create_time())
 
     def kill(self, module: str) -> None:
-        """kill -9, and wait until it is gone."""
+        """kill -9, and wait until it is gone: with the workers it had, which would answer that all is well until they end."""
         process = self.process(module)
+        family = [process, *process.children(recursive=True)]
         process.send_signal(signal.SIGKILL)
-        process.wait(20)
+        _, left = psutil.wait_procs(family, 20)
+        assert left == []
 
     def kill_connect(self) -> None:
         """kill -9 of the Connect worker; the supervisor starts it again."""
         supervisor = psutil.Process(int(self.home.pid_file.read_text()))
         main_class = "org.apache.kafka.connect.cli.ConnectDistributed"
-        [worker] = [p for p in supervisor.children(recursive=True) if main_class in p.cmdline()]
+        [worker] = [p for p in supervisor.children(recursive=True) if main_class in _command_line(p)]
         worker.send_signal(signal.SIGKILL)
-        psutil.wait_procs([worker], 20)
+        _, left = psutil.wait_procs([worker], 20)
+        assert left == []
 
     def ready(self, name: str, seconds: float = 60) -> None:
         until(lambda: _ok(f"{self.home.url(name)}/readyz"), seconds)
@@ -135,10 +138,15 @@ class Stack:
 
 
 def _runs(process: psutil.Process, module: str) -> bool:
+    return _command_line(process)[1:3] == ["-m", module]
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    """Empty when it has ended since it was listed."""
     try:
-        return bool(process.cmdline()[1:3] == ["-m", module])
+        return list(process.cmdline())
     except psutil.NoSuchProcess:
-        return False
+        return []
 
 
 def _ok(url: str) -> bool:

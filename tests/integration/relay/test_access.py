@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -76,7 +77,9 @@ def test_a_read_only_token_reads_and_may_not_write_nor_see_the_keys(shared: Rela
 def test_over_its_limit_a_token_is_429_and_hears_when_to_come_again(shared: Relay) -> None:
     limited = token(shared, "limited", writes=True, limit=2)
     delayed = {"Upstash-Delay": "1h"}
-    answers = [call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed) for _ in range(12)]
+    # At once, as the limit gives 2 more in each second that the calls take.
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed), range(12)))
     refused = [answer for answer in answers if answer.status_code == 429]
     assert {answer.status_code for answer in answers} == {200, 429}
     assert int(refused[0].headers["Retry-After"]) >= 1
@@ -148,7 +151,7 @@ def test_a_rotation_reaches_another_process_within_seconds(new_relay: Callable[.
             other.publish(server.url, "x")
             return signed_by(rotated["current"], until(lambda: server.received[before:])[0])
 
-        until(signed, seconds=3.0)
+        until(signed)
 
 
 def signed_by(key: str, received: Received) -> bool:

@@ -156,7 +156,8 @@ def test_retry_after_is_kept_to(relay: Relay) -> None:
         relay.publish(server.url)
         until(lambda: len(server.received) == 2)
         first, second = server.received
-    assert 0.95 <= second.at - first.at < 4
+    # Without the header the first retry comes after 12 s or more.
+    assert 0.95 <= second.at - first.at < 11
 
 
 def test_the_same_deduplication_id_is_delivered_once(relay: Relay) -> None:
@@ -184,10 +185,10 @@ def test_a_batch_reports_the_faulty_item_and_sends_the_others(relay: Relay) -> N
 
 def test_cancelling_a_waiting_message_keeps_it_from_being_sent(relay: Relay) -> None:
     with destination() as server:
-        message_id = relay.publish(server.url, Upstash_Delay="1s").json()["messageId"]
+        message_id = relay.publish(server.url, Upstash_Delay="3s").json()["messageId"]
         answer = relay.session.delete(f"{relay.url}/v2/messages/{message_id}", timeout=10)
         assert (answer.status_code, answer.json()) == (202, {"cancelled": 1})
-        later = relay.publish(f"{server.url}/later", Upstash_Delay="1200ms").json()["messageId"]
+        later = relay.publish(f"{server.url}/later", Upstash_Delay="3200ms").json()["messageId"]
         until(lambda: relay.state(later) == "delivered")
         assert [received.path for received in server.received] == ["/later"]
 
@@ -201,7 +202,7 @@ def test_cancelling_breaks_off_the_call(new_relay: Callable[..., Relay], other_p
         asked = new_relay() if other_process else holder
         answer = asked.session.delete(f"{asked.url}/v2/messages?label=mine", timeout=10)
         assert answer.json()["cancelled"] == 1
-        until(lambda: "relay_in_flight 0.0" in requests.get(f"{holder.url}/metrics", timeout=5).text, 3)
+        until(lambda: "relay_in_flight 0.0" in requests.get(f"{holder.url}/metrics", timeout=30).text)
         assert server.to("/callback") == []
 
 
@@ -214,8 +215,7 @@ def test_a_killed_relay_loses_no_accepted_message(new_relay: Callable[..., Relay
         second = new_relay(RELAY_LEASE_SECONDS="1")
         until(lambda: all(second.state(message_id) == "delivered" for message_id in ids), 20)
         assert len({received.path for received in server.received}) == 20
-        metrics = requests.get(f"{second.url}/metrics", timeout=5).text
-    assert "relay_unknown_fates_total 20.0" in metrics
+        until(lambda: "relay_unknown_fates_total 20.0" in requests.get(f"{second.url}/metrics", timeout=30).text)
 
 
 def test_an_unknown_fate_ends_the_message_when_asked(new_relay: Callable[..., Relay]) -> None:
@@ -241,7 +241,7 @@ def test_a_connection_lost_after_sending_is_a_fate_unknown_and_not_repeated_when
         [failure] = until(lambda: callbacks(server, "/failure"))
         assert (failure["fate"], failure["retried"]) == ("unknown", 0)
         assert len(server.to("/work")) == 1
-        assert "relay_unknown_fates_total 1.0" in requests.get(f"{relay.url}/metrics", timeout=5).text
+        until(lambda: "relay_unknown_fates_total 1.0" in requests.get(f"{relay.url}/metrics", timeout=30).text)
 
 
 def test_what_was_not_sent_is_tried_again_also_when_unknown_fates_are_not(relay: Relay) -> None:

@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import requests
@@ -15,13 +15,20 @@ from tests.destination import Destination, Received, Reply, destination
 from tests.integration.relay.conftest import Relay
 from tests.wait import until
 
+# How long a call is held for others to come.
+FULL_SECONDS = 10.0
+
 
 class Gauge:
-    """How many calls a destination holds at once, and the most it ever held, by path."""
+    """How many calls a destination holds at once, and the most it ever held, by path.
 
-    def __init__(self, seconds: float) -> None:
-        self._lock = threading.Lock()
+    `full`: calls of a path are held until it had so many at once, so that a slow sender is seen to use all its places.
+    """
+
+    def __init__(self, seconds: float, full: Mapping[str, int]) -> None:
+        self._lock = threading.Condition()
         self._seconds = seconds
+        self._full = full
         self.now: Counter[str] = Counter()
         self.most: Counter[str] = Counter()
 
@@ -31,6 +38,8 @@ class Gauge:
             with self._lock:
                 self.now[path] += 1
                 self.most[path] = max(self.most[path], self.now[path])
+                self._lock.notify_all()
+                self._lock.wait_for(lambda: self.most[path] >= self._full[path], FULL_SECONDS)
             server().released.wait(self._seconds * random.uniform(0.5, 1.5))
             with self._lock:
                 self.now[path] -= 1
@@ -41,7 +50,7 @@ class Gauge:
 
 def test_parallelism_is_held_across_processes(new_relay: Callable[..., Relay]) -> None:
     relays = [new_relay(), new_relay()]
-    gauge = Gauge(0.05)
+    gauge = Gauge(0.05, {"/one": 1, "/three": 3})
     with destination() as server:
         server.answer = gauge.answer(lambda: server)
         ids = [
@@ -59,12 +68,14 @@ def test_a_rate_is_kept_in_each_window(relay: Relay) -> None:
     with destination() as server:
         for _ in range(12):
             relay.publish(server.url, Upstash_Flow_Control_Key="k", Upstash_Flow_Control_Value="rate=5, period=1s")
-        until(lambda: len(server.received) == 12, 20)
-        begin = server.received[0].at
-        counts = Counter(int(received.at - begin + 0.02) for received in server.received)
-    # Windows begin with the first call of each; the publishing itself takes a part of the first one.
-    assert max(counts.values()) <= 5
-    assert server.received[-1].at - begin >= 1.9
+        until(lambda: len(server.received) == 12)
+        events = relay.call("GET", "/v2/events?flowControlKey=k&state=ACTIVE&count=100").json()["events"]
+    # As the relay began them: how long a call then takes to arrive is the machine's affair.
+    started_ms = sorted(event["time"] for event in events)
+    assert len(started_ms) == 12
+    # A window begins with its first call and takes 5: the 6th is of a later one, the 11th of one later still.
+    assert started_ms[5] - started_ms[0] >= 900
+    assert started_ms[10] - started_ms[0] >= 1900
 
 
 def test_a_crash_gives_its_places_back(new_relay: Callable[..., Relay]) -> None:
@@ -83,24 +94,25 @@ def test_a_crash_gives_its_places_back(new_relay: Callable[..., Relay]) -> None:
 def test_a_providers_429_pauses_the_whole_key_in_all_processes(new_relay: Callable[..., Relay], header: str) -> None:
     relays = [new_relay(), new_relay()]
     limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=5"}
-    replies = iter([Reply(429, headers={header: "2s" if header != "Retry-After" else "2"})])
+    replies = iter([Reply(429, headers={header: "5s" if header != "Retry-After" else "5"})])
     with destination(lambda _: next(replies, Reply())) as server:
         relays[0].publish(f"{server.url}/first", **limits)
         until(lambda: len(server.received) == 1)
         until(
             lambda: (
                 'relay_attempts_total{outcome="waiting"} 1.0'
-                in requests.get(f"{relays[0].url}/metrics", timeout=5).text
+                in requests.get(f"{relays[0].url}/metrics", timeout=30).text
             )
         )
         for n in range(6):
             relays[n % 2].publish(f"{server.url}/{n}", **limits)
         relays[0].publish(f"{server.url}/other")
-        until(lambda: len(server.received) == 9, 20)
+        until(lambda: len(server.received) == 9, 40)
         limited = server.received[0].at
         others = [received for received in server.received[1:] if received.path != "/other"]
-        assert all(received.at - limited >= 1.9 for received in others)
-        assert server.to("/other")[0].at - limited < 1.9
+        assert all(received.at - limited >= 4.9 for received in others)
+        # What is of no key does not wait with them.
+        assert server.received[1].path == "/other"
 
 
 def test_after_a_cooling_one_call_probes_before_the_others(relay: Relay) -> None:
@@ -121,8 +133,10 @@ def test_after_a_cooling_one_call_probes_before_the_others(relay: Relay) -> None
 
     with destination(answer) as server:
         for n in range(5):
-            relay.publish(f"{server.url}/{n}", Upstash_Delay="0s" if n == 0 else "300ms", **limits)
-        until(lambda: len(server.received) == 6, 20)
+            relay.publish(f"{server.url}/{n}", **limits)
+            if n == 0:
+                until(lambda: "coolingUntil" in relay.call("GET", "/v2/flowControl/k").json())
+        until(lambda: len(server.received) == 6)
         probe, second = server.received[1], server.received[2]
     assert second.at - probe.at >= 0.95
 
@@ -166,7 +180,7 @@ def test_a_queue_is_first_in_first_out_and_waits_for_retries_and_callbacks(relay
 
 def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay: Callable[..., Relay]) -> None:
     relays = [new_relay(RELAY_LEASE_SECONDS="2") for _ in range(4)]
-    gauge = Gauge(0.2)
+    gauge = Gauge(0.2, {"/work": 4})
     headers = {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "parallelism=4"}
 
     def busy() -> Relay | None:
@@ -202,5 +216,5 @@ def _places(relay: Relay, key: str) -> tuple[int, int]:
 
 
 def _in_flight(relay: Relay) -> int:
-    lines = requests.get(f"{relay.url}/metrics", timeout=5).text.splitlines()
+    lines = requests.get(f"{relay.url}/metrics", timeout=30).text.splitlines()
     return int(float(next(line for line in lines if line.startswith("relay_in_flight ")).split()[1]))
