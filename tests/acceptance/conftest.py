@@ -64,14 +64,14 @@ class Stack:
     def shown(self, submission_id: str) -> dict[str, Any]:
         return dict(self.call("GET", f"/v1/submissions/{submission_id}").json())
 
-    def ended(self, submission_id: str, seconds: float = 30) -> dict[str, Any]:
+    def ended(self, submission_id: str, seconds: float = 60) -> dict[str, Any]:
         return until(lambda: shown if (shown := self.shown(submission_id))["status"] in ENDED else None, seconds) or {}
 
     def calls(self, call_id: str) -> dict[str, Any]:
         """What the provider counted for a `call_id`."""
         return dict(requests.get(f"{self.home.url('provider')}/calls/{call_id}", timeout=10).json())
 
-    def completions(self, ids: set[str], seconds: float = 40) -> dict[str, list[dict[str, Any]]]:
+    def completions(self, ids: set[str], seconds: float = 60) -> dict[str, list[dict[str, Any]]]:
         """Every committed event of `ids`, read from the topic's beginning once each of them has one."""
         consumer = KafkaConsumer(
             bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}",

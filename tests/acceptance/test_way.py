@@ -144,7 +144,7 @@ def test_a_channel_has_its_own_topic(stack: Stack) -> None:
     consumer = KafkaConsumer(
         "tidings.completions.team-a",
         bootstrap_servers=f"127.0.0.1:{stack.home.ports['kafka']}",
-        auto_offset_reset="earliest", isolation_level="read_committed", consumer_timeout_ms=15_000,
+        auto_offset_reset="earliest", isolation_level="read_committed", consumer_timeout_ms=60_000,
     )  # fmt: skip
     try:
         assert next(consumer).key.decode() == id_

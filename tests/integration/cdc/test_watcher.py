@@ -48,10 +48,10 @@ class Watching:
         return [line for line in lines if line["event"] == event]
 
     def faults(self) -> dict[str, str]:
-        return dict(requests.get(f"{self._url}/readyz", timeout=5).json()["faults"])
+        return dict(requests.get(f"{self._url}/readyz", timeout=30).json()["faults"])
 
     def metric(self, name: str) -> float:
-        lines = requests.get(f"{self._url}/metrics", timeout=5).text.splitlines()
+        lines = requests.get(f"{self._url}/metrics", timeout=30).text.splitlines()
         [value] = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
         return float(value)
 

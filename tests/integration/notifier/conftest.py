@@ -99,7 +99,7 @@ class Notifying:
         return [line for line in lines if line["event"] == event]
 
     def metric(self, name: str) -> float:
-        lines = requests.get(f"{self._url}/metrics", timeout=5).text.splitlines()
+        lines = requests.get(f"{self._url}/metrics", timeout=30).text.splitlines()
         [value] = [line.split()[1] for line in lines if line.startswith(f"{name} ")]
         return float(value)
 

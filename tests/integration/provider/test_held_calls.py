@@ -17,7 +17,7 @@ from tests.wait import until
 
 # What is quick enough for every run; the aim is 10,000.
 CALLS = 1500
-LATENCY_SECONDS = 8.0
+LATENCY_SECONDS = 12.0
 SOFT_LIMIT = 256
 SPARE = 200
 
@@ -68,4 +68,4 @@ def test_it_holds_more_calls_than_its_callers_limit_of_open_files(tmp_path: Path
             statuses, counted = asyncio.run(_call_all(url))
         assert statuses == [200] * CALLS
         assert counted["answered"] == 0, "all were held at the same time"
-        until(lambda: requests.get(f"{url}/calls", timeout=5).json()["answered"] == CALLS)
+        until(lambda: requests.get(f"{url}/calls", timeout=30).json()["answered"] == CALLS)

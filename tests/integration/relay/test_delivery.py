@@ -207,24 +207,24 @@ def test_cancelling_breaks_off_the_call(new_relay: Callable[..., Relay], other_p
 
 
 def test_a_killed_relay_loses_no_accepted_message(new_relay: Callable[..., Relay]) -> None:
-    first = new_relay(RELAY_LEASE_SECONDS="1")
+    first = new_relay(RELAY_LEASE_SECONDS="3")
     with destination(lambda received: Reply(delay_seconds=60 if len(server.received) <= 20 else 0)) as server:
         ids = [first.publish(f"{server.url}/{n}").json()["messageId"] for n in range(20)]
         until(lambda: len(server.received) == 20)
         assert first.process.kill() == -signal.SIGKILL
-        second = new_relay(RELAY_LEASE_SECONDS="1")
+        second = new_relay(RELAY_LEASE_SECONDS="3")
         until(lambda: all(second.state(message_id) == "delivered" for message_id in ids), 20)
         assert len({received.path for received in server.received}) == 20
         until(lambda: "relay_unknown_fates_total 20.0" in requests.get(f"{second.url}/metrics", timeout=30).text)
 
 
 def test_an_unknown_fate_ends_the_message_when_asked(new_relay: Callable[..., Relay]) -> None:
-    first = new_relay(RELAY_LEASE_SECONDS="1")
+    first = new_relay(RELAY_LEASE_SECONDS="3")
     with destination(lambda received: Reply(delay_seconds=60 if received.path == "/work" else 0)) as server:
         first.publish(f"{server.url}/work", Tidings_On_Unknown="fail", Upstash_Failure_Callback=f"{server.url}/failure")
         until(lambda: server.to("/work"))
         first.process.kill()
-        new_relay(RELAY_LEASE_SECONDS="1")
+        new_relay(RELAY_LEASE_SECONDS="3")
         [failure] = until(lambda: callbacks(server, "/failure"))
         assert "fate unknown" in str(failure["error"])
         assert len(server.to("/work")) == 1

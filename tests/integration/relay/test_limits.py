@@ -79,13 +79,13 @@ def test_a_rate_is_kept_in_each_window(relay: Relay) -> None:
 
 
 def test_a_crash_gives_its_places_back(new_relay: Callable[..., Relay]) -> None:
-    first = new_relay(RELAY_LEASE_SECONDS="1")
+    first = new_relay(RELAY_LEASE_SECONDS="3")
     limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=2"}
     with destination(lambda _: Reply(delay_seconds=60 if len(server.received) <= 2 else 0)) as server:
         ids = [first.publish(f"{server.url}/{n}", **limits).json()["messageId"] for n in range(6)]
         until(lambda: len(server.received) == 2)
         assert first.process.kill() == -signal.SIGKILL
-        second = new_relay(RELAY_LEASE_SECONDS="1")
+        second = new_relay(RELAY_LEASE_SECONDS="3")
         until(lambda: all(second.state(id_) == "delivered" for id_ in ids), 20)
     assert {received.path for received in server.received} == {f"/{n}" for n in range(6)}
 
@@ -179,7 +179,7 @@ def test_a_queue_is_first_in_first_out_and_waits_for_retries_and_callbacks(relay
 
 
 def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay: Callable[..., Relay]) -> None:
-    relays = [new_relay(RELAY_LEASE_SECONDS="2") for _ in range(4)]
+    relays = [new_relay(RELAY_LEASE_SECONDS="3") for _ in range(4)]
     gauge = Gauge(0.2, {"/work": 4})
     headers = {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "parallelism=4"}
 

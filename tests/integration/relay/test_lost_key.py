@@ -24,7 +24,7 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_b
     with destination() as server:
         first = new_relay(RELAY_ENCRYPTION_KEYS=old)
         lost = first.publish(
-            f"{server.url}/lost", "body", Upstash_Delay="3s", Upstash_Forward_Authorization="Bearer secret"
+            f"{server.url}/lost", "body", Upstash_Delay="6s", Upstash_Forward_Authorization="Bearer secret"
         ).json()["messageId"]
         first.process.kill()
         # They are sealed as well; without them no relay starts, which the next test is of.

@@ -137,10 +137,10 @@ def test_a_call_beyond_its_timeout_fails(client: QStash, site: Destination) -> N
 
 
 def test_a_cancelled_message_is_not_sent(client: QStash, site: Destination) -> None:
-    cancelled = sent(client.message.publish(url=f"{site.url}/cancelled", delay=2))
+    cancelled = sent(client.message.publish(url=f"{site.url}/cancelled", delay=6))
     client.message.cancel(cancelled)
     until(lambda: states(client, cancelled)[-1:] == [LogState.CANCELED])
-    delivered(client, sent(client.message.publish(url=f"{site.url}/later", delay=3)))
+    delivered(client, sent(client.message.publish(url=f"{site.url}/later", delay=7)))
     assert [received.path for received in site.received] == ["/later"]
 
 
