@@ -13,7 +13,7 @@ from services.api.parts import Parts
 from services.api.problem import Fault, ProblemError
 from services.api.routes.reply import body_of, json_reply
 from tidings.ids import parse_submission_id
-from tidings.signature import InvalidSignatureError, verify
+from tidings.signature import InvalidSignatureError, check_body, verify_token
 
 
 def add_callbacks(app: Flask, parts: Parts) -> None:
@@ -25,10 +25,12 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
     @app.post("/image-callback", endpoint="image_callback")
     @guarded_by("signature")
     def callback() -> Response:
-        raw = body_of(request, parts.settings.callback_bytes_max)
         path = request.path + (f"?{request.query_string.decode('latin-1')}" if request.query_string else "")
+        token = request.headers.get("Upstash-Signature", "")
         try:
-            verify(request.headers.get("Upstash-Signature", ""), raw, keys=keys, urls=[base + path for base in bases])
+            claims = verify_token(token, keys=keys, urls=[base + path for base in bases])
+            raw = body_of(request, parts.settings.callback_bytes_max)
+            check_body(claims, raw)
         except InvalidSignatureError as error:
             callbacks.labels("forged").inc()
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None

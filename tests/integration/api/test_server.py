@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import psutil
 import psycopg
+import pytest
 import requests
 
 from stack.ports import free_ports
@@ -53,6 +55,19 @@ def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
     assert (whole.status_code, chunked.status_code) == (202, 202)
     assert whole.headers.keys() == chunked.headers.keys() | {"content-length"}
     assert whole.json().keys() == chunked.json().keys()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/submissions", "/v1/submissions/batch", "/callbacks/relay", "/internal/dispatches"]
+)
+def test_who_may_not_send_is_not_waited_for(postgres: PostgresServer, database: str, tmp_path: Path, path: str) -> None:
+    process = served(postgres, database, tmp_path)
+    port = int(str(process.ready_url).rpartition(":")[2].partition("/")[0])
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer none\r\nContent-Length: 1000\r\n\r\n"
+    with started(process), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        # Of the body nothing comes, ever.
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
 def test_no_worker_outlives_a_killed_server(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
