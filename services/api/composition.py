@@ -6,6 +6,7 @@ import ctypes
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import orjson
@@ -42,7 +43,8 @@ def build() -> Flask:
     _die_with_parent()
     settings = read(ApiSettings)
     log.configure("api", level=settings.log_level, log_format=settings.log_format)
-    return wire(settings, CollectorRegistry())
+    # The pools live as long as the worker.
+    return wire(settings, CollectorRegistry(), ExitStack())
 
 
 def _die_with_parent() -> None:
@@ -51,7 +53,8 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
 
 
-def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
+def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack) -> Flask:
+    """The application; `closing` gets what it holds open."""
     logger = log.get("api")
     targets = load_targets(settings.targets_file)
     pool: ConnectionPool[Connection[Any]] = ConnectionPool(
@@ -70,6 +73,8 @@ def wire(settings: ApiSettings, registry: CollectorRegistry) -> Flask:
         open=True,
         kwargs={"autocommit": True},
     )
+    closing.callback(pool.close)
+    closing.callback(writers.close)
     store = Store(pool, writers, load_queries("services.api"))
     batch_size = Histogram(
         "tidings_commit_batch_size",

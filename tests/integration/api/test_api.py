@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -52,12 +54,13 @@ class Client:
 
 
 @pytest.fixture
-def client(postgres: PostgresServer, database: str) -> Client:
+def client(postgres: PostgresServer, database: str) -> Iterator[Client]:
     with psycopg.connect(postgres.url(database)) as connection:
         add_api_key(connection, "alice-key", tenant="alice", name="a")
         add_api_key(connection, "bob-key", tenant="bob", name="b")
     url = postgres.url(database, role="tidings_api")
-    return Client(wire(_settings(url), CollectorRegistry()).test_client(), postgres.url(database))
+    with ExitStack() as closing:
+        yield Client(wire(_settings(url), CollectorRegistry(), closing).test_client(), postgres.url(database))
 
 
 def _settings(database_url: str) -> ApiSettings:
@@ -312,10 +315,11 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
     [port] = free_ports(1)
     parts = urlsplit(postgres.url(database, role="tidings_api"))
     nobody = parts._replace(netloc=f"{parts.username}:{parts.password}@{parts.hostname}:{port}").geturl()
-    http: Any = wire(_settings(nobody), CollectorRegistry()).test_client()
-    answer = http.get("/readyz")
-    assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
-    assert http.get("/healthz").status_code == 200
+    with ExitStack() as closing:
+        http: Any = wire(_settings(nobody), CollectorRegistry(), closing).test_client()
+        answer = http.get("/readyz")
+        assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
+        assert http.get("/healthz").status_code == 200
 
 
 def test_without_a_database_every_route_is_503_and_says_when_to_come_again(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -162,7 +164,7 @@ class Api:
 
 
 @pytest.fixture
-def api(postgres: PostgresServer, database: str) -> Api:
+def api(postgres: PostgresServer, database: str) -> Iterator[Api]:
     with psycopg.connect(postgres.url(database)) as connection:
         add_api_key(connection, "alice-key", tenant="alice", name="a")
     settings = ApiSettings.model_validate(
@@ -177,9 +179,10 @@ def api(postgres: PostgresServer, database: str) -> Api:
         }
     )
     registry = CollectorRegistry()
-    hot = wire(settings, registry).wsgi_app
-    assert isinstance(hot, HotRoute)
-    return Api(hot, hot.behind, registry, postgres.url(database))
+    with ExitStack() as closing:
+        hot = wire(settings, registry, closing).wsgi_app
+        assert isinstance(hot, HotRoute)
+        yield Api(hot, hot.behind, registry, postgres.url(database))
 
 
 def test_both_ways_answer_and_store_the_same(api: Api) -> None:
