@@ -103,13 +103,14 @@ class Courier:
     async def _attempt(self, message: Claimed, now: int) -> Answer:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
+        connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
         # What must not be sent twice does not go over a connection that may be closed already.
         fresh = message.on_unknown == "fail"
         try:
-            return await self._exchange(message, now, deadline, min(CONNECT_TIMEOUT_SECONDS, seconds), fresh=fresh)
+            return await self._exchange(message, now, deadline, connect_seconds, fresh=fresh)
         except StaleError:
             # The rest may: whoever leaves on_unknown at its default has it sent again in any case, only later.
-            return await self._exchange(message, now, deadline, min(CONNECT_TIMEOUT_SECONDS, seconds), fresh=True)
+            return await self._exchange(message, now, deadline, connect_seconds, fresh=True)
 
     async def _exchange(
         self, message: Claimed, now: int, deadline: float, connect_seconds: float, *, fresh: bool
@@ -140,23 +141,20 @@ class Courier:
         text = f"{scheme}://{authority}"
         rewritten = self._settings.destination_map.get(text.lower())
         try:
+            if rewritten is None:
+                self._guard.check_url(text)
+            origin = origin_of(text)
+            third_party = normal_host(origin.host) in self._third_parties
             if rewritten is not None:
-                third_party = self._is_third_party(text)
                 target = _ADDRESS.fullmatch(rewritten)
                 prefix = "" if target is None else target.group(3)
                 return Way(self._trusted, origin_of(rewritten), {"Host": authority}, prefix, third_party)
-            self._guard.check_url(text)
-            origin = origin_of(text)
-            third_party = self._is_third_party(text)
         except ValueError:
             raise NotSentError("the destination is no valid address") from None
         headers = {"Host": origin.authority}
         if self._proxy is None or scheme.lower() == "https":
             return Way(self._guarded, origin, headers, "", third_party)
         return Way(self._guarded, origin, headers | self._proxy.headers, f"http://{origin.authority}", third_party)
-
-    def _is_third_party(self, address: str) -> bool:
-        return normal_host(origin_of(address).host) in self._third_parties
 
     async def _read(self, message: Claimed, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
@@ -185,14 +183,17 @@ class Courier:
         return Spooled(stored.key, stored.size, shown, url), cut
 
     def _headers(self, message: Claimed, now: int, way: Way, digest: bytes) -> dict[str, str]:
-        if way.third_party:
-            return {**way.headers, "Accept": "*/*", "User-Agent": "Tidings-Relay", **message.headers, **way.headers}
+        # Host stands first (RFC 9110, section 7.2), and is ours whatever the sender's headers say.
         headers = {
             **way.headers,
             "Accept": "*/*",
-            "User-Agent": "Upstash-QStash",
+            "User-Agent": "Tidings-Relay" if way.third_party else "Upstash-QStash",
             **message.headers,
             **way.headers,
+        }
+        if way.third_party:
+            return headers
+        headers |= {
             "Upstash-Signature": sign_digest(self._signing_key(), message.url, digest, now=now),
             "Upstash-Message-Id": message.id,
             "Upstash-Retried": str(message.retried),

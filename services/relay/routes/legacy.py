@@ -60,7 +60,7 @@ async def topic(deps: Deps, call: Call) -> web.Response:
 
 async def create_topic(deps: Deps, call: Call) -> web.Response:
     """`POST /v1/topics` of `{"name"}`."""
-    name = values.name(str((await call.json_object()).get("name") or ""), "topic name")
+    name = await _topic_name(call)
     await deps.topics.make(name)
     return json_reply(topic_object_v1(await _topic(deps, name)), 201)
 
@@ -68,7 +68,7 @@ async def create_topic(deps: Deps, call: Call) -> web.Response:
 async def rename_topic(deps: Deps, call: Call) -> web.Response:
     """`PUT /v1/topics/{id}` of `{"name"}`."""
     found = await _topic(deps, topic_name_v1(call.name()))
-    name = values.name(str((await call.json_object()).get("name") or ""), "topic name")
+    name = await _topic_name(call)
     if name != found.name and not await deps.topics.rename(found.name, name):
         raise InvalidRequestError(f"there is a topic named {name}")
     return json_reply(topic_object_v1(await _topic(deps, name)))
@@ -151,6 +151,10 @@ async def quota(deps: Deps, _call: Call) -> web.Response:
         delay_seconds_max=int(DELAY_SECONDS_MAX),
     )
     return json_reply(quota_object_v1(limits))
+
+
+async def _topic_name(call: Call) -> str:
+    return values.name(str((await call.json_object()).get("name") or ""), "topic name")
 
 
 async def _topic(deps: Deps, name: str) -> TopicView:
