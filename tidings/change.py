@@ -13,6 +13,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+# Beside the columns of a row: whether a snapshot read it. No column has such a name.
+SNAPSHOT = "(snapshot)"
+
 
 class UndecodableChangeError(Exception):
     """The event is not a change that we know; the text says why. To be put aside, never retried."""
@@ -30,7 +33,9 @@ class SubmissionChange:
 
 @dataclass(frozen=True)
 class ResultChange:
-    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes."""
+    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes. `snapshot`: the row was read
+    from the table, as after a lost slot, and may be of any age.
+    """
 
     submission_id: UUID
     event_id: UUID
@@ -49,6 +54,7 @@ class ResultChange:
     output: Any
     submitted_at: datetime
     completed_at: datetime
+    snapshot: bool = False
 
 
 def decode_submission(value: bytes | None) -> SubmissionChange | None:
@@ -88,12 +94,14 @@ def decode_result(value: bytes | None) -> ResultChange | None:
             output=_json(row.get("output")),
             submitted_at=datetime.fromisoformat(row["submitted_at"]),
             completed_at=datetime.fromisoformat(row["created_at"]),
+            snapshot=row[SNAPSHOT],
         )
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UndecodableChangeError(f"not a result: {type(error).__name__}: {error}") from None
 
 
 def _row(value: bytes | None) -> Mapping[str, Any] | None:
+    """The row of an insert, and under `SNAPSHOT` whether it was read by a snapshot."""
     if value is None:
         return None
     try:
@@ -107,7 +115,7 @@ def _row(value: bytes | None) -> Mapping[str, Any] | None:
     after = envelope.get("after")
     if not isinstance(after, dict):
         raise UndecodableChangeError("an envelope without a row")
-    return after
+    return after | {SNAPSHOT: envelope["op"] == "r"}
 
 
 def _json(text: str | None) -> Any:

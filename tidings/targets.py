@@ -73,6 +73,9 @@ class Target(BaseModel):
     retry_delay: Annotated[str, AfterValidator(_delay)] | None = None
     timeout_seconds: int = Field(300, ge=1, le=43_200)
     flow_control: FlowControl | None = None
+    # A call whose connection was lost, or whose relay died, may have been carried out and paid for: `retry` makes it again,
+    # `fail` ends the submission with that reason.
+    on_unknown: Literal["retry", "fail"] = "retry"
     # Which answers count as success is 2xx; with `error_field`, less those whose JSON has that field, not null.
     error_field: Annotated[str, Field(min_length=1)] | None = "error"
     final_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (400, 401, 403, 404, 422)

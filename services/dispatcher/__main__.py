@@ -16,6 +16,7 @@ from structlog.stdlib import BoundLogger
 
 from services.dispatcher.backoff import backoff_seconds
 from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import Relay
@@ -48,17 +49,18 @@ def _outbox(
     logger: BoundLogger,
 ) -> Outbox:
     callback_url = settings.callback_url or settings.public_url
+    internal_token = settings.internal_token.get_secret_value()
     return Outbox(
         Relay(settings.relay_url, settings.relay_token.get_secret_value()),
         Submissions(
             settings.api_url,
             callback_url,
-            internal_token=settings.internal_token.get_secret_value(),
+            internal_token=internal_token,
             signing_key=settings.signing_key.get_secret_value(),
             now=time.time,
         ),
         targets,
-        callback_url=callback_url,
+        callbacks=Callbacks(callback_url, internal_token, settings.callback_retries),
         public_url=settings.public_url,
         webhook_secret=settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
         now=time.time,

@@ -16,6 +16,9 @@ from tidings.change import ResultChange, UndecodableChangeError, decode_result, 
 from tidings.topics import DEAD_LETTERS, RESULTS, SUBMISSIONS
 
 POLL_SECONDS = 0.5
+# Postgres hands a commit to Debezium before other transactions see it; with a synchronous standby a round trip before, or
+# for as long as the standby is away. What is not seen after so long is told aloud instead of waited for.
+UNKNOWN_SECONDS = 30.0
 DEAD_LETTER_TIMEOUT_SECONDS = 15
 
 
@@ -43,6 +46,9 @@ class Dispatcher:
         self._log = log
         self._failures = 0
         self._resume_at = 0.0
+        # Of the batch in hand alone: when the first of its submissions was not found, and those that were sent.
+        self._missed_at: float | None = None
+        self._sent: set[str] = set()
 
     def run_once(self) -> int:
         """Handle what is there, waiting up to half a second for it; answers how many changes were read."""
@@ -62,36 +68,59 @@ class Dispatcher:
         if self._failures:
             self._log.info("available_again", failures=self._failures)
         self._failures = 0
+        self._missed_at = None
+        self._sent.clear()
         self._metrics.waiting.set(0)
         return sum(map(len, batch.values()))
 
     def _handle(self, records: Sequence[Any]) -> None:
         # Submissions first: an end in the same batch then finds the message at the relay, or, when the end was
         # committed before we asked for the body, the submission marked as ended.
-        ids: list[str] = []
+        submitted: dict[str, Any] = {}
         ends: list[ResultChange] = []
         for record in records:
             try:
                 if record.topic == SUBMISSIONS and (change := decode_submission(record.value)):
-                    ids.append(str(change.id))
+                    submitted[str(change.id)] = record
                 elif record.topic == RESULTS and (end := decode_result(record.value)):
                     ends.append(end)
             except UndecodableChangeError as error:
                 self._dead_letter(record, str(error))
-        if ids:
-            self._outbox.send(ids)
+        unknown = self._send([id_ for id_ in submitted if id_ not in self._sent])
         if ends:
             self._outbox.end(ends)
+        if unknown:
+            self._miss({id_: submitted[id_] for id_ in sorted(unknown)})
+
+    def _send(self, ids: Sequence[str]) -> set[str]:
+        unknown = self._outbox.send(ids) if ids else set()
+        self._sent |= set(ids) - unknown
+        return unknown
+
+    def _miss(self, records: Mapping[str, Any]) -> None:
+        """A change that outran its commit is asked for again: raises `UnavailableError`. In the end it is put aside."""
+        now = self._clock()
+        if self._missed_at is None:
+            self._missed_at = now
+        if now - self._missed_at < UNKNOWN_SECONDS:
+            raise UnavailableError(f"the api does not know {len(records)} submission(s) yet")
+        for id_, record in records.items():
+            self._metrics.unknown.inc()
+            self._log.error("submission_unknown", submission_id=id_, waited_seconds=UNKNOWN_SECONDS)
+            self._put_aside(record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
 
     def _dead_letter(self, record: Any, reason: str) -> None:
         self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
+        self._metrics.dead_letters.inc()
+        self._put_aside(record, reason)
+
+    def _put_aside(self, record: Any, reason: str) -> None:
         headers = [
             ("reason", reason[:1000].encode()),
             ("source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
         ]
         sent = self._producer.send(DEAD_LETTERS, key=record.key, value=record.value, headers=headers)
         sent.get(timeout=DEAD_LETTER_TIMEOUT_SECONDS)
-        self._metrics.dead_letters.inc()
 
     def _put_back(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
         self._failures += 1

@@ -10,9 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tidings.callback_token import callback_token
 from tidings.change import ResultChange
 from tidings.completion import completion_fields, event_type, timestamp
 from tidings.targets import Resolved
+
+# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 60 s, for 16 hours of outage, whatever the
+# target's own retries are. Past that the dead letter has it, and the reconciler drives that.
+CALLBACK_RETRIES = 1000
+CALLBACK_RETRY_DELAY = "min(60000, 1000 * pow(2, min(retried, 6)))"
 
 
 @dataclass(frozen=True)
@@ -37,19 +43,39 @@ def callback_address(callback_url: str, submission_id: str) -> str:
     return f"{callback_url}/callbacks/relay?submission={submission_id}"
 
 
-def provider_call(resolved: Resolved, submission_id: str, content_type: str, body: str, callback_url: str) -> Message:
+@dataclass(frozen=True)
+class Callbacks:
+    """How the relay reaches the api. `retries`: a plan of the hosted service may allow fewer than ours."""
+
+    url: str
+    internal_token: str
+    retries: int = CALLBACK_RETRIES
+
+    def headers(self, submission_id: str) -> dict[str, str]:
+        """The options of both callbacks of a submission's call."""
+        options = {
+            "": callback_address(self.url, submission_id),
+            "-Retries": str(self.retries),
+            "-Retry-Delay": CALLBACK_RETRY_DELAY,
+            "-Forward-Authorization": f"Bearer {callback_token(self.internal_token, submission_id)}",
+        }
+        names = ("Upstash-Callback", "Upstash-Failure-Callback")
+        return {f"{name}{option}": value for name in names for option, value in options.items()}
+
+
+def provider_call(
+    resolved: Resolved, submission_id: str, content_type: str, body: str, callbacks: Callbacks
+) -> Message:
     """The call of a target for one submission. Headers: docs/ARCHITECTURE.md, "Callbacks"."""
     target = resolved.target
-    address = callback_address(callback_url, submission_id)
     headers = {
         "Content-Type": content_type,
         "Upstash-Method": target.method,
         "Upstash-Deduplication-Id": submission_id,
         "Upstash-Label": submission_id,
-        "Upstash-Callback": address,
-        "Upstash-Failure-Callback": address,
         "Upstash-Retries": str(target.retries),
         "Upstash-Timeout": f"{target.timeout_seconds}s",
+        "Tidings-On-Unknown": target.on_unknown,
         "Tidings-Final-Status": ",".join(map(str, target.final_status)),
         "Tidings-Final-Error": ",".join(target.final_errors),
     }
@@ -64,6 +90,7 @@ def provider_call(resolved: Resolved, submission_id: str, content_type: str, bod
         if target.flow_control.rate is not None:
             value.append(f"period={target.flow_control.period_seconds}s")
         headers["Upstash-Flow-Control-Value"] = ", ".join(value)
+    headers |= callbacks.headers(submission_id)
     headers |= {f"Upstash-Forward-{name}": value for name, value in resolved.headers.items()}
     return Message(submission_id, resolved.url, {name: value for name, value in headers.items() if value}, body)
 

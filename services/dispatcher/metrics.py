@@ -12,6 +12,12 @@ class DispatcherMetrics:
         self.dispatched = Counter("tidings_dispatched", "Messages that the relay took", ["kind"], registry=registry)
         self.refused = Counter("tidings_refused", "Messages that cannot be sent at all", registry=registry)
         self.cancelled = Counter("tidings_cancels", "Submissions whose message was cancelled", registry=registry)
+        self.cancels_refused = Counter(
+            "tidings_cancels_refused", "Submissions whose message the relay would not cancel", registry=registry
+        )
+        self.unknown = Counter(
+            "tidings_dispatcher_unknown", "Changes of submissions that the api never came to know", registry=registry
+        )
         self.skipped = Counter("tidings_skipped", "Submissions that had ended before they were sent", registry=registry)
         self.dead_letters = Counter(
             "tidings_dispatcher_dead_letters", "Changes that could not be decoded", registry=registry

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from structlog.stdlib import BoundLogger
 
-from services.dispatcher.message import Message, provider_call, webhook
+from services.dispatcher.message import Callbacks, Message, provider_call, webhook
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
@@ -16,6 +16,7 @@ from tidings.targets import Disabled, Resolved
 # What one request to the relay may carry, so that neither side needs much memory for it.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 BATCH_MESSAGES_MAX = 100
+UNSIGNED = "the api takes webhooks and the dispatcher has no TIDINGS_WEBHOOK_SECRET: the webhook is not sent"
 
 
 class Outbox:
@@ -27,7 +28,7 @@ class Outbox:
         submissions: Submissions,
         targets: Mapping[str, Resolved | Disabled],
         *,
-        callback_url: str,
+        callbacks: Callbacks,
         public_url: str,
         webhook_secret: str | None,
         now: Callable[[], float],
@@ -37,16 +38,20 @@ class Outbox:
         self._relay = relay
         self._submissions = submissions
         self._targets = targets
-        self._callback_url = callback_url
+        self._callbacks = callbacks
         self._public_url = public_url
         self._webhook_secret = webhook_secret
         self._now = now
         self._metrics = metrics
         self._log = log
 
-    def send(self, ids: Sequence[str]) -> None:
-        """Give the relay the provider calls of these submissions. Raises `UnavailableError`; to be repeated whole."""
+    def send(self, ids: Sequence[str]) -> set[str]:
+        """Give the relay the provider calls of these submissions; the ids that the api does not know.
+
+        Raises `UnavailableError`; to be repeated whole then.
+        """
         wanted = list(dict.fromkeys(ids))
+        unknown: set[str] = set()
         while wanted:
             asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
             found, left_out = self._submissions.fetch(asked)
@@ -55,25 +60,42 @@ class Outbox:
             messages = [message for submission in found if (message := self._message(submission)) is not None]
             for batch in batches(messages):
                 self._publish(batch, "provider_call")
+            unknown |= set(asked) - {submission.id for submission in found} - set(left_out)
             wanted = [*left_out, *rest]
+        return unknown
 
     def end(self, changes: Sequence[ResultChange]) -> None:
         """Take back what is still under way for ended submissions, and send their webhooks.
 
         A failed one too: the api may have judged an answer final which the relay would try again.
         """
+        # A snapshot tells rows of long ago again, as after a lost slot: their calls are over and their webhooks were sent.
+        changes = [change for change in changes if not change.snapshot]
         over = [str(change.submission_id) for change in changes if change.outcome != "succeeded"]
         for start in range(0, len(over), BATCH_MESSAGES_MAX):
             labels = over[start : start + BATCH_MESSAGES_MAX]
-            self._relay.cancel(labels)
+            self._cancel(labels)
+        self._send_webhooks([change for change in changes if change.webhook])
+
+    def _cancel(self, labels: Sequence[str]) -> None:
+        refusal = self._relay.cancel(labels)
+        if refusal is None:
             self._metrics.cancelled.inc(len(labels))
-        if self._webhook_secret is not None:
-            now = int(self._now())
-            hooks = [
-                webhook(change, self._public_url, self._webhook_secret, now) for change in changes if change.webhook
-            ]
-            for batch in batches(hooks):
-                self._publish(batch, "webhook")
+        else:
+            # The calls go on, and cost what they cost; their callbacks change nothing any more.
+            self._metrics.cancels_refused.inc(len(labels))
+            self._log.error("cancel_refused", reason=refusal.reason, submissions=len(labels))
+
+    def _send_webhooks(self, changes: Sequence[ResultChange]) -> None:
+        if self._webhook_secret is None:
+            for change in changes:
+                self._metrics.refused.inc()
+                self._log.error("webhook_unsigned", submission_id=str(change.submission_id), detail=UNSIGNED)
+            return
+        now = int(self._now())
+        hooks = [webhook(change, self._public_url, self._webhook_secret, now) for change in changes]
+        for batch in batches(hooks):
+            self._publish(batch, "webhook")
 
     def _message(self, submission: Submission) -> Message | None:
         if submission.ended:
@@ -81,7 +103,7 @@ class Outbox:
             return None
         target = self._targets.get(submission.target)
         if isinstance(target, Resolved):
-            return provider_call(target, submission.id, submission.content_type, submission.body, self._callback_url)
+            return provider_call(target, submission.id, submission.content_type, submission.body, self._callbacks)
         reason = target.reason if target is not None else f"target {submission.target} is not known to the dispatcher"
         self._refuse(submission.id, "", reason)
         return None

@@ -60,9 +60,13 @@ class Relay:
             raise UnavailableError("the relay's answer does not fit the batch")
         return [_verdict(item) for item in items]
 
-    def cancel(self, labels: Sequence[str]) -> None:
-        """Cancel every message that carries one of `labels`; none is fine too. Raises `UnavailableError`."""
-        self._call("DELETE", "/v2/messages", params=[("label", label) for label in labels])
+    def cancel(self, labels: Sequence[str]) -> Refused | None:
+        """Cancel every message that carries one of `labels`; none is fine too. `Refused`: the relay cannot do that.
+
+        Raises `UnavailableError`.
+        """
+        answer = self._call("DELETE", "/v2/messages", params=[("label", label) for label in labels])
+        return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
     def close(self) -> None:
         self._session.close()

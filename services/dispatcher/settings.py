@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
+from services.dispatcher.message import CALLBACK_RETRIES
 from tidings.log import LogFormat
 from tidings.settings import BaseUrl, Listen, Settings
 
@@ -16,6 +17,8 @@ class DispatcherSettings(Settings):
     # Where the relay reaches the api; without it, where clients do.
     public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
     callback_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_CALLBACK_URL")
+    # The hosted service's plans allow fewer.
+    callback_retries: int = Field(CALLBACK_RETRIES, ge=0, le=1000, validation_alias="DISPATCHER_CALLBACK_RETRIES")
     internal_token: SecretStr = Field(validation_alias="TIDINGS_INTERNAL_TOKEN")
     relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
     relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")

@@ -10,6 +10,7 @@ import requests
 
 from services.dispatcher.message import callback_address, refusal
 from services.dispatcher.relay import UnavailableError
+from tidings.callback_token import callback_token
 from tidings.signature import sign
 
 TIMEOUTS_SECONDS = (5, 30)
@@ -37,6 +38,7 @@ class Submissions:
         self._signing_key = signing_key
         self._now = now
         self._session = requests.Session()
+        self._internal_token = internal_token
         self._authorization = {"Authorization": f"Bearer {internal_token}"}
 
     def fetch(self, ids: Sequence[str]) -> tuple[list[Submission], list[str]]:
@@ -63,7 +65,8 @@ class Submissions:
         address = callback_address(self._callback_url, submission_id)
         token = sign(self._signing_key, address, body, now=int(now))
         local = callback_address(self._api_url, submission_id)
-        self._post(local, body, {"Upstash-Signature": token})
+        proof = f"Bearer {callback_token(self._internal_token, submission_id)}"
+        self._post(local, body, {"Upstash-Signature": token, "Authorization": proof})
 
     def close(self) -> None:
         self._session.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import Relay
@@ -21,6 +24,7 @@ from tidings import log
 from tidings.targets import Disabled, Resolved, Target
 from tidings.topics import RESULTS, SUBMISSIONS
 
+SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)
 TARGETS: dict[str, Resolved | Disabled] = {
     "on": Resolved(TARGET, TARGET.url, {"Authorization": "Bearer sk"}),
@@ -105,12 +109,25 @@ class Dispatching:
         self.partitions, self.letters = Partitions(), Letters()
         self.targets: dict[str, str] = {}
         self.ended: set[str] = set()
+        self.invisible: set[str] = set()
         self.published: list[dict[str, Any]] = []
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
         self.relay: Callable[[Received], Reply] = self.accept
         self.requests_to_relay = 0
+        self.cancels = Reply()
         self.dispatcher: Dispatcher
+        self.registry = CollectorRegistry()
+
+    def counted(self, name: str) -> float:
+        return self.registry.get_sample_value(f"{name}_total") or 0.0
+
+    def end(self, id_: str, outcome: str, *, op: str = "c", webhook: str | None = None) -> None:
+        row = {
+            "submission_id": id_, "event_id": str(uuid.uuid4()), "tenant": "t", "target": "on", "outcome": outcome,
+            "webhook": webhook, "submitted_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:01Z",
+        }  # fmt: skip
+        self.partitions.add(RESULTS, json.dumps({"op": op, "after": row}).encode())
 
     def submit(self, *ids: str, target: str = "on") -> None:
         for id_ in ids:
@@ -141,14 +158,14 @@ class Dispatching:
         self.requests_to_relay += 1
         if received.method == "DELETE":
             self.cancelled += [pair.removeprefix("label=") for pair in query.split("&")]
-            return Reply()
+            return self.cancels
         return self.relay(received)
 
     def _bodies(self, ids: Sequence[str]) -> dict[str, Any]:
         # Two at a time, as if all were large.
         rows = [
             {"id": id_, "target": self.targets[id_], "content_type": "application/json", "body": "{}", "ended": id_ in self.ended}
-            for id_ in ids[:2]
+            for id_ in ids[:2] if id_ not in self.invisible
         ]  # fmt: skip
         return {"submissions": rows, "left_out": list(ids[2:])}
 
@@ -157,12 +174,12 @@ class Dispatching:
 def dispatching() -> Iterator[Dispatching]:
     parts = Dispatching()
     with destination(parts.answer) as server:
-        metrics, logger = DispatcherMetrics(CollectorRegistry()), log.get("test")
+        metrics, logger = DispatcherMetrics(parts.registry), log.get("test")
         outbox = Outbox(
             Relay(server.url, "token"),
             Submissions(server.url, server.url, internal_token="i", signing_key="k" * 32, now=lambda: 1.8e9),
             TARGETS,
-            callback_url=server.url, public_url=server.url, webhook_secret=None, now=lambda: 1.8e9, metrics=metrics, log=logger,
+            callbacks=Callbacks(server.url, "i"), public_url=server.url, webhook_secret=SECRET, now=lambda: 1.8e9, metrics=metrics, log=logger,
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,

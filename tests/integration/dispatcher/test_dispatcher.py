@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 
 from tests.destination import Received, Reply
 from tests.integration.dispatcher.conftest import Dispatching
+from tidings.callback_token import is_callback_token
 from tidings.topics import DEAD_LETTERS, RESULTS, SUBMISSIONS
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
@@ -102,11 +102,7 @@ def test_what_ended_before_it_was_sent_is_not_sent(dispatching: Dispatching) -> 
 def test_an_end_takes_back_what_may_still_be_under_way(
     dispatching: Dispatching, outcome: str, cancelled: list[str]
 ) -> None:
-    row = {
-        "submission_id": A, "event_id": str(uuid.uuid4()), "tenant": "t", "target": "on", "outcome": outcome,
-        "submitted_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:01Z",
-    }  # fmt: skip
-    dispatching.partitions.add(RESULTS, json.dumps({"op": "c", "after": row}).encode())
+    dispatching.end(A, outcome)
     dispatching.run()
     assert dispatching.cancelled == cancelled
     assert dispatching.partitions.committed == {RESULTS: 1}
@@ -119,3 +115,69 @@ def test_what_cannot_be_decoded_is_put_aside_and_stops_nothing(dispatching: Disp
     assert [(letter["topic"], letter["value"]) for letter in dispatching.letters.sent] == [(DEAD_LETTERS, b"\xff")]
     assert b"not JSON" in dict(dispatching.letters.sent[0]["headers"])["reason"]
     assert dispatching.labels() == [A]
+
+
+def test_a_change_that_outran_its_commit_is_asked_for_until_it_can_be_seen(dispatching: Dispatching) -> None:
+    dispatching.invisible = {B}
+    dispatching.submit(A, B, C)
+    dispatching.run(10)
+    assert sorted(dispatching.labels()) == [A, C]
+    assert dispatching.partitions.committed == {}
+    dispatching.invisible = set()
+    dispatching.run(16)
+    assert sorted(dispatching.labels()) == [A, B, C]  # and no other is sent twice
+    assert dispatching.partitions.committed == {SUBMISSIONS: 3}
+    assert dispatching.letters.sent == []
+
+
+def test_a_submission_that_stays_unknown_is_put_aside_aloud_and_holds_nothing_up(dispatching: Dispatching) -> None:
+    dispatching.invisible = {B}
+    dispatching.submit(A, B)
+    dispatching.end(C, "cancelled")
+    dispatching.run(1)
+    assert dispatching.cancelled[:1] == [C]
+    dispatching.run(60)
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2, RESULTS: 1}
+    [letter] = dispatching.letters.sent
+    assert B.encode() in letter["value"]
+    assert b"does not know the submission" in dict(letter["headers"])["reason"]
+    assert dispatching.counted("tidings_dispatcher_unknown") == 1
+    # The clock of the next unknown one begins anew.
+    dispatching.invisible = {C}
+    dispatching.submit(C)
+    dispatching.run(10)
+    assert dispatching.partitions.committed[SUBMISSIONS] == 2
+
+
+def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(dispatching: Dispatching) -> None:
+    dispatching.submit(A)
+    dispatching.run()
+    [message] = dispatching.published
+    for name in ("Upstash-Callback", "Upstash-Failure-Callback"):
+        assert int(message["headers"][f"{name}-Retries"]) >= 1000
+        assert "60000" in message["headers"][f"{name}-Retry-Delay"]
+        proof = message["headers"][f"{name}-Forward-Authorization"].removeprefix("Bearer ")
+        assert is_callback_token(proof, "i", A)
+        assert not is_callback_token(proof, "i", B)
+        assert not is_callback_token(proof, "other", A)
+    assert message["headers"]["Upstash-Retries"] == "3"
+    assert message["headers"]["Tidings-On-Unknown"] == "retry"
+
+
+def test_a_snapshot_sends_no_webhook_and_cancels_nothing(dispatching: Dispatching) -> None:
+    dispatching.end(A, "failed", op="r", webhook="https://hook.example/")
+    dispatching.end(B, "failed", op="c", webhook="https://hook.example/")
+    dispatching.run()
+    assert dispatching.cancelled == [B]
+    assert [json.loads(message["body"])["data"]["submission_id"] for message in dispatching.published] == [B]
+    assert dispatching.partitions.committed == {RESULTS: 2}
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+def test_a_relay_that_cannot_cancel_is_told_of_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
+    dispatching.cancels = Reply(status, b'{"error": "no such filter"}')
+    dispatching.end(A, "cancelled")
+    dispatching.run()
+    assert dispatching.partitions.committed == {RESULTS: 1}
+    assert dispatching.counted("tidings_cancels") == 0
+    assert dispatching.counted("tidings_cancels_refused") == 1
