@@ -155,7 +155,8 @@ def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Faile
         return Failed("the provider gave no answer", final=False)
     error = _error_in(body, target.error_field or "error")
     accepted = 200 <= status_code <= 299
-    if accepted and (error is None or target.error_field is None):
+    # Some providers send the field in every answer: empty, it tells of no error.
+    if accepted and (not error or target.error_field is None):
         return Succeeded()
     codes = {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
     final = status_code in target.final_status or bool(codes & set(target.final_errors))

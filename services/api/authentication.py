@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from flask import request
 
 from services.api.problem import Fault, ProblemError
+from tidings.callback_token import is_callback_token
 from tidings.keys import hash_api_key
 
 Decision = Literal["api_key", "internal", "signature", "public"]
@@ -58,6 +59,12 @@ class Authentication:
         """Raises `ProblemError` 401 unless the request holds the internal token."""
         if not hmac.compare_digest(_bearer(request.headers.get("Authorization", "")).encode(), self._internal_token):
             raise _unauthorized("the token is not valid")
+
+    def callback(self, submission_id: str) -> None:
+        """Raises `ProblemError` 401 unless the request holds the token that the dispatcher made for this submission."""
+        token = _bearer(request.headers.get("Authorization", ""))
+        if not is_callback_token(token, self._internal_token.decode(), submission_id):
+            raise _unauthorized("the callback's token is not valid for this submission")
 
     def _cached(self, key_sha256: bytes) -> str | None:
         now = self._clock()

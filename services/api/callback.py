@@ -7,7 +7,6 @@ callback, the last retry) or the target counts it as final.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +15,15 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from services.api.models import JSON_DEPTH_MAX, depth
+from services.api.coding import decoded, normal_coding
+from services.api.models import JSON_DEPTH_MAX, depth, holds_nul
 from services.api.problem import ProblemError, faults_of
 from tidings.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
 
 # What a completion event may carry along; larger answers are fetched.
 OUTPUT_BYTES_MAX = 16 * 1024
+# An answer in a content coding is looked into up to this; a larger one is stored as it came, and judged by its status.
+DECODED_BYTES_MAX = 64 * 1024 * 1024
 # Far beyond any relay's; what Postgres's integer holds is less than what JSON does.
 RETRIED_MAX = 1_000_000
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
@@ -31,15 +33,15 @@ _GONE = Target(name="gone", url="https://gone.invalid", error_field=None, retrie
 
 def _status(status: int) -> int:
     if 0 < status < 100:
-        raise ValueError("must be 0, for no answer, or from 100 to 599")
+        raise ValueError("must be 0, for no answer, or from 100 to 999")
     return status
 
 
 class Callback(BaseModel):
-    """The relay's JSON. Source: the vendor's documentation of callbacks; the last four fields are our relay's own."""
+    """The relay's JSON. Source: the vendor's documentation of callbacks; from `willRetry` on the fields are our relay's own."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    status: Annotated[int, Field(ge=0, le=599), AfterValidator(_status)]
+    status: Annotated[int, Field(ge=0, le=999), AfterValidator(_status)]
     header: dict[str, list[str]] = {}
     body: str = ""
     retried: int = Field(0, ge=0, lt=RETRIED_MAX)
@@ -51,15 +53,28 @@ class Callback(BaseModel):
     started_at: int | None = Field(None, alias="startedAt")
     ended_at: int | None = Field(None, alias="endedAt")
     error: str | None = None
+    fate: Literal["not sent", "unknown"] | None = None
+    body_truncated: bool = Field(False, alias="bodyTruncated")
+    body_url: str | None = Field(None, alias="bodyUrl")
+
+    def first(self, name: str) -> str | None:
+        """The first value of an answer's header; `name` in lower case."""
+        return next((values[0] for key, values in self.header.items() if key.lower() == name and values), None)
+
+    @property
+    def status_code(self) -> int | None:
+        """The status as rows have it: null without an answer, and for one that HTTP does not have (RFC 9110, section 15)."""
+        return self.status if 100 <= self.status <= 599 else None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A row of `attempts`."""
+    """A row of `attempts`. `fate`: of an attempt without an answer, whether it may have been carried out."""
 
     number: int
     status_code: int | None
     error: str | None
+    fate: str | None
     retry_at: datetime | None
     started_at: datetime | None
     ended_at: datetime
@@ -74,6 +89,7 @@ class Result:
     reason: str | None
     status_code: int | None
     content_type: str | None
+    content_encoding: str | None
     body: bytes | None
     body_size: int | None
     body_sha256: str | None
@@ -87,7 +103,7 @@ def read_callback(raw: bytes) -> tuple[Callback, bytes]:
         return callback, base64.b64decode(callback.body, validate=True)
     except ValidationError as error:
         raise ProblemError(400, "not a callback of a relay", *faults_of(error)) from None
-    except (orjson.JSONDecodeError, binascii.Error) as error:
+    except ValueError as error:  # no JSON, or a body that is no base64
         raise ProblemError(400, f"not a callback of a relay: {type(error).__name__}") from None
 
 
@@ -95,11 +111,24 @@ def decide(
     callback: Callback, answer: bytes, target: Target | None, now: datetime
 ) -> tuple[Attempt | None, Result | None]:
     """What is to be stored. Without a `target`, as it was taken from the file, any 2xx is a success."""
-    judged = classify(target or _GONE, callback.status, answer)
-    if isinstance(judged, Failed) and callback.status == 0 and callback.error:
-        judged = Failed(callback.error[:REASON_CHARACTERS_MAX], final=judged.final)
+    coding = normal_coding(callback.first("content-encoding"))
+    content = decoded(answer, coding, DECODED_BYTES_MAX) or b""
+    judged = _judged(callback, content, target or _GONE)
     ended = isinstance(judged, Succeeded) or judged.final or not _will_retry(callback)
-    return _attempt(callback, judged, ended=ended, now=now), _result(callback, answer, judged) if ended else None
+    attempt = _attempt(callback, judged, ended=ended, now=now)
+    return attempt, _result(callback, answer, content, judged) if ended else None
+
+
+def _judged(callback: Callback, content: bytes, target: Target) -> Succeeded | Failed:
+    judged = classify(target, callback.status, content)
+    if isinstance(judged, Succeeded) and callback.body_truncated:
+        # A piece of an answer is never a success. The relay will not call again, as the provider did answer.
+        where = f"; the relay keeps it for a while at {callback.body_url}" if callback.body_url else ""
+        return Failed(f"the answer is too large to be stored: a callback carries only its beginning{where}", final=True)
+    if isinstance(judged, Failed) and callback.status == 0 and callback.error:
+        unknown = "; the provider may have carried the call out" if callback.fate == "unknown" else ""
+        return Failed(callback.error[: REASON_CHARACTERS_MAX - len(unknown)] + unknown, final=judged.final)
+    return judged
 
 
 def _will_retry(callback: Callback) -> bool:
@@ -117,8 +146,9 @@ def _attempt(callback: Callback, judged: Succeeded | Failed, *, ended: bool, now
         return None
     return Attempt(
         number=callback.retried + 1,
-        status_code=callback.status or None,
+        status_code=callback.status_code,
         error=_text(judged.reason) if isinstance(judged, Failed) else None,
+        fate=callback.fate,
         retry_at=None if ended else _moment(callback.next_retry_at),
         started_at=_moment(callback.started_at),
         ended_at=_moment(callback.ended_at) or now,
@@ -126,37 +156,43 @@ def _attempt(callback: Callback, judged: Succeeded | Failed, *, ended: bool, now
     )
 
 
-def _result(callback: Callback, answer: bytes, judged: Succeeded | Failed) -> Result:
-    answered = callback.status != 0
-    content_type = next((v[0] for name, v in callback.header.items() if name.lower() == "content-type" and v), None)
-    failed = isinstance(judged, Failed)
+def _result(callback: Callback, answer: bytes, content: bytes, judged: Succeeded | Failed) -> Result:
+    whole = callback.status != 0 and not callback.body_truncated
+    content_type, coding = callback.first("content-type"), normal_coding(callback.first("content-encoding"))
     return Result(
-        outcome="failed" if failed else "succeeded",
+        outcome="failed" if isinstance(judged, Failed) else "succeeded",
         reason=_text(judged.reason) if isinstance(judged, Failed) else None,
-        status_code=callback.status or None,
-        content_type=_text(content_type)[:255] if answered and content_type else None,
-        body=answer if answered else None,
-        body_size=len(answer) if answered else None,
-        body_sha256=hashlib.sha256(answer).hexdigest() if answered else None,
-        output=_output(answer),
+        status_code=callback.status_code,
+        content_type=_header_value(content_type) if whole else None,
+        content_encoding=_header_value(coding) if whole else None,
+        body=answer if whole else None,
+        body_size=len(answer) if whole else None,
+        body_sha256=hashlib.sha256(answer).hexdigest() if whole else None,
+        output=_output(content) if whole else None,
     )
 
 
 def _output(answer: bytes) -> Any:
     """The answer as JSON when it is small, no deeper than readers can follow, and Postgres can hold it: jsonb knows no NUL
     in text."""
-    if not answer or len(answer) > OUTPUT_BYTES_MAX or b"\\u0000" in answer:
+    if not answer or len(answer) > OUTPUT_BYTES_MAX:
         return None
     try:
         output = orjson.loads(answer)
     except orjson.JSONDecodeError:
         return None
-    return output if depth(output) <= JSON_DEPTH_MAX else None
+    storable = depth(output) <= JSON_DEPTH_MAX and not (b"\\u0000" in answer and holds_nul(output))
+    return output if storable else None
 
 
 def _text(text: str) -> str:
     """What Postgres and UTF-8 can hold: no NUL, and no half of a surrogate pair, as a text that was cut may end in."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def _header_value(text: str | None) -> str | None:
+    """What can be a header's value again: no control character, and no more than a media type needs."""
+    return "".join(character for character in _text(text or "") if character.isprintable())[:255] or None
 
 
 def _moment(milliseconds: int | None) -> datetime | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+from itertools import chain
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -63,11 +65,27 @@ def parse_json(body: bytes, content_type: str) -> Any:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, "the body is not JSON", Fault("body", str(error)[:200])) from None
-    if b"\\u0000" in body:
-        raise ProblemError(400, "the body holds a NUL character", Fault("body", "\\u0000 is not allowed in text"))
     if depth(value) > JSON_DEPTH_MAX:
         raise ProblemError(400, "the body is nested too deeply", Fault("body", f"deeper than {JSON_DEPTH_MAX} levels"))
+    if b"\\u0000" in body and holds_nul(value):
+        raise ProblemError(400, "the body holds a NUL character", Fault("body", "\\u0000 is not allowed in text"))
     return value
+
+
+def holds_nul(value: Any) -> bool:
+    """Whether a text in `value`, which is parsed JSON, holds U+0000; the six characters of its escape in a text are fine."""
+    level = [value]
+    while level:
+        if any("\0" in item for item in level if isinstance(item, str)):
+            return True
+        level = [child for item in level for child in _children(item)]
+    return False
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    return value if isinstance(value, list) else ()
 
 
 def depth(value: Any) -> int:

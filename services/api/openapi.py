@@ -54,6 +54,9 @@ class AttemptShown(BaseModel):
     number: int
     status_code: int | None
     error: str | None
+    fate: str | None = Field(
+        description="without an answer: not sent, or unknown when the call may have been carried out"
+    )
     retry_at: str | None
     started_at: str | None
     ended_at: str

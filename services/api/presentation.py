@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
@@ -85,19 +85,28 @@ class Image:
 def images(answer: Any) -> list[Image]:
     """The images in an answer of OpenAI's form `{"data": [{"url"} | {"b64_json"}]}`; others have none."""
     items = answer.get("data") if isinstance(answer, dict) else None
-    found = []
-    for item in items if isinstance(items, list) else []:
-        if not isinstance(item, dict):
-            continue
-        url, encoded = item.get("url"), item.get("b64_json")
-        if isinstance(encoded, str):
-            try:
-                found.append(Image(base64.b64decode(encoded, validate=True), None))
-            except binascii.Error:
-                continue
-        elif isinstance(url, str) and url.startswith(("http://", "https://")):
-            found.append(Image(None, url))
-    return found
+    found = [_image(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return [image for image in found if image is not None]
+
+
+def _image(item: dict[str, Any]) -> Image | None:
+    url, encoded = item.get("url"), item.get("b64_json")
+    # Some providers send both fields and leave one of them empty.
+    if isinstance(encoded, str) and encoded:
+        try:
+            return Image(base64.b64decode(encoded, validate=True), None)
+        except ValueError:  # also of text that is not ASCII
+            return None
+    return Image(None, url) if isinstance(url, str) and _is_address(url) else None
+
+
+def _is_address(url: str) -> bool:
+    """Whether a browser can be sent there."""
+    try:
+        parts = urlsplit(url)
+        return url.isprintable() and parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def images_in(body: bytes) -> list[Image]:
@@ -124,6 +133,7 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
         "number": row["number"],
         "status_code": row["status_code"],
         "error": row["error"],
+        "fate": row["fate"],
         "retry_at": timestamp(row["retry_at"]) if row["retry_at"] else None,
         "started_at": timestamp(row["started_at"]) if row["started_at"] else None,
         "ended_at": timestamp(row["ended_at"]),

@@ -28,7 +28,7 @@ FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id 
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 
 -- name: attempts
-SELECT number, status_code, error, retry_at, started_at, ended_at FROM tidings.attempts
+SELECT number, status_code, error, fate, retry_at, started_at, ended_at FROM tidings.attempts
 WHERE submission_id = %(id)s AND tenant = %(tenant)s ORDER BY number LIMIT 1000
 
 -- name: list
@@ -50,7 +50,7 @@ WHERE %(status)s::text IS NULL OR status = %(status)s
 ORDER BY id DESC LIMIT %(limit)s
 
 -- name: result
-SELECT r.body, r.content_type, r.outcome FROM tidings.submissions AS s
+SELECT r.body, r.content_type, r.content_encoding, r.outcome FROM tidings.submissions AS s
 LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 
@@ -68,8 +68,9 @@ RETURNING submission_id
 SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
 
 -- name: insert_attempt
-INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, retry_at, started_at, ended_at, message_id)
-VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(retry_at)s, %(started_at)s, %(ended_at)s,
+INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, fate, retry_at, started_at, ended_at,
+  message_id)
+VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(fate)s, %(retry_at)s, %(started_at)s, %(ended_at)s,
   %(message_id)s)
 ON CONFLICT DO NOTHING
 
@@ -77,9 +78,9 @@ ON CONFLICT DO NOTHING
 -- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself must
 -- never be refused.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
-  reason, status_code, content_type, body, body_size, body_sha256, output, submitted_at)
+  reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output, submitted_at)
 SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,
-  %(status_code)s, %(content_type)s, %(body)s, %(body_size)s, %(body_sha256)s,
+  %(status_code)s, %(content_type)s, %(content_encoding)s, %(body)s, %(body_size)s, %(body_sha256)s,
   CASE WHEN octet_length((%(output)s::jsonb)::text) <= 65536 THEN %(output)s::jsonb END, created_at
 FROM tidings.submissions WHERE id = %(id)s
 ON CONFLICT DO NOTHING

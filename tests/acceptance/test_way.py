@@ -164,6 +164,7 @@ def test_a_forged_callback_is_401_and_changes_nothing(stack: Stack) -> None:
 
 
 def test_repeated_callbacks_make_one_result_and_one_event(stack: Stack) -> None:
+    from tidings.callback_token import callback_token  # noqa: PLC0415
     from tidings.signature import sign  # noqa: PLC0415
 
     id_ = stack.submit(latency_seconds=20)
@@ -171,8 +172,11 @@ def test_repeated_callbacks_make_one_result_and_one_event(stack: Stack) -> None:
     content = {"status": 200, "body": "e30=", "retried": 0, "maxRetries": 3, "sourceMessageId": "m", "header": {}}
     body = json.dumps(content).encode()
     token = sign(stack.home.secrets["next_signing_key"], address, body, now=int(time.time()))
+    proof = callback_token(stack.home.secrets["internal_token"], id_)
     answers = [
-        requests.post(address, data=body, headers={"Upstash-Signature": token}, timeout=10).status_code
+        requests.post(
+            address, data=body, headers={"Upstash-Signature": token, "Authorization": f"Bearer {proof}"}, timeout=10
+        ).status_code
         for _ in range(3)
     ]
     assert answers == [200, 200, 200]

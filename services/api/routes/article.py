@@ -44,8 +44,7 @@ def add_article(app: Flask, parts: Parts) -> None:
             return json_reply({"status": "pending"})
         if row["outcome"] != "succeeded":
             return json_reply({"status": "unableToGenerate", "reason": row["reason"]})
-        body, _ = answer_of(parts, tenant, id_)
-        pictures = images_in(body)
+        pictures = images_in(answer_of(parts, tenant, id_).content)
         if not pictures:
             return json_reply({"status": "unableToGenerate", "reason": "the answer holds no image"})
         url = pictures[0].url or f"{parts.settings.public_url}/v1/submissions/{id_}/images/0"

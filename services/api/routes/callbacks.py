@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Flask, Response, request
 from prometheus_client import Counter
+from psycopg import OperationalError
 
 from services.api.authentication import guarded_by
 from services.api.callback import decide, read_callback
@@ -18,6 +19,11 @@ from tidings.signature import InvalidSignatureError, check_body, verify_token
 
 def add_callbacks(app: Flask, parts: Parts) -> None:
     callbacks = Counter("tidings_callbacks", "Callbacks of the relay", ["outcome"], registry=parts.registry)
+    unknown = Counter(
+        "tidings_attempts_unknown",
+        "Attempts that the provider may have carried out without an answer",
+        registry=parts.registry,
+    )
     keys = [parts.settings.current_signing_key.get_secret_value(), parts.settings.next_signing_key.get_secret_value()]
     bases = dict.fromkeys([parts.settings.callback_url or parts.settings.public_url, parts.settings.public_url])
 
@@ -29,11 +35,23 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
         token = request.headers.get("Upstash-Signature", "")
         try:
             claims = verify_token(token, keys=keys, urls=[base + path for base in bases])
+            # The signature says that the relay sent it, and anybody who may publish there can have it send something.
+            parts.authentication.callback(request.args.get("submission", ""))
             raw = body_of(request, parts.settings.callback_bytes_max)
             check_body(claims, raw)
         except InvalidSignatureError as error:
             callbacks.labels("forged").inc()
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
+        try:
+            outcome = stored(raw)
+        except OperationalError:
+            # Without a time to come again: one would win over the message's own delays, and use up its retries in minutes.
+            raise ProblemError(503, "the database does not answer") from None
+        callbacks.labels(outcome).inc()
+        return json_reply({"status": outcome})
+
+    def stored(raw: bytes) -> str:
+        """What the callback came to."""
         told, answer = read_callback(raw)
         id_ = parse_submission_id(request.args.get("submission", ""))
         found = None if id_ is None else parts.store.target_of(id_)
@@ -44,6 +62,6 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
             raise ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
         attempt, result = decide(told, answer, parts.targets.get(found[0]), datetime.now(UTC))
         ended = parts.store.record(id_, found[1], attempt, result)
-        outcome = result.outcome if result is not None and ended else "attempt" if result is None else "repeat"
-        callbacks.labels(outcome).inc()
-        return json_reply({"status": outcome})
+        if told.fate == "unknown":
+            unknown.inc()
+        return result.outcome if result is not None and ended else "attempt" if result is None else "repeat"

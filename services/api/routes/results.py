@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flask import Flask, Response
 
 from services.api.authentication import guarded_by
+from services.api.callback import DECODED_BYTES_MAX
+from services.api.coding import decoded
 from services.api.parts import Parts
 from services.api.presentation import RETRY_AFTER_SECONDS, image_type, images_in
 from services.api.problem import ProblemError
@@ -16,16 +20,17 @@ def add_results(app: Flask, parts: Parts) -> None:
     @app.get("/v1/submissions/<text>/result")
     @guarded_by("api_key")
     def result(text: str) -> Response:
-        body, content_type = answer_of(parts, parts.authentication.tenant(), id_of(text))
+        answer = answer_of(parts, parts.authentication.tenant(), id_of(text))
         # The provider's word is not ours: a browser must not run what it sent, nor guess its type.
         headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
-        return Response(body, headers=headers, content_type=content_type or "application/octet-stream")
+        if answer.coding is not None:
+            headers["Content-Encoding"] = answer.coding
+        return Response(answer.body, headers=headers, content_type=answer.content_type or "application/octet-stream")
 
     @app.get("/v1/submissions/<text>/images/<int:number>")
     @guarded_by("api_key")
     def image(text: str, number: int) -> Response:
-        body, _ = answer_of(parts, parts.authentication.tenant(), id_of(text))
-        found = images_in(body)
+        found = images_in(answer_of(parts, parts.authentication.tenant(), id_of(text)).content)
         if number >= len(found):
             raise ProblemError(404, f"the answer has {len(found)} image(s)")
         chosen = found[number]
@@ -35,8 +40,22 @@ def add_results(app: Flask, parts: Parts) -> None:
         return Response(chosen.content, headers=headers, content_type=image_type(chosen.content))
 
 
-def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> tuple[bytes, str | None]:
-    """Body and content type. Raises `ProblemError` 404 while there is none, or when there will be none."""
+@dataclass(frozen=True)
+class Answer:
+    """The provider's bytes as they came, with its headers that say what they are."""
+
+    body: bytes
+    content_type: str | None
+    coding: str | None
+
+    @property
+    def content(self) -> bytes:
+        """The bytes without their content coding; none when it cannot be undone."""
+        return decoded(self.body, self.coding, DECODED_BYTES_MAX) or b""
+
+
+def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> Answer:
+    """The answer to a submission. Raises `ProblemError` 404 while there is none, or when there will be none."""
     row = parts.store.result(tenant, id_)
     if row is None:
         raise not_found()
@@ -44,4 +63,4 @@ def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> tuple[bytes, str 
         raise ProblemError(404, "there is no result yet", Retry_After=str(RETRY_AFTER_SECONDS))
     if row["body"] is None:
         raise ProblemError(404, f"the submission ended without an answer: {row['outcome']}")
-    return bytes(row["body"]), row["content_type"]
+    return Answer(bytes(row["body"]), row["content_type"], row["content_encoding"])

@@ -68,7 +68,7 @@ def judge(message: Claimed, answer: Answer, now: datetime) -> Verdict:
     """The verdict over one attempt."""
     headers = {name.lower(): value for name, value in answer.headers}
     error = _error(message, answer)
-    if 200 <= answer.status <= 299 and (message.error_field is None or error is None):
+    if 200 <= answer.status <= 299 and (message.error_field is None or not error):
         return Delivered()
     if message.retried >= message.retries_max or _final(message, answer, headers, error):
         return Failed()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
 import psycopg
 import pytest
 from flask.testing import FlaskClient
@@ -22,6 +25,7 @@ from services.api.settings import ApiSettings
 from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
+from tidings.callback_token import callback_token
 from tidings.migrate import add_api_key
 from tidings.signature import sign
 
@@ -39,12 +43,21 @@ class Client:
         return self.http.post("/v1/submissions", json=content, headers=ALICE | (headers or {}))
 
     def call_back(self, id_: str, **fields: Any) -> Any:
-        import orjson  # noqa: PLC0415
+        return self.call_back_as(id_, callback_token("internal", id_), **fields)
 
+    def call_back_as(self, id_: str, proof: str, **fields: Any) -> Any:
+        """Signed by the relay, with `proof` as the dispatcher's token."""
         body = orjson.dumps({"status": 200, "body": "e30=", "sourceMessageId": "m", "maxRetries": 3} | fields)
         path = f"/callbacks/relay?submission={id_}"
         token = sign(KEY, f"http://api{path}", body, now=int(time.time()))
-        return self.http.post(path, data=body, headers={"Upstash-Signature": token})
+        return self.http.post(path, data=body, headers={"Upstash-Signature": token, "Authorization": f"Bearer {proof}"})
+
+    def answered(self, content: Any, **fields: Any) -> str:
+        """A submission that was answered with `content`; its id."""
+        id_ = str(self.submit().json["id"])
+        body = content if isinstance(content, bytes) else orjson.dumps(content)
+        assert self.call_back(id_, body=base64.b64encode(body).decode(), **fields).status_code == 200
+        return id_
 
     def count(self, table: str) -> int:
         with psycopg.connect(self.admin_url) as connection:
@@ -335,10 +348,127 @@ def test_without_a_database_every_route_is_503_and_says_when_to_come_again(
         _is_unavailable(client.submit(headers))
     _is_unavailable(client.http.get(path, headers=ALICE))
     _is_unavailable(client.http.delete(path, headers=ALICE))
-    _is_unavailable(client.call_back(path.rsplit("/", 1)[1]))
+    # A time to come again would win over the callback's own delays, and use up its retries in minutes.
+    called_back = client.call_back(path.rsplit("/", 1)[1])
+    assert (called_back.status_code, called_back.headers.get("Retry-After")) == (503, None)
 
 
 def _is_unavailable(answer: Any) -> None:
     assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
     assert "Retry-After" in answer.headers
     assert "nothing" not in answer.json["detail"]
+
+
+def test_a_signature_of_the_relay_alone_forges_no_result(client: Client) -> None:
+    id_, other = (str(client.submit().json["id"]) for _ in range(2))
+    for proof in ("x", callback_token("internal", other), callback_token("guessed", id_)):
+        assert client.call_back_as(id_, proof).status_code == 401
+    assert client.count("results") == client.count("attempts") == 0
+    assert client.call_back(id_).status_code == 200
+
+
+@pytest.mark.parametrize("status", [600, 783, 999])
+def test_a_status_that_http_does_not_have_is_a_failure_and_ends_in_time(client: Client, status: int) -> None:
+    id_ = str(client.submit().json["id"])
+    assert client.call_back(id_, status=status, willRetry=True).json == {"status": "attempt"}
+    assert client.call_back(id_, status=status, retried=1, willRetry=False).json == {"status": "failed"}
+    shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
+    assert (shown["outcome"], shown["status_code"]) == ("failed", None)
+    assert shown["reason"] == f"the provider answered {status}"
+    assert [attempt["status_code"] for attempt in shown["attempts"]] == [None, None]
+
+
+def test_a_piece_of_an_answer_is_no_success(client: Client) -> None:
+    id_ = client.answered(
+        b'{"data": [{"b64_json": "AA', bodyTruncated=True, bodyUrl="http://relay/v2/messages/m/body/0"
+    )
+    shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
+    assert (shown["outcome"], shown["status_code"], shown["result_size"]) == ("failed", 200, None)
+    assert "too large" in shown["reason"]
+    assert "http://relay/v2/messages/m/body/0" in shown["reason"]
+    assert client.http.get(f"/v1/submissions/{id_}/result", headers=ALICE).status_code == 404
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
+def test_a_compressed_answer_is_read_and_given_out_as_it_came(client: Client, coding: str) -> None:
+    content = orjson.dumps({"data": [{"b64_json": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}]})
+    compressed = gzip.compress(content) if coding != "deflate" else zlib.compress(content)
+    id_ = client.answered(compressed, header={"Content-Encoding": [coding]})
+    shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
+    assert shown["output"] == orjson.loads(content)
+    result = client.http.get(f"/v1/submissions/{id_}/result", headers=ALICE)
+    assert (result.data, result.headers["Content-Encoding"]) == (compressed, coding)
+    assert client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE).data == b"\x89PNG\r\n\x1a\n"
+
+
+def test_an_error_in_a_compressed_answer_is_a_failure(client: Client) -> None:
+    answer = gzip.compress(b'{"error": {"message": "no credit"}}')
+    id_ = client.answered(answer, header={"content-encoding": ["gzip"]}, willRetry=False)
+    assert (
+        client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json["reason"]
+        == "the provider answered 200: no credit"
+    )
+
+
+@pytest.mark.parametrize("answer", [b"\x1f\x8b cut", gzip.compress(bytes(65 * 1024 * 1024))], ids=["damaged", "a bomb"])
+def test_a_coding_that_cannot_be_undone_is_still_the_result(client: Client, answer: bytes) -> None:
+    id_ = client.answered(answer, header={"Content-Encoding": ["gzip"]})
+    shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
+    assert (shown["outcome"], shown["output"]) == ("succeeded", None)
+    assert client.http.get(f"/v1/submissions/{id_}/result", headers=ALICE).data == answer
+    assert client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE).status_code == 404
+
+
+@pytest.mark.parametrize("field", ["é", "a\ud83d"])
+def test_a_picture_that_is_no_base64_is_left_out_and_the_submission_shown(client: Client, field: str) -> None:
+    answer = orjson.dumps({"data": [{"b64_json": field.encode("utf-8", "replace").decode()}]})
+    id_ = client.answered(answer)
+    assert client.http.get(f"/v1/submissions/{id_}", headers=ALICE).status_code == 200
+    assert client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE).status_code == 404
+    ready = client.http.get(f"/get-image-is-ready?submissionId={id_}", headers=ALICE)
+    assert ready.json["status"] == "unableToGenerate"
+
+
+def test_an_empty_picture_beside_an_address_is_the_address(client: Client) -> None:
+    id_ = client.answered({"data": [{"b64_json": "", "url": "https://img.example/1.png"}]})
+    assert (
+        client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE).headers["Location"]
+        == "https://img.example/1.png"
+    )
+
+
+@pytest.mark.parametrize("url", ["http://x:99999/", "http://[x/", "http://x/\r\nA: b", "http:///x", "ftp://x/"])
+def test_an_address_that_is_none_is_no_picture(client: Client, url: str) -> None:
+    id_ = client.answered({"data": [{"url": url}, {"url": "https://img.example/2.png"}]})
+    answer = client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE)
+    assert answer.headers["Location"] == "https://img.example/2.png"
+
+
+def test_a_content_type_with_a_line_break_is_given_out_without_it(client: Client) -> None:
+    id_ = client.answered({}, header={"Content-Type": ["text/x\r\nSet-Cookie: a=b"]})
+    answer = client.http.get(f"/v1/submissions/{id_}/result", headers=ALICE)
+    assert answer.status_code == 200
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_the_text_of_an_escaped_nul_is_text(client: Client) -> None:
+    text = "what does \\u0000 mean in JSON?"
+    answer = client.submit(input={"prompt": text})
+    assert answer.status_code == 202
+    id_ = client.answered({"text": text})
+    assert client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json["output"] == {"text": text}
+
+
+@pytest.mark.parametrize("empty", ["", False, [], {}, None])
+def test_an_empty_error_field_is_no_error(client: Client, empty: Any) -> None:
+    id_ = client.answered({"error": empty, "data": []})
+    assert client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json["outcome"] == "succeeded"
+
+
+def test_an_unknown_fate_is_told_with_the_attempt_and_in_the_reason(client: Client) -> None:
+    id_ = str(client.submit().json["id"])
+    client.call_back(id_, status=0, body="", error="the connection was closed", fate="unknown", willRetry=False)
+    shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
+    assert shown["attempts"][0]["fate"] == "unknown"
+    assert shown["reason"] == "the connection was closed; the provider may have carried the call out"
+    assert "tidings_attempts_unknown_total 1.0" in client.http.get("/metrics").text
