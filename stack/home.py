@@ -21,6 +21,7 @@ PORTS = {
     "dispatcher": 8001,
     "notifier": 8002,
     "watcher": 8003,
+    "reconciler": 8004,
     "relay": 8080,
     "provider": 8090,
     "postgres": 15432,
@@ -29,7 +30,7 @@ PORTS = {
     "connect": 18083,
 }
 _SECRETS = (
-    "postgres", "api", "cdc", "stream", "relay", "api_key", "internal_token", "relay_token",
+    "postgres", "api", "cdc", "stream", "relay", "reconciler", "api_key", "internal_token", "relay_token",
     "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret",
 )  # fmt: skip
 _MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "steps.jsonl")
@@ -149,6 +150,12 @@ class Home:
                 "TIDINGS_CDC_DATABASE_NAME": "tidings",
                 "TIDINGS_CDC_DATABASE_PASSWORD": self.secrets["cdc"],
             },
+            "reconciler": {
+                "RECONCILER_LISTEN": f"127.0.0.1:{self.ports['reconciler']}",
+                "RECONCILER_DATABASE_URL": self.database_url("tidings_reconciler", "reconciler"),
+                **{name: public[name] for name in ("TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN")},
+                **{name: value for name, value in caller.items() if name.startswith("RECONCILER_")},
+            },
             "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
             | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},
         }  # fmt: skip
@@ -177,13 +184,15 @@ def _port(variable: str, default: int, environment: Mapping[str, str]) -> int:
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    if path.exists():
-        return dict(json.loads(path.read_text()))
+    """Those in the file, and new ones for names that it lacks, as one of an earlier version may."""
     made = {name: secrets.token_urlsafe(32) for name in _SECRETS}
     made["encryption_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     made["webhook_secret"] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    _write_private(path, json.dumps(made))
-    return made
+    kept = dict(json.loads(path.read_text())) if path.exists() else {}
+    if kept.keys() < made.keys():
+        kept = made | kept
+        _write_private(path, json.dumps(kept))
+    return kept
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -110,7 +110,9 @@ def _migrate(home: Home) -> None:
     with psycopg.connect(admin.removesuffix("tidings") + "postgres", autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_database WHERE datname = 'tidings'").fetchone() is None:
             connection.execute(sql.SQL("CREATE DATABASE tidings"))
-    secret = {name: SecretStr(home.secrets[name]) for name in ("api", "cdc", "stream", "relay", "api_key")}
+    secret = {
+        name: SecretStr(home.secrets[name]) for name in ("api", "cdc", "stream", "relay", "reconciler", "api_key")
+    }
     migrate(
         MigrateSettings(
             database_url=SecretStr(admin),
@@ -118,6 +120,7 @@ def _migrate(home: Home) -> None:
             cdc_password=secret["cdc"],
             stream_password=secret["stream"],
             relay_password=secret["relay"],
+            reconciler_password=secret["reconciler"],
             api_key=secret["api_key"],
         )
     )
@@ -155,7 +158,7 @@ def _await_health(home: Home, worker: Server, steps: Steps) -> bool:
     deadline = time.monotonic() + HEALTH_SECONDS_MAX
     for name, path in (
         ("api", "/readyz"), ("relay", "/readyz"), ("provider", "/healthz"),
-        ("watcher", "/readyz"), ("dispatcher", "/readyz"), ("notifier", "/readyz"),
+        ("watcher", "/readyz"), ("dispatcher", "/readyz"), ("notifier", "/readyz"), ("reconciler", "/readyz"),
     ):  # fmt: skip
         with steps.step(name):
             while not healthy(home.url(name) + path):

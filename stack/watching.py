@@ -101,7 +101,7 @@ def down(home: Home) -> bool:
 def status(home: Home, console: Console) -> int:
     """Print the table; 0 when all is healthy."""
     table = Table("process", "address", "state")
-    probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher"), "/readyz")
+    probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher", "reconciler"), "/readyz")
     probes |= {"provider": "/healthz", "connect": "/connectors"}
     states = [(name, home.url(name), healthy(home.url(name) + path)) for name, path in probes.items()]
     # These speak no HTTP: that they listen is what can be seen from outside.

@@ -25,7 +25,7 @@ def main() -> None:
 def migrate(wait_seconds: float) -> None:
     """Bring the database to the newest schema and set the roles' logins.
 
-    Reads TIDINGS_ADMIN_DATABASE_URL and TIDINGS_{API,CDC,STREAM,RELAY}_PASSWORD. Safe to run twice and by two at once.
+    Reads TIDINGS_ADMIN_DATABASE_URL and TIDINGS_{API,CDC,STREAM,RELAY,RECONCILER}_PASSWORD. Safe to run twice and by two at once.
     """
     import psycopg  # noqa: PLC0415  only this command needs the driver
 

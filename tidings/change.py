@@ -23,12 +23,21 @@ class UndecodableChangeError(Exception):
 
 @dataclass(frozen=True)
 class SubmissionChange:
-    """A submission was stored."""
+    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
+    `nudged_at`: the reconciler had the row told again, because no relay holds its call.
+    """
 
     id: UUID
     tenant: str
     target: str
     traceparent: str | None
+    snapshot: bool = False
+    nudged_at: str | None = None
+
+    @property
+    def told_again(self) -> bool:
+        """Whether it may have been told before."""
+        return self.snapshot or self.nudged_at is not None
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,14 @@ def decode_submission(value: bytes | None) -> SubmissionChange | None:
     if row is None:
         return None
     try:
-        return SubmissionChange(UUID(row["id"]), row["tenant"], row["target"], row.get("traceparent"))
+        return SubmissionChange(
+            UUID(row["id"]),
+            row["tenant"],
+            row["target"],
+            row.get("traceparent"),
+            snapshot=row[SNAPSHOT],
+            nudged_at=row.get("nudged_at"),
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UndecodableChangeError(f"not a submission: {type(error).__name__}: {error}") from None
 

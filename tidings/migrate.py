@@ -27,6 +27,7 @@ class MigrateSettings(Settings):
     cdc_password: SecretStr | None = Field(None, validation_alias="TIDINGS_CDC_PASSWORD")
     stream_password: SecretStr | None = Field(None, validation_alias="TIDINGS_STREAM_PASSWORD")
     relay_password: SecretStr | None = Field(None, validation_alias="TIDINGS_RELAY_PASSWORD")
+    reconciler_password: SecretStr | None = Field(None, validation_alias="TIDINGS_RECONCILER_PASSWORD")
     # A first API key, so that a new installation can be used at once; of the tenant `default`.
     api_key: SecretStr | None = Field(None, validation_alias="TIDINGS_API_KEY")
 
@@ -65,6 +66,7 @@ def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) 
         ("tidings_cdc", settings.cdc_password),
         ("tidings_stream", settings.stream_password),
         ("tidings_relay", settings.relay_password),
+        ("tidings_reconciler", settings.reconciler_password),
     ):
         if password is None:
             continue

@@ -21,6 +21,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 REASON_CHARACTERS_MAX = 500
 
 
+# A month, as partitions are: a submission must have ended long before its partition is dropped.
+EXPIRES_IN_SECONDS_MAX = 30 * 86_400
+
 # The relay's language of retry delays: numbers, names, signs. What it means is for the relay alone to judge.
 _DELAY = re.compile(r"[0-9a-z+\-*/(),. ]{1,500}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -48,6 +51,7 @@ def _delay(expression: str) -> str:
     return expression
 
 
+_ExpiresIn = Annotated[int | None, Field(ge=1, le=EXPIRES_IN_SECONDS_MAX)]
 _NoComma = Annotated[str, StringConstraints(pattern=r"^[^,\s]+$")]
 
 
@@ -76,6 +80,9 @@ class Target(BaseModel):
     # A call whose connection was lost, or whose relay died, may have been carried out and paid for: `retry` makes it again,
     # `fail` ends the submission with that reason.
     on_unknown: Literal["retry", "fail"] = "retry"
+    # What a submission that names no `expires_in` gets, and the longest it may name; without a maximum up to 30 days.
+    expires_in_seconds: _ExpiresIn = None
+    expires_in_seconds_max: _ExpiresIn = None
     # Which answers count as success is 2xx; with `error_field`, less those whose JSON has that field, not null.
     error_field: Annotated[str, Field(min_length=1)] | None = "error"
     final_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (400, 401, 403, 404, 422)

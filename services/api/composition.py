@@ -91,7 +91,7 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
         intake=Intake(
             store,
             committer,
-            frozenset(targets),
+            targets,
             webhooks=settings.webhooks == "on",
             input_bytes_max=settings.input_bytes_max,
             submitted=submitted,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,6 +18,7 @@ from services.api.row import Row, Stored
 from services.api.store import Store
 from tidings.completion import timestamp
 from tidings.ids import new_submission_id
+from tidings.targets import Target
 
 
 class Intake:
@@ -25,7 +26,7 @@ class Intake:
         self,
         store: Store,
         committer: Committer,
-        targets: Collection[str],
+        targets: Mapping[str, Target],
         *,
         webhooks: bool,
         input_bytes_max: int,
@@ -85,6 +86,7 @@ class Intake:
         if len(body) > self._input_bytes_max:  # of a batch, whose body may be larger
             why = f"is larger than {self._input_bytes_max} bytes"
             raise ProblemError(422, "the input is too large", Fault(f"{prefix}input", why))
+        created_at = datetime.now(UTC)
         return Row(
             id=new_submission_id(),
             tenant=tenant,
@@ -97,8 +99,19 @@ class Intake:
             idempotency_key=key,
             fingerprint=fingerprint(asked),
             traceparent=trace,
-            created_at=datetime.now(UTC),
+            created_at=created_at,
+            expires_at=self._expires_at(asked, created_at, prefix),
         )
+
+    def _expires_at(self, asked: NewSubmission, created_at: datetime, prefix: str) -> datetime | None:
+        target = self._targets[asked.target]
+        seconds = target.expires_in_seconds if asked.expires_in is None else asked.expires_in
+        if seconds is None:
+            return None
+        if target.expires_in_seconds_max is not None and seconds > target.expires_in_seconds_max:
+            why = f"must be at most {target.expires_in_seconds_max}, as the target has it"
+            raise ProblemError(422, "expires_in is too long", Fault(f"{prefix}expires_in", why))
+        return created_at + timedelta(seconds=seconds)
 
 
 def accepted(row: Row) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from services.api.problem import Fault, ProblemError
+from tidings.targets import EXPIRES_IN_SECONDS_MAX
 
 # Deeper than any provider's format; parsers and readers downstream recurse.
 JSON_DEPTH_MAX = 64
@@ -47,6 +48,8 @@ class NewSubmission(BaseModel):
     input: JsonValue
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = None
     channel: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    # Seconds from now; past them the call is cancelled and the outcome is `expired`.
+    expires_in: int | None = Field(None, ge=1, le=EXPIRES_IN_SECONDS_MAX)
     webhook: Annotated[str, Field(max_length=2048), AfterValidator(_webhook)] | None = None
 
 

@@ -77,6 +77,7 @@ class SubmissionShown(BaseModel):
     result_size: int | None = Field(description="bytes of the answer")
     attempts: list[AttemptShown]
     created_at: str
+    expires_at: str | None = Field(description="when it ends as expired; null: it may take as long as it takes")
     completed_at: str | None
     links: Links
 

@@ -56,6 +56,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "result_size": row["body_size"],
         "attempts": [_attempt(attempt) for attempt in attempts],
         "created_at": timestamp(row["created_at"]),
+        "expires_at": timestamp(row["expires_at"]) if row["expires_at"] else None,
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
         "links": links(row["id"], row["output"], answered=row["body_size"] is not None),
     }

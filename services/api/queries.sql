@@ -2,10 +2,11 @@
 -- One statement for all the requests that came together. Arrays go in binary (`b`), as text takes four times the
 -- processor time here and more there.
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, webhook, idempotency_key,
-  fingerprint, traceparent, created_at)
+  fingerprint, traceparent, created_at, expires_at)
 SELECT * FROM unnest(%(id)b::uuid[], %(tenant)b::text[], %(target)b::text[], %(body)b::bytea[],
   %(content_type)b::text[], %(metadata)b::jsonb[], %(channel)b::text[], %(webhook)b::text[],
-  %(idempotency_key)b::text[], %(fingerprint)b::bytea[], %(traceparent)b::text[], %(created_at)b::timestamptz[])
+  %(idempotency_key)b::text[], %(fingerprint)b::bytea[], %(traceparent)b::text[], %(created_at)b::timestamptz[],
+  %(expires_at)b::timestamptz[])
 
 -- name: take_keys
 -- Those idempotency keys that nobody had; a key taken by a transaction under way is waited for.
@@ -22,7 +23,7 @@ JOIN unnest(%(tenant)b::text[], %(key)b::text[]) AS wanted (tenant, key) USING (
 SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL
 
 -- name: get
-SELECT s.id, s.target, s.channel, s.metadata, s.created_at, r.outcome, r.reason, r.status_code, r.content_type,
+SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, r.outcome, r.reason, r.status_code, r.content_type,
   r.body_size, r.output, r.created_at AS completed_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
@@ -87,7 +88,9 @@ ON CONFLICT DO NOTHING
 RETURNING submission_id
 
 -- name: dispatch
-SELECT s.id, s.target, s.content_type, s.body, r.submission_id IS NOT NULL AS ended
+-- One that has ended needs no body: after a lost slot all of them are asked for.
+SELECT s.id, s.target, s.content_type, CASE WHEN r.submission_id IS NULL THEN s.body ELSE '' END AS body,
+  r.submission_id IS NOT NULL AS ended
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = ANY(%(ids)s)
 

@@ -24,6 +24,7 @@ class Row:
     fingerprint: bytes
     traceparent: str | None
     created_at: datetime
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True)

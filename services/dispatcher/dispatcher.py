@@ -12,7 +12,7 @@ from services.dispatcher.backoff import backoff_seconds
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import UnavailableError
-from tidings.change import ResultChange, UndecodableChangeError, decode_result, decode_submission
+from tidings.change import ResultChange, SubmissionChange, UndecodableChangeError, decode_result, decode_submission
 from tidings.topics import DEAD_LETTERS, RESULTS, SUBMISSIONS
 
 POLL_SECONDS = 0.5
@@ -76,25 +76,25 @@ class Dispatcher:
     def _handle(self, records: Sequence[Any]) -> None:
         # Submissions first: an end in the same batch then finds the message at the relay, or, when the end was
         # committed before we asked for the body, the submission marked as ended.
-        submitted: dict[str, Any] = {}
+        submitted: dict[str, tuple[SubmissionChange, Any]] = {}
         ends: list[ResultChange] = []
         for record in records:
             try:
                 if record.topic == SUBMISSIONS and (change := decode_submission(record.value)):
-                    submitted[str(change.id)] = record
+                    submitted.setdefault(str(change.id), (change, record))
                 elif record.topic == RESULTS and (end := decode_result(record.value)):
                     ends.append(end)
             except UndecodableChangeError as error:
                 self._dead_letter(record, str(error))
-        unknown = self._send([id_ for id_ in submitted if id_ not in self._sent])
+        unknown = self._send([change for id_, (change, _) in submitted.items() if id_ not in self._sent])
         if ends:
             self._outbox.end(ends)
         if unknown:
-            self._miss({id_: submitted[id_] for id_ in sorted(unknown)})
+            self._miss({id_: submitted[id_][1] for id_ in sorted(unknown)})
 
-    def _send(self, ids: Sequence[str]) -> set[str]:
-        unknown = self._outbox.send(ids) if ids else set()
-        self._sent |= set(ids) - unknown
+    def _send(self, changes: Sequence[SubmissionChange]) -> set[str]:
+        unknown = self._outbox.send(changes) if changes else set()
+        self._sent |= {str(change.id) for change in changes} - unknown
         return unknown
 
     def _miss(self, records: Mapping[str, Any]) -> None:

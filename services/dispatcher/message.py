@@ -63,16 +63,29 @@ class Callbacks:
         return {f"{name}{option}": value for name in names for option, value in options.items()}
 
 
-def provider_call(
-    resolved: Resolved, submission_id: str, content_type: str, body: str, callbacks: Callbacks
-) -> Message:
+@dataclass(frozen=True)
+class Call:
+    """What is sent to a target for one submission. `nudged_at`: it is sent again because no relay holds it."""
+
+    submission_id: str
+    content_type: str
+    body: str
+    nudged_at: str | None = None
+
+    @property
+    def deduplication_id(self) -> str:
+        """Of its own for each nudge: under the first one the relay would only say that it had the message once."""
+        return self.submission_id if self.nudged_at is None else f"{self.submission_id}@{self.nudged_at}"
+
+
+def provider_call(resolved: Resolved, call: Call, callbacks: Callbacks) -> Message:
     """The call of a target for one submission. Headers: docs/ARCHITECTURE.md, "Callbacks"."""
     target = resolved.target
     headers = {
-        "Content-Type": content_type,
+        "Content-Type": call.content_type,
         "Upstash-Method": target.method,
-        "Upstash-Deduplication-Id": submission_id,
-        "Upstash-Label": submission_id,
+        "Upstash-Deduplication-Id": call.deduplication_id,
+        "Upstash-Label": call.submission_id,
         "Upstash-Retries": str(target.retries),
         "Upstash-Timeout": f"{target.timeout_seconds}s",
         "Tidings-On-Unknown": target.on_unknown,
@@ -90,9 +103,10 @@ def provider_call(
         if target.flow_control.rate is not None:
             value.append(f"period={target.flow_control.period_seconds}s")
         headers["Upstash-Flow-Control-Value"] = ", ".join(value)
-    headers |= callbacks.headers(submission_id)
+    headers |= callbacks.headers(call.submission_id)
     headers |= {f"Upstash-Forward-{name}": value for name, value in resolved.headers.items()}
-    return Message(submission_id, resolved.url, {name: value for name, value in headers.items() if value}, body)
+    kept = {name: value for name, value in headers.items() if value}
+    return Message(call.submission_id, resolved.url, kept, call.body)
 
 
 def webhook(change: ResultChange, public_url: str, secret: str, now: int) -> Message:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from structlog.stdlib import BoundLogger
 
-from services.dispatcher.message import Callbacks, Message, provider_call, webhook
+from services.dispatcher.message import Call, Callbacks, Message, provider_call, webhook
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
-from tidings.change import ResultChange
+from tidings.change import ResultChange, SubmissionChange
 from tidings.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
@@ -45,19 +45,25 @@ class Outbox:
         self._metrics = metrics
         self._log = log
 
-    def send(self, ids: Sequence[str]) -> set[str]:
+    def send(self, changes: Sequence[SubmissionChange]) -> set[str]:
         """Give the relay the provider calls of these submissions; the ids that the api does not know.
 
         Raises `UnavailableError`; to be repeated whole then.
         """
-        wanted = list(dict.fromkeys(ids))
+        changes = self._not_held(changes)
+        nudged = {str(change.id): change.nudged_at for change in changes}
+        wanted = list(nudged)
         unknown: set[str] = set()
         while wanted:
             asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
             found, left_out = self._submissions.fetch(asked)
             if len(left_out) >= len(asked):
                 raise RuntimeError("the api left out every submission it was asked for")
-            messages = [message for submission in found if (message := self._message(submission)) is not None]
+            messages = [
+                message
+                for submission in found
+                if (message := self._message(submission, nudged[submission.id])) is not None
+            ]
             for batch in batches(messages):
                 self._publish(batch, "provider_call")
             unknown |= set(asked) - {submission.id for submission in found} - set(left_out)
@@ -97,13 +103,25 @@ class Outbox:
         for batch in batches(hooks):
             self._publish(batch, "webhook")
 
-    def _message(self, submission: Submission) -> Message | None:
+    def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
+        """Without those told again whose call or callback is under way. The api is asked after this, so a call that ended
+        meanwhile has its result there.
+        """
+        again = [str(change.id) for change in changes if change.told_again]
+        held: set[str] = set()
+        for start in range(0, len(again), BATCH_MESSAGES_MAX):
+            held |= self._relay.live(again[start : start + BATCH_MESSAGES_MAX])
+        self._metrics.skipped.inc(len(held))
+        return [change for change in changes if str(change.id) not in held or not change.told_again]
+
+    def _message(self, submission: Submission, nudged_at: str | None) -> Message | None:
         if submission.ended:
             self._metrics.skipped.inc()
             return None
         target = self._targets.get(submission.target)
         if isinstance(target, Resolved):
-            return provider_call(target, submission.id, submission.content_type, submission.body, self._callbacks)
+            call = Call(submission.id, submission.content_type, submission.body, nudged_at)
+            return provider_call(target, call, self._callbacks)
         reason = target.reason if target is not None else f"target {submission.target} is not known to the dispatcher"
         self._refuse(submission.id, "", reason)
         return None

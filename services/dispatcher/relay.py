@@ -68,6 +68,18 @@ class Relay:
         answer = self._call("DELETE", "/v2/messages", params=[("label", label) for label in labels])
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
+    def live(self, labels: Sequence[str]) -> set[str]:
+        """Those of `labels` with a message that has not ended. None for a relay that cannot say, as the hosted service:
+        deduplication ids then are all that keeps a call from being made twice. Raises `UnavailableError`.
+        """
+        answer = self._call("POST", "/v2/labels", body=orjson.dumps({"labels": list(labels)}))
+        if answer.status_code in {404, 405}:
+            return set()
+        try:
+            return set(orjson.loads(answer.content)["live"])
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise UnavailableError(f"the relay's answer to labels is not understood: {answer.status_code}") from None
+
     def close(self) -> None:
         self._session.close()
 

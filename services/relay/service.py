@@ -34,6 +34,7 @@ from services.relay.store.chunks import Chunks
 from services.relay.store.database import Database, Pool, new_pool
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
+from services.relay.store.labels import Labels
 from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
@@ -124,6 +125,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         topics=topics,
         schedules=schedules,
         letters=Letters(database, vault, messages, deduplication_seconds=window),
+        labels=Labels(database),
         events=Events(database, vault),
         signing_keys=signing_keys,
         metrics=metrics,

@@ -129,12 +129,44 @@ class Stack:
         until(lambda: _ok(f"{self.home.url(name)}/readyz"), seconds)
 
     def count(self, query: LiteralString, *parameters: object) -> int:
+        return int(self.value(query, *parameters))
+
+    def value(self, query: LiteralString, *parameters: object) -> Any:
+        """The one value of a query, as the database's administrator."""
         import psycopg  # noqa: PLC0415
 
         with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
             row = connection.execute(query, parameters).fetchone()
         assert row is not None
-        return int(row[0])
+        return row[0]
+
+    def change(self, statement: LiteralString, *parameters: object) -> None:
+        """Do harm to the database, as its administrator."""
+        import psycopg  # noqa: PLC0415
+
+        with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
+            connection.execute(statement, parameters)
+
+    def written(self, topic: str) -> int:
+        """How many records, markers of transactions among them, were written to a topic and are still there."""
+        consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
+        try:
+            parts = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+            ends, begins = consumer.end_offsets(parts), consumer.beginning_offsets(parts)
+            return sum(ends[part] - begins[part] for part in parts)
+        finally:
+            consumer.close()
+
+    def delete_records(self, topic: str) -> None:
+        """Delete all that a topic holds now, as its retention would."""
+        admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
+        consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
+        try:
+            parts = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+            admin.delete_records(consumer.end_offsets(parts))
+        finally:
+            consumer.close()
+            admin.close()
 
 
 def _runs(process: psutil.Process, module: str) -> bool:

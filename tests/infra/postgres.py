@@ -46,6 +46,7 @@ class PostgresServer:
                 cdc_password=password,
                 stream_password=password,
                 relay_password=password,
+                reconciler_password=password,
                 api_key=None,
             )
         )

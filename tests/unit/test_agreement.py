@@ -18,51 +18,13 @@ from stack.home import PORTS
 from tests.process import ROOT
 from tidings import topics
 
-PUBLICATION = (ROOT / "migrations" / "0004_publication.sql").read_text()
-GRANTS = (ROOT / "migrations" / "0005_grants.sql").read_text()
 CONNECTOR = json.loads((ROOT / "debezium" / "connector.json").read_text())
 
 
-def columns(names: str) -> set[str]:
-    return {name.strip() for name in names.split(",")}
-
-
-def published() -> dict[str, set[str]]:
-    return {table: columns(names) for table, names in re.findall(r"tidings\.(\w+) \(([^)]+)\)", PUBLICATION)}
-
-
-def test_the_connector_reads_the_published_columns_and_no_other() -> None:
-    listed = CONNECTOR["column.include.list"].replace("\\", "")
-    found = {table: set(names.split("|")) for table, names in re.findall(r"tidings\.(\w+)\.\(([^)]+)\)", listed)}
-    found["heartbeats"] = {"at"}
-    assert found == published()
-    assert columns(CONNECTOR["table.include.list"]) == {f"tidings.{table}" for table in published()}
-
-
-def test_debezium_may_read_the_published_columns_and_no_other() -> None:
-    grants = re.findall(r"GRANT SELECT \(([^)]+)\)\s+ON tidings\.(\w+) TO tidings_cdc", GRANTS)
-    assert {table: columns(names) for names, table in grants} == {
-        table: names for table, names in published().items() if table != "heartbeats"
-    }
-
-
-def test_no_body_and_no_secret_is_published() -> None:
-    hidden = {"body", "idempotency_key", "fingerprint", "key_sha256"}
-    assert not any(names & hidden for names in published().values())
-
-
-def test_topics_are_those_the_connector_routes_to_with_the_same_partitions() -> None:
-    routed = {f"tidings.cdc.{table}" for table in published()}
-    assert {topic.name for topic in topics.TOPICS if topic.name.startswith("tidings.cdc.")} == routed
+def test_topics_have_the_partitions_that_the_connector_gives_new_ones() -> None:
     assert int(CONNECTOR["topic.creation.default.partitions"]) == topics.PARTITIONS
     submissions, results = (next(t for t in topics.TOPICS if t.name == n) for n in (topics.SUBMISSIONS, topics.RESULTS))
     assert submissions.partitions == results.partitions
-
-
-def test_the_publication_and_slot_are_the_connectors() -> None:
-    assert f"CREATE PUBLICATION {CONNECTOR['publication.name']} " in PUBLICATION
-    assert CONNECTOR["publication.autocreate.mode"] == "disabled"
-    assert CONNECTOR["exactly.once.support"] == "required"
 
 
 def test_each_process_of_the_procfile_has_a_port_and_a_folder() -> None:
@@ -119,7 +81,7 @@ def test_the_architecture_names_every_native_port() -> None:
     [line] = [
         text for text in (ROOT / "docs/ARCHITECTURE.md").read_text().splitlines() if text.startswith("Native ports:")
     ]
-    listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher"}}
+    listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher", "reconciler"}}
     assert {int(number) for number in re.findall(r"\d+", line)} == listening
 
 

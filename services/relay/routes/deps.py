@@ -16,6 +16,7 @@ from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
+from services.relay.store.labels import Labels
 from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
@@ -43,6 +44,7 @@ class Deps:
     topics: Topics
     schedules: Schedules
     letters: Letters
+    labels: Labels
     events: Events
     signing_keys: SigningKeys
     metrics: RelayMetrics

@@ -20,6 +20,7 @@ from services.relay.routes import (
     flow_control,
     health,
     keys,
+    labels,
     legacy,
     letters,
     messages,
@@ -78,6 +79,9 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v2/messages/{id}/body/{attempt}", messages.whole_body, "read"),
     Route("DELETE", "/v2/messages/{id}", messages.cancel, "write"),
     Route("DELETE", "/v2/messages", messages.cancel_many, "write"),
+    # Ours: what is under way, by label.
+    Route("POST", "/v2/labels", labels.holding, "write"),
+    Route("GET", "/v2/labels", labels.listed, "read"),
     Route("GET", "/v2/bulkActions", bulk_actions.listed, "read"),
     Route("GET", "/v2/bulkActions/{id}", bulk_actions.get, "read"),
     Route("POST", "/v2/queues", queues.upsert, "write"),

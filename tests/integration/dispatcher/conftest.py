@@ -116,6 +116,9 @@ class Dispatching:
         self.relay: Callable[[Received], Reply] = self.accept
         self.requests_to_relay = 0
         self.cancels = Reply()
+        self.live: set[str] = set()
+        self.asked_live: list[list[str]] = []
+        self.labels_reply: Reply | None = None
         self.dispatcher: Dispatcher
         self.registry = CollectorRegistry()
 
@@ -129,11 +132,11 @@ class Dispatching:
         }  # fmt: skip
         self.partitions.add(RESULTS, json.dumps({"op": op, "after": row}).encode())
 
-    def submit(self, *ids: str, target: str = "on") -> None:
+    def submit(self, *ids: str, target: str = "on", op: str = "c", **columns: str) -> None:
         for id_ in ids:
             self.targets[id_] = target
-            row = {"id": id_, "tenant": "t", "target": target}
-            self.partitions.add(SUBMISSIONS, json.dumps({"op": "c", "after": row}).encode())
+            row = {"id": id_, "tenant": "t", "target": target} | columns
+            self.partitions.add(SUBMISSIONS, json.dumps({"op": op, "after": row}).encode())
 
     def run(self, seconds: float = 2.0) -> None:
         until = self.partitions.now + seconds
@@ -155,6 +158,11 @@ class Dispatching:
         if path == "/callbacks/relay":
             self.refused[query.removeprefix("submission=")] = json.loads(received.body)["error"]
             return Reply()
+        if path == "/v2/labels":
+            self.asked_live.append(json.loads(received.body)["labels"])
+            return self.labels_reply or Reply(
+                body=json.dumps({"live": sorted(self.live), "callbackLetters": {}}).encode()
+            )
         self.requests_to_relay += 1
         if received.method == "DELETE":
             self.cancelled += [pair.removeprefix("label=") for pair in query.split("&")]

@@ -181,3 +181,35 @@ def test_a_relay_that_cannot_cancel_is_told_of_and_holds_nothing_up(dispatching:
     assert dispatching.partitions.committed == {RESULTS: 1}
     assert dispatching.counted("tidings_cancels") == 0
     assert dispatching.counted("tidings_cancels_refused") == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "columns", "deduplication_id"),
+    [("r", {}, B), ("c", {"nudged_at": "2026-01-01T00:00:00Z"}, f"{B}@2026-01-01T00:00:00Z")],
+    ids=["snapshot", "nudge"],
+)
+def test_what_is_told_again_is_sent_only_if_the_relay_does_not_hold_it(
+    dispatching: Dispatching, op: str, columns: dict[str, str], deduplication_id: str
+) -> None:
+    dispatching.live = {A}
+    dispatching.submit(A, B, op=op, **columns)
+    dispatching.run()
+    assert dispatching.asked_live == [[A, B]]
+    assert dispatching.labels() == [B]
+    assert dispatching.published[0]["headers"]["Upstash-Deduplication-Id"] == deduplication_id
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+def test_what_is_told_for_the_first_time_costs_no_question(dispatching: Dispatching) -> None:
+    dispatching.live = {A}
+    dispatching.submit(A)
+    dispatching.run()
+    assert dispatching.asked_live == []
+    assert dispatching.labels() == [A]
+
+
+def test_a_relay_that_cannot_say_what_it_holds_gets_what_is_told_again(dispatching: Dispatching) -> None:
+    dispatching.labels_reply = Reply(404)
+    dispatching.submit(A, op="r")
+    dispatching.run()
+    assert dispatching.labels() == [A]

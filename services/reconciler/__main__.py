@@ -1,0 +1,114 @@
+"""The reconciler's composition root: `python -m services.reconciler`."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from kafka import KafkaConsumer
+from prometheus_client import REGISTRY
+
+from services.reconciler.acted import Acted
+from services.reconciler.completions import Completions
+from services.reconciler.event_reader import KafkaEventReader
+from services.reconciler.expiry import Expiry
+from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.open_submissions import OpenSubmissions
+from services.reconciler.relay import Relay
+from services.reconciler.repeating import Look, Repeating
+from services.reconciler.settings import ReconcilerSettings
+from services.reconciler.store import Store
+from services.reconciler.stray_messages import StrayMessages
+from tidings import log
+from tidings.health import HealthServer
+from tidings.kafka_topics import REQUEST_TIMEOUT_MS
+from tidings.queries import load_queries
+from tidings.settings import read_or_exit
+from tidings.shutdown import Shutdown
+from tidings.topics import COMPLETIONS
+
+# A nudge is in Kafka within seconds; a day is for whoever wants to know what happened.
+NUDGES_KEPT_SECONDS = 86_400
+PRUNE_INTERVAL_SECONDS = 3_600
+STRAY_INTERVAL_SECONDS = 60.0
+# A look in progress waits for the database or the relay for longer than that only when they are sick.
+JOIN_SECONDS = 5.0
+
+
+def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics) -> list[Look]:
+    """The looks, each with connections of its own, as each has a thread of its own."""
+    logger = log.get("reconciler")
+    queries = load_queries("services.reconciler")
+    stores = [Store(settings.database_url.get_secret_value(), queries) for _ in range(5)]
+    relays = [Relay(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(2)]
+    expiry = Expiry(stores[0], metrics, logger, now=lambda: datetime.now(UTC))
+    acted = Acted(settings.repeat_seconds, time.monotonic)
+    opened = OpenSubmissions(stores[1], relays[0], acted, metrics, logger, grace_seconds=settings.grace_seconds)
+    events = KafkaEventReader(lambda: _consumer(settings), COMPLETIONS)
+    completions = Completions(
+        stores[2],
+        events,
+        metrics,
+        logger,
+        clock=time.monotonic,
+        settle_seconds=settings.settle_seconds,
+        grace_seconds=settings.grace_seconds,
+        repeat_seconds=settings.repeat_seconds,
+    )
+    strays = StrayMessages(stores[3], relays[1], metrics, logger)
+
+    def prune() -> int:
+        stores[4].prune_nudges(NUDGES_KEPT_SECONDS)
+        return 0
+
+    def close_completions() -> None:
+        events.close()
+        stores[2].close()
+
+    return [
+        Look("expiry", settings.expiry_interval_seconds, expiry.run_once, stores[0].close),
+        Look("open_submissions", settings.interval_seconds, opened.run_once, stores[1].close),
+        Look("completions", settings.interval_seconds, completions.run_once, close_completions),
+        Look(
+            "stray_messages", max(settings.interval_seconds, STRAY_INTERVAL_SECONDS), strays.run_once, stores[3].close
+        ),
+        Look("nudges", PRUNE_INTERVAL_SECONDS, prune, stores[4].close),
+    ]
+
+
+def _consumer(settings: ReconcilerSettings) -> Any:
+    return KafkaConsumer(
+        bootstrap_servers=settings.kafka.split(","),
+        client_id="tidings-reconciler",
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        metadata_max_age_ms=30_000,
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Dispatch, emit and call back again what was lost, and expire submissions. Settings: docs/ARCHITECTURE.md."""
+    settings = read_or_exit(ReconcilerSettings)
+    log.configure("reconciler", level=settings.log_level, log_format=settings.log_format)
+    shutdown = Shutdown().install()
+    metrics = ReconcilerMetrics(REGISTRY)
+    running = [
+        Repeating(look, shutdown, metrics, log.get("reconciler"), time.monotonic) for look in _looks(settings, metrics)
+    ]
+    health = HealthServer(settings.listen, {each.name: each.fault for each in running}).start()
+    for each in running:
+        each.start()
+    while not shutdown.requested():
+        shutdown.wait(3600)
+    for each in running:
+        each.join(JOIN_SECONDS)
+    health.stop()
+
+
+if __name__ == "__main__":
+    main()

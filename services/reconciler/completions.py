@@ -1,0 +1,145 @@
+"""Compares results with the completion events in Kafka: one whose event was not seen is told again, with the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from structlog.stdlib import BoundLogger
+
+from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.store import NO_ID, Store
+
+NAME = "completions"
+ROWS_MAX = 1_000
+# Rows that wait for their event, and events that came before their row was read. Past either the other side is read first.
+OUTSTANDING_MAX = 50_000
+AHEAD_MAX = 200_000
+# The topic keeps events for seven days.
+LOOKBACK_SECONDS_MAX = 6 * 86_400
+# An event id has the api's clock, an event's offset by time has the broker's.
+CLOCKS_DIFFER_MS = 600_000
+
+
+class EventReader(Protocol):
+    """The topic of completions, read committed, from a time on."""
+
+    def begin(self, unix_ms: int) -> None:
+        """Read from the first event at or after this time."""
+
+    def read(self) -> list[UUID]:
+        """The ids of the next events; none: nothing came within a second or so."""
+
+    def caught_up(self) -> bool:
+        """Whether all that is committed now was read."""
+
+
+@dataclass
+class _Outstanding:
+    submission_id: UUID
+    since: float
+    nudged: int = 0
+
+
+class Completions:
+    def __init__(
+        self,
+        store: Store,
+        events: EventReader,
+        metrics: ReconcilerMetrics,
+        log: BoundLogger,
+        *,
+        clock: Callable[[], float],
+        settle_seconds: float,
+        grace_seconds: float,
+        repeat_seconds: float,
+    ) -> None:
+        """`clock` is monotonic seconds."""
+        self._store = store
+        self._events = events
+        self._metrics = metrics
+        self._log = log
+        self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._grace_seconds = grace_seconds
+        self._repeat_seconds = repeat_seconds
+        self._cursor: UUID | None = None
+        self._rows: dict[UUID, _Outstanding] = {}
+        self._ahead: set[UUID] = set()
+
+    def run_once(self) -> int:
+        """Read rows and events, a bounded number of each; how many rows and events were read.
+
+        After any error it begins anew from the low-water mark.
+        """
+        try:
+            return self._look()
+        except Exception:
+            self._cursor = None
+            raise
+
+    def _look(self) -> int:
+        if self._cursor is None:
+            self._begin()
+        done = self._read_rows()
+        if len(self._ahead) < AHEAD_MAX:
+            done += self._read_events()
+        if self._events.caught_up():
+            self._nudge()
+        self._metrics.outstanding.set(len(self._rows))
+        self._store.set_low_water(NAME, min(self._rows, default=self._cursor) or UUID(int=0))
+        return done
+
+    def _begin(self) -> None:
+        """From the low-water mark; the first time from now on, as events of long ago may be past their retention."""
+        mark = self._store.low_water(NAME)
+        mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
+        mark = max(mark, self._store.floor(LOOKBACK_SECONDS_MAX))
+        self._rows.clear()
+        self._ahead.clear()
+        self._cursor = UUID(int=mark.int - 1)
+        self._events.begin((mark.int >> 80) - CLOCKS_DIFFER_MS)
+
+    def _read_rows(self) -> int:
+        assert self._cursor is not None
+        if len(self._rows) >= OUTSTANDING_MAX:
+            return 0
+        found = self._store.ended(self._cursor, self._settle_seconds, ROWS_MAX)
+        now = self._clock()
+        for submission_id, event_id in found:
+            if event_id in self._ahead:
+                self._ahead.discard(event_id)
+            else:
+                self._rows[event_id] = _Outstanding(submission_id, now)
+            self._cursor = event_id
+        return len(found)
+
+    def _read_events(self) -> int:
+        assert self._cursor is not None
+        ids = self._events.read()
+        for event_id in ids:
+            if self._rows.pop(event_id, None) is None and event_id > self._cursor:
+                self._ahead.add(event_id)
+        return len(ids)
+
+    def _nudge(self) -> None:
+        now = self._clock()
+        missing = {
+            event_id: row
+            for event_id, row in self._rows.items()
+            if now - row.since >= (self._repeat_seconds if row.nudged else self._grace_seconds)
+        }
+        if not missing:
+            return
+        nudged = set(self._store.nudge_results([row.submission_id for row in missing.values()]))
+        for event_id, row in missing.items():
+            row.since, row.nudged = now, row.nudged + 1
+            if row.submission_id in nudged:
+                self._metrics.emitted_again.inc()
+                self._log.warning(
+                    "emitted_again", submission_id=str(row.submission_id), event_id=str(event_id), times=row.nudged
+                )
+            else:
+                del self._rows[event_id]  # the row is gone: its month was dropped

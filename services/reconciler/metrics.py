@@ -1,0 +1,35 @@
+"""What the reconciler tells Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class ReconcilerMetrics:
+    """One set of metrics in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.expired = Counter("tidings_expired", "Submissions ended as expired", registry=registry)
+        self.dispatched_again = Counter(
+            "tidings_dispatched_again",
+            "Open submissions that no relay held and that were dispatched again",
+            registry=registry,
+        )
+        self.letters_driven = Counter(
+            "tidings_callbacks_driven", "Callbacks in the relay's dead letters that were sent again", registry=registry
+        )
+        self.emitted_again = Counter(
+            "tidings_emitted_again",
+            "Results whose completion event was missing and that were told again",
+            registry=registry,
+        )
+        self.unaccounted = Gauge(
+            "tidings_messages_without_submission",
+            "Live relay messages of submissions that do not exist",
+            registry=registry,
+        )
+        self.open = Gauge("tidings_open_submissions", "Open submissions older than the grace", registry=registry)
+        self.outstanding = Gauge(
+            "tidings_outstanding_results", "Results whose event was not read yet", registry=registry
+        )
+        self.faults = Counter("tidings_reconciler_faults", "Rounds that failed", ["look"], registry=registry)

@@ -1,0 +1,73 @@
+-- name: due
+-- Open submissions whose time is over. `since` keeps out those that were looked at: rows are committed soon after they
+-- are made, and an expiry lies at least a second ahead.
+SELECT s.id FROM tidings.submissions AS s
+WHERE s.expires_at > %(since)s AND s.expires_at <= now()
+  AND NOT EXISTS (SELECT FROM tidings.results AS r WHERE r.submission_id = s.id)
+ORDER BY s.expires_at
+LIMIT %(limit)s
+
+-- name: expire
+-- The primary key of `results` decides between this and an answer that comes at the same time.
+INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
+  reason, submitted_at)
+SELECT s.id, v.event_id, s.tenant, s.target, s.channel, s.webhook, s.metadata, s.traceparent, 'expired',
+  'not ended within its expires_in', s.created_at
+FROM unnest(%(ids)s::uuid[], %(event_ids)s::uuid[]) AS v (id, event_id)
+JOIN tidings.submissions AS s ON s.id = v.id
+ORDER BY s.id
+ON CONFLICT DO NOTHING
+RETURNING submission_id
+
+-- name: sweep
+-- The next submissions by id, which is their time, and whether each is open. Ended ones count, so that a look is bounded.
+SELECT s.id, r.submission_id IS NULL AS open
+FROM (
+  SELECT id FROM tidings.submissions
+  WHERE id > %(after)s AND id < tidings.uuid_floor(now() - make_interval(secs => %(grace_seconds)s))
+  ORDER BY id LIMIT %(limit)s
+) AS s
+LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+ORDER BY s.id
+
+-- name: nudge_submissions
+-- Only those that are still open: a result that was stored since they were looked at counts.
+INSERT INTO tidings.submission_nudges (id, tenant, target, content_type, channel, traceparent, created_at)
+SELECT s.id, s.tenant, s.target, s.content_type, s.channel, s.traceparent, s.created_at
+FROM tidings.submissions AS s
+WHERE s.id = ANY(%(ids)s) AND NOT EXISTS (SELECT FROM tidings.results AS r WHERE r.submission_id = s.id)
+RETURNING id
+
+-- name: known
+SELECT id FROM tidings.submissions WHERE id = ANY(%(ids)s)
+
+-- name: ended
+-- The next results by event id, which is the time of their end.
+SELECT submission_id, event_id FROM tidings.results
+WHERE event_id > %(after)s AND event_id < tidings.uuid_floor(now() - make_interval(secs => %(settle_seconds)s))
+ORDER BY event_id LIMIT %(limit)s
+
+-- name: nudge_results
+INSERT INTO tidings.result_nudges (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent,
+  outcome, reason, status_code, content_type, body_size, body_sha256, output, submitted_at, created_at)
+SELECT submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome, reason, status_code,
+  content_type, body_size, body_sha256, output, submitted_at, created_at
+FROM tidings.results WHERE submission_id = ANY(%(ids)s)
+RETURNING submission_id
+
+-- name: low_water
+SELECT at FROM tidings.low_water_marks WHERE name = %(name)s
+
+-- name: set_low_water
+INSERT INTO tidings.low_water_marks AS m (name, at) VALUES (%(name)s, %(at)s)
+ON CONFLICT (name) DO UPDATE SET at = excluded.at, updated_at = clock_timestamp() WHERE m.at <> excluded.at
+
+-- name: prune_submission_nudges
+DELETE FROM tidings.submission_nudges WHERE nudged_at < now() - make_interval(secs => %(seconds)s)
+
+-- name: prune_result_nudges
+DELETE FROM tidings.result_nudges WHERE nudged_at < now() - make_interval(secs => %(seconds)s)
+
+-- name: floor
+-- The smallest id of a moment so long ago.
+SELECT tidings.uuid_floor(now() - make_interval(secs => %(seconds)s)) AS at

@@ -1,0 +1,26 @@
+"""The reconciler's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from tidings.log import LogFormat
+from tidings.settings import BaseUrl, Listen, Settings
+
+
+class ReconcilerSettings(Settings):
+    database_url: SecretStr = Field(validation_alias="RECONCILER_DATABASE_URL")
+    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+    relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
+    relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
+    listen: Listen = Field("127.0.0.1:8004", validation_alias="RECONCILER_LISTEN")
+    # Younger submissions and results are still on their ordinary way.
+    grace_seconds: float = Field(120.0, ge=1, validation_alias="RECONCILER_GRACE_SECONDS")
+    # A row is committed within this after its id was made, which is longer than any statement of the api may take.
+    settle_seconds: float = Field(60.0, ge=1, validation_alias="RECONCILER_SETTLE_SECONDS")
+    # What was done again, and is still amiss after so long, is done once more.
+    repeat_seconds: float = Field(600.0, ge=1, validation_alias="RECONCILER_REPEAT_SECONDS")
+    interval_seconds: float = Field(10.0, gt=0, validation_alias="RECONCILER_INTERVAL_SECONDS")
+    expiry_interval_seconds: float = Field(1.0, gt=0, validation_alias="RECONCILER_EXPIRY_INTERVAL_SECONDS")
+    log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
+    log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

@@ -1,0 +1,108 @@
+"""The reconciler's rows: one method a statement of queries.sql. It reads what is published, and inserts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tidings.ids import new_event_id
+
+CONNECT_TIMEOUT_SECONDS = 5
+# A look reads a bounded part of an index; what takes longer meets a lock or a sick server, and is tried again.
+STATEMENT_TIMEOUT_MS = 15_000
+# A server that vanished without a RST is noticed after 10 s without an acknowledgement, or 3 unanswered probes.
+NETWORK: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+NO_ID = UUID(int=0)
+
+
+class Store:
+    """One connection, made when it is needed and after each fault again. For one thread."""
+
+    def __init__(self, database_url: str, queries: Mapping[str, LiteralString]) -> None:
+        self._database_url = database_url
+        self._q = queries
+        self._connection: psycopg.Connection[dict[str, Any]] | None = None
+
+    def due(self, since: datetime, limit: int) -> list[UUID]:
+        """Open submissions whose `expires_at` is over, and later than `since`."""
+        return [row["id"] for row in self._execute("due", {"since": since, "limit": limit})]
+
+    def expire(self, ids: Sequence[UUID]) -> list[UUID]:
+        """End these; those that had no result yet."""
+        parameters = {"ids": list(ids), "event_ids": [new_event_id() for _ in ids]}
+        return [row["submission_id"] for row in self._execute("expire", parameters)]
+
+    def sweep(self, after: UUID, grace_seconds: float, limit: int) -> list[tuple[UUID, bool]]:
+        """The next submissions by id, and whether each is open."""
+        parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
+        return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
+
+    def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Have open submissions told again; those that are still open."""
+        return [row["id"] for row in self._execute("nudge_submissions", {"ids": list(ids)})]
+
+    def known(self, ids: Sequence[UUID]) -> set[UUID]:
+        """Those of `ids` that are submissions."""
+        return {row["id"] for row in self._execute("known", {"ids": list(ids)})}
+
+    def ended(self, after: UUID, settle_seconds: float, limit: int) -> list[tuple[UUID, UUID]]:
+        """The next results in the order of their ends: submission and event id."""
+        parameters = {"after": after, "settle_seconds": settle_seconds, "limit": limit}
+        return [(row["submission_id"], row["event_id"]) for row in self._execute("ended", parameters)]
+
+    def nudge_results(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Have results told again."""
+        return [row["submission_id"] for row in self._execute("nudge_results", {"ids": list(ids)})]
+
+    def prune_nudges(self, seconds: float) -> None:
+        """Delete nudges that are older than `seconds`."""
+        for name in ("prune_submission_nudges", "prune_result_nudges"):
+            self._execute(name, {"seconds": seconds})
+
+    def low_water(self, name: str) -> UUID:
+        """Up to where look `name` found all well; the smallest id when it never looked."""
+        found = self._execute("low_water", {"name": name})
+        return found[0]["at"] if found else NO_ID
+
+    def set_low_water(self, name: str, at: UUID) -> None:
+        self._execute("set_low_water", {"name": name, "at": at})
+
+    def floor(self, seconds_ago: float) -> UUID:
+        """The smallest id of a moment `seconds_ago` by the database's clock."""
+        [row] = self._execute("floor", {"seconds": seconds_ago})
+        found: UUID = row["at"]
+        return found
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _execute(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Each statement is a transaction. After an error the next one gets a new connection."""
+        try:
+            if self._connection is None:
+                self._connection = psycopg.connect(
+                    self._database_url,
+                    autocommit=True,
+                    row_factory=dict_row,
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
+                    application_name="tidings-reconciler",
+                    **NETWORK,
+                )
+            cursor = self._connection.execute(self._q[name], parameters)
+            return cursor.fetchall() if cursor.description else []
+        except psycopg.Error:
+            self.close()
+            raise

@@ -1,0 +1,50 @@
+"""Looks at the relay's live messages for submissions that do not exist, and reports them: nobody here made them, or a row
+was lost. They are left alone, as the relay may serve others too.
+"""
+
+from __future__ import annotations
+
+from structlog.stdlib import BoundLogger
+
+from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
+from services.reconciler.store import Store
+from tidings.ids import parse_submission_id
+
+# Of one pass so many are named in the log; the gauge counts all.
+NAMED_MAX = 20
+
+
+class StrayMessages:
+    def __init__(self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger) -> None:
+        self._store = store
+        self._relay = relay
+        self._metrics = metrics
+        self._log = log
+        self._after = ""
+        self._stray: list[str] = []
+        self._unsupported = False
+
+    def run_once(self) -> int:
+        """Look at the next labels; how many. 0 at the end of a pass."""
+        if self._unsupported:
+            return 0
+        try:
+            labels = self._relay.live_labels(self._after)
+        except UnsupportedError:
+            self._unsupported = True
+            return 0
+        ids = [id_ for label in labels if (id_ := parse_submission_id(label)) is not None]
+        known = self._store.known(ids) if ids else set()
+        self._stray += [str(id_) for id_ in ids if id_ not in known]
+        if len(labels) < LABELS_MAX:
+            self._end_pass()
+            return 0
+        self._after = labels[-1]
+        return len(labels)
+
+    def _end_pass(self) -> None:
+        self._metrics.unaccounted.set(len(self._stray))
+        for label in self._stray[:NAMED_MAX]:
+            self._log.error("message_without_submission", label=label)
+        self._after, self._stray = "", []

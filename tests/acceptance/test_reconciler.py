@@ -1,0 +1,102 @@
+"""What was lost on purpose, between any two processes, comes all the same: driven from outside, on a stack with short times."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.acceptance.conftest import Stack, new_stack
+from tests.wait import until
+from tidings.topics import RESULTS
+
+SETTINGS = {
+    "RECONCILER_GRACE_SECONDS": "4",
+    "RECONCILER_SETTLE_SECONDS": "2",
+    "RECONCILER_REPEAT_SECONDS": "10",
+    "RECONCILER_INTERVAL_SECONDS": "0.5",
+}
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Stack]:
+    """A stack whose reconciler looks at what is seconds old."""
+    with new_stack() as made:
+        made.environment |= SETTINGS
+        done = made.command("up")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield made
+
+
+def test_a_relay_message_that_vanished_is_dispatched_again(hasty: Stack) -> None:
+    id_ = hasty.submit("vanished", latency_seconds=3600)
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    hasty.change("DELETE FROM relay.messages WHERE label = %s", id_)
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s", id_), 60)
+    assert hasty.shown(id_)["outcome"] is None
+    hasty.call("DELETE", f"/v1/submissions/{id_}")
+    assert len(hasty.completions({id_})[id_]) == 1
+
+
+def test_a_change_that_no_notifier_read_is_emitted_with_the_same_id(hasty: Stack) -> None:
+    hasty.process("services.notifier").send_signal(signal.SIGSTOP)
+    try:
+        id_ = hasty.submit("unread")
+        hasty.ended(id_)
+        until(lambda: hasty.written(RESULTS) > 0, 30)
+        hasty.delete_records(RESULTS)
+    finally:
+        hasty.process("services.notifier").send_signal(signal.SIGCONT)
+    [event] = hasty.completions({id_}, 120)[id_]
+    stored = hasty.value("SELECT event_id::text FROM tidings.results WHERE submission_id = %s", id_)
+    assert event["headers"]["ce_id"] == stored
+
+
+def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(hasty: Stack) -> None:
+    id_ = hasty.submit("dead letter", latency_seconds=2.0)
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    api = hasty.process("services.api")
+    family = [api, *api.children(recursive=True)]
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND ended_at IS NULL"
+        until(lambda: hasty.count(waiting, id_), 30)
+        # As if its thousand retries were used up: days of an outage in one statement.
+        hasty.change("UPDATE relay.messages SET retries_max = 0 WHERE label = %s AND kind = 'callback'", id_)
+        hasty.change("UPDATE relay.messages SET timeout_ms = 1000 WHERE label = %s AND kind = 'callback'", id_)
+        hasty.kill("services.relay")
+        hasty.ready("relay")
+        until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
+    finally:
+        for process in reversed(family):
+            process.send_signal(signal.SIGCONT)
+    assert hasty.ended(id_, 90)["outcome"] == "succeeded"
+    assert len(hasty.completions({id_})[id_]) == 1
+
+
+def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:
+    content = {
+        "target": "demo-images", "expires_in": 2,
+        "input": {"prompt": "late", "x_provider": {"latency_seconds": 3600, "call_id": "expiring"}},
+    }  # fmt: skip
+    answer = hasty.call("POST", "/v1/submissions", json=content)
+    id_ = answer.json()["id"]
+    shown = hasty.ended(id_)
+    assert (shown["outcome"], shown["reason"]) == ("expired", "not ended within its expires_in")
+    assert shown["expires_at"] > shown["created_at"]
+    [event] = hasty.completions({id_})[id_]
+    assert event["headers"]["ce_type"] == "dev.tidings.submission.expired"
+    live = "SELECT count(*) FROM relay.messages WHERE label = %s AND ended_at IS NULL"
+    until(lambda: hasty.count(live, id_) == 0, 30)
+
+
+def test_the_reconciler_says_what_it_did(hasty: Stack) -> None:
+    text = requests.get(f"{hasty.home.url('reconciler')}/metrics", timeout=10).text
+    counted = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("tidings_")}
+    assert counted["tidings_dispatched_again_total"] >= 1
+    assert counted["tidings_emitted_again_total"] >= 1
+    assert counted["tidings_callbacks_driven_total"] >= 1
+    assert counted["tidings_expired_total"] == 1

@@ -1,0 +1,116 @@
+"""The reconciler's looks on a real database, as the role they run with; the relay is an HTTP server of the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.relay import Relay
+from services.reconciler.store import Store
+from tests.destination import Received, Reply, destination
+from tests.infra.postgres import PostgresServer
+from tidings.ids import new_event_id, new_submission_id
+from tidings.queries import load_queries
+
+
+@dataclass
+class Rows:
+    """The tables of one database, as the administrator writes and reads them."""
+
+    url: str
+    store: Store
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.metrics = ReconcilerMetrics(self.registry)
+
+    def submit(self, *, age_seconds: float = 3600, expires_in: float | None = None) -> UUID:
+        """A submission of that age; `expires_in` counts from now. Its id has its age, as ids are times."""
+        id_ = aged(new_submission_id(), age_seconds)
+        self.execute(
+            "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, fingerprint,"
+            " created_at, expires_at) VALUES (%s, 'a', 't', '{}', 'application/json', '{\"n\": 1}', 'c', '',"
+            " now() - make_interval(secs => %s), now() + make_interval(secs => %s))",
+            id_, age_seconds, expires_in,
+        )  # fmt: skip
+        return id_
+
+    def end(self, id_: UUID, *, age_seconds: float = 3600) -> UUID:
+        """A result of that age; its event id."""
+        event_id = aged(new_event_id(), age_seconds)
+        self.execute(
+            "INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
+            " VALUES (%s, %s, 'a', 't', 'succeeded', now())",
+            id_, event_id,
+        )  # fmt: skip
+        return event_id
+
+    def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def nudged(self, table: str, column: str) -> list[UUID]:
+        return [row[0] for row in self.execute(f"SELECT {column} FROM tidings.{table} ORDER BY nudged_at")]
+
+    def counted(self, name: str) -> float:
+        return self.registry.get_sample_value(name) or 0.0
+
+
+def aged(id_: UUID, seconds: float) -> UUID:
+    """The id as it would have been made `seconds` ago."""
+    return UUID(int=id_.int - (int(seconds * 1000) << 80))
+
+
+@pytest.fixture
+def rows(postgres: PostgresServer, database: str) -> Iterator[Rows]:
+    store = Store(postgres.url(database, role="tidings_reconciler"), load_queries("services.reconciler"))
+    yield Rows(postgres.url(database), store)
+    store.close()
+
+
+class FakeRelay:
+    """Answers `/v2/labels` and dead-letter retries by what a test says it holds."""
+
+    def __init__(self) -> None:
+        self.live: set[str] = set()
+        self.letters: dict[str, list[str]] = {}
+        self.retried: list[str] = []
+        self.reply: Reply | None = None
+        self.before: Callable[[], object] = lambda: None
+
+    def answer(self, received: Received) -> Reply:
+        self.before()
+        if self.reply is not None:
+            return self.reply
+        path = received.path.partition("?")[0]
+        if path == "/v2/dlq/retry":
+            self.retried += json.loads(received.body)["dlqIds"]
+            return Reply(201, b'{"responses": []}')
+        assert path == "/v2/labels"
+        if received.method == "GET":
+            return Reply(body=json.dumps({"live": sorted(self.live)}).encode())
+        asked = set(json.loads(received.body)["labels"])
+        letters = {label: ids for label, ids in self.letters.items() if label in asked}
+        return Reply(body=json.dumps({"live": sorted(asked & self.live), "callbackLetters": letters}).encode())
+
+
+@pytest.fixture
+def fake_relay() -> FakeRelay:
+    return FakeRelay()
+
+
+@pytest.fixture
+def relay(fake_relay: FakeRelay) -> Iterator[Relay]:
+    with destination(fake_relay.answer) as server:
+        client = Relay(server.url, "token")
+        yield client
+        client.close()

@@ -1,0 +1,181 @@
+"""Results without an event are told again; by a fake of the topic, and by the real one for what the fake takes for granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+
+from services.reconciler.completions import Completions, EventReader
+from services.reconciler.event_reader import KafkaEventReader
+from tests.infra.kafka import Broker
+from tests.integration.reconciler.conftest import Rows
+from tests.wait import until
+from tidings import log
+from tidings.ids import new_event_id
+from tidings.kafka_topics import create_topics
+from tidings.topics import Topic
+
+
+class FakeReader:
+    """Events in the order of a list. `stuck`: more is in the log than can be read, as behind an open transaction."""
+
+    def __init__(self) -> None:
+        self.events: list[UUID] = []
+        self.begun: list[int] = []
+        self._at = 0
+        self.stuck = False
+
+    def begin(self, unix_ms: int) -> None:
+        self.begun.append(unix_ms)
+        self._at = 0
+
+    def read(self) -> list[UUID]:
+        found = self.events[self._at :]
+        self._at = len(self.events)
+        return found
+
+    def caught_up(self) -> bool:
+        return self._at == len(self.events) and not self.stuck
+
+
+class Look:
+    def __init__(self, rows: Rows, events: EventReader) -> None:
+        self.now = 0.0
+        self.look = Completions(
+            rows.store, events, rows.metrics, log.get("test"),
+            clock=lambda: self.now, settle_seconds=1, grace_seconds=60, repeat_seconds=600,
+        )  # fmt: skip
+
+    def run(self, after_seconds: float = 0.0) -> None:
+        self.now += after_seconds
+        while self.look.run_once():
+            pass
+
+
+@pytest.fixture
+def events() -> FakeReader:
+    return FakeReader()
+
+
+@pytest.fixture
+def look(rows: Rows, events: FakeReader) -> Look:
+    """Its mark lies two hours back."""
+    rows.store.set_low_water("completions", rows.store.floor(7200))
+    return Look(rows, events)
+
+
+def test_a_result_without_event_is_told_again_after_the_grace(rows: Rows, look: Look, events: FakeReader) -> None:
+    seen, missing = rows.submit(), rows.submit()
+    events.events = [rows.end(seen)]
+    event_id = rows.end(missing)
+    look.run()
+    assert rows.nudged("result_nudges", "submission_id") == []
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [missing]
+    assert rows.nudged("result_nudges", "event_id") == [event_id]
+    look.run(61)
+    assert len(rows.nudged("result_nudges", "event_id")) == 1
+    look.run(600)
+    assert len(rows.nudged("result_nudges", "event_id")) == 2
+    events.events.append(event_id)
+    look.run(1)
+    look.run(601)
+    assert len(rows.nudged("result_nudges", "event_id")) == 2
+    assert rows.counted("tidings_emitted_again_total") == 2
+
+
+def test_an_event_may_be_read_before_its_row(rows: Rows, look: Look, events: FakeReader) -> None:
+    event_id = new_event_id()
+    events.events = [event_id]
+    look.run()
+    id_ = rows.submit()
+    rows.execute(
+        "INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
+        " VALUES (%s, %s, 'a', 't', 'succeeded', now())", id_, event_id,
+    )  # fmt: skip
+    until(lambda: rows.store.ended(UUID(int=event_id.int - 1), 1, 1), 10)
+    look.run()
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == []
+
+
+def test_while_the_topic_cannot_be_read_to_its_end_nothing_is_judged(
+    rows: Rows, look: Look, events: FakeReader
+) -> None:
+    missing = rows.submit()
+    rows.end(missing)
+    events.stuck = True
+    look.run()
+    look.run(3600)
+    assert rows.nudged("result_nudges", "submission_id") == []
+    events.stuck = False
+    look.run()
+    assert rows.nudged("result_nudges", "submission_id") == [missing]
+
+
+def test_a_new_process_goes_on_before_the_first_that_was_missing(rows: Rows, look: Look, events: FakeReader) -> None:
+    first, second = rows.submit(), rows.submit()
+    rows.end(first, age_seconds=3000)
+    events.events = [rows.end(second, age_seconds=2000)]
+    look.run()
+    again = Look(rows, events)
+    again.run()
+    again.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [first]
+
+
+def test_the_first_time_nothing_of_old_is_told_again(rows: Rows, events: FakeReader) -> None:
+    rows.end(rows.submit())
+    look = Look(rows, events)
+    look.run()
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == []
+
+
+def test_after_an_error_it_begins_anew_and_forgets_nothing(rows: Rows, look: Look, events: FakeReader) -> None:
+    missing = rows.submit()
+    rows.end(missing)
+    look.run()
+    read: Callable[[], list[UUID]] = events.read
+
+    def broken() -> list[UUID]:
+        events.read = read  # type: ignore[method-assign]
+        raise OSError
+
+    events.read = broken  # type: ignore[method-assign]
+    with pytest.raises(OSError):
+        look.look.run_once()
+    look.run()
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [missing]
+    assert len(events.begun) == 2
+
+
+def test_the_real_topic_is_read_from_a_time_on_and_to_its_end(broker: Broker) -> None:
+    topic = f"events-{uuid4().hex[:8]}"
+    create_topics(broker.bootstrap, [Topic(topic)])
+    producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")
+    ids = [new_event_id() for _ in range(4)]
+    for number, event_id in enumerate(ids):
+        sent = producer.send(
+            topic, key=str(number).encode(), value=b"{}", headers=[("ce_id", str(event_id).encode())],
+            timestamp_ms=(number + 1) * 100_000,
+        )  # fmt: skip
+        sent.get(timeout=15)
+    producer.send(topic, key=b"x", value=b"of a hand", timestamp_ms=900_000).get(timeout=15)
+    producer.close(timeout=5)
+    options = {"isolation_level": "read_committed", "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+    reader = KafkaEventReader(lambda: KafkaConsumer(bootstrap_servers=broker.bootstrap, **options), topic)
+    try:
+        reader.begin(200_000)
+        found: list[UUID] = []
+        until(lambda: found.extend(reader.read()) or reader.caught_up(), 30)  # type: ignore[func-returns-value]
+        assert sorted(found) == ids[1:]
+        reader.begin(10_000_000)
+        until(reader.caught_up, 30)
+        assert reader.read() == []
+    finally:
+        reader.close()

@@ -1,0 +1,116 @@
+"""Open submissions that nobody works on are found, and had done again; others are left alone."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from services.reconciler import open_submissions
+from services.reconciler.acted import Acted
+from services.reconciler.open_submissions import OpenSubmissions
+from services.reconciler.relay import Relay, RelayUnavailableError
+from services.reconciler.store import NO_ID
+from services.reconciler.stray_messages import StrayMessages
+from tests.destination import Reply
+from tests.integration.reconciler.conftest import FakeRelay, Rows
+from tidings import log
+
+
+class Look:
+    def __init__(self, rows: Rows, relay: Relay) -> None:
+        self.now = 0.0
+        self.look = OpenSubmissions(
+            rows.store, relay, Acted(600, lambda: self.now), rows.metrics, log.get("test"), grace_seconds=120
+        )
+
+    def full_pass(self) -> None:
+        while self.look.run_once():
+            pass
+
+
+@pytest.fixture
+def look(rows: Rows, relay: Relay) -> Look:
+    return Look(rows, relay)
+
+
+def test_one_that_no_relay_holds_is_told_again_and_not_at_every_look(
+    rows: Rows, look: Look, fake_relay: FakeRelay
+) -> None:
+    lost, held, ended = rows.submit(), rows.submit(), rows.submit()
+    rows.submit(age_seconds=10)
+    rows.end(ended)
+    fake_relay.live = {str(held)}
+    look.full_pass()
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [lost]
+    assert rows.counted("tidings_dispatched_again_total") == 1
+    assert rows.counted("tidings_open_submissions") == 2
+    look.now = 601.0
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [lost, lost]
+
+
+def test_a_callback_among_the_dead_letters_is_sent_again_instead_of_the_call(
+    rows: Rows, look: Look, fake_relay: FakeRelay
+) -> None:
+    id_ = rows.submit()
+    fake_relay.letters = {str(id_): ["1-a", "2-b"]}
+    look.full_pass()
+    look.full_pass()
+    assert fake_relay.retried == ["1-a", "2-b"]
+    assert rows.nudged("submission_nudges", "id") == []
+    assert rows.counted("tidings_callbacks_driven_total") == 2
+
+
+def test_one_that_ended_while_the_relay_was_asked_is_left_alone(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
+    id_ = rows.submit()
+    fake_relay.before = lambda: rows.end(id_)
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == []
+
+
+def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_one(
+    rows: Rows, relay: Relay, look: Look, fake_relay: FakeRelay
+) -> None:
+    ids = [rows.submit(age_seconds=7200 - n) for n in range(open_submissions.SWEEP_MAX // 500)]
+    for id_ in ids[:4]:
+        rows.end(id_)
+    fake_relay.live = {str(id_) for id_ in ids}
+    look.full_pass()
+    mark = rows.store.low_water(open_submissions.NAME)
+    assert ids[3] <= mark < ids[4]
+    # A new process begins there.
+    assert [id_ for id_, _ in rows.store.sweep(mark, 120, 100)] == ids[4:]
+    for id_ in ids[4:]:
+        rows.end(id_)
+    Look(rows, relay).full_pass()
+    assert rows.store.low_water(open_submissions.NAME) >= ids[-1]
+
+
+def test_a_relay_that_is_away_is_no_reason_to_send_again(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
+    rows.submit()
+    for reply in (Reply(500), Reply(503), Reply(200, b"<html>"), Reply(0)):
+        fake_relay.reply = reply
+        with pytest.raises(RelayUnavailableError):
+            look.look.run_once()
+    assert rows.nudged("submission_nudges", "id") == []
+    assert rows.store.low_water(open_submissions.NAME) == NO_ID
+
+
+def test_a_relay_that_cannot_say_what_it_holds_switches_the_look_off(
+    rows: Rows, look: Look, fake_relay: FakeRelay
+) -> None:
+    rows.submit()
+    fake_relay.reply = Reply(404)
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == []
+
+
+def test_live_messages_of_submissions_that_do_not_exist_are_counted(
+    rows: Rows, relay: Relay, fake_relay: FakeRelay
+) -> None:
+    known, stray = rows.submit(), uuid.uuid4()
+    fake_relay.live = {str(known), str(stray), "webhook", "a label of somebody else"}
+    assert StrayMessages(rows.store, relay, rows.metrics, log.get("test")).run_once() == 0
+    assert rows.counted("tidings_messages_without_submission") == 1

@@ -1,0 +1,45 @@
+"""What a relay says it holds, by label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.reconciler.relay import Relay as Client
+from tests.destination import Reply, destination
+from tests.integration.relay.conftest import TOKEN, Relay
+from tests.wait import until
+
+
+def test_live_messages_and_dead_letters_of_callbacks_are_told_by_label(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay()
+    client = Client(relay.url, TOKEN)
+    with destination(lambda _: Reply(500)) as server:
+        callback = {"Upstash_Callback": f"{server.url}/cb", "Upstash_Callback_Retries": "0"}
+        relay.publish(f"{server.url}/x", Upstash_Label="dead", Upstash_Retries="0", **callback)
+        relay.publish(f"{server.url}/x", Upstash_Label="live", Upstash_Delay="1h")
+        # Two attempts' callbacks of `dead` end as dead letters: of the attempt, not of the message itself.
+        letters = until(lambda: client.holding(["dead"]).letters.get("dead"), 30)
+        until(lambda: client.holding(["dead", "live", "other"]).live == {"live"}, 30)
+        [letter_id] = letters or []
+        assert relay.call("GET", f"/v2/dlq/{letter_id}").json()["url"].endswith("/cb")
+        assert client.live_labels("") == ["live"]
+        assert client.live_labels("live") == []
+        before = len(server.received)
+        client.retry_letters([letter_id])
+        until(lambda: len(server.received) > before, 30)
+        client.retry_letters(["1-gone"])
+    client.close()
+
+
+def test_what_is_no_label_is_refused(relay: Relay) -> None:
+    for body in (
+        {},
+        {"labels": "a"},
+        {"labels": [1]},
+        {"labels": ["a\0"]},
+        {"labels": ["a"] * 1001},
+        {"labels": ["a" * 257]},
+    ):
+        assert relay.call("POST", "/v2/labels", json=body).status_code == 400
+    for query in ("limit=0", "limit=1001", "limit=x", "other=1"):
+        assert relay.call("GET", f"/v2/labels?{query}").status_code == 400
