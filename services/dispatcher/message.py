@@ -75,7 +75,10 @@ class Call:
     @property
     def deduplication_id(self) -> str:
         """Of its own for each nudge: under the first one the relay would only say that it had the message once."""
-        return self.submission_id if self.nudged_at is None else f"{self.submission_id}@{self.nudged_at}"
+        if self.nudged_at is None:
+            return self.submission_id
+        # The vendor's ids hold no colon, which the time has.
+        return f"{self.submission_id}-{''.join(filter(str.isdigit, self.nudged_at))}"
 
 
 def provider_call(resolved: Resolved, call: Call, callbacks: Callbacks) -> Message:

@@ -23,11 +23,11 @@ from services.reconciler.store import Store
 from services.reconciler.stray_messages import StrayMessages
 from tidings import log
 from tidings.health import HealthServer
-from tidings.kafka_topics import REQUEST_TIMEOUT_MS
+from tidings.kafka_topics import REQUEST_TIMEOUT_MS, create_topics
 from tidings.queries import load_queries
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
-from tidings.topics import COMPLETIONS
+from tidings.topics import COMPLETIONS, TOPICS
 
 # A nudge is in Kafka within seconds; a day is for whoever wants to know what happened.
 NUDGES_KEPT_SECONDS = 86_400
@@ -79,6 +79,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics) -> list[Loo
 
 
 def _consumer(settings: ReconcilerSettings) -> Any:
+    create_topics(settings.kafka, TOPICS)
     return KafkaConsumer(
         bootstrap_servers=settings.kafka.split(","),
         client_id="tidings-reconciler",

@@ -12,6 +12,10 @@ POLL_SECONDS = 0.5
 RECORDS_MAX = 5_000
 
 
+class MissingTopicError(Exception):
+    """The topic is not there yet, or was deleted; without it nothing can be compared."""
+
+
 class KafkaEventReader:
     """`new_consumer` makes a consumer without a group, which this object owns."""
 
@@ -22,19 +26,20 @@ class KafkaEventReader:
         self._partitions: list[TopicPartition] = []
 
     def begin(self, unix_ms: int) -> None:
-        """Read from the first event at or after this time. Raises `KafkaError`."""
+        """Read from the first event at or after this time. Raises `KafkaError`, `MissingTopicError`."""
         self.close()
         self._consumer = self._new_consumer()
-        numbers = self._consumer.partitions_for_topic(self._topic) or set()
+        numbers = self._consumer.partitions_for_topic(self._topic)
+        if not numbers:
+            raise MissingTopicError(f"there is no topic {self._topic}")
         self._partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         self._consumer.assign(self._partitions)
+        # Now, and not with the next poll as `seek_to_end` does: what is written between the two must be read.
+        ends = self._consumer.end_offsets(self._partitions)
         found = self._consumer.offsets_for_times(dict.fromkeys(self._partitions, unix_ms))
         for partition in self._partitions:
             at = found.get(partition)
-            if at is None:
-                self._consumer.seek_to_end(partition)
-            else:
-                self._consumer.seek(partition, at.offset)
+            self._consumer.seek(partition, ends[partition] if at is None else at.offset)
 
     def read(self) -> list[UUID]:
         """The ids of the next events. Raises `KafkaError`."""
@@ -43,9 +48,9 @@ class KafkaEventReader:
         return [id_ for id_ in found if id_ is not None]
 
     def caught_up(self) -> bool:
-        """Whether all that is committed now was read; false without partitions, as then nothing can be said."""
+        """Whether all that is committed now was read. Raises `KafkaError`."""
         ends = self._consumer.end_offsets(self._partitions)
-        return bool(ends) and all(self._consumer.position(partition) >= end for partition, end in ends.items())
+        return all(self._consumer.position(partition) >= end for partition, end in ends.items())
 
     def close(self) -> None:
         if self._consumer is not None:

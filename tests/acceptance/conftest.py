@@ -17,6 +17,7 @@ import psutil
 import pytest
 import requests
 from kafka import KafkaConsumer
+from kafka.admin import KafkaAdminClient
 from kafka.structs import TopicPartition
 
 from stack.home import PORTS, Home, open_home

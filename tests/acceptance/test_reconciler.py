@@ -31,7 +31,7 @@ def hasty() -> Iterator[Stack]:
 
 
 def test_a_relay_message_that_vanished_is_dispatched_again(hasty: Stack) -> None:
-    id_ = hasty.submit("vanished", latency_seconds=3600)
+    id_ = hasty.submit("vanished", latency_seconds=90)
     until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
     hasty.change("DELETE FROM relay.messages WHERE label = %s", id_)
     until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s", id_), 60)
@@ -80,7 +80,7 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
 def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:
     content = {
         "target": "demo-images", "expires_in": 2,
-        "input": {"prompt": "late", "x_provider": {"latency_seconds": 3600, "call_id": "expiring"}},
+        "input": {"prompt": "late", "x_provider": {"latency_seconds": 90, "call_id": "expiring"}},
     }  # fmt: skip
     answer = hasty.call("POST", "/v1/submissions", json=content)
     id_ = answer.json()["id"]

@@ -185,7 +185,7 @@ def test_a_relay_that_cannot_cancel_is_told_of_and_holds_nothing_up(dispatching:
 
 @pytest.mark.parametrize(
     ("op", "columns", "deduplication_id"),
-    [("r", {}, B), ("c", {"nudged_at": "2026-01-01T00:00:00Z"}, f"{B}@2026-01-01T00:00:00Z")],
+    [("r", {}, B), ("c", {"nudged_at": "2026-01-01T00:00:00Z"}, f"{B}-20260101000000")],
     ids=["snapshot", "nudge"],
 )
 def test_what_is_told_again_is_sent_only_if_the_relay_does_not_hold_it(

@@ -9,7 +9,7 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
 from services.reconciler.completions import Completions, EventReader
-from services.reconciler.event_reader import KafkaEventReader
+from services.reconciler.event_reader import KafkaEventReader, MissingTopicError
 from tests.infra.kafka import Broker
 from tests.integration.reconciler.conftest import Rows
 from tests.wait import until
@@ -179,3 +179,10 @@ def test_the_real_topic_is_read_from_a_time_on_and_to_its_end(broker: Broker) ->
         assert reader.read() == []
     finally:
         reader.close()
+
+
+def test_without_the_topic_nothing_can_be_compared(broker: Broker) -> None:
+    reader = KafkaEventReader(lambda: KafkaConsumer(bootstrap_servers=broker.bootstrap), f"none-{uuid4().hex[:8]}")
+    with pytest.raises(MissingTopicError):
+        reader.begin(0)
+    reader.close()
