@@ -154,7 +154,8 @@ class Home:
                 "RECONCILER_LISTEN": f"127.0.0.1:{self.ports['reconciler']}",
                 "RECONCILER_DATABASE_URL": self.database_url("tidings_reconciler", "reconciler"),
                 **{name: public[name] for name in ("TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN")},
-                **{name: value for name, value in caller.items() if name.startswith("RECONCILER_")},
+                **{name: value for name, value in caller.items()
+                   if name.startswith("RECONCILER_") or name == "TIDINGS_RETENTION_DAYS"},
             },
             "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
             | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},

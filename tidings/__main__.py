@@ -87,6 +87,34 @@ def revoke_key(hash_prefix: str) -> None:
     click.echo("revoked")
 
 
+@main.command()
+@click.option(
+    "--days", type=click.IntRange(min=31), required=True, envvar="TIDINGS_RETENTION_DAYS", show_envvar=True,
+    help="Drop months whose last day is older than that, at least 31.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
+def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
+    """Drop old months of submissions, attempts and results, and the idempotency keys of that time.
+
+    A month with open submissions, and one that is being read, stays. Reads TIDINGS_ADMIN_DATABASE_URL.
+    """
+    from tidings.retention import Dropped, Retention  # noqa: PLC0415
+
+    with _administrator() as connection:
+        connection.autocommit = True
+        work = Retention(connection, days)
+        if dry_run:
+            for month in work.months():
+                stays = f"stays: {month.open} open" if month.open else "would be dropped"
+                click.echo(f"{month.name}  {month.submissions} submissions  {month.bytes} bytes  {stays}")
+            click.echo(f"{work.old_keys()} idempotency keys would be deleted")
+            return
+        for outcome in work.drop():
+            said = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
+            click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {said}")
+        click.echo(f"{work.prune_keys()} idempotency keys deleted")
+
+
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def relay(arguments: tuple[str, ...]) -> None:

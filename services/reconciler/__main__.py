@@ -15,6 +15,7 @@ from services.reconciler.completions import Completions
 from services.reconciler.event_reader import KafkaEventReader
 from services.reconciler.expiry import Expiry
 from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.old_months import OldMonths
 from services.reconciler.open_submissions import OpenSubmissions
 from services.reconciler.relay import Relay
 from services.reconciler.repeating import Look, Repeating
@@ -32,12 +33,13 @@ from tidings.topics import COMPLETIONS, TOPICS
 # A nudge is in Kafka within seconds; a day is for whoever wants to know what happened.
 NUDGES_KEPT_SECONDS = 86_400
 PRUNE_INTERVAL_SECONDS = 3_600
+DAY_SECONDS = 86_400
 STRAY_INTERVAL_SECONDS = 60.0
 # A look in progress waits for the database or the relay for longer than that only when they are sick.
 JOIN_SECONDS = 5.0
 
 
-def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics) -> list[Look]:
+def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: Shutdown) -> list[Look]:
     """The looks, each with connections of its own, as each has a thread of its own."""
     logger = log.get("reconciler")
     queries = load_queries("services.reconciler")
@@ -67,6 +69,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics) -> list[Loo
         events.close()
         stores[2].close()
 
+    old_months = _old_months(settings, shutdown)
     return [
         Look("expiry", settings.expiry_interval_seconds, expiry.run_once, stores[0].close),
         Look("open_submissions", settings.interval_seconds, opened.run_once, stores[1].close),
@@ -75,7 +78,16 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics) -> list[Loo
             "stray_messages", max(settings.interval_seconds, STRAY_INTERVAL_SECONDS), strays.run_once, stores[3].close
         ),
         Look("nudges", PRUNE_INTERVAL_SECONDS, prune, stores[4].close),
+        *old_months,
     ]
+
+
+def _old_months(settings: ReconcilerSettings, shutdown: Shutdown) -> list[Look]:
+    if settings.retention_days is None:
+        return []
+    url = settings.database_url.get_secret_value()
+    work = OldMonths(url, settings.retention_days, log.get("reconciler"), stop=shutdown.requested)
+    return [Look("old_months", DAY_SECONDS, work.run_once, lambda: None)]
 
 
 def _consumer(settings: ReconcilerSettings) -> Any:
@@ -99,7 +111,8 @@ def main() -> None:
     shutdown = Shutdown().install()
     metrics = ReconcilerMetrics(REGISTRY)
     running = [
-        Repeating(look, shutdown, metrics, log.get("reconciler"), time.monotonic) for look in _looks(settings, metrics)
+        Repeating(look, shutdown, metrics, log.get("reconciler"), time.monotonic)
+        for look in _looks(settings, metrics, shutdown)
     ]
     health = HealthServer(settings.listen, {each.name: each.fault for each in running}).start()
     for each in running:

@@ -20,6 +20,8 @@ class ReconcilerSettings(Settings):
     settle_seconds: float = Field(60.0, ge=1, validation_alias="RECONCILER_SETTLE_SECONDS")
     # What was done again, and is still amiss after so long, is done once more.
     repeat_seconds: float = Field(600.0, ge=1, validation_alias="RECONCILER_REPEAT_SECONDS")
+    # Without it nothing is dropped; `python -m tidings retention` does the same by hand.
+    retention_days: int | None = Field(None, ge=31, validation_alias="TIDINGS_RETENTION_DAYS")
     interval_seconds: float = Field(10.0, gt=0, validation_alias="RECONCILER_INTERVAL_SECONDS")
     expiry_interval_seconds: float = Field(1.0, gt=0, validation_alias="RECONCILER_EXPIRY_INTERVAL_SECONDS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")

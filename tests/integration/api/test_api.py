@@ -9,6 +9,8 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -472,3 +474,37 @@ def test_an_unknown_fate_is_told_with_the_attempt_and_in_the_reason(client: Clie
     assert shown["attempts"][0]["fate"] == "unknown"
     assert shown["reason"] == "the connection was closed; the provider may have carried the call out"
     assert "tidings_attempts_unknown_total 1.0" in client.http.get("/metrics").text
+
+
+def test_a_submission_may_say_when_it_expires(client: Client) -> None:
+    shown = client.http.get(client.submit(expires_in=90).headers["Location"], headers=ALICE).json
+    created, expires = (datetime.fromisoformat(shown[name]) for name in ("created_at", "expires_at"))
+    assert (expires - created).total_seconds() == 90
+    assert client.http.get(client.submit().headers["Location"], headers=ALICE).json["expires_at"] is None
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 1.5, "x", 30 * 86_400 + 1])
+def test_an_expiry_that_cannot_be_is_refused(client: Client, seconds: Any) -> None:
+    answer = client.submit(expires_in=seconds)
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "expires_in")
+
+
+def test_a_target_has_an_expiry_of_its_own_and_a_longest_one(
+    postgres: PostgresServer, database: str, client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "targets.toml"
+    file.write_text('[brief]\nurl = "https://p.example/"\nexpires_in_seconds = 60\nexpires_in_seconds_max = 120\n')
+    settings = _settings(postgres.url(database, role="tidings_api")).model_copy(update={"targets_file": file})
+    with ExitStack() as closing:
+        http: Any = wire(settings, CollectorRegistry(), closing).test_client()
+
+        def submit(**asked: Any) -> Any:
+            return http.post("/v1/submissions", json={"target": "brief", "input": 1} | asked, headers=ALICE)
+
+        shown = http.get(submit().headers["Location"], headers=ALICE).json
+        created, expires = (datetime.fromisoformat(shown[name]) for name in ("created_at", "expires_at"))
+        assert (expires - created).total_seconds() == 60
+        assert submit(expires_in=120).status_code == 202
+        refused = submit(expires_in=121)
+        assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "expires_in")
+        assert "120" in refused.json["errors"][0]["why"]

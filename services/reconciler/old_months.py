@@ -1,0 +1,43 @@
+"""Drops months that are past their retention, daily, when a retention is set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+from structlog.stdlib import BoundLogger
+
+from services.reconciler.store import CONNECT_TIMEOUT_SECONDS, NETWORK
+from tidings.retention import Dropped, Retention
+
+# Counting a month of submissions takes longer than a look at an index.
+STATEMENT_TIMEOUT_MS = 300_000
+
+
+class OldMonths:
+    def __init__(self, database_url: str, days: int, log: BoundLogger, *, stop: Callable[[], bool]) -> None:
+        self._database_url = database_url
+        self._days = days
+        self._log = log
+        self._stop = stop
+
+    def run_once(self) -> int:
+        """Drop what may go; 0, as there is nothing more to do until tomorrow."""
+        with psycopg.connect(
+            self._database_url,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
+            application_name="tidings-reconciler",
+            **NETWORK,
+        ) as connection:
+            retention = Retention(connection, self._days)
+            for outcome in retention.drop():
+                if isinstance(outcome, Dropped):
+                    self._log.info("month_dropped", month=outcome.month.name, submissions=outcome.month.submissions)
+                else:
+                    self._log.warning("month_kept", month=outcome.month.name, reason=outcome.why)
+                if self._stop():
+                    return 0
+            self._log.info("idempotency_keys_pruned", count=retention.prune_keys(self._stop))
+        return 0

@@ -1,0 +1,85 @@
+"""Dropping months of submissions, attempts and results that are old enough, and the idempotency keys of that time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tidings.queries import load_queries
+
+# A submission may be open for 30 days, and a month is dropped only as a whole.
+DAYS_MIN = 31
+PRUNE_BATCH_MAX = 10_000
+# Batches of one run: ten million keys. What is left is for the next run.
+PRUNE_BATCHES_MAX = 1_000
+
+
+@dataclass(frozen=True)
+class Month:
+    """`name` is YYYY_MM. A month with `open` submissions stays until they have ended."""
+
+    name: str
+    submissions: int
+    open: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    month: Month
+
+
+@dataclass(frozen=True)
+class Kept:
+    month: Month
+    why: str
+
+
+class Retention:
+    """`connection` must be in autocommit: each month is a transaction of its own."""
+
+    def __init__(self, connection: psycopg.Connection[Any], days: int) -> None:
+        if days < DAYS_MIN:
+            raise ValueError(f"days must be at least {DAYS_MIN}")
+        self._connection = connection
+        self._days = days
+        self._q = load_queries("tidings", "retention.sql")
+
+    def months(self) -> list[Month]:
+        """Months that are old enough as a whole, oldest first."""
+        rows = self._rows("months", days=self._days)
+        return [Month(row["month"], row["submissions"], row["open"], row["bytes"]) for row in rows]
+
+    def old_keys(self) -> int:
+        """Idempotency keys that are old enough. For the administrator alone, as others may not read keys."""
+        return int(self._rows("old_keys", days=self._days)[0]["keys"])
+
+    def drop(self) -> Iterator[Dropped | Kept]:
+        """Drop what may go, month by month, and say what became of each."""
+        for month in self.months():
+            if month.open:
+                yield Kept(month, f"{month.open} of its submissions are open")
+                continue
+            try:
+                [row] = self._rows("drop", month=month.name)
+            except psycopg.errors.LockNotAvailable:
+                yield Kept(month, "it is being read; a later run drops it")
+                continue
+            yield Dropped(month) if row["dropped"] else Kept(month, "it has changed meanwhile")
+
+    def prune_keys(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Delete old idempotency keys; how many."""
+        total = 0
+        for _ in range(PRUNE_BATCHES_MAX):
+            pruned = int(self._rows("prune", days=self._days, batch_max=PRUNE_BATCH_MAX)[0]["pruned"])
+            total += pruned
+            if pruned < PRUNE_BATCH_MAX or stop():
+                break
+        return total
+
+    def _rows(self, name: str, **parameters: object) -> list[dict[str, Any]]:
+        return self._connection.cursor(row_factory=dict_row).execute(self._q[name], parameters).fetchall()
