@@ -12,6 +12,7 @@ SUBMISSIONS = "tidings.cdc.submissions"
 ATTEMPTS = "tidings.cdc.attempts"
 RESULTS = "tidings.cdc.results"
 HEARTBEATS = "tidings.cdc.heartbeats"
+REMOVALS = "tidings.cdc.content_removals"
 COMPLETIONS = "tidings.completions"
 DEAD_LETTERS = "tidings.dead-letters"
 
@@ -35,6 +36,7 @@ TOPICS = (
     Topic(ATTEMPTS),
     Topic(RESULTS),
     Topic(HEARTBEATS, partitions=1, retention_ms=HOUR_MS),
+    Topic(REMOVALS),
     Topic(COMPLETIONS),
     Topic(DEAD_LETTERS, partitions=1),
 )

@@ -8,6 +8,7 @@ from services.api.parts import Parts
 from services.api.problem import register_errors
 from services.api.routes.article import add_article
 from services.api.routes.callbacks import add_callbacks
+from services.api.routes.contents import add_contents
 from services.api.routes.dispatches import add_dispatches
 from services.api.routes.operations import add_operations
 from services.api.routes.results import add_results
@@ -20,6 +21,6 @@ def create_app(parts: Parts) -> Flask:
     # Werkzeug's limit is the outermost; each view narrows it before it reads.
     app.config["MAX_CONTENT_LENGTH"] = parts.settings.callback_bytes_max
     register_errors(app)
-    for add in (add_submissions, add_results, add_article, add_callbacks, add_dispatches, add_operations):
+    for add in (add_submissions, add_results, add_contents, add_article, add_callbacks, add_dispatches, add_operations):
         add(app, parts)
     return app

@@ -79,6 +79,7 @@ class SubmissionShown(BaseModel):
     created_at: str
     expires_at: str | None = Field(description="when it ends as expired; null: it may take as long as it takes")
     completed_at: str | None
+    content_removed_at: str | None = Field(description="since when input and answer are erased")
     links: Links
 
 
@@ -89,6 +90,7 @@ class ListedSubmission(BaseModel):
     channel: str | None
     created_at: str
     completed_at: str | None
+    content_removed_at: str | None = Field(description="since when input and answer are erased")
     links: Links
 
 
@@ -156,6 +158,7 @@ ROUTES = (
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
     _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown, headers=("If-None-Match",)),
     _Route("delete", "/v1/submissions/{id}", "Cancel", 200, SubmissionShown),
+    _Route("delete", "/v1/submissions/{id}/content", "Erase input and answer of an ended submission", 200, SubmissionShown),
     _Route("get", "/v1/submissions/{id}/result", "The provider's answer, byte for byte", 200, "*/*"),
     _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*"),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),

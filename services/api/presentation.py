@@ -58,6 +58,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "created_at": timestamp(row["created_at"]),
         "expires_at": timestamp(row["expires_at"]) if row["expires_at"] else None,
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
+        "content_removed_at": timestamp(row["content_removed_at"]) if row["content_removed_at"] else None,
         "links": links(row["id"], row["output"], answered=row["body_size"] is not None),
     }
 

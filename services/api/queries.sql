@@ -23,7 +23,7 @@ JOIN unnest(%(tenant)b::text[], %(key)b::text[]) AS wanted (tenant, key) USING (
 SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL
 
 -- name: get
-SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, r.outcome, r.reason, r.status_code, r.content_type,
+SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason, r.status_code, r.content_type,
   r.body_size, r.output, r.created_at AS completed_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
@@ -51,7 +51,7 @@ WHERE %(status)s::text IS NULL OR status = %(status)s
 ORDER BY id DESC LIMIT %(limit)s
 
 -- name: result
-SELECT r.body, r.content_type, r.content_encoding, r.outcome FROM tidings.submissions AS s
+SELECT r.body, r.content_type, r.content_encoding, r.outcome, s.content_removed_at FROM tidings.submissions AS s
 LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 
@@ -64,6 +64,9 @@ SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent
 FROM tidings.submissions WHERE id = %(id)s AND tenant = %(tenant)s
 ON CONFLICT DO NOTHING
 RETURNING submission_id
+
+-- name: remove_content
+SELECT tidings.remove_content(%(tenant)s, %(id)s) AS came_to
 
 -- name: target_of
 SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s

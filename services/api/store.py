@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 from uuid import UUID
 
 from psycopg import Connection
@@ -94,6 +94,13 @@ class Store:
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
         """Whether this ended it."""
         return self._one("cancel", {"id": id_, "tenant": tenant, "event_id": new_event_id()}) is not None
+
+    def remove_content(self, tenant: str, id_: SubmissionId) -> Literal["unknown", "open", "removed"]:
+        """Erase input and answer of an ended submission; what came of it."""
+        row = self._one("remove_content", {"id": id_, "tenant": tenant})
+        assert row is not None
+        came_to: Literal["unknown", "open", "removed"] = row["came_to"]
+        return came_to
 
     def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
         """Target and tenant."""

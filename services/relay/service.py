@@ -31,6 +31,7 @@ from services.relay.routes.server import build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
+from services.relay.store.contents import Contents
 from services.relay.store.database import Database, Pool, new_pool
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
@@ -126,6 +127,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         schedules=schedules,
         letters=Letters(database, vault, messages, deduplication_seconds=window),
         labels=Labels(database),
+        contents=Contents(database),
         events=Events(database, vault),
         signing_keys=signing_keys,
         metrics=metrics,

@@ -61,6 +61,8 @@ def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> Answer:
         raise not_found()
     if row["outcome"] is None:
         raise ProblemError(404, "there is no result yet", Retry_After=str(RETRY_AFTER_SECONDS))
+    if row["content_removed_at"] is not None:
+        raise ProblemError(410, "the content of this submission was removed")
     if row["body"] is None:
         raise ProblemError(404, f"the submission ended without an answer: {row['outcome']}")
     return Answer(bytes(row["body"]), row["content_type"], row["content_encoding"])

@@ -37,7 +37,7 @@ def add_submissions(app: Flask, parts: Parts) -> None:
             trace=traceparent(request.headers.get("traceparent")),
         )
         if stored.repeated:
-            return _shown(parts, tenant, stored.id)
+            return shown_reply(parts, tenant, stored.id)
         return json_reply(accepted(row), 202, accepted_headers(row))
 
     @app.post("/v1/submissions/batch")
@@ -60,7 +60,7 @@ def add_submissions(app: Flask, parts: Parts) -> None:
     @app.get("/v1/submissions/<text>")
     @guarded_by("api_key")
     def show(text: str) -> Response:
-        return _shown(parts, parts.authentication.tenant(), id_of(text))
+        return shown_reply(parts, parts.authentication.tenant(), id_of(text))
 
     @app.delete("/v1/submissions/<text>")
     @guarded_by("api_key")
@@ -71,10 +71,10 @@ def add_submissions(app: Flask, parts: Parts) -> None:
             if found is None:
                 raise not_found()
             raise ProblemError(409, f"the submission has ended already: {found[0]['outcome']}")
-        return _shown(parts, tenant, id_)
+        return shown_reply(parts, tenant, id_)
 
 
-def _shown(parts: Parts, tenant: str, id_: SubmissionId) -> Response:
+def shown_reply(parts: Parts, tenant: str, id_: SubmissionId) -> Response:
     found = parts.store.get(tenant, id_)
     if found is None:
         raise not_found()

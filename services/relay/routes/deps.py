@@ -14,6 +14,7 @@ from services.relay.bodies import Bodies
 from services.relay.intake import Intake
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
+from services.relay.store.contents import Contents
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.labels import Labels
@@ -45,6 +46,7 @@ class Deps:
     schedules: Schedules
     letters: Letters
     labels: Labels
+    contents: Contents
     events: Events
     signing_keys: SigningKeys
     metrics: RelayMetrics

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from services.relay.routes import (
     bulk_actions,
+    contents,
     events,
     flow_control,
     health,
@@ -82,6 +83,7 @@ TABLE: tuple[Route, ...] = (
     # Ours: what is under way, by label.
     Route("POST", "/v2/labels", labels.holding, "write"),
     Route("GET", "/v2/labels", labels.listed, "read"),
+    Route("POST", "/v2/contents/remove", contents.remove, "write"),
     Route("GET", "/v2/bulkActions", bulk_actions.listed, "read"),
     Route("GET", "/v2/bulkActions/{id}", bulk_actions.get, "read"),
     Route("POST", "/v2/queues", queues.upsert, "write"),

@@ -1,2 +1,2 @@
--- Dead letters of callbacks are found by their label, to be sent again when the receiver is back.
-CREATE INDEX dead_letters_labels ON relay.dead_letters USING gin (labels) WHERE kind <> 'message';
+-- Dead letters are found by label: those of callbacks to be sent again when the receiver is back, all to be removed.
+CREATE INDEX dead_letters_labels ON relay.dead_letters USING gin (labels);

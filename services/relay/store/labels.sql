@@ -9,7 +9,7 @@ WHERE label > %(after)s AND ended_at IS NULL
 ORDER BY label LIMIT %(limit)s
 
 -- name: letters
--- Dead letters of callbacks by label. The condition is that of the index.
+-- Dead letters of callbacks by label.
 SELECT id, labels FROM relay.dead_letters
 WHERE kind <> 'message' AND labels && %(labels)s::text[]
 ORDER BY id LIMIT %(limit)s

@@ -508,3 +508,26 @@ def test_a_target_has_an_expiry_of_its_own_and_a_longest_one(
         refused = submit(expires_in=121)
         assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "expires_in")
         assert "120" in refused.json["errors"][0]["why"]
+
+
+def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> None:
+    id_ = str(client.submit(input={"prompt": "private-prompt"}).json["id"])
+    path = f"/v1/submissions/{id_}"
+    assert client.http.delete(f"{path}/content", headers=ALICE).status_code == 409
+    client.call_back(id_, status=500, error="quoted private-prompt", willRetry=True)
+    client.call_back(id_, retried=1, body=base64.b64encode(b'{"data": "private-answer"}').decode())
+    assert client.http.delete(f"{path}/content", headers=BOB).status_code == 404
+    removed = client.http.delete(f"{path}/content", headers=ALICE)
+    assert (removed.status_code, removed.json["outcome"], removed.json["output"]) == (200, "succeeded", None)
+    assert removed.json["content_removed_at"] is not None
+    assert client.http.get(f"{path}/result", headers=ALICE).status_code == 410
+    again = client.http.delete(f"{path}/content", headers=ALICE)
+    assert again.json["content_removed_at"] == removed.json["content_removed_at"]
+    with psycopg.connect(client.admin_url) as connection:
+        tables = ("submissions", "attempts", "results", "result_nudges", "content_removals")
+        rows = [connection.execute(f"SELECT t::text FROM tidings.{table} AS t".encode()).fetchall() for table in tables]
+        told = connection.execute("SELECT message_ids FROM tidings.content_removals").fetchall()
+    # bytea is written in hexadecimal.
+    for secret in ("private", b"private".hex()):
+        assert secret not in repr(rows)
+    assert told == [(["m"],), (["m"],)]

@@ -1,0 +1,24 @@
+"""Erasing what a submission holds: its input and its answer. The row and its outcome stay."""
+
+from __future__ import annotations
+
+from flask import Flask, Response
+
+from services.api.authentication import guarded_by
+from services.api.parts import Parts
+from services.api.problem import ProblemError
+from services.api.routes.reply import id_of, not_found
+from services.api.routes.submissions import shown_reply
+
+
+def add_contents(app: Flask, parts: Parts) -> None:
+    @app.delete("/v1/submissions/<text>/content")
+    @guarded_by("api_key")
+    def remove_content(text: str) -> Response:
+        tenant, id_ = parts.authentication.tenant(), id_of(text)
+        match parts.store.remove_content(tenant, id_):
+            case "unknown":
+                raise not_found()
+            case "open":
+                raise ProblemError(409, "the submission has not ended; cancel it first")
+        return shown_reply(parts, tenant, id_)

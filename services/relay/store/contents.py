@@ -1,0 +1,34 @@
+"""Removing what is kept of ended messages' bodies and answers: dead letters, kept answers, the log's copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from services.relay.store.database import Database, queries, rows
+
+
+class Contents:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._q = queries("contents")
+        self._release = queries("chunks")["release"]
+
+    async def remove(self, label: str, message_ids: Sequence[str]) -> None:
+        """Of messages labelled `label`, and of these ids, which are among them. One that has not ended keeps its body."""
+
+        async def work(connection: AsyncConnection[Any]) -> None:
+            letters = await rows(connection, self._q["letters"], {"labels": [label]})
+            ids = sorted({*message_ids, *(row["message_id"] for row in letters)})
+            answers = await rows(connection, self._q["answers"], {"ids": ids})
+            messages = await rows(connection, self._q["message_keys"], {"labels": [label]})
+            await connection.execute(self._q["messages"], {"labels": [label]})
+            await connection.execute(self._q["events"], {"ids": ids})
+            found = [row["key"] for row in answers] + [row["body_key"] for row in messages]
+            found += [row[name] for row in letters for name in ("body_key", "response_key")]
+            if keys := sorted({key for key in found if key is not None}):
+                await connection.execute(self._release, {"keys": keys})
+
+        await self._database.run(work)
