@@ -130,8 +130,12 @@ def test_no_handler_runs_for_who_is_not_let_in() -> None:
         (web.HTTPRequestEntityTooLarge(1024, 2048), 413, "the body is larger than 1024 bytes"),
         (web.RequestPayloadError("ZZ"), 400, "the body broke off, or is not framed as HTTP has it"),
         (UnreadableError("its key is gone"), 500, "its key is gone"),
-        (RuntimeError("SELECT secret"), 500, "internal error; the request was not accepted"),
-        (psycopg.OperationalError("host=secret"), 503, "the database does not answer; nothing was accepted"),
+        (RuntimeError("SELECT secret"), 500, "internal error"),
+        (
+            psycopg.OperationalError("host=secret"),
+            503,
+            "the database does not answer; whether the request was carried out is not known, and a repeat is safe with Upstash-Deduplication-Id",
+        ),
         (asyncio.CancelledError(), 503, "the relay is shutting down"),
     ],
 )
