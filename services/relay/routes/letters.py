@@ -7,7 +7,7 @@ from aiohttp import web
 from services.relay.routes.call import Call
 from services.relay.routes.consent import bulk_filters, list_filters
 from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_rate
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, json_reply, not_found
 from services.relay.routes.storable import check_text
 from services.relay.wire.answers import letter_object, present

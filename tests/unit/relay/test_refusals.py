@@ -18,7 +18,8 @@ from aiohttp.test_utils import make_mocked_request
 from services.relay.message import Draft
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_amount, check_rate
+from services.relay.routes.publish import check_amount
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, not_found
 from services.relay.routes.router import Access, Route, Router
 from services.relay.store.sealing import UnreadableError
