@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from services.relay.message import Claimed, Draft
 from services.relay.wire.backoff import asked_pause_seconds
 from services.relay.wire.callback import callbacks
-from services.relay.wire.headers import readable
+from services.relay.wire.headers import listed, readable
 from services.relay.wire.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
 
 # Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
@@ -116,10 +116,7 @@ def _readable(answer: Answer) -> Answer:
 
 def header_lists(answer: Answer) -> dict[str, list[str]]:
     """The answer's headers as the protocol writes them."""
-    found: dict[str, list[str]] = {}
-    for name, value in answer.headers:
-        found.setdefault(name, []).append(value)
-    return found
+    return listed(answer.headers)
 
 
 def dead_letter_id(now: datetime, message_id: str) -> str:

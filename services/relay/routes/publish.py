@@ -148,6 +148,10 @@ def _item(index: int, item: Any, caller_ip: str) -> Asked:
 def _header(index: int, name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch must be text")
+    if not isinstance(value, (str, int, float)):
+        raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch must be text")
+    text = str(value)
+    # As no header of a request could.
+    if any(character in text for character in "\r\n\0"):
+        raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch holds a line break or NUL")
+    return text

@@ -129,3 +129,38 @@ def test_heads_without_end_cost_little_memory_and_are_refused(new_relay: Callabl
 def resident_bytes(relay: Relay) -> int:
     status = Path(f"/proc/{relay.process.pid}/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))) * 1024
+
+
+def test_a_header_in_latin_1_is_delivered_byte_for_byte_and_shown_as_text(shared: Relay) -> None:
+    with destination() as server:
+        head = b"POST /v2/publish/%b/x HTTP/1.1\r\n%bContent-Length: 0\r\n" % (server.url.encode(), HEAD)
+        names = b"Upstash-Forward-X-Name: Jos\xe9\r\nUpstash-Forward-X-Other: Jos\xc3\xa9\r\nUpstash-Label: J\xf6rg\r\n"
+        cities = (
+            b"X-City: K\xf6ln\r\nUpstash-Header-Forward: true\r\nUpstash-Callback: %b/told\r\n" % server.url.encode()
+        )
+        answer = spoken(shared, head + names + cities + b"\r\n")
+        assert answer.split()[1] == b"200", answer
+        [received] = until(lambda: server.to("/x"))
+        [told] = until(lambda: server.to("/told"))
+    # The test's server reads headers as Latin-1.
+    found = (received.headers["X-Name"], received.headers["X-Other"], received.headers["X-City"])
+    assert found == ("José", "JosÃ©", "Köln")
+    source = json.loads(told.body)["sourceHeader"]
+    assert (source["X-Name"], source["X-Other"]) == (["José"], ["José"])
+    assert json.loads(told.body)["label"] == "Jörg"
+    assert shared.call("GET", "/v2/events", params={"label": "Jörg"}).json()["events"]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Upstash-Forward-X", "X-Whatever"])
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\nb", "a\u0000b"])
+def test_a_line_break_in_a_header_of_a_batch_is_400_and_names_the_item(shared: Relay, name: str, value: str) -> None:
+    items = [{"destination": "http://127.0.0.1:9/"}, {"destination": "http://127.0.0.1:9/", "headers": {name: value}}]
+    answer = shared.call("POST", "/v2/batch", json=items)
+    assert answer.status_code == 400
+    assert name.lower() in answer.json()["error"].lower()
+    assert "message 1" in answer.json()["error"]
+
+
+def test_group_headers_that_are_none_are_refused(shared: Relay) -> None:
+    answer = shared.call("PATCH", "/v2/topics/broken", json={"headers": {"Content-Type": "a\r\nX: y"}})
+    assert (answer.status_code, "content-type" in answer.json()["error"]) == (400, True)
