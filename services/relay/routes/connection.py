@@ -92,7 +92,8 @@ class Connection(web.RequestHandler):
         known, in_body = self._request_count, self._is_body_open()
         super().data_received(data)
         if self._request_count > known:
-            self._check_head(len(data))
+            if self._head_bytes or len(data) > self._limits.head_bytes_max:
+                self._check_head(len(data))
             self._payload = self._messages[-1][1]
         elif not in_body:
             self._read_head(len(data))
@@ -101,6 +102,12 @@ class Connection(web.RequestHandler):
             self._await_until(self._limits.stalled_seconds)
         else:
             self._due = None
+
+    def _resume_transport_reading(self) -> None:
+        super()._resume_transport_reading()
+        if self._is_body_open():
+            # While it waited for us it did not stand still.
+            self._await_until(self._limits.stalled_seconds)
 
     def end(self, status: int, text: str) -> None:
         """Answer what is no whole request, and close. Nothing more is read, and what was read is let go."""
