@@ -60,8 +60,8 @@ def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str])
 def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Claims:
     """The first half of `verify`, for which the body need not be there: who has no signature is not waited for."""
     claims = _decode(token, keys)
-    subject = str(claims.get("sub", "")).encode()
-    if not any(hmac.compare_digest(subject, url.encode()) for url in urls):
+    subject = _bytes(claims.get("sub", ""))
+    if not any(hmac.compare_digest(subject, _bytes(url)) for url in urls):
         raise InvalidSignatureError("the signature is for another address")
     return claims
 
@@ -69,7 +69,7 @@ def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Cla
 def check_body(claims: Claims, body: bytes) -> None:
     """The second half."""
     expected = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=")
-    if not hmac.compare_digest(str(claims.get("body", "")).rstrip("=").encode(), expected):
+    if not hmac.compare_digest(_bytes(claims.get("body", "")).rstrip(b"="), expected):
         raise InvalidSignatureError("the signature is for another body")
 
 
@@ -78,7 +78,14 @@ def _base64url(content: bytes) -> bytes:
     return base64.urlsafe_b64encode(content).rstrip(b"=")
 
 
+def _bytes(text: object) -> bytes:
+    """To be compared. Some servers make half surrogate pairs of bytes that are no UTF-8, of an address too."""
+    return str(text).encode(errors="surrogatepass")
+
+
 def _decode(token: str, keys: Iterable[str]) -> Claims:
+    if not token.isascii():
+        raise InvalidSignatureError("the signature holds characters that no signature has")
     problem = "no key"
     for key in keys:
         try:
@@ -91,6 +98,7 @@ def _decode(token: str, keys: Iterable[str]) -> Claims:
                 leeway=5,
                 options={"require": ["iss", "sub", "exp", "nbf", "body"], "verify_iat": False},
             )
-        except jwt.InvalidTokenError as error:
+        # Of a header nested without end, or claims that are no numbers, the library lets these through.
+        except (jwt.InvalidTokenError, RecursionError, TypeError, ValueError, OverflowError) as error:
             problem = type(error).__name__
     raise InvalidSignatureError(f"the signature does not hold ({problem})")

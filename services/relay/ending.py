@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.relay.message import Claimed, Draft
-from services.relay.wire.backoff import asked_delay_seconds
+from services.relay.wire.backoff import asked_pause_seconds
 from services.relay.wire.callback import callbacks
-from services.relay.wire.headers import readable
+from services.relay.wire.headers import listed, readable
 from services.relay.wire.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
 
 # Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
@@ -93,7 +93,7 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
     """Until when the message's flow key pauses for all messages: a 429, or a 503 that names a time."""
     if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:
         return None
-    seconds = asked_delay_seconds({name.lower(): value for name, value in answer.headers}, now, limited=True)
+    seconds = asked_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
     return None if not seconds else now + timedelta(seconds=seconds)
 
 
@@ -116,10 +116,7 @@ def _readable(answer: Answer) -> Answer:
 
 def header_lists(answer: Answer) -> dict[str, list[str]]:
     """The answer's headers as the protocol writes them."""
-    found: dict[str, list[str]] = {}
-    for name, value in answer.headers:
-        found.setdefault(name, []).append(value)
-    return found
+    return listed(answer.headers)
 
 
 def dead_letter_id(now: datetime, message_id: str) -> str:

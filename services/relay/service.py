@@ -112,11 +112,14 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
     window = settings.deduplication_seconds
     intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)
     topics = Topics(database, vault)
-    schedules = Schedules(database, vault, messages, topics, deduplication_seconds=window)
+    authenticator = Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic)
+    schedules = Schedules(
+        database, vault, messages, topics, deduplication_seconds=window, wait_seconds=authenticator.wait_seconds
+    )
     scheduler = Scheduler(schedules, now=_now, fired=waking.wake, log=log)
     deps = Deps(
         settings=settings,
-        authenticator=Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic),
+        authenticator=authenticator,
         intake=intake,
         bodies=bodies,
         messages=messages,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import orjson
@@ -16,7 +19,7 @@ class Vault:
         self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
 
     def seal(self, content: dict[str, Any]) -> bytes:
-        return self.seal_bytes(orjson.dumps(content))
+        return self.seal_bytes(as_json(content))
 
     def seal_bytes(self, content: bytes) -> bytes:
         """Of JSON that is written already; `open` gives back what it says."""
@@ -24,5 +27,28 @@ class Vault:
 
     def open(self, sealed: bytes) -> dict[str, Any]:
         """Raises `cryptography.fernet.InvalidToken` when no key fits."""
-        content: dict[str, Any] = orjson.loads(self._fernet.decrypt(sealed))
+        text = self._fernet.decrypt(sealed)
+        content: dict[str, Any]
+        try:
+            content = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            content = json.loads(text)
         return content
+
+
+def as_json(content: Any, default: Callable[[Any], Any] | None = None) -> bytes:
+    """Half surrogate pairs, which stand for the bytes of a header that is no UTF-8, are written as escapes. orjson knows no
+    such, and is the faster one; so the other is for those who need it.
+    """
+    try:
+        return orjson.dumps(content, default=default)
+    except orjson.JSONEncodeError:
+        return json.dumps(content, default=lambda value: _plain(value, default)).encode()
+
+
+def _plain(value: Any, default: Callable[[Any], Any] | None) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if default is None:
+        raise TypeError(f"{type(value).__name__} is no JSON")
+    return default(value)

@@ -65,9 +65,10 @@ def request(
     if " " in target or " " in method:
         raise NotSentError("the destination is no valid address")
     try:
-        return Request(method, head.encode(), body)
+        # Bytes that came as no UTF-8 are half surrogate pairs, and go as they came.
+        return Request(method, head.encode(errors="surrogateescape"), body)
     except UnicodeEncodeError:
-        raise NotSentError("a header is no UTF-8") from None
+        raise NotSentError("a header is no text") from None
 
 
 def target_of(path: str) -> str:

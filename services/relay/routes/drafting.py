@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.relay.bodies import with_body
-from services.relay.message import CallbackOptions, Draft, Stored
+from services.relay.message import Draft, Stored
 from services.relay.routes.storable import check_text
 from services.relay.store.topics import Topics
 from services.relay.wire.invalid import InvalidRequestError
@@ -125,14 +125,13 @@ def check_storable(drafted: Draft) -> None:
 
 
 def _texts(drafted: Draft) -> Iterator[tuple[str, str]]:
+    """But for headers, which may be of any bytes: they are encrypted, and no text to the database."""
     yield "the destination", drafted.url
-    for name, value in drafted.headers.items():
-        yield f"header {name[:50]!r}", value
     for name, callback in (
         ("Upstash-Callback", drafted.callback),
         ("Upstash-Failure-Callback", drafted.failure_callback),
     ):
-        yield from _of_callback(name, callback)
+        yield name, "" if callback is None else callback.url
     for label in drafted.labels:
         yield "Upstash-Label", label
     yield "Upstash-Deduplication-Id", drafted.deduplication_id or ""
@@ -143,10 +142,3 @@ def _texts(drafted: Draft) -> Iterator[tuple[str, str]]:
         yield "Upstash-Redact-Fields", header
     if drafted.flow is not None:
         yield "Upstash-Flow-Control-Key", drafted.flow.key
-
-
-def _of_callback(name: str, callback: CallbackOptions | None) -> Iterator[tuple[str, str]]:
-    if callback is not None:
-        yield name, callback.url
-        for header, value in callback.headers.items():
-            yield f"{name}-Forward-{header[:50]}", value

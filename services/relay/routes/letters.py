@@ -7,9 +7,8 @@ from aiohttp import web
 from services.relay.routes.call import Call
 from services.relay.routes.consent import bulk_filters, list_filters
 from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_rate
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, json_reply, not_found
-from services.relay.routes.storable import check_text
 from services.relay.wire.answers import letter_object, present
 from services.relay.wire.filters import Filters, Route
 from services.relay.wire.headers import OPTION_PREFIXES
@@ -30,8 +29,9 @@ async def get(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/dlq/{id}`: 200 also when it is gone already, as clients clean up after a retry without looking."""
-    await deps.letters.delete(call.name())
+    """`DELETE /v2/dlq/{id}`."""
+    if not await deps.letters.delete(call.name()):
+        raise not_found(f"dead letter {call.name()}")
     return done_reply()
 
 
@@ -48,8 +48,6 @@ async def retry(deps: Deps, call: Call) -> web.Response:
     overrides = {
         name: value for name, value in options_of(call.headers, call.query).items() if name.startswith(OPTION_PREFIXES)
     }
-    for name, value in overrides.items():
-        check_text(name, value)
     message_id = await deps.letters.retry(call.name(), overrides)
     if message_id is None:
         raise not_found(f"dead letter {call.name()}")

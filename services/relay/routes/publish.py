@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from services.relay.message import Draft, Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafted, Drafter
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, json_reply
 from services.relay.routes.schedules import create_schedule
 from services.relay.store.messages import Accepted
@@ -93,7 +93,7 @@ async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accep
     check_amount(drafts)
     check_rate(deps, call, len(drafts))
     accepted = await deps.intake.accept(drafts)
-    deps.metrics.accepted.labels("message").inc(len(drafts))
+    deps.metrics.accepted.labels("message").inc(sum(not message.deduplicated for message in accepted))
     return accepted
 
 
@@ -103,26 +103,6 @@ def check_amount(drafts: Sequence[Draft]) -> None:
         raise RefusedError(413, f"more than {MESSAGES_MAX} messages come of this request")
     if sum(len(draft.body) for draft in drafts) > BYTES_MAX:
         raise RefusedError(413, f"the messages of this request hold more than {BYTES_MAX} bytes together")
-
-
-def check_rate(deps: Deps, call: Call, publishes: int) -> None:
-    """Raises `RefusedError` when the token may not publish so many now. Header names are those the clients read."""
-    if call.token is None or not publishes:
-        return
-    wait_seconds = deps.authenticator.wait_seconds(call.token, publishes)
-    if wait_seconds <= 0:
-        return
-    limit = str(call.token.publishes_per_second)
-    raise RefusedError(
-        429,
-        f"rate limit of the token: {limit} messages a second",
-        {
-            "Retry-After": str(math.ceil(wait_seconds)),
-            "Burst-RateLimit-Limit": limit,
-            "Burst-RateLimit-Remaining": "0",
-            "Burst-RateLimit-Reset": str(math.ceil(deps.now().timestamp() + wait_seconds)),
-        },
-    )
 
 
 def _answer(drafted: Drafted, accepted: Sequence[Accepted]) -> Any:
@@ -168,6 +148,10 @@ def _item(index: int, item: Any, caller_ip: str) -> Asked:
 def _header(index: int, name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (str, int, float)):
-        return str(value)
-    raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch must be text")
+    if not isinstance(value, (str, int, float)):
+        raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch must be text")
+    text = str(value)
+    # As no header of a request could.
+    if any(character in text for character in "\r\n\0"):
+        raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch holds a line break or NUL")
+    return text

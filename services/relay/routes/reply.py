@@ -22,9 +22,12 @@ def json_reply(content: Any, status: int = 200) -> web.Response:
 
 
 def error_reply(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=error_body(text), headers=headers, content_type="application/json")
+
+
+def error_body(text: str) -> bytes:
     # A text may quote what came, and that may hold half a surrogate pair, which JSON cannot.
-    body = orjson.dumps({"error": text.encode(errors="replace").decode()})
-    return web.Response(status=status, body=body, headers=headers, content_type="application/json")
+    return orjson.dumps({"error": text.encode(errors="replace").decode()})
 
 
 def done_reply() -> web.Response:

@@ -202,7 +202,7 @@ class Router:
             # What it waited for was given up, and nothing of it was committed.
             return error_reply(503, "the relay is shutting down", {"Retry-After": "1"})
         except Exception as error:  # noqa: BLE001  every error has its answer
-            return self._refusal(found.route, error)
+            return self._refusal(found.route, request, error)
 
     async def _token(self, request: web.Request, found: Found) -> Token | None:
         """Who calls. Raises `RefusedError` for who may not."""
@@ -222,7 +222,7 @@ class Router:
             raise RefusedError(403, f"forbidden: token {token.name} may only read")
         return token
 
-    def _refusal(self, route: Route, error: Exception) -> web.Response:
+    def _refusal(self, route: Route, request: web.Request, error: Exception) -> web.Response:
         match error:
             case InvalidRequestError():
                 return error_reply(400, str(error))
@@ -232,6 +232,10 @@ class Router:
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
             case web.RequestPayloadError():
                 return error_reply(400, "the body broke off, or is not framed as HTTP has it")
+            case ConnectionError() if request.transport is None:
+                # The client went away; nobody hears the answer.
+                self._deps.log.info("client_gone", route=route.path)
+                return error_reply(400, "the connection was closed")
         self._deps.log.error("request_failed", route=route.path, error=fault(error))
         return _fault(error)
 
@@ -243,9 +247,15 @@ def _fault(error: Exception) -> web.Response:
         case UnreadableError():
             return error_reply(500, str(error))
         case psycopg.OperationalError():
-            return error_reply(503, "the database does not answer; nothing was accepted", {"Retry-After": "1"})
+            # Whether it had committed before is not known when the answer to COMMIT is lost.
+            return error_reply(
+                503,
+                "the database does not answer; whether the request was carried out is not known, and a repeat is safe"
+                " with Upstash-Deduplication-Id",
+                {"Retry-After": "1"},
+            )
         case _:
-            return error_reply(500, "internal error; the request was not accepted")
+            return error_reply(500, "internal error")
 
 
 def _noun(path: str) -> str:

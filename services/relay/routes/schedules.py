@@ -11,6 +11,7 @@ from services.relay.message import Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafter, check_storable
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import done_reply, json_reply, not_found
 from services.relay.wire.answers import schedule_object
 from services.relay.wire.publishing import GroupName, destination, options_of, separated
@@ -29,14 +30,15 @@ async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
     stored = taken if isinstance(taken, Stored) else None
     options = options_of(call.headers, query)
     try:
-        return await _create(deps, Asked(address, options, inline_part(taken), call.caller_ip, protocol, stored=stored))
+        asked = Asked(address, options, inline_part(taken), call.caller_ip, protocol, stored=stored)
+        return await _create(deps, call, asked)
     except Exception:
         if stored is not None:
             await deps.bodies.release(stored.key)
         raise
 
 
-async def _create(deps: Deps, asked: Asked) -> str:
+async def _create(deps: Deps, call: Call, asked: Asked) -> str:
     now = deps.now()
     target = await Drafter(deps.topics, now.timestamp()).resolve(destination(asked.address))
     drafted = schedule_draft(
@@ -49,7 +51,9 @@ async def _create(deps: Deps, asked: Asked) -> str:
     )
     url = "https://group.invalid" if isinstance(target, GroupName) else target.text
     check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
-    await deps.schedules.upsert(replace(drafted, stored=asked.stored), now)
+    # Its firings are charged to the token, but they come later.
+    check_rate(deps, call, 1)
+    await deps.schedules.upsert(replace(drafted, stored=asked.stored), now, call.token)
     deps.rescheduled()
     return drafted.schedule_id
 

@@ -8,57 +8,59 @@ from typing import Any
 
 from aiohttp import web
 
-from services.relay.routes.reply import RefusedError, error_reply
+from services.relay.routes.connection import Connection, Limits
+from services.relay.routes.reply import RefusedError
 
 # Of a `web.Request`, which the library's types do not know to be made here.
 Answering = Callable[[Any], Awaitable[web.StreamResponse]]
 
-# Of the request line and of one header. The clients put 500 ids into a query, which are 24 KB; a token may be long too.
-LINE_BYTES_MAX = 65_536
-WORDS_MAX = 200
-
+# Of those that are too many, so many go at once: to look for the oldest takes a look at all.
+IDLE_SPARE = 1 / 16
 
 # No access log: figures are at /metrics, and a log line a message would be the dearest part. Bodies are not decompressed:
 # they are the destination's, with the header that says how to read them.
-_OPTIONS: dict[str, Any] = {
-    "access_log": None,
-    "auto_decompress": False,
-    "max_line_size": LINE_BYTES_MAX,
-    "max_field_size": LINE_BYTES_MAX,
-}
-
-
-class _Connection(web.RequestHandler):
-    """One connection. The library answers what it cannot read in plain text; the protocol's errors are JSON."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer had begun")
-        if status >= 500:
-            self.log_exception("A request failed", exc_info=exc)
-        # The first line says what is wrong, the others quote the request.
-        words = (message or "").partition("\n")[0].strip(" :")[:WORDS_MAX]
-        answer = error_reply(status, f"no valid HTTP request: {words}" if status < 500 else "internal error")
-        answer.force_close()
-        return answer
+_OPTIONS: dict[str, Any] = {"access_log": None, "auto_decompress": False}
 
 
 class _Server(web.Server):
-    """Makes connections of our own kind."""
+    """Makes connections of our own kind, and sees to it that all of them together stay bounded."""
 
-    def __init__(self, answering: Answering, body_bytes_max: int) -> None:
+    def __init__(self, answering: Answering, body_bytes_max: int, limits: Limits) -> None:
         self._running_loop = asyncio.get_running_loop()
         self._body_bytes_max = body_bytes_max
+        self._limits = limits
+        self._heads: dict[Connection, int] = {}
+        self._heads_bytes = 0
+        self._crowded = limits.idle_max
         super().__init__(answering, request_factory=self._request)
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._running_loop, **_OPTIONS)
+        return Connection(self, self._limits, manager=self, loop=self._running_loop, **_OPTIONS)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        if len(self._connections) > self._crowded:
+            self._close_oldest()
+
+    def head_grew(self, connection: Connection, size: int) -> None:
+        """Beyond the bound the oldest heads go: an honest one is here within milliseconds."""
+        self._heads[connection] = self._heads.get(connection, 0) + size
+        self._heads_bytes += size
+        while self._heads_bytes > self._limits.heads_bytes_max:
+            next(iter(self._heads)).end(503, "too many requests are on their way in")
+
+    def head_ended(self, connection: Connection) -> None:
+        self._heads_bytes -= self._heads.pop(connection, 0)
+
+    def _close_oldest(self) -> None:
+        connections = [one for one in self._connections if isinstance(one, Connection)]
+        idle = [(since, one) for one in connections if (since := one.idle_since) is not None]
+        spare = max(1, int(self._limits.idle_max * IDLE_SPARE))
+        if len(idle) > self._limits.idle_max:
+            for _, one in sorted(idle, key=lambda item: item[0])[: len(idle) - self._limits.idle_max + spare]:
+                one.force_close()
+        busy = len(connections) - len(idle)
+        self._crowded = max(self._limits.idle_max, busy + min(len(idle), self._limits.idle_max)) + spare
 
     def _request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]) -> web.Request:
         return web.Request(
@@ -66,13 +68,18 @@ class _Server(web.Server):
         )
 
 
-def build_runner(answering: Answering, body_bytes_max: int) -> web.ServerRunner:
+def build_runner(answering: Answering, body_bytes_max: int, limits: Limits = Limits()) -> web.ServerRunner:  # noqa: B008
     """Serves `answering`. Made inside a running event loop."""
-    return web.ServerRunner(_Server(answering, body_bytes_max), handle_signals=False)
+    return web.ServerRunner(_Server(answering, body_bytes_max, limits), handle_signals=False)
 
 
 async def let_come(request: web.Request) -> None:
-    """Tell who waits for it (`Expect: 100-continue`) to send the body. Raises `RefusedError` for other expectations."""
+    """Tell who waits for it (`Expect: 100-continue`) to send the body. Raises `RefusedError` for other expectations, and
+    for transfer codings but chunked: the library would take the body off the chunks and leave it compressed.
+    """
+    coding = request.headers.get("Transfer-Encoding")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise RefusedError(501, f"Transfer-Encoding {coding[:50]!r} is not offered; use Content-Encoding")
     expected = request.headers.get("Expect")
     if expected is None or request.version < (1, 1):
         return

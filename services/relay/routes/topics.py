@@ -12,7 +12,7 @@ from services.relay.routes.drafting import check_storable
 from services.relay.routes.reply import done_reply, json_reply, not_found
 from services.relay.routes.storable import check_text
 from services.relay.wire import values
-from services.relay.wire.address import absolute
+from services.relay.wire.address import absolute, encoded
 from services.relay.wire.answers import topic_object
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import draft, merged
@@ -59,7 +59,9 @@ async def add_endpoints(deps: Deps, call: Call) -> web.Response:
 
 async def remove_endpoints(deps: Deps, call: Call) -> web.Response:
     """`DELETE /v2/topics/{name}/endpoints`, each by its name or URL; without any left the group is gone."""
-    removed = [_removed(item, index) for index, item in enumerate(_endpoints(await call.json_object()))]
+    asked = [_removed(item, index) for index, item in enumerate(_endpoints(await call.json_object()))]
+    # As it is stored, beside what was written: it is what an older group has.
+    removed = asked + [EndpointView(encoded(one.url), one.name) for one in asked]
     if not await deps.topics.remove_endpoints(call.name(), removed):
         raise not_found(f"URL group {call.name()}")
     return done_reply()
@@ -83,9 +85,10 @@ def endpoint(item: Any, index: int) -> EndpointView:
     url, name = _fields(item, index)
     if not url:
         raise InvalidRequestError(f"url of endpoint {index} is missing")
-    if len(url.encode()) > URL_BYTES_MAX:
+    address = absolute(url, f"endpoint {index}")
+    if len(address.encode()) > URL_BYTES_MAX:
         raise InvalidRequestError(f"url of endpoint {index} is longer than {URL_BYTES_MAX} bytes")
-    return EndpointView(absolute(url, f"endpoint {index}"), None if not name else values.name(name, "endpoint name"))
+    return EndpointView(address, None if not name else values.name(name, "endpoint name"))
 
 
 def _removed(item: Any, index: int) -> EndpointView:

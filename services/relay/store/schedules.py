@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.relay.message import Draft, Stored
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.messages import Messages, UnstorableError
 from services.relay.store.sealing import UnreadableError
+from services.relay.store.tokens import Token
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
 from services.relay.wire.address import GroupName, destination
@@ -39,7 +41,10 @@ class Schedules:
         topics: Topics,
         *,
         deduplication_seconds: float = 600.0,
+        wait_seconds: Callable[[Token, int], float] = lambda _token, _publishes: 0.0,
     ) -> None:
+        """`wait_seconds`: as that of `Authenticator`."""
+        self._wait_seconds = wait_seconds
         self._database = database
         self._vault = vault
         self._messages = messages
@@ -48,14 +53,20 @@ class Schedules:
         self._q = queries("schedules")
         self._release = queries("chunks")["release"]
 
-    async def upsert(self, draft: ScheduleDraft, now: datetime) -> None:
-        """Make the schedule or replace it; it fires next after `now`. One that is paused stays so."""
+    async def upsert(self, draft: ScheduleDraft, now: datetime, token: Token | None = None) -> None:
+        """Make the schedule or replace it; it fires next after `now`. One that is paused stays so.
+
+        Its firings count against the limit of `token`, also when that was revoked.
+        """
         stored = draft.stored
+        content: dict[str, Any] = {"options": draft.options}
+        if token is not None and token.publishes_per_second is not None:
+            content |= {"token": token.name, "publishes_per_second": token.publishes_per_second}
         parameters = {
             "body_key": None if stored is None else stored.key, "body_size": None if stored is None else stored.size,
             "body_sha256": None if stored is None else stored.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
-            "sealed": self._vault.seal({"options": draft.options}), "body": draft.body, "protocol": draft.protocol,
+            "sealed": self._vault.seal(content), "body": draft.body, "protocol": draft.protocol,
             "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": next_after(draft.cron, now),
         }  # fmt: skip
 
@@ -104,13 +115,14 @@ class Schedules:
         """Publish the messages of up to `batch_max` due schedules; how many schedules that were.
 
         However many of its times were missed, a schedule fires once. One that cannot fire keeps its error for its sender
-        to see, and does not stop the others.
+        to see, and does not stop the others. One whose token has published its limit fires when that has room again.
         """
 
         async def work(connection: AsyncConnection[Any]) -> int:
             due = await rows(connection, self._q["due"], {"now": now, "batch_max": batch_max})
+            late: Counter[str] = Counter()
             for row in due:
-                await self._fire(connection, row, now)
+                await self._fire(connection, row, now, late)
             return len(due)
 
         return await self._database.run(work)
@@ -125,11 +137,17 @@ class Schedules:
         if keys := [row["body_key"] for row in found if row["body_key"] is not None]:
             await connection.execute(self._release, {"keys": keys})
 
-    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime) -> None:
+    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime, late: Counter[str]) -> None:
+        """`late`: the messages that wait for room of their token, by its name."""
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
-            drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row)]
+            content = self._opened(row)
+            drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row, content["options"])]
+            wait_seconds = self._wait(content, len(drafts), late)
+            if wait_seconds > 0:
+                await connection.execute(self._q["later"], outcome | {"next_at": now + timedelta(seconds=wait_seconds)})
+                return
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
         except (InvalidRequestError, UnreadableError, UnstorableError) as error:
@@ -138,8 +156,18 @@ class Schedules:
             ids = [one.message_id for one in accepted]
             await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
 
-    async def _drafts(self, connection: AsyncConnection[Any], row: Row) -> list[Draft]:
-        options = self._options(row)
+    def _wait(self, content: dict[str, Any], publishes: int, late: Counter[str]) -> float:
+        """0: it may fire now. Each that is late gets its own time, so that not all come again at once."""
+        if "token" not in content:
+            return 0.0
+        name, limit = content["token"], content["publishes_per_second"]
+        seconds = self._wait_seconds(Token(name, writes=True, publishes_per_second=limit), publishes)
+        if seconds > 0:
+            seconds += late[name] / limit
+            late[name] += publishes
+        return seconds
+
+    async def _drafts(self, connection: AsyncConnection[Any], row: Row, options: dict[str, str]) -> list[Draft]:
         common = {"protocol": row["protocol"], "caller_ip": row["caller_ip"], "queue": row["queue"]}
         address = destination(row["destination"])
         if isinstance(address, GroupName):
@@ -178,18 +206,18 @@ class Schedules:
         )
         error = row["error"]
         try:
-            options = self._options(row)
+            options: dict[str, str] = self._opened(row)["options"]
         except UnreadableError as unreadable:
             options, error = {}, str(unreadable)
         last = {message_id: states[message_id] for message_id in row["last_message_ids"] if message_id in states}
         return ScheduleView(**{name: row[name] for name in names}, options=options, last_states=last, error=error)
 
-    def _options(self, row: Row) -> dict[str, str]:
+    def _opened(self, row: Row) -> dict[str, Any]:
+        """`options`, and of a token with a limit its name and that."""
         try:
-            options: dict[str, str] = self._vault.open(row["sealed"])["options"]
+            return self._vault.open(row["sealed"])
         except InvalidToken:
             raise UnreadableError("the schedule cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
-        return options
 
 
 def _with_body(draft: Draft, row: Row) -> Draft:

@@ -37,16 +37,21 @@ SELECT cron, body_key FROM relay.schedules WHERE id = %(id)s FOR UPDATE
 UPDATE relay.schedules SET paused = false, next_at = %(next_at)s WHERE id = %(id)s AND paused
 
 -- name: due
+-- The one that fired longest ago comes first, so that those of a token without room take turns.
 SELECT id, cron, destination, queue, sealed, body, body_key, body_size, body_sha256, protocol, caller_ip
 FROM relay.schedules
 WHERE NOT paused AND next_at <= %(now)s
-ORDER BY next_at
+ORDER BY last_at NULLS FIRST, next_at
 LIMIT %(batch_max)s
 FOR UPDATE SKIP LOCKED
 
 -- name: fired
 UPDATE relay.schedules SET next_at = %(next_at)s, last_at = %(now)s, last_message_ids = %(message_ids)s, error = NULL
 WHERE id = %(id)s
+
+-- name: later
+-- Its time has come, but its token has no room.
+UPDATE relay.schedules SET next_at = %(next_at)s WHERE id = %(id)s
 
 -- name: broken
 UPDATE relay.schedules SET next_at = %(next_at)s, error = %(error)s WHERE id = %(id)s

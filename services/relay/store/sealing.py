@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from cryptography.fernet import InvalidToken
 
 from services.relay.message import NOTHING_REDACTED, CallbackOptions, Claimed, Draft, FlowControl, Redaction
 from services.relay.store.database import Row
-from services.relay.vault import Vault
+from services.relay.vault import Vault, as_json
 
 _SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow")
 # Columns of relay.messages that a Draft has under the same name.
@@ -100,7 +99,7 @@ class Sealer:
 
     def seal(self, draft: Draft) -> bytes:
         # It writes dataclasses by itself; sets it does not.
-        content = orjson.dumps(content_of(draft), default=sorted)
+        content = as_json(content_of(draft), sorted)
         if content not in self._sealed:
             self._sealed[content] = self._vault.seal_bytes(content)
         return self._sealed[content]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cryptography.fernet import InvalidToken
@@ -11,6 +12,7 @@ from psycopg import AsyncConnection
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault
+from services.relay.wire.address import encoded
 from services.relay.wire.views import EndpointView, TopicView
 
 
@@ -104,7 +106,8 @@ class Topics:
         """`expand` within a transaction."""
         found = await rows(connection, self._q["select"], {"name": name})
         view = self._view(found[0]) if found else None
-        return [] if view is None else [(endpoint, view.headers) for endpoint in view.endpoints]
+        # An older group may hold addresses as they were written.
+        return [] if view is None else [(replace(one, url=encoded(one.url)), view.headers) for one in view.endpoints]
 
     def _view(self, row: Row) -> TopicView:
         try:

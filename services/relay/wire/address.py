@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
-from services.relay.wire.headers import OPTION_PREFIXES, is_storable
+from services.relay.wire.headers import OPTION_PREFIXES
 from services.relay.wire.invalid import InvalidRequestError
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -15,12 +15,15 @@ _DOUBLED = re.compile(r"^(?:v[12]/publish/)+")
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _MERGED_SLASHES = re.compile(r"^(https?):/+", re.IGNORECASE)
 _NOT_VISIBLE = re.compile(r"[\x00-\x20\x7f]")
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)(.*)", re.DOTALL)
+# What a URI has nowhere (RFC 3986, section 2), but for white space and the percent sign of what is encoded already.
+_UNSAFE = re.compile(r'[^\x21-\x7e]|["<>\\^`{|}]')
 _QUOTED_SCHEME = re.compile(r"^https?%3a%2f%2f", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Url:
-    """An absolute http or https address, as it came."""
+    """An absolute http or https address as it came, but for what had to be percent-encoded."""
 
     text: str
 
@@ -55,13 +58,13 @@ def destination(raw: str) -> Destination:
     if service == "api" and kind in {"llm", "email", "search"}:
         raise InvalidRequestError(f"api/{kind} is not offered: publish to the provider's own URL (a custom base URL)")
     if _QUOTED_SCHEME.match(text):
-        text = unquote(text)
+        text = unquote(text, errors="surrogateescape")
     return Url(absolute(_MERGED_SLASHES.sub(r"\1://", text), "destination"))
 
 
 @lru_cache(maxsize=1024)
 def absolute(text: str, what: str) -> str:
-    """`text`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`. Remembered."""
+    """`text`, `encoded`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`. Remembered."""
     text = text.strip()
     if not _SCHEME.match(text):
         text = f"https://{text}"
@@ -75,9 +78,30 @@ def absolute(text: str, what: str) -> str:
         raise InvalidRequestError(f"invalid {what} url: endpoint has invalid scheme or host, add http:// or https://")
     if named:
         raise InvalidRequestError(f"invalid {what} url: it must not hold a user or password")
-    if not is_storable(text) or _NOT_VISIBLE.search(text):
+    if _NOT_VISIBLE.search(text):
         raise InvalidRequestError(f"invalid {what} url: it holds white space or control characters")
+    try:
+        text = encoded(text)
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"invalid {what} url: it is not UTF-8") from None
     return text
+
+
+def encoded(url: str) -> str:
+    """`url` as it can stand in a request line: what no URI has is percent-encoded behind the host.
+
+    So the request, its signature, `url` in answers and filters agree. What is encoded already stays byte for byte, and so
+    does the host, whose encoding (IDNA) is of its own. Raises `UnicodeEncodeError` for what stands for no bytes.
+    """
+    if not _UNSAFE.search(url) or (match := _PARTS.fullmatch(url)) is None:
+        return url
+    return match[1] + percent_encoded(match[2])
+
+
+def percent_encoded(text: str) -> str:
+    """Of characters that no URI has, the bytes: those of UTF-8, or, of what was none, as they came."""
+    return _UNSAFE.sub(lambda found: "".join(f"%{b:02X}" for b in found[0].encode(errors="surrogateescape")), text)
 
 
 def separated(tail: str) -> tuple[str, str]:

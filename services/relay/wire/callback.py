@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from services.relay.message import CallbackOptions, Claimed, Draft, Encoded, Kind, Piece
+from services.relay.wire.headers import listed
 from services.relay.wire.outcome import Answer, Failed, Retry, Verdict
 from services.relay.wire.redaction import shown_headers
 
@@ -51,9 +52,7 @@ def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kin
 
 
 def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datetime) -> dict[str, Any]:
-    header: dict[str, list[str]] = {}
-    for name, value in answer.headers:
-        header.setdefault(name, []).append(value)
+    header = listed(answer.headers)
     content: dict[str, Any] = {
         "status": answer.status,
         "header": header,

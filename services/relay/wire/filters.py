@@ -5,7 +5,7 @@ Source: the vendor's documentation of logs, DLQ and bulk cancel; multiple values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from services.relay.wire.address import encoded, percent_encoded
 from services.relay.wire.cursor import Cursor, decode_cursor, encode_cursor
 from services.relay.wire.headers import is_storable, shown
 from services.relay.wire.invalid import InvalidRequestError
@@ -32,6 +33,8 @@ _FIELDS = {
     "count": "count", "cursor": "cursor", "all": "all", "order": "earliest_first", "trimbody": "trim_body",
     "async": "asynchronous",
 }  # fmt: skip
+# As messages have them since they were accepted, beside what was written: it is what older ones have.
+_ENCODED: Mapping[str, Callable[[str], str]] = {"url": encoded, "path": percent_encoded}
 # Commas belong to the value.
 _WHOLE_VALUES = frozenset({"url", "path", "flow_key"})
 _COMMON = frozenset(
@@ -109,7 +112,9 @@ def read_filters(route: Route, query: str, body: bytes = b"") -> Filters:
         if not is_storable(value):
             raise InvalidRequestError(f"filter {shown(name)!r} is not UTF-8, or holds a NUL")
         items = [value] if known in _WHOLE_VALUES else [item.strip() for item in value.split(",")]
-        given.setdefault(known, []).extend(item for item in items if item)
+        if known in _ENCODED:
+            items.append(_ENCODED[known](value))
+        given.setdefault(known, []).extend(item for item in dict.fromkeys(items) if item)
     if sum(map(len, given.values())) > VALUES_MAX:
         raise InvalidRequestError(f"more than {VALUES_MAX} filter values")
     texts: Mapping[str, tuple[str, ...]] = {name: tuple(dict.fromkeys(items)) for name, items in given.items() if items}

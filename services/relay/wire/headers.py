@@ -15,6 +15,7 @@ _OF_ONE_HOP = frozenset(
     }
 )  # fmt: skip
 OPTION_PREFIXES = ("upstash-", "tidings-")
+_LINE_END = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -33,8 +34,18 @@ def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def is_deliverable(name: str, value: str) -> bool:
-    """Whether it is a header's name and value."""
-    return _TOKEN.fullmatch(name) is not None and is_storable(value) and "\r" not in value and "\n" not in value
+    """Whether it is a header's name and value, which may be bytes of any encoding (RFC 9110, section 5.5)."""
+    return _TOKEN.fullmatch(name) is not None and _LINE_END.search(value) is None and _has_bytes(value)
+
+
+def _has_bytes(value: str) -> bool:
+    if value.isascii():
+        return True
+    try:
+        value.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_storable(value: str) -> bool:
@@ -44,9 +55,20 @@ def is_storable(value: str) -> bool:
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def listed(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """An answer's headers as the protocol writes them: by the names as Go writes them, each with an array of values.
+
+    The receivers of the hosted service index by `Content-Type`, whatever the destination wrote.
+    """
+    found: dict[str, list[str]] = {}
+    for name, value in headers:
+        found.setdefault(canonical(name), []).append(value)
+    return found
+
+
 def readable(value: str) -> str:
     """A header's value as text: bytes that are no UTF-8 (HTTP clients keep them as half surrogate pairs) are Latin-1."""
-    if value.isascii() or is_storable(value.replace("\0", "")):
+    if value.isascii() or is_storable(value.replace("\0", "")) or not _has_bytes(value):
         return value
     content = value.encode(errors="surrogateescape")
     return content.decode("latin-1")

@@ -22,6 +22,7 @@ from services.relay.wire.headers import (
     incoming,
     is_deliverable,
     is_storable,
+    readable,
     shown,
 )
 from services.relay.wire.invalid import InvalidRequestError
@@ -80,7 +81,7 @@ def given_token(query: str) -> str | None:
 
 def _parameters(query: str) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX)
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX, errors="surrogateescape")
     except ValueError:
         raise InvalidRequestError(f"more than {PARAMETERS_MAX} query parameters") from None
     return [(name.lower(), value) for name, value in pairs]
@@ -107,27 +108,31 @@ def draft(
     endpoint: str | None = None,
     schedule_id: str | None = None,
 ) -> Draft:
-    """The message that `options` (of `options_of`; any case) ask for. Raises `InvalidRequestError`."""
-    options = folded(options.items())
+    """The message that `options` (of `options_of`; any case) ask for. Raises `InvalidRequestError`.
+
+    What is delivered keeps the bytes that came; an option whose bytes are no UTF-8 is read as Latin-1.
+    """
+    raw = folded(options.items())
+    options = raw if all(map(str.isascii, raw.values())) else {name: readable(value) for name, value in raw.items()}
     for name, value in options.items():
         if name.startswith(OPTION_PREFIXES) and not is_storable(value):
             raise InvalidRequestError(f"{shown(name)}: the value is not UTF-8, or holds a NUL")
-    own = forwarded(options, "upstash-forward-")
-    if "content-type" in options:
-        own.setdefault("Content-Type", options["content-type"])
+    own = forwarded(raw, "upstash-forward-")
+    if "content-type" in raw:
+        own = forwarded({"content-type": raw["content-type"]}, "") | own
     everything = values.switched_on(options.get("upstash-header-forward"))
     return Draft(
         url=url,
         method=values.method(options.get("upstash-method")),
-        headers=incoming(options) | own if everything else own,
+        headers=incoming(raw) | own if everything else own,
         body=body,
         protocol=protocol,
         delay_seconds=values.delay(options.get("upstash-not-before"), options.get("upstash-delay"), now_seconds),
         retries_max=values.count(options.get("upstash-retries"), "Upstash-Retries", 3),
         retry_delay=values.expression(options.get("upstash-retry-delay"), "Upstash-Retry-Delay"),
         timeout_ms=values.timeout_ms(options.get("upstash-timeout"), "Upstash-Timeout") or TIMEOUT_MS_DEFAULT,
-        callback=_callback(options, "upstash-callback"),
-        failure_callback=_callback(options, "upstash-failure-callback"),
+        callback=_callback(options, raw, "upstash-callback"),
+        failure_callback=_callback(options, raw, "upstash-failure-callback"),
         deduplication_id=_deduplication(url, topic, options, own, body),
         labels=values.labels(options.get("upstash-label")),
         queue=None if queue is None else values.name(queue, "queue name"),
@@ -154,8 +159,8 @@ def lasting(options: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-def _callback(options: Mapping[str, str], name: str) -> CallbackOptions | None:
-    address = options.get(name)
+def _callback(options: Mapping[str, str], raw: Mapping[str, str], name: str) -> CallbackOptions | None:
+    address = raw.get(name)
     if not address:
         return None
     shown = canonical(name)
@@ -163,7 +168,7 @@ def _callback(options: Mapping[str, str], name: str) -> CallbackOptions | None:
     return CallbackOptions(
         url=absolute(address, shown),
         method=values.method(options.get(f"{name}-method")),
-        headers=_of_callback(options, name),
+        headers=_of_callback(raw, name),
         retries_max=None if retries is None else values.count(retries, f"{shown}-Retries", 3),
         retry_delay=values.expression(options.get(f"{name}-retry-delay"), f"{shown}-Retry-Delay"),
         timeout_ms=values.timeout_ms(options.get(f"{name}-timeout"), f"{shown}-Timeout"),
@@ -221,7 +226,7 @@ def _deduplication(
         return None
     content = hashlib.sha256(url.encode() + b"\n")
     for name in sorted(own):
-        content.update(f"{name}:{own[name]}\n".encode())
+        content.update(f"{name}:{own[name]}\n".encode(errors="surrogateescape"))
     content.update(b"\n")
     content.update(body)
     return f"content:{content.hexdigest()}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.relay.message import NOTHING_REDACTED, Redaction
+from services.relay.wire.headers import readable
 
 _SECRET_WORDS = ("authorization", "key", "token", "secret", "cookie", "password")
 
@@ -25,7 +26,7 @@ def redacted(name: str, value: str, redact: Redaction = NOTHING_REDACTED) -> str
     """A header's value as an answer may show it."""
     lowered = name.lower()
     hidden = redact.all_headers or lowered in redact.headers or any(word in lowered for word in _SECRET_WORDS)
-    return hashed(value.encode(errors="surrogateescape")) if hidden else value
+    return hashed(value.encode(errors="surrogateescape")) if hidden else readable(value)
 
 
 def shown_body(body: bytes, redact: Redaction = NOTHING_REDACTED, *, name: str = "body") -> dict[str, Any]:

@@ -104,6 +104,22 @@ def test_dead_letters_that_are_sent_again_count_against_the_tokens_limit(shared:
     assert (refused.status_code, int(refused.headers["Retry-After"]) > 2) == (429, True)
 
 
+def test_to_make_a_schedule_counts_against_the_tokens_limit_and_so_do_its_firings(shared: Relay) -> None:
+    limited = token(shared, "scheduling", writes=True, limit=1)
+    every_second = {"Upstash-Cron": "* * * * * *", "Upstash-Retries": "0"}
+    path = f"/v2/schedules/{AT}"
+    # At once, as the limit gives one more in each second that the calls take.
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: call(shared, "POST", path, limited, **every_second), range(8)))
+    assert {answer.status_code for answer in answers} == {200, 429}
+    made = [answer.json()["scheduleId"] for answer in answers if answer.status_code == 200]
+    until(lambda: all(shared.call("GET", f"/v2/schedules/{id_}").json().get("lastScheduleTime") for id_ in made))
+    # The firings take what there is, so that publishing waits its turn.
+    until(lambda: call(shared, "POST", f"/v2/publish/{AT}", limited, **{"Upstash-Delay": "1h"}).status_code == 429)
+    for id_ in made:
+        shared.call("DELETE", f"/v2/schedules/{id_}")
+
+
 def test_keys_are_shown_and_rotated(relay: Relay) -> None:
     before = relay.call("GET", "/v2/keys").json()
     assert before == {"current": CURRENT_KEY, "next": NEXT_KEY}

@@ -295,3 +295,33 @@ def test_forwarded_headers_are_not_readable_in_the_database(relay: Relay) -> Non
     message = relay.message(message_id)
     assert message is not None
     assert message["header"]["Authorization"][0].startswith("REDACTED:")
+
+
+def test_an_address_with_what_no_uri_has_is_one_in_the_request_its_signature_the_callback_and_the_filters(
+    shared: Relay,
+) -> None:
+    written, encoded = "/café/хук?q={ü}&r=%2F", "/caf%C3%A9/%D1%85%D1%83%D0%BA?q=%7B%C3%BC%7D&r=%2F"
+    with destination() as server:
+        once = {"Upstash-Callback": f"{server.url}/zurück", "Upstash-Content-Based-Deduplication": "true"}
+        items = [{"destination": server.url + path, "headers": once} for path in (written, encoded)]
+        answers = shared.call("POST", "/v2/batch", json=items).json()
+        assert answers[1] == answers[0] | {"deduplicated": True}
+        group = {"endpoints": [{"url": server.url + "/über"}]}
+        assert shared.call("POST", "/v2/topics/unicode/endpoints", json=group).status_code == 200
+        assert shared.call("POST", "/v2/publish/unicode").status_code == 200
+        [called] = until(lambda: server.to(encoded.partition("?")[0]))
+        assert called.path == encoded
+        [called_back] = until(lambda: server.to("/zur%C3%BCck"))
+        until(lambda: server.to("/%C3%BCber"))
+    for received, path in ((called, encoded), (called_back, "/zur%C3%BCck")):
+        signature = received.headers["Upstash-Signature"]
+        Receiver(CURRENT_KEY, NEXT_KEY).verify(
+            signature=signature, body=received.body.decode(), url=f"{server.url}{path}"
+        )
+    assert json.loads(called_back.body)["url"] == server.url + encoded
+    for path in (written, encoded):
+        found = shared.call("GET", "/v2/events", params={"url": server.url + path, "state": "CREATED"}).json()["events"]
+        assert [event["messageId"] for event in found] == [answers[0]["messageId"]]
+    assert shared.call("GET", "/v2/events", params={"path": "/über", "state": "CREATED"}).json()["events"]
+    assert shared.call("DELETE", "/v2/topics/unicode/endpoints", json=group).status_code == 200
+    assert shared.call("GET", "/v2/topics/unicode").status_code == 404

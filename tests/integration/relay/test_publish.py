@@ -29,6 +29,17 @@ def test_a_repeated_deduplication_id_is_answered_202_with_the_first_message(shar
     assert (second.status_code, second.json()) == (202, first.json() | {"deduplicated": True})
 
 
+def test_what_is_deduplicated_is_not_counted_as_accepted(shared: Relay) -> None:
+    def accepted() -> float:
+        lines = shared.call("GET", "/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("relay_accepted_total"))
+
+    before = accepted()
+    for _ in range(3):
+        shared.call("POST", f"/v2/publish/{AT}", headers=FAR | {"Upstash-Deduplication-Id": "counted-once"})
+    assert accepted() - before == 1
+
+
 def test_a_url_group_is_answered_by_a_bare_array_with_a_message_for_each_endpoint(shared: Relay) -> None:
     with destination() as server:
         group(shared, "pair", f"{server.url}/one", f"{server.url}/two")

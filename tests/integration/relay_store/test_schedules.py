@@ -9,7 +9,10 @@ from typing import Any
 
 import structlog
 
+from services.relay.authentication import Authenticator
 from services.relay.scheduler import Scheduler
+from services.relay.store.schedules import Schedules
+from services.relay.store.tokens import Token
 from services.relay.wire.cron import parse_cron
 from services.relay.wire.schedule import ScheduleDraft
 from services.relay.wire.views import EndpointView
@@ -181,5 +184,57 @@ def test_the_loop_fires_at_the_time_and_not_a_round_of_polling_later(run: Run) -
         its_time = made_at.replace(microsecond=0) + timedelta(seconds=1)
         # Within a second, where a starved machine does not add two of its own.
         assert its_time <= row["created_at"] < its_time + timedelta(seconds=3)
+
+    run(story)
+
+
+async def nobody(_token: str) -> Token | None:
+    return None
+
+
+def test_firings_count_against_the_limit_of_the_token_that_made_the_schedule(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        clock = [0.0]
+        limit = Authenticator("root", nobody, lambda: clock[0])
+        limited, free = (
+            Token("limited", writes=True, publishes_per_second=5),
+            Token("free", writes=True, publishes_per_second=None),
+        )
+        schedules = Schedules(
+            stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=limit.wait_seconds
+        )
+        every_second = parse_cron("* * * * * *")
+        for n in range(15):
+            await schedules.upsert(schedule(f"limited-{n}", cron=every_second), NOON, limited)
+        await schedules.upsert(schedule("free", cron=every_second), NOON, free)
+        for _ in range(100):
+            clock[0] += 0.1
+            await schedules.fire_once(50, NOON + timedelta(seconds=clock[0]))
+        fired = await stores.rows("SELECT schedule_id, count(*) AS n FROM relay.messages GROUP BY schedule_id")
+        by_id = {row["schedule_id"]: row["n"] for row in fired}
+        assert by_id.pop("free") == 10
+        # A second's worth at once, and then five a second, shared by all of them.
+        assert 45 <= sum(by_id.values()) <= 55
+        assert len(by_id) == 15
+        assert max(by_id.values()) <= 6
+        # What is left for publishing is what the firings left.
+        assert limit.wait_seconds(limited, 5) > 0
+
+    run(story)
+
+
+def test_a_group_that_a_schedule_publishes_to_counts_once_for_each_endpoint(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        counted: list[tuple[str, int]] = []
+
+        def wait_seconds(token: Token, publishes: int) -> float:
+            counted.append((token.name, publishes))
+            return 0.0
+
+        schedules = Schedules(stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=wait_seconds)
+        await stores.topics.add_endpoints("g", [EndpointView(f"https://{n}.example") for n in range(3)])
+        await schedules.upsert(schedule(destination="g"), NOON, Token("t", writes=True, publishes_per_second=5))
+        assert await schedules.fire_once(10, NOON + MINUTE) == 1
+        assert counted == [("t", 3)]
 
     run(story)

@@ -65,3 +65,11 @@ def test_what_a_message_has_not_is_absent_and_the_first_version_has_headers() ->
     content = orjson.loads(draft.body)
     assert content["headers"] == content["header"]
     assert not {"topicName", "endpointName", "scheduleId", "flowControlKey", "label", "labels"} & set(content)
+
+
+def test_an_answers_headers_have_the_names_that_go_writes_whatever_the_destination_wrote() -> None:
+    answer = Answer(200, (("content-type", "text/plain"), ("x-a", "1"), ("X-A", "2"), ("ETag", "e")), b"")
+    [draft] = callbacks(replace(MESSAGE, protocol=1), answer, Delivered(), ended_at=NOW, dlq_id="1-0")
+    content = orjson.loads(draft.body)
+    assert content["header"] == {"Content-Type": ["text/plain"], "X-A": ["1", "2"], "Etag": ["e"]}
+    assert content["headers"] == content["header"]

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.message import Draft, FlowControl, Redaction
+from services.relay.store.sealing import Sealer, open_sealed
+from services.relay.vault import Vault
 from services.relay.wire.headers import canonical
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import draft, lasting, merged, options_of
+from services.relay.wire.redaction import shown_headers
 from tests.unit.relay.quick import parsed, quick
 
 OF_ONE_HOP = {"host", "te", "expect", "upgrade", "trailer", "connection", "keep-alive", "content-length",
@@ -221,12 +225,14 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Upstash-Deduplication-Id": "a b"},
         {"Upstash-Forward-X": "a\r\nb"},
         {"Upstash-Forward-X Y": "1"},
-        {"Upstash-Forward-X": "caf\udce9"},
+        {"Upstash-Forward-X": "caf\ud800"},
+        {"Content-Type": "a\r\nX: y"},
+        {"Content-Type": "a\0b"},
         {"Upstash-Label": "a\0b"},
-        {"Upstash-Label": "caf\udce9"},
+        {"Upstash-Label": "caf\ud800"},
         {"Upstash-Label": "fine," + "x" * 257},
-        {"Upstash-Deduplication-Id": "caf\udce9"},
-        {"Upstash-Callback": "https://b.example/caf\udce9"},
+        {"Upstash-Deduplication-Id": "caf\ud800"},
+        {"Upstash-Callback": "https://b.example/caf\ud800"},
         {"Upstash-Callback": "ftp://x"},
         {"Upstash-Redact-Fields": "url"},
         {"Upstash-Flow-Control-Key": "k"},
@@ -244,3 +250,34 @@ def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:
 def test_a_faulty_queue_name_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="queue name"):
         read({}, queue="a/b")
+
+
+def test_bytes_that_are_no_utf_8_are_delivered_as_they_came_and_read_as_latin_1() -> None:
+    # As HTTP servers keep them: the byte E9, and the two bytes of é in UTF-8.
+    message = read(
+        {"Upstash-Forward-X": "Jos\udce9", "Upstash-Forward-Y": "José", "Upstash-Label": "caf\udce9",
+         "Upstash-Callback": "https://b.example/caf\udce9", "Upstash-Callback-Forward-X": "\udcfc",
+         "Content-Type": "text/\udce9", "Upstash-Content-Based-Deduplication": "true"},
+        "upstash-forward-z=%E9&upstash-forward-w=%C3%A9",
+    )  # fmt: skip
+    assert message.headers == {"Content-Type": "text/\udce9", "X": "Jos\udce9", "Y": "José", "Z": "\udce9", "W": "é"}
+    assert message.labels == ("café",)
+    assert message.callback is not None
+    assert (message.callback.url, message.callback.headers) == ("https://b.example/caf%E9", {"X": "\udcfc"})
+    assert message.deduplication_id is not None
+    assert shown_headers(message.headers)["X"] == ["José"]
+    everything = read({"Upstash-Header-Forward": "true", "X-City": "K\udcf6ln"})
+    assert everything.headers == {"X-City": "K\udcf6ln"}
+
+
+def test_what_was_sealed_is_opened_with_its_bytes() -> None:
+    message = read(
+        {"Upstash-Forward-X": "Jos\udce9", "Upstash-Callback": "b.example", "Upstash-Redact-Fields": "header[X]"}
+    )
+    vault = Vault(Fernet.generate_key().decode())
+    opened = open_sealed(vault, Sealer(vault).seal(message))
+    assert (opened["headers"], opened["callback"], opened["redact"]) == (
+        message.headers,
+        message.callback,
+        message.redact,
+    )

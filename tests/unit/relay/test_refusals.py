@@ -18,7 +18,8 @@ from aiohttp.test_utils import make_mocked_request
 from services.relay.message import Draft
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_amount, check_rate
+from services.relay.routes.publish import check_amount
+from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, not_found
 from services.relay.routes.router import Access, Route, Router
 from services.relay.store.sealing import UnreadableError
@@ -130,8 +131,12 @@ def test_no_handler_runs_for_who_is_not_let_in() -> None:
         (web.HTTPRequestEntityTooLarge(1024, 2048), 413, "the body is larger than 1024 bytes"),
         (web.RequestPayloadError("ZZ"), 400, "the body broke off, or is not framed as HTTP has it"),
         (UnreadableError("its key is gone"), 500, "its key is gone"),
-        (RuntimeError("SELECT secret"), 500, "internal error; the request was not accepted"),
-        (psycopg.OperationalError("host=secret"), 503, "the database does not answer; nothing was accepted"),
+        (RuntimeError("SELECT secret"), 500, "internal error"),
+        (
+            psycopg.OperationalError("host=secret"),
+            503,
+            "the database does not answer; whether the request was carried out is not known, and a repeat is safe with Upstash-Deduplication-Id",
+        ),
         (asyncio.CancelledError(), 503, "the relay is shutting down"),
     ],
 )
