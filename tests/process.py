@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,10 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Process:
-    """`python -m module`, restartable with the same environment."""
+    """`python -m module`, restartable with the same environment. `wrapper` is a command that executes what follows it."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], log: Path, *, ready_url: str | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        environment: Mapping[str, str],
+        log: Path,
+        *,
+        ready_url: str | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
         self.module = module
+        self.wrapper = wrapper
         self.environment = dict(environment)
         self.log = log
         self.ready_url = ready_url
@@ -31,7 +40,7 @@ class Process:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                [*self.wrapper, sys.executable, "-m", self.module],
                 cwd=ROOT,
                 env=kept | {"PYTHONPATH": str(ROOT), "TIDINGS_LOG_FORMAT": "json"} | self.environment,
                 stdout=output,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-
 import click
 import uvloop
 from aiohttp import web
 
 from examples.provider.instruction import Latency
 from examples.provider.server import Provider
+from tidings.files import raise_file_limit
 from tidings.settings import split_listen
-
-SOCKETS = 20_000
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PROVIDER"})
@@ -27,9 +23,7 @@ def main(
     listen: str, public_url: str | None, latency_seconds: float, spread: float, failure_rate: float, seed: int
 ) -> None:
     """A stand-in for an AI provider. Each option is also a variable: PROVIDER_LATENCY_SECONDS and so on."""
-    with contextlib.suppress(ValueError, OSError):
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(SOCKETS, hard), hard))
+    raise_file_limit()
     host, port = split_listen(listen)
     provider = Provider(
         Latency(latency_seconds, spread),

@@ -9,6 +9,7 @@ from granian.constants import Interfaces
 from granian.server import Server
 
 from services.api.settings import ApiSettings
+from tidings.files import raise_file_limit
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit, split_listen
 from tidings.targets import load_targets
 
@@ -26,6 +27,7 @@ def main() -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
+    raise_file_limit()
     host, port = split_listen(settings.listen)
     Server(
         "services.api.composition:build",

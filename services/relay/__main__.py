@@ -18,11 +18,14 @@ from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault
 from tidings import log
+from tidings.files import raise_file_limit
 from tidings.settings import EXIT_CONFIGURATION, read_or_exit
 
 # New objects between two looks for circles of dead ones. Python's own is 700: with 10,000 calls to hold it looks at all of
 # them dozens of times while they begin.
 COLLECT_AFTER_OBJECTS = 20_000
+# Open files that are no calls: the database's, publishers, connections kept for calls to come.
+SPARE_FILES = 200
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
@@ -55,6 +58,7 @@ def start() -> None:
     except psycopg.OperationalError as error:
         sys.stderr.write(f"the database does not answer: {error}\n")
         raise SystemExit(1) from None
+    settings = _fitting(settings, raise_file_limit())
     _collect_less_often()
     try:
         uvloop.run(serve(settings, vault, tls, log.get("relay")))
@@ -62,6 +66,20 @@ def start() -> None:
         # The stored signing keys; a single message that cannot be read fails alone.
         sys.stderr.write(f"{error}\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
+
+
+def _fitting(settings: RelaySettings, files: int) -> RelaySettings:
+    """With as many calls at a time as there may be files: more would fail, and requests and the database with them."""
+    calls_max = max(files - SPARE_FILES, files // 2)
+    if settings.concurrency_max <= calls_max:
+        return settings
+    log.get("relay").warning(
+        "files_few",
+        detail="RELAY_CONCURRENCY_MAX is more than the limit of open files allows; raise the limit (ulimit -Hn)",
+        files=files,
+        calls_max=calls_max,
+    )
+    return settings.model_copy(update={"concurrency_max": calls_max})
 
 
 def _collect_less_often() -> None:

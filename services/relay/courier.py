@@ -7,6 +7,7 @@ import hashlib
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,25 +16,31 @@ import psycopg
 from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
 from services.relay.guard import Guard, GuardedResolver
 from services.relay.hosts import HostList, normal_host
-from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
+from services.relay.http.dns import SystemNames
+from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError, StaleError
 from services.relay.http.pool import Pool
 from services.relay.http.proxy import proxy_of
 from services.relay.http.reading import Response
 from services.relay.http.request import Origin, Request, origin_of, request, target_of
-from services.relay.http.resolving import Resolve, system_addresses
+from services.relay.http.resolving import Names, Resolve
 from services.relay.message import Claimed
+from services.relay.sending import Sending
 from services.relay.settings import RelaySettings
+from services.relay.shares import NoPlaceError
 from services.relay.store.chunks import MissingPieceError
 from services.relay.wire.outcome import Answer, Fate, Spooled
 from tidings.log import fault
 from tidings.signature import sign_digest
 
 CONNECT_TIMEOUT_SECONDS = 30
+# A message with a large body for a destination that takes its bodies slowly; about the time of ten of them.
+NO_PLACE_SECONDS = 10.0
 # Of a spooled answer so much is kept beside it, for the log and the views.
 BEGINNING_BYTES = 2048
 # Destinations' hosts that are remembered.
 WAYS_MAX = 1024
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
+_SMALL = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,11 @@ class Courier:
         tls: ssl.SSLContext,
         signing_key: Callable[[], str],
         *,
-        resolve: Resolve = system_addresses,
+        resolve: Resolve | None = None,
     ) -> None:
-        """`signing_key` is asked for each delivery, as keys are rotated. Made inside a running event loop."""
+        """`signing_key` is asked for each delivery, as keys are rotated; `resolve` stands for this machine's name servers.
+        Made inside a running event loop.
+        """
         self._settings = settings
         self._bodies = bodies
         self._signing_key = signing_key
@@ -71,26 +80,31 @@ class Courier:
         proxy = settings.egress_proxy
         self._proxy = None if proxy is None else proxy_of(proxy.get_secret_value())
         # A proxy resolves the destinations' names itself, and its own address is the operator's word.
-        self._guarded = Pool(tls, GuardedResolver(self._guard, resolve), self._proxy)
-        self._trusted = Pool(tls, resolve)
+        self._system = SystemNames() if resolve is None else resolve
+        names = Names(self._system, asyncio.get_running_loop().time)
+        slow_max = settings.concurrency_max // 2
+        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow_max=slow_max)
+        self._trusted = Pool(tls, names, slow_max=slow_max)
         # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
         self._way = lru_cache(WAYS_MAX)(self._new_way)
 
     @property
     def opening(self) -> int:
-        """Calls that have no connection yet."""
+        """Calls that will soon have a connection: not those to a destination that lets nobody in."""
         return self._guarded.opening + self._trusted.opening
 
     def close(self) -> None:
         self._guarded.close()
         self._trusted.close()
+        if isinstance(self._system, SystemNames):
+            self._system.close()
 
     async def deliver(self, message: Claimed, now: int) -> Answer:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
         try:
             return await self._attempt(message, now)
         except NotSentError as error:
-            return _failed(str(error), "not sent")
+            return _not_sent(error)
         except (NoAnswerError, MissingPieceError) as error:
             return _failed(str(error), "unknown")
         except TimeoutError:
@@ -115,27 +129,37 @@ class Courier:
     async def _exchange(
         self, message: Claimed, now: int, deadline: float, connect_seconds: float, *, fresh: bool
     ) -> Answer:
-        way, asked = self._asked(message, now)
-        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
+        way, asked, sending = self._asked(message, now)
+        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection, sending or _SMALL:
+            if sending is not None:
+                await self._begin(sending, message)
             async with asyncio.timeout_at(deadline):
                 response = await connection.exchange(asked, self._inline_bytes_max)
-                return await self._read(message, response)
+                return await self._read(message, way, response)
 
-    def _asked(self, message: Claimed, now: int) -> tuple[Way, Request]:
-        """Where to, and what. Raises `NotSentError`."""
+    async def _begin(self, sending: Sending, message: Claimed) -> None:
+        """Raises `NotAttemptedError`."""
+        try:
+            await sending.begin(message.timeout_ms / 2000)
+        except NoPlaceError as error:
+            raise NotAttemptedError(f"large bodies to the destination: {error}", NO_PLACE_SECONDS) from None
+
+    def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
+        """Where to, what, and of a stored body what is to begin before it is sent. Raises `NotSentError`."""
         found = _ADDRESS.fullmatch(message.url)
         if found is None:
             raise NotSentError("the destination is no valid address")
         scheme, authority, path = found.groups()
         way = self._way(scheme, authority)
         body: bytes | AsyncGenerator[bytes, None]
-        stored = message.stored
+        stored, sending = message.stored, None
         if stored is None:
             digest, body, size = hashlib.sha256(message.body).digest(), message.body, len(message.body)
         else:
-            digest, body, size = stored.sha256, self._bodies.send(stored), stored.size
+            sending = self._bodies.sending(stored, way.origin.authority)
+            digest, body, size = stored.sha256, sending.pieces(), stored.size
         headers = self._headers(message, now, way, digest)
-        return way, request(message.method, way.prefix + target_of(path), headers, body, size)
+        return way, request(message.method, way.prefix + target_of(path), headers, body, size), sending
 
     def _new_way(self, scheme: str, authority: str) -> Way:
         text = f"{scheme}://{authority}"
@@ -156,12 +180,12 @@ class Courier:
             return Way(self._guarded, origin, headers, "", third_party)
         return Way(self._guarded, origin, headers | self._proxy.headers, f"http://{origin.authority}", third_party)
 
-    async def _read(self, message: Claimed, response: Response) -> Answer:
+    async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
         if response.rest is None:
             return Answer(response.status, response.headers, response.body, error)
         beginning = response.body[:BEGINNING_BYTES]
-        spooled, cut = await self._spool(message, response.body, response.rest)
+        spooled, cut = await self._spool(message, way, response.body, response.rest)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -173,8 +197,11 @@ class Courier:
             spooled=spooled,
         )
 
-    async def _spool(self, message: Claimed, start: bytes, rest: AsyncIterator[bytes]) -> tuple[Spooled, bool]:
-        stored, cut = await self._bodies.spool(start, rest, self._settings.answer_bytes_max)
+    async def _spool(
+        self, message: Claimed, way: Way, start: bytes, rest: AsyncIterator[bytes]
+    ) -> tuple[Spooled, bool]:
+        bytes_max = self._settings.answer_bytes_max
+        stored, cut = await self._bodies.spool(start, rest, bytes_max, way.origin.authority)
         shown = min(stored.size, self._settings.body_bytes_max)
         public = self._settings.public_url
         url = None
@@ -205,6 +232,12 @@ class Courier:
         if message.schedule_id is not None:
             headers["Upstash-Schedule-Id"] = message.schedule_id
         return headers
+
+
+def _not_sent(error: NotSentError) -> Answer:
+    if isinstance(error, NotAttemptedError):
+        return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
+    return _failed(str(error), "not sent")
 
 
 def _failed(error: str, fate: Fate) -> Answer:

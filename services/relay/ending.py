@@ -98,6 +98,9 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
 
 
 def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, dlq_id: str) -> Sequence[Draft]:
+    if _put_off(verdict):
+        # There was no attempt that anybody could be told of.
+        return ()
     follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
     if message.queue is not None:
         # The queue goes on only when these have ended as well.
@@ -128,6 +131,11 @@ def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
     status = answer.status or None
     if isinstance(verdict, Delivered):
         return [Logged(now, "DELIVERED", status=status)]
+    if isinstance(verdict, Retry):
+        due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
+        again = Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)
+        if _put_off(verdict):
+            return [again]
     failed = Logged(
         now,
         "ERROR",
@@ -137,7 +145,10 @@ def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
         body=answer.body[:LOGGED_BYTES_MAX],
     )
     if isinstance(verdict, Retry):
-        due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
-        return [failed, Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)]
+        return [failed, again]
     # The last row tells the whole story: who filters by FAILED sees the answer as well.
     return [failed, replace(failed, state="FAILED")]
+
+
+def _put_off(verdict: Verdict) -> bool:
+    return isinstance(verdict, Retry) and not verdict.counted

@@ -134,7 +134,11 @@ class EndingWriter:
         """With large callbacks stored. As long as the database is away, so long this waits."""
         while True:
             try:
-                return replace(ending, callbacks=[await self._bodies.compose(draft) for draft in ending.callbacks])
+                return replace(ending, callbacks=await self._bodies.compose_all(ending.callbacks))
+            except asyncio.CancelledError:
+                # The message is not ours any more, so that no ending will release what its answer was stored in.
+                self._bodies.discard(ending.stored_keys)
+                raise
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 bare = replace(ending.message, body_key=None, body_size=0)

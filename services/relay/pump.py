@@ -24,8 +24,8 @@ from tidings.log import fault
 
 # One round trip for so many: larger ones gain little.
 CLAIM_MAX = 250
-# Calls that still look for a connection. With more of them at once a fast destination gets new connections instead of
-# those that others just gave back, and each costs more than the call.
+# Calls that will soon have a connection. With more of them at once a fast destination gets new connections instead of
+# those that others just gave back, and each costs more than the call. Of a slow destination see `http/opening.py`.
 OPENING_MAX = 300
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5

@@ -104,7 +104,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
     owner = uuid.uuid4()
     messages = Messages(database, vault, owner=owner, logs=settings.log_days > 0)
     signing_keys = SigningKeys(database, vault, _seed(settings))
-    bodies = Bodies(Chunks(database), settings.body_bytes_max)
+    bodies = Bodies(Chunks(database), settings.body_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
     courier = Courier(settings, bodies, tls, lambda: signing_keys.pair.current)
     waking = Waking()
     writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake)

@@ -10,9 +10,12 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Self, cast
 
-from services.relay.http.faults import StaleError
+from services.relay.http.faults import NoAnswerError, StaleError
 from services.relay.http.reading import Reading, Response
 from services.relay.http.request import Request
+
+# A destination that takes nothing of a body for so long will not: it, or what is before it, is stuck or gone.
+STALL_SECONDS = 30.0
 
 
 class Connection(asyncio.Protocol):
@@ -20,11 +23,12 @@ class Connection(asyncio.Protocol):
     broken off when anything of the exchange is left open.
     """
 
-    __slots__ = ("_again", "_reading", "_sent", "_transport", "_used", "_writable", "idle_since")
+    __slots__ = ("_again", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "idle_since")
 
-    def __init__(self, again: Callable[[Connection], None]) -> None:
+    def __init__(self, again: Callable[[Connection], None], stall_seconds: float = STALL_SECONDS) -> None:
         """`again` takes the connection when it is free to be used again."""
         self._again = again
+        self._stall_seconds = stall_seconds
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -84,12 +88,24 @@ class Connection(asyncio.Protocol):
         """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""
         async with aclosing(pieces):
             async for piece in pieces:
-                if self._writable is not None:
-                    await asyncio.wait((self._writable, response), return_when=asyncio.FIRST_COMPLETED)
                 if response.done() or self._transport is None:
                     return False
                 self._transport.write(piece)
-        return True
+                # Before the next one is asked for, and after the last: until then `pieces` holds its place.
+                await self._taken(response)
+        return self._writable is None
+
+    async def _taken(self, response: asyncio.Future[Response]) -> None:
+        """Wait until the other side has taken nearly all, is gone, or answers. Raises `NoAnswerError` when it stands still."""
+        while (writable := self._writable) is not None and self._transport is not None:
+            left = self._transport.get_write_buffer_size()
+            done, _ = await asyncio.wait(
+                (writable, response), timeout=self._stall_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return
+            if self._transport is not None and self._transport.get_write_buffer_size() >= left:
+                raise NoAnswerError(f"the destination took nothing of the body for {self._stall_seconds:g} s")
 
     async def secure(self, tls: ssl.SSLContext, host: str) -> None:
         """From here on speak TLS with `host`, through what was a tunnel's plain connection. Raises `OSError`."""

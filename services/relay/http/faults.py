@@ -7,6 +7,14 @@ class NotSentError(Exception):
     """Nothing of the request left: no name, no connection, no TLS, or the request cannot be written."""
 
 
+class NotAttemptedError(NotSentError):
+    """Nothing was tried, for want of something of ours: come again after `seconds`. It says nothing of the destination."""
+
+    def __init__(self, text: str, seconds: float) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
 class NoAnswerError(Exception):
     """The request, or some of it, left, and no whole answer came: it may have been worked on."""
 

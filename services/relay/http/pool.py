@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -11,8 +12,9 @@ from collections.abc import Sequence
 
 import aiohappyeyeballs
 
-from services.relay.http.connection import Connection
-from services.relay.http.faults import NoAnswerError, NotSentError
+from services.relay.http.connection import STALL_SECONDS, Connection
+from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError
+from services.relay.http.opening import LOOK_SECONDS, Openings
 from services.relay.http.proxy import Proxy
 from services.relay.http.request import Origin
 from services.relay.http.resolving import Resolve
@@ -24,37 +26,56 @@ IDLE_SECONDS = 15.0
 KEEPALIVE_SECONDS = 45
 # RFC 8305, section 8.
 _NEXT_ADDRESS_SECONDS = 0.25
+# Files are given back when other calls end.
+FILES_SECONDS = 1.0
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 _Key = tuple[str, str, int]
 
 
 class Pool:
-    """`connection` for an exchange. It has no limit of its own: calls that wait are what this process is for, and the
-    number of those is bounded where they begin. Names are resolved for each new connection, never remembered.
+    """`connection` for an exchange. Calls that have one are what this process is for, and are bounded where they begin;
+    those that wait for one are bounded by origin: see `Openings`. Names are resolved for each new connection.
     """
 
-    def __init__(self, tls: ssl.SSLContext, resolve: Resolve, proxy: Proxy | None = None) -> None:
-        """`resolve` is not asked when there is a proxy, which does it itself. Made inside a running event loop."""
+    def __init__(
+        self,
+        tls: ssl.SSLContext,
+        resolve: Resolve,
+        proxy: Proxy | None = None,
+        *,
+        slow_max: int = 5000,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        """`resolve` is not asked when there is a proxy, which does it itself. `slow_max`: see `Openings`.
+
+        Made inside a running event loop.
+        """
         self._tls = tls
         self._resolve = resolve
         self._proxy = proxy
+        self._stall_seconds = stall_seconds
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self.opening = 0
+        self._openings = Openings(slow_max, asyncio.get_running_loop().time)
+        self._looker: asyncio.TimerHandle | None = None
+
+    @property
+    def opening(self) -> int:
+        """Calls that will soon have a connection, or take one that another gives back."""
+        return self._openings.counted
 
     def close(self) -> None:
         """Close what is idle; calls under way are their callers'."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-        for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
-        self._idle.clear()
+        for timer in (self._sweeper, self._looker):
+            if timer is not None:
+                timer.cancel()
+        self._close_idle()
 
     async def connection(self, origin: Origin, seconds: float, *, fresh: bool = False) -> Connection:
         """One that is free, the one used last, or a new one within `seconds`; always a new one when `fresh`.
 
-        Raises `NotSentError`.
+        Raises `NotSentError`, and of that `NotAttemptedError`.
         """
         key = (origin.scheme, origin.host, origin.port)
         idle = self._idle.get(key)
@@ -62,19 +83,34 @@ class Pool:
             connection = idle.pop()
             if connection.open:
                 return connection
-        self.opening += 1
+        return await self._opened(origin, key, seconds)
+
+    async def _opened(self, origin: Origin, key: _Key, seconds: float) -> Connection:
+        opening = self._openings.begin(key)
+        if self._looker is None:
+            self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        connection = None
         try:
-            async with asyncio.timeout(seconds):
-                return await self._open(origin, key)
+            async with asyncio.timeout(seconds) as opening.limit:
+                connection = await self._open(origin, key)
+                return connection
         except TimeoutError:
+            if opening.put_off:
+                raise self._openings.later(key) from None
             raise NotSentError(f"no connection within {seconds:g} s") from None
         except (OSError, NoAnswerError, ValueError) as error:
-            raise NotSentError(f"no connection: {type(error).__name__}: {_told(error)}") from error
+            raise self._not_sent(error) from error
         finally:
-            self.opening -= 1
+            self._openings.end(key, opening, came=connection is not None)
+
+    def _not_sent(self, error: Exception) -> NotSentError:
+        if isinstance(error, OSError) and error.errno in _NO_FILES:
+            self._close_idle()
+            return NotAttemptedError("this relay has too many files open", FILES_SECONDS)
+        return NotSentError(f"no connection: {type(error).__name__}: {_told(error)}")
 
     async def _open(self, origin: Origin, key: _Key) -> Connection:
-        connection = Connection(lambda free: self._keep(key, free))
+        connection = Connection(lambda free: self._keep(key, free), self._stall_seconds)
         if self._proxy is None:
             addresses = await self._resolve(origin.host)
             await self._connect(connection, addresses, origin)
@@ -106,6 +142,16 @@ class Pool:
         self._idle.setdefault(key, deque()).append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
+
+    def _look(self) -> None:
+        self._openings.look()
+        self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self._openings else None
+
+    def _close_idle(self) -> None:
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.abort()
+        self._idle.clear()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

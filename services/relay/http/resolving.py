@@ -1,24 +1,82 @@
-"""Names to addresses, by the system."""
+"""Names to addresses: what is asked at once, for how long, and what a failure costs. Where to ask is `dns.py`'s."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 # The addresses of a name, as text. Raises `OSError`.
 Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
+Found = Sequence[str] | OSError
 
-async def system_addresses(name: str) -> Sequence[str]:
-    """What the system's resolver says; an address is its own."""
-    try:
-        return (str(ipaddress.ip_address(name)),)
-    except ValueError:
-        pass
-    # Of families that this host has no address in nothing would be reachable.
-    found = await asyncio.get_running_loop().getaddrinfo(
-        name, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
-    return list(dict.fromkeys(str(info[4][0]) for info in found))
+# A recursive resolver gives up after about 10 s itself (unbound, CoreDNS), and half of CONNECT_TIMEOUT_SECONDS is left to connect.
+LOOKUP_SECONDS = 15.0
+# Long enough for the burst of messages to a dead name to cost one lookup, and far shorter than the first retry (12 s), so
+# that no message has a second attempt fail by what its first one found out.
+FAILURE_SECONDS = 2.0
+# Failures that are remembered; the oldest goes first.
+FAILURES_MAX = 1024
+
+
+class Names:
+    """Addresses of names, one lookup of a name at a time, which all calls to it share.
+
+    A lookup ends by itself after LOOKUP_SECONDS, whoever waits for it. A failure is remembered for FAILURE_SECONDS, an
+    address never: what a name leads to is looked at for each connection.
+    """
+
+    def __init__(self, ask: Resolve, clock: Callable[[], float]) -> None:
+        """`clock` is monotonic, in seconds."""
+        self._ask = ask
+        self._clock = clock
+        self._lookups: dict[str, asyncio.Task[Found]] = {}
+        self._failures: OrderedDict[str, tuple[float, OSError]] = OrderedDict()
+
+    async def __call__(self, name: str) -> Sequence[str]:
+        """An address is its own. Raises `OSError`."""
+        try:
+            return (str(ipaddress.ip_address(name)),)
+        except ValueError:
+            pass
+        if (failure := self._failure(name)) is not None:
+            raise _copy(failure)
+        # Whoever gives up must not end the lookup of the others.
+        found = await asyncio.shield(self._lookups.get(name) or self._begin(name))
+        if isinstance(found, OSError):
+            raise _copy(found)
+        return found
+
+    def _failure(self, name: str) -> OSError | None:
+        until, failure = self._failures.get(name, (0.0, None))
+        return failure if self._clock() < until else None
+
+    def _begin(self, name: str) -> asyncio.Task[Found]:
+        task = self._lookups[name] = asyncio.create_task(self._look_up(name))
+        task.add_done_callback(lambda _: self._lookups.pop(name, None))
+        return task
+
+    async def _look_up(self, name: str) -> Found:
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                return await self._ask(name)
+        except TimeoutError:
+            failure: OSError = socket.gaierror(socket.EAI_AGAIN, "the name servers did not answer in time")
+        except socket.gaierror as error:
+            failure = error
+        except OSError as error:
+            # A fault of this machine, such as too many open files, says nothing of the name.
+            return error
+        self._failures[name] = (self._clock() + FAILURE_SECONDS, failure)
+        self._failures.move_to_end(name)
+        if len(self._failures) > FAILURES_MAX:
+            self._failures.popitem(last=False)
+        return failure
+
+
+def _copy(failure: OSError) -> OSError:
+    """An error that is raised again and again grows by a traceback each time."""
+    return type(failure)(*failure.args)

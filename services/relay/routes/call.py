@@ -14,6 +14,7 @@ from aiohttp import web
 from services.relay.bodies import Bodies, Taken, TooLargeError
 from services.relay.routes.reply import RefusedError
 from services.relay.routes.storable import check_text
+from services.relay.shares import NoPlaceError
 from services.relay.store.tokens import Token
 from services.relay.wire.invalid import InvalidRequestError
 
@@ -42,6 +43,11 @@ class Call:
     def caller_ip(self) -> str:
         return self.request.remote or ""
 
+    @property
+    def owner(self) -> str:
+        """In whose name places are taken."""
+        return "" if self.token is None else self.token.name
+
     def name(self, index: int = 0) -> str:
         """A part of the path that names something, decoded. Raises `InvalidRequestError`."""
         name = unquote(self.parts[index])
@@ -60,9 +66,12 @@ class Call:
         """The body of a message, of which a large one is stored. Raises `RefusedError`."""
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await bodies.take(self.request.content.iter_any(), self.request.content_length)
+                stream, size = self.request.content.iter_any(), self.request.content_length
+                return await bodies.take(stream, size, self.owner)
         except TooLargeError as error:
             raise RefusedError(413, str(error)) from None
+        except NoPlaceError as error:
+            raise RefusedError(429, str(error), {"Retry-After": "1"}) from None
         except TimeoutError:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 

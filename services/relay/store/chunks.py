@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -61,7 +61,7 @@ class Chunks:
             else:
                 return
 
-    async def read(self, key: str, size: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, size: int) -> AsyncGenerator[bytes, None]:
         """The first `size` bytes, a piece at a time. Raises `MissingPieceError`."""
         part = 0
         while size > 0:

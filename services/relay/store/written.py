@@ -49,7 +49,7 @@ def step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:
 
 def verdict(ending: Ending) -> dict[str, Any]:
     """What becomes of a message after an attempt."""
-    again = isinstance(ending.verdict, Retry)
+    again = isinstance(ending.verdict, Retry) and ending.verdict.counted
     return {
         "id": ending.message.id, "state": state_of(ending.verdict), "retried": ending.message.retried + again,
         "delay_seconds": ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0,

@@ -27,7 +27,8 @@ class Spooled:
 
 
 # What is known of an attempt: its answer; that nothing of it was sent; or neither, as it was sent and no answer came.
-Fate = Literal["answered", "not sent", "unknown"]
+# "not attempted": the relay lacked something of its own, so that there was no attempt at all.
+Fate = Literal["answered", "not sent", "unknown", "not attempted"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Answer:
     """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came.
 
     `spooled`: the answer is stored, and `body` has its beginning. `truncated`: the callback does not have all of it.
+    `later_seconds`: when to come again if it was "not attempted".
     """
 
     status: int
@@ -44,6 +46,7 @@ class Answer:
     truncated: bool = False
     spooled: Spooled | None = None
     fate: Fate = "answered"
+    later_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Retry:
+    """`counted`: as one of the message's retries."""
+
     delay_seconds: float
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,8 @@ Verdict = Delivered | Retry | Failed
 
 def judge(message: Claimed, answer: Answer, now: datetime) -> Verdict:
     """The verdict over one attempt."""
+    if answer.fate == "not attempted":
+        return Retry(answer.later_seconds, counted=False)
     headers = {name.lower(): value for name, value in answer.headers}
     error = _error(message, answer)
     if 200 <= answer.status <= 299 and (message.error_field is None or not error):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
     key = Fernet.generate_key().decode()
     with postgres.database(template="template1") as name:
 
-        def start(**settings: str) -> Relay:
+        def start(*, wrapper: Sequence[str] = (), **settings: str) -> Relay:
             [port] = free_ports(1)
             environment = {
                 "RELAY_DATABASE_URL": postgres.url(name),
@@ -67,9 +67,8 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
                 "RELAY_DRAIN_SECONDS": "1",
             }
             log = directory / f"relay-{len(started)}.log"
-            process = Process(
-                "services.relay", environment | settings, log, ready_url=f"http://127.0.0.1:{port}/readyz"
-            )
+            ready_url = f"http://127.0.0.1:{port}/readyz"
+            process = Process("services.relay", environment | settings, log, ready_url=ready_url, wrapper=wrapper)
             started.append(Relay(process.start(), port))
             return started[-1]
 
@@ -81,7 +80,7 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
-    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
+    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`; `wrapper` as of `Process`."""
     with relays(postgres, tmp_path) as start:
         yield start
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import psutil
 import psycopg
 import pytest
+import requests
 from qstash import Receiver
 
 from tests.destination import Destination, Received, Reply, destination
@@ -154,6 +155,18 @@ def test_an_answer_too_large_for_its_callback_is_fetched_whole(new_relay: Callab
         relay.session.get(f"{relay.url}{path}", headers={"Authorization": "Bearer no"}, timeout=30).status_code == 401
     )
     assert relay.session.get(f"{relay.url}{path[:-1]}1", timeout=30).status_code == 404
+
+
+def test_a_kept_answer_that_breaks_off_ends_its_connection(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay(RELAY_BODY_BYTES_MAX="1000000", RELAY_PUBLIC_URL="https://relay.example.com/")
+    with answering(os.urandom(2_500_001)) as server:
+        published = relay.publish(f"{server.url}/work", Upstash_Callback=f"{server.url}/callback").json()
+        called_back(server)
+    with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
+        connection.execute("DELETE FROM relay.chunks WHERE part = 2")
+    # Nothing else may stand where the rest was to be.
+    with pytest.raises(requests.exceptions.RequestException):
+        relay.call("GET", f"/v2/messages/{published['messageId']}/body/0")
 
 
 def test_an_answer_over_its_own_limit_is_cut_and_says_so(new_relay: Callable[..., Relay]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from qstash import Receiver
 
 from services.relay.bodies import Bodies
 from services.relay.courier import Courier
-from services.relay.http.resolving import Resolve, system_addresses
+from services.relay.http.resolving import Resolve
 from services.relay.http.tls import tls_context
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
@@ -54,7 +56,7 @@ def with_courier(
     work: Callable[[Courier], Awaitable[Any]],
     *,
     key: Callable[[], str] = lambda: KEYS[0],
-    resolve: Resolve = system_addresses,
+    resolve: Resolve | None = None,
 ) -> Any:
     """What `work` answers, on an event loop of its own."""
 
@@ -71,7 +73,7 @@ def with_courier(
     return asyncio.run(scenario())
 
 
-def delivered(url: str, chosen: RelaySettings, *, resolve: Resolve = system_addresses) -> Answer:
+def delivered(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
     answer: Answer = with_courier(chosen, lambda courier: courier.deliver(message(url), 1), resolve=resolve)
     return answer
 
@@ -198,6 +200,15 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
         assert [call.headers["Host"] for call in server.received] == [url[7:-1]]
     assert first.status == 200
     assert (second.status, "not public" in str(second.error)) == (0, True)
+
+
+def test_without_another_file_nothing_was_attempted() -> None:
+    async def exhausted(_: str) -> Sequence[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    answer = delivered("http://well.example/", settings(), resolve=exhausted)
+    assert (answer.status, answer.fate, answer.later_seconds) == (0, "not attempted", 1.0)
+    assert answer.error == "this relay has too many files open"
 
 
 def test_a_redirect_is_not_followed() -> None:

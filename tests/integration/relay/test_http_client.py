@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import uvloop
 
+from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.pool import Pool
 from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Response
 from services.relay.http.request import Origin, Request, request
-from services.relay.http.resolving import system_addresses
+from services.relay.http.resolving import Names
 from services.relay.http.tls import tls_context
 from stack.ports import free_ports
 
@@ -87,9 +88,13 @@ class Client:
             return Response(response.status, response.headers, body)
 
 
+def system_names() -> Names:
+    return Names(SystemNames(), asyncio.get_running_loop().time)
+
+
 async def with_server(handler: Handler, work: Callable[[Client], Awaitable[Any]]) -> Any:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
-    pool = Pool(tls_context(None), system_addresses)
+    pool = Pool(tls_context(None), system_names())
     try:
         return await work(Client(pool, Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])))
     finally:
@@ -419,12 +424,75 @@ def test_no_connection_is_said_to_be_not_sent(run: Any) -> None:
     [port] = free_ports(1)
 
     async def scenario() -> None:
-        pool = Pool(tls_context(None), system_addresses)
+        pool = Pool(tls_context(None), system_names())
         with pytest.raises(NotSentError, match=r"no connection: ConnectionRefusedError: Connection refused$"):
             await pool.connection(Origin("http", "127.0.0.1", port), 5)
         with pytest.raises(NotSentError, match="no connection"):
             await pool.connection(Origin("http", "name.invalid", port), 5)
         pool.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [64, 1024])
+def test_a_destination_that_takes_nothing_of_the_body_leaves_the_fate_unknown(run: Any, size: int) -> None:
+    ended: list[bool] = []
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        try:
+            # More than the buffers of both sides hold, in few pieces or in many.
+            for _ in range(16 * 1024 // size):
+                yield b"x" * size * 1024
+        finally:
+            ended.append(True)
+
+    async def deaf(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(deaf, "127.0.0.1", 0)
+        origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+        pool = Pool(tls_context(None), system_names(), stall_seconds=0.5)
+        asked = request("POST", "/", {"Host": origin.authority}, pieces(), 16 * 1024 * 1024)
+        stuck = pytest.raises(NoAnswerError, match=r"took nothing of the body for 0\.5 s")
+        with await pool.connection(origin, 5) as connection, stuck:
+            await connection.exchange(asked, INLINE_BYTES_MAX)
+        assert ended == [True]
+        pool.close()
+        server.close()
+
+    run(scenario())
+
+
+def test_a_destination_that_takes_the_body_slowly_gets_all_of_it(run: Any) -> None:
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        for _ in range(8):
+            yield b"x" * 1024 * 1024
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        left = 8 * 1024 * 1024
+        while left:
+            left -= len(await reader.read(256 * 1024))
+            await asyncio.sleep(0.02)
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(slow, "127.0.0.1", 0)
+        origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
+        # Less than the whole takes, and far more than a part of it.
+        pool = Pool(tls_context(None), system_names(), stall_seconds=1.0)
+        asked = request("POST", "/", {"Host": origin.authority}, pieces(), 8 * 1024 * 1024)
+        with await pool.connection(origin, 5) as connection:
+            assert (await connection.exchange(asked, INLINE_BYTES_MAX)).status == 200
+        # Whole and taken: it is used again.
+        with await pool.connection(origin, 5) as again:
+            assert again is connection
+        pool.close()
+        server.close()
 
     run(scenario())
 

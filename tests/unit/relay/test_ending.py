@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from services.relay.ending import ending_of, header_lists, unjudged
-from services.relay.wire.outcome import Answer, Delivered, Failed
+from services.relay.store import written
+from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
 from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW
 
 
@@ -47,3 +48,14 @@ def test_the_sender_hears_of_an_answer_that_could_not_be_judged() -> None:
 def test_a_message_that_no_callback_can_tell_of_ends_nevertheless() -> None:
     ending = unjudged(replace(MESSAGE, url="\udcff"), ANSWER, NOW)
     assert (isinstance(ending.verdict, Failed), ending.callbacks) == (True, ())
+
+
+def test_what_was_not_attempted_comes_again_without_a_retry_and_nobody_is_told() -> None:
+    answer = Answer(0, (), b"", error="this relay has too many files open", fate="not attempted", later_seconds=1.5)
+    last = replace(MESSAGE, retried=MESSAGE.retries_max, on_unknown="fail")
+    ending = ending_of(last, answer, NOW)
+    assert ending.verdict == Retry(1.5, counted=False)
+    assert ending.callbacks == ()
+    assert [(row.state, row.error) for row in ending.logged] == [("RETRY", "this relay has too many files open")]
+    verdict = written.verdict(ending)
+    assert (verdict["state"], verdict["retried"], verdict["delay_seconds"]) == ("waiting", last.retried, 1.5)

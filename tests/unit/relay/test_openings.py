@@ -1,0 +1,156 @@
+"""Which calls that look for a connection hold others up, and which are put off; by a clock of the test."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from services.relay.http.faults import NotAttemptedError
+from services.relay.http.opening import LATER_SECONDS_MAX, LATER_SECONDS_MIN, LOOK_SECONDS, Opening, Openings
+
+SLOW_MAX = 50
+# A fifth.
+ALONE = 10
+
+
+@dataclass
+class Story:
+    """`pass_time` looks as often as the pool does."""
+
+    now: float = 100.0
+    openings: Openings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.openings = Openings(SLOW_MAX, lambda: self.now)
+
+    def begin(self, key: str, count: int) -> list[Opening]:
+        return [self.openings.begin(key) for _ in range(count)]
+
+    def pass_time(self, seconds: float = LOOK_SECONDS) -> None:
+        for _ in range(round(seconds / LOOK_SECONDS)):
+            self.now += LOOK_SECONDS
+            self.openings.look()
+
+
+def test_calls_count_until_they_have_a_connection() -> None:
+    story = Story()
+    calls = story.begin("a", 3) + story.begin("b", 2)
+    assert story.openings.counted == 5
+    for call in calls[:3]:
+        story.openings.end("a", call, came=True)
+    for call in calls[3:]:
+        story.openings.end("b", call, came=False)
+    assert story.openings.counted == 0
+    assert not story.openings
+
+
+def test_a_destination_that_lets_nobody_in_does_not_count_after_a_moment() -> None:
+    story = Story()
+    story.begin("hole", ALONE)
+    story.begin("well", 1)
+    assert story.openings.counted == ALONE + 1
+    story.pass_time()
+    story.begin("new", 1)
+    # well is a call that lasts, too, but one.
+    assert story.openings.counted == 1
+
+
+def test_a_busy_destination_counts_however_many_wait_for_it() -> None:
+    story = Story()
+    waiting = story.begin("busy", 300)
+    for _ in range(20):
+        # 300 a second: whoever comes now waits for a second.
+        for _ in range(75):
+            story.openings.end("busy", waiting.pop(0), came=True)
+        story.pass_time()
+        waiting += story.begin("busy", 75)
+        assert story.openings.counted == 300
+
+
+def test_a_destination_that_lets_in_a_few_a_second_is_slow() -> None:
+    story = Story()
+    waiting = story.begin("drip", ALONE) + [story.openings.begin("drip") for _ in range(40)]
+    for _ in range(8):
+        story.openings.end("drip", waiting.pop(0), came=True)
+        story.pass_time()
+    assert story.openings.counted == 0
+
+
+def test_whoever_refuses_at_once_is_not_slow() -> None:
+    story = Story()
+    last = story.openings.begin("closed")
+    for _ in range(8):
+        for call in story.begin("closed", 100):
+            story.openings.end("closed", call, came=False)
+        story.pass_time()
+    assert story.openings.counted == 1
+    story.openings.end("closed", last, came=False)
+
+
+def test_too_many_calls_of_a_slow_destination_are_put_off_for_as_long_as_it_is_slow() -> None:
+    story = Story()
+    story.begin("hole", 1)
+    story.pass_time()
+    story.begin("hole", ALONE - 1)
+    with pytest.raises(NotAttemptedError) as at_first:
+        story.begin("hole", SLOW_MAX)
+    assert at_first.value.seconds == LATER_SECONDS_MIN
+    story.pass_time(7)
+    with pytest.raises(NotAttemptedError) as later:
+        story.begin("hole", SLOW_MAX)
+    assert later.value.seconds == pytest.approx(7, abs=LOOK_SECONDS)
+    story.pass_time(3600)
+    with pytest.raises(NotAttemptedError) as at_last:
+        story.begin("hole", SLOW_MAX)
+    assert at_last.value.seconds == LATER_SECONDS_MAX
+
+
+def test_no_number_of_slow_destinations_takes_all_places() -> None:
+    story = Story()
+    for number in range(20):
+        key = f"hole-{number}"
+        story.begin(key, 1)
+        story.pass_time()
+        with pytest.raises(NotAttemptedError):
+            story.begin(key, SLOW_MAX)
+    # Another one that is only slow has a call still.
+    story.begin("far away", 1)
+    story.pass_time()
+    assert story.openings.counted == 0
+
+
+def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -> None:
+    async def scenario() -> list[bool]:
+        story = Story()
+        ended: list[bool] = []
+
+        async def call() -> None:
+            opening = story.openings.begin("hole")
+            try:
+                async with asyncio.timeout(20) as opening.limit:
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                ended.append(opening.put_off)
+            finally:
+                story.openings.end("hole", opening, came=False)
+
+        calls = [asyncio.create_task(call()) for _ in range(40)]
+        await asyncio.sleep(0)
+        # In the clock of the test a look is due, in the loop's no time has passed.
+        story.now = asyncio.get_running_loop().time()
+        for opening in story.openings._origins["hole"].calls:
+            opening.began = story.now
+        story.pass_time()
+        done, waiting = await asyncio.wait(calls, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        while len(waiting) > ALONE:
+            done, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert done
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert story.openings.counted == 0
+        return ended
+
+    assert asyncio.run(scenario()) == [True] * 30
