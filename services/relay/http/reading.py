@@ -78,10 +78,7 @@ class Reading:
             self._keep = False
             return
         self._note(data)
-        if self._rewriting is None:
-            self._parse(data)
-        else:
-            self._parse_rewritten(self._rewriting, data)
+        self._parse(data)
         room = HEAD_BYTES_MAX + OVERHEAD_FACTOR_MAX * self._size
         if self._received - self._size > room and not self.complete:
             self._fail(NoAnswerError(f"the answer has more than {room} bytes without a body's"))
@@ -121,14 +118,14 @@ class Reading:
     def _parse(self, data: bytes) -> None:
         assert self._parser is not None
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(data if self._rewriting is None else self._rewriting.feed(data))
         except HttpParserUpgrade:
             self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
-        except HttpParserError as error:
-            if self.complete or self._streaming or not self._pieces:
-                self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
-            else:
+        except (HttpParserError, ValueError) as error:
+            if self._pieces and not self.complete and not self._streaming:
                 self._parse_again()
+            else:
+                self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
 
     def _parse_again(self) -> None:
         """Once, and from the first byte on: what is odd shows in an answer's head or its first chunks, or never."""
@@ -137,15 +134,7 @@ class Reading:
         self._odd = True
         self._rewriting = Rewriting()
         self._begin()
-        self._parse_rewritten(self._rewriting, data)
-
-    def _parse_rewritten(self, rewriting: Rewriting, data: bytes) -> None:
-        try:
-            rewritten = rewriting.feed(data)
-        except ValueError as error:
-            self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
-        else:
-            self._parse(rewritten)
+        self._parse(data)
 
     # What the parser calls.
 
