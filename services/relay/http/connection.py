@@ -118,6 +118,15 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
         self._reading = None
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """While reading is paused TLS takes nothing more from the socket than it has: uvloop drops what lies in between when the
+        other side closes, and the end of a large answer would be lost.
+        """
+        limit = getattr(self._transport, "set_read_buffer_limits", None)
+        if limit is not None:
+            limit(high=1, low=0)
 
     def _pace(self, wait: bool) -> None:  # noqa: FBT001  a callback of one meaning
         if self._transport is None or self._transport.is_closing():
@@ -131,6 +140,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._hold_back()
 
     def data_received(self, data: bytes) -> None:
         if self._reading is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -486,6 +487,44 @@ def test_over_tls_a_body_to_the_end_is_whole_when_the_end_is_said(
             pool.close()
             with suppress(OSError):
                 await serving
+
+    run(scenario())
+
+
+def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_closes(run: Any, tmp_path: Path) -> None:
+    # More than lies ahead, less than fits into the buffers between: the server is done and gone before it is taken.
+    size = INLINE_BYTES_MAX + AHEAD_BYTES_MAX * 5 // 2
+    bundle, tls = authority(tmp_path)
+    gone = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        plain, _ = listening.accept()
+        with plain, tls.wrap_socket(plain, server_side=True) as secured:
+            secured.settimeout(10)
+            secured.recv(65_536)
+            secured.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size + b"z" * size)
+            # TLS's farewell and TCP's, without waiting for the other side's, as servers do.
+            secured.settimeout(0)
+            with suppress(ssl.SSLError):
+                secured.unwrap()
+        gone.set()
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+            pool = Pool(tls_context(bundle), system_addresses)
+            asked = request("POST", "/", {"Host": "h"}, b"hi", 2)
+            with await pool.connection(Origin("https", "127.0.0.1", listening.getsockname()[1]), 5) as connection:
+                response = await connection.exchange(asked, INLINE_BYTES_MAX)
+                assert response.rest is not None
+                await asyncio.to_thread(gone.wait, 10)
+                # The event loop has time to see the end, if it looks.
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                read = len(response.body) + sum([len(piece) async for piece in response.rest])
+            await serving
+            pool.close()
+            assert read == size
 
     run(scenario())
 
