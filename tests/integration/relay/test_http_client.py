@@ -491,6 +491,24 @@ def test_over_tls_a_body_to_the_end_is_whole_when_the_end_is_said(
     run(scenario())
 
 
+def test_a_tls_connection_is_used_again(run: Any, tmp_path: Path) -> None:
+    # TLS's own messages, such as session tickets, are nothing that nobody asked for.
+    bundle, tls = authority(tmp_path)
+    server = Scripted([OK] * 5)
+
+    async def scenario() -> None:
+        listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls)
+        pool = Pool(tls_context(bundle), system_addresses)
+        client = Client(pool, Origin("https", "127.0.0.1", listening.sockets[0].getsockname()[1]))
+        for _ in range(5):
+            assert (await client.call()).body == b"ok"
+        pool.close()
+        listening.close()
+
+    run(scenario())
+    assert server.connections == 1
+
+
 def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_closes(run: Any, tmp_path: Path) -> None:
     # More than lies ahead, less than fits into the buffers between: the server is done and gone before it is taken.
     size = INLINE_BYTES_MAX + AHEAD_BYTES_MAX * 5 // 2
