@@ -27,7 +27,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_again", "_began", "_ended", "_reading", "_sent", "_transport", "_used", "_writable", "idle_since",
+        "_again", "_began", "_ended", "_reading", "_sent", "_transport", "_used", "_writable", "fresh", "idle_since",
     )  # fmt: skip
 
     def __init__(self, again: Callable[[Connection], None]) -> None:
@@ -39,6 +39,8 @@ class Connection(asyncio.Protocol):
         self._sent = self._used = self._ended = False
         self._began = 0.0
         self.idle_since = 0.0
+        # Opened for a call that takes no kept one.
+        self.fresh = False
 
     @property
     def open(self) -> bool:

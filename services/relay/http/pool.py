@@ -65,7 +65,9 @@ class Pool:
         self.opening += 1
         try:
             async with asyncio.timeout(seconds):
-                return await self._open(origin, key)
+                opened = await self._open(origin, key)
+                opened.fresh = fresh
+                return opened
         except TimeoutError:
             raise NotSentError(f"no connection within {seconds:g} s") from None
         except (OSError, NoAnswerError, ValueError) as error:
@@ -101,6 +103,11 @@ class Pool:
             raise
 
     def _keep(self, key: _Key, connection: Connection) -> None:
+        if connection.fresh and self._idle.get(key):
+            # Calls that take none of these would fill the pool with them.
+            connection.abort()
+            return
+        connection.fresh = False
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._idle.setdefault(key, deque()).append(connection)

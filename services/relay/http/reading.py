@@ -216,6 +216,7 @@ class Reading:
 
     def _fail(self, error: NoAnswerError) -> None:
         self._parser = None
+        self._pieces.clear()
         if self.complete:
             self._keep = False
             return

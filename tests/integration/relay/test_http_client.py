@@ -558,6 +558,31 @@ def test_a_fresh_connection_is_a_new_one(run: Any) -> None:
     assert server.connections == 2
 
 
+def test_fresh_connections_do_not_pile_up(run: Any) -> None:
+    # Calls that take none that is kept, as all with Upstash-Retries: 0, would leave one each for as long as one may idle.
+    state: dict[str, Any] = {"connections": 0, "closed": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["connections"] += 1
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(OK)
+        with suppress(ConnectionError):
+            await reader.read()
+        state["closed"] += 1
+        if state["closed"] == 19:
+            state["most closed"].set()
+        writer.close()
+
+    async def scenario(client: Client) -> None:
+        state["most closed"] = asyncio.Event()
+        for _ in range(20):
+            await client.call(fresh=True)
+        await state["most closed"].wait()
+
+    run(with_server(handler, scenario))
+    assert state["connections"] == 20
+
+
 def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
     taken = 0
     given = 0
