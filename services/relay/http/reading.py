@@ -21,8 +21,6 @@ HEAD_BYTES_MAX = 64 * 1024
 OVERHEAD_FACTOR_MAX = 16
 # So much of an answer that is taken piece by piece lies here before the other side has to wait.
 AHEAD_BYTES_MAX = 256 * 1024
-_STATUS_MIN = 100
-_FINAL_STATUS_MIN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +161,8 @@ class Reading:
 
     def on_headers_complete(self) -> None:
         status = 0 if self._parser is None else self._parser.get_status_code()
-        if status < _FINAL_STATUS_MIN:
-            if status < _STATUS_MIN:
+        if status < 200:
+            if status < 100:
                 self._fail(NoAnswerError(f"the answer is no valid HTTP: status {status:03}"))
             return
         self._status = status
@@ -188,6 +186,7 @@ class Reading:
             self._move()
         elif self._size > self._inline_bytes_max and not self.response.done():
             self._streaming = True
+            self._pieces.clear()
             self.response.set_result(Response(self._status, tuple(self._headers), self._taken(), self._rest()))
         if self._streaming and len(self._body) > AHEAD_BYTES_MAX and not self._paused:
             self._paused = True
