@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import lru_cache
 
 import psycopg
 
 from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
-from services.relay.guard import Guard, GuardedResolver
-from services.relay.hosts import HostList, normal_host
-from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError, StaleError
-from services.relay.http.pool import Pool
-from services.relay.http.proxy import proxy_of
 from services.relay.http.reading import Response
-from services.relay.http.request import Origin, Request, origin_of, request, target_of
-from services.relay.http.resolving import Names, Resolve
+from services.relay.http.request import Request, request
+from services.relay.http.resolving import Resolve
 from services.relay.message import Claimed
 from services.relay.sending import Sending
 from services.relay.settings import RelaySettings
 from services.relay.shares import NoPlaceError
 from services.relay.store.chunks import MissingPieceError
+from services.relay.ways import Way, Ways
 from services.relay.wire.outcome import Answer, Fate, Spooled
 from tidings.log import fault
 from tidings.signature import sign_digest
@@ -37,27 +30,11 @@ CONNECT_TIMEOUT_SECONDS = 30
 NO_PLACE_SECONDS = 10.0
 # Of a spooled answer so much is kept beside it, for the log and the views.
 BEGINNING_BYTES = 2048
-# Destinations' hosts that are remembered.
-WAYS_MAX = 1024
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _SMALL = nullcontext()
 
 
-@dataclass(frozen=True)
-class Way:
-    """What holds for all destinations of one scheme, host and port. `headers`: Host, and what a proxy wants to know;
-    `prefix`: what a proxy wants before the path.
-    """
-
-    pool: Pool
-    origin: Origin
-    headers: Mapping[str, str]
-    prefix: str
-    third_party: bool
-
-
 class Courier:
-    """Holds two pools of connections: one behind the address guard, one for the operator's own rewrites."""
+    """`deliver` makes the attempts; which way they go is `Ways`' to say."""
 
     def __init__(
         self,
@@ -75,29 +52,15 @@ class Courier:
         self._bodies = bodies
         self._signing_key = signing_key
         self._inline_bytes_max = min(ANSWER_INLINE_BYTES_MAX, settings.body_bytes_max)
-        self._third_parties = HostList(settings.third_parties)
-        self._guard = Guard(settings.allow_private, HostList(settings.allow_hosts))
-        proxy = settings.egress_proxy
-        self._proxy = None if proxy is None else proxy_of(proxy.get_secret_value())
-        # A proxy resolves the destinations' names itself, and its own address is the operator's word.
-        self._system = SystemNames() if resolve is None else resolve
-        names = Names(self._system, asyncio.get_running_loop().time)
-        slow_max = settings.concurrency_max // 2
-        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow_max=slow_max)
-        self._trusted = Pool(tls, names, slow_max=slow_max)
-        # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
-        self._way = lru_cache(WAYS_MAX)(self._new_way)
+        self._ways = Ways(settings, tls, resolve)
 
     @property
     def opening(self) -> int:
         """Calls that will soon have a connection: not those to a destination that lets nobody in."""
-        return self._guarded.opening + self._trusted.opening
+        return self._ways.opening
 
     def close(self) -> None:
-        self._guarded.close()
-        self._trusted.close()
-        if isinstance(self._system, SystemNames):
-            self._system.close()
+        self._ways.close()
 
     async def deliver(self, message: Claimed, now: int) -> Answer:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
@@ -118,12 +81,13 @@ class Courier:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
-        # What must not be sent twice does not go over a connection that may be closed already.
-        fresh = message.on_unknown == "fail"
+        # What must not be sent twice does not go over a connection that may be closed already: a server that read the
+        # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
+        fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
             return await self._exchange(message, now, deadline, connect_seconds, fresh=fresh)
         except StaleError:
-            # The rest may: whoever leaves on_unknown at its default has it sent again in any case, only later.
+            # The rest may: it would be sent again in any case, only later, as an attempt of its own.
             return await self._exchange(message, now, deadline, connect_seconds, fresh=True)
 
     async def _exchange(
@@ -146,11 +110,7 @@ class Courier:
 
     def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
         """Where to, what, and of a stored body what is to begin before it is sent. Raises `NotSentError`."""
-        found = _ADDRESS.fullmatch(message.url)
-        if found is None:
-            raise NotSentError("the destination is no valid address")
-        scheme, authority, path = found.groups()
-        way = self._way(scheme, authority)
+        way, target = self._ways.to(message.url)
         body: bytes | AsyncGenerator[bytes, None]
         stored, sending = message.stored, None
         if stored is None:
@@ -159,26 +119,7 @@ class Courier:
             sending = self._bodies.sending(stored, way.origin.authority)
             digest, body, size = stored.sha256, sending.pieces(), stored.size
         headers = self._headers(message, now, way, digest)
-        return way, request(message.method, way.prefix + target_of(path), headers, body, size), sending
-
-    def _new_way(self, scheme: str, authority: str) -> Way:
-        text = f"{scheme}://{authority}"
-        rewritten = self._settings.destination_map.get(text.lower())
-        try:
-            if rewritten is None:
-                self._guard.check_url(text)
-            origin = origin_of(text)
-            third_party = normal_host(origin.host) in self._third_parties
-            if rewritten is not None:
-                target = _ADDRESS.fullmatch(rewritten)
-                prefix = "" if target is None else target.group(3)
-                return Way(self._trusted, origin_of(rewritten), {"Host": authority}, prefix, third_party)
-        except ValueError:
-            raise NotSentError("the destination is no valid address") from None
-        headers = {"Host": origin.authority}
-        if self._proxy is None or scheme.lower() == "https":
-            return Way(self._guarded, origin, headers, "", third_party)
-        return Way(self._guarded, origin, headers | self._proxy.headers, f"http://{origin.authority}", third_party)
+        return way, request(message.method, target, headers, body, size), sending
 
     async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
@@ -214,6 +155,8 @@ class Courier:
         headers = {
             **way.headers,
             "Accept": "*/*",
+            # Without it any coding is welcome (RFC 9110, section 12.5.3), and nobody behind the relay would decode it.
+            "Accept-Encoding": "identity",
             "User-Agent": "Tidings-Relay" if way.third_party else "Upstash-QStash",
             **message.headers,
             **way.headers,

@@ -14,15 +14,15 @@ from yarl import URL
 
 from services.relay.hosts import HostList, normal_host
 from services.relay.http.faults import NotSentError
+from services.relay.http.request import Origin, origin_of
 from services.relay.http.resolving import Resolve
+from services.relay.special_networks import is_public
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # What counts of an IPv6 address that leads to an IPv4 one is the address inside: NAT64 (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# All IPv6 that is routed globally is in here (RFC 4291); what Python calls global is more, such as fec0::/10.
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 # Interface identifiers of ISATAP (RFC 5214), before the IPv4 address.
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
 # What inet_aton, and so most resolvers, take for an IPv4 address: decimal, octal and hexadecimal, and one to four parts.
@@ -44,9 +44,7 @@ def permitted(address: Address, allowed: Sequence[Network]) -> bool:
 def _permitted(address: Address, allowed: Sequence[Network]) -> bool:
     if any(address in network for network in allowed if network.version == address.version):
         return True
-    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return is_public(address)
 
 
 def _inner(address: Address) -> Sequence[Address]:
@@ -69,13 +67,12 @@ class Guard:
         self._allowed = allowed
         self._hosts = hosts
 
-    def check_url(self, url: str) -> None:
-        """Refuse what can be told from the address itself; names are checked when they are resolved.
+    def check_url(self, url: str) -> Origin:
+        """Where `url` leads; refused is what can be told from the address itself. Names are checked when they are resolved.
 
         Raises `ForbiddenAddressError`.
         """
         try:
-            # Split by the same library as `http.request.origin_of`: two readings of one text would be a way past this.
             parts = URL(url, encoded=True)
             host, _ = parts.raw_host or "", parts.explicit_port
         except ValueError:
@@ -85,6 +82,13 @@ class Guard:
         if "@" in parts.raw_authority:
             raise ForbiddenAddressError("the destination holds a user name or password before its host")
         self.check_host(host)
+        try:
+            origin = origin_of(url)
+        except ValueError:
+            raise ForbiddenAddressError("the destination is no valid address") from None
+        # The host as it is written is one thing, and the one that is called, after IDNA, another: a proxy takes it as it is.
+        self.check_host(origin.host)
+        return origin
 
     def check_host(self, host: str) -> None:
         """The host of an address. Raises `ForbiddenAddressError`."""
@@ -93,6 +97,8 @@ class Guard:
             raise ForbiddenAddressError("the destination has no host")
         if "%" in host:
             raise ForbiddenAddressError("the destination has a zone or an escape in its host")
+        if host.startswith(".") or host.endswith(".") or ".." in host:
+            raise ForbiddenAddressError("the destination's host has an empty label")
         if host in self._hosts:
             return
         address = _literal(host.strip("[]"))

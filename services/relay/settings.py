@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from services.relay.http.request import origin_of
 from tidings.log import LogFormat
 from tidings.settings import Listen, Settings
 
@@ -66,7 +67,12 @@ class RelaySettings(Settings):
         pairs = [item.strip().split("=", 1) for item in value.split(",") if item.strip()]
         if any(len(pair) != 2 or "://" not in pair[0] or "://" not in pair[1] for pair in pairs):
             raise ValueError("must be https://host=http://127.0.0.1:port, separated by commas")
-        return {source.rstrip("/").lower(): target.rstrip("/") for source, target in pairs}
+        found = {source.rstrip("/").lower(): target.rstrip("/") for source, target in pairs}
+        for source, target in found.items():
+            if source.count("/") > 2 or any(mark in source + target for mark in "?#@"):
+                raise ValueError("must lead from an origin to an origin or a path under it")
+            origin_of(source), origin_of(target)
+        return found
 
     @field_validator("allow_private", mode="before")
     @classmethod

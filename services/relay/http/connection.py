@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
@@ -10,10 +11,14 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Self, cast
 
-from services.relay.http.faults import NoAnswerError, StaleError
+from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.reading import Reading, Response
 from services.relay.http.request import Request
 
+# A connection that the other side had closed before the request reached it shows that within a round trip: the end was on
+# its way already, or the request is answered by a reset. A round trip around the world is 0.3 s, with a lost segment 0.6 s.
+# Whoever closes later has had the request, and may have worked on it.
+STALE_SECONDS = 1.0
 # A destination that takes nothing of a body for so long will not: it, or what is before it, is stuck or gone.
 STALL_SECONDS = 30.0
 
@@ -23,7 +28,9 @@ class Connection(asyncio.Protocol):
     broken off when anything of the exchange is left open.
     """
 
-    __slots__ = ("_again", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "idle_since")
+    __slots__ = (
+        "_again", "_began", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "fresh", "idle_since",
+    )  # fmt: skip
 
     def __init__(self, again: Callable[[Connection], None], stall_seconds: float = STALL_SECONDS) -> None:
         """`again` takes the connection when it is free to be used again."""
@@ -32,8 +39,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._sent = self._used = False
+        self._sent = self._used = self._ended = False
+        self._began = 0.0
         self.idle_since = 0.0
+        # Opened for a call that takes no kept one.
+        self.fresh = False
 
     @property
     def open(self) -> bool:
@@ -70,12 +80,15 @@ class Connection(asyncio.Protocol):
     async def exchange(self, request: Request, inline_bytes_max: int) -> Response:
         """Send `request`; its answer when it is whole, or when more than `inline_bytes_max` of its body is here.
 
-        Raises `NoAnswerError`, `StaleError`, and what a streamed body raises.
+        Raises `NotSentError`, `NoAnswerError`, `StaleError`, and what a streamed body raises.
         """
         transport = self._transport
-        if transport is None or transport.is_closing():
-            raise StaleError("the connection was closed before the request was sent")
-        self._reading = reading = Reading(request.method, inline_bytes_max, reused=self._used, pace=self._pace)
+        if transport is None or transport.is_closing() or (self._used and self._heard()):
+            self.abort()
+            fault = StaleError if self._used else NotSentError
+            raise fault("the connection was closed before the request was sent")
+        self._reading = reading = Reading(request.method, inline_bytes_max, pace=self._pace)
+        self._began = asyncio.get_running_loop().time()
         if isinstance(request.body, bytes):
             transport.write(request.head + request.body)
             self._sent = True
@@ -83,6 +96,15 @@ class Connection(asyncio.Protocol):
             transport.write(request.head)
             self._sent = await self._send(request.body, reading.response)
         return await reading.response
+
+    def _heard(self) -> bool:
+        """Whether the end of the connection, or bytes that nobody asked for, lie in the socket: the event loop sees them only
+        after it has sent the request. Costs a microsecond. Not for new connections: TLS's tickets come unasked.
+        """
+        assert self._transport is not None
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], response: asyncio.Future[Response]) -> bool:
         """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""
@@ -113,6 +135,15 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
         self._reading = None
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """While reading is paused TLS takes nothing more from the socket than it has: uvloop drops what lies in between when the
+        other side closes, and the end of a large answer would be lost.
+        """
+        limit = getattr(self._transport, "set_read_buffer_limits", None)
+        if limit is not None:
+            limit(high=1, low=0)
 
     def _pace(self, wait: bool) -> None:  # noqa: FBT001  a callback of one meaning
         if self._transport is None or self._transport.is_closing():
@@ -126,6 +157,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._hold_back()
 
     def data_received(self, data: bytes) -> None:
         if self._reading is None:
@@ -134,11 +166,23 @@ class Connection(asyncio.Protocol):
         else:
             self._reading.feed(data)
 
+    def eof_received(self) -> None:
+        """After this the transport closes itself. Over TLS the end counts only when TLS says it, by close_notify: anyone on the
+        way can make TCP's (RFC 9112, section 9.8). asyncio calls this after both, uvloop after TLS's alone.
+        """
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        try:
+            # Nothing is left to read: it is the end that is asked for, and a fault that it has not come.
+            self._ended = tls is None or not tls.read(1)
+        except ssl.SSLError:
+            self._ended = False
+
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self.resume_writing()
         if self._reading is not None:
-            self._reading.closed(error)
+            soon = self._used and asyncio.get_running_loop().time() - self._began <= STALE_SECONDS
+            self._reading.closed(error, ended=self._ended, soon=soon)
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()

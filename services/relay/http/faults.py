@@ -20,4 +20,6 @@ class NoAnswerError(Exception):
 
 
 class StaleError(NoAnswerError):
-    """The other side closed a kept connection without a byte of an answer: it was most likely idle for too long."""
+    """The other side closed a kept connection without a byte of an answer, before the request was sent or so soon after that
+    it was most likely idle for too long.
+    """

@@ -83,9 +83,9 @@ class Pool:
             connection = idle.pop()
             if connection.open:
                 return connection
-        return await self._opened(origin, key, seconds)
+        return await self._opened(origin, key, seconds, fresh=fresh)
 
-    async def _opened(self, origin: Origin, key: _Key, seconds: float) -> Connection:
+    async def _opened(self, origin: Origin, key: _Key, seconds: float, *, fresh: bool) -> Connection:
         opening = self._openings.begin(key)
         if self._looker is None:
             self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
@@ -93,6 +93,7 @@ class Pool:
         try:
             async with asyncio.timeout(seconds) as opening.limit:
                 connection = await self._open(origin, key)
+                connection.fresh = fresh
                 return connection
         except TimeoutError:
             if opening.put_off:
@@ -137,6 +138,11 @@ class Pool:
             raise
 
     def _keep(self, key: _Key, connection: Connection) -> None:
+        if connection.fresh and self._idle.get(key):
+            # Calls that take none of these would fill the pool with them.
+            connection.abort()
+            return
+        connection.fresh = False
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._idle.setdefault(key, deque()).append(connection)

@@ -1,4 +1,8 @@
-"""One answer while it comes in: parsed by llhttp (RFC 9112), bounded, and handed over whole or piece by piece."""
+"""One answer while it comes in: parsed by llhttp (RFC 9112), bounded, and handed over whole or piece by piece.
+
+It is parsed strictly. When that fails, what came is parsed once more as `rewriting` has it: the call was made and paid for,
+so what can be understood is an answer. But its connection is not used again.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ from dataclasses import dataclass
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.relay.http.faults import NoAnswerError, StaleError
+from services.relay.http.rewriting import Rewriting
 
-# Of heads, trailers and chunk extensions so much may come without a byte of a body: real heads have 1 to 8 KB.
+# Heads, trailers and chunk extensions of an answer have so many bytes at most: real heads have 1 to 8 KB.
 HEAD_BYTES_MAX = 64 * 1024
+# And so many more for each byte of the body. A byte a chunk has 5, or 12 where a server pads the size to 8 digits.
+OVERHEAD_FACTOR_MAX = 16
 # So much of an answer that is taken piece by piece lies here before the other side has to wait.
 AHEAD_BYTES_MAX = 256 * 1024
-_FINAL_STATUS_MIN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +40,27 @@ class Response:
 class Reading:
     """`response` is set when all of the answer, or more than `inline_bytes_max` of its body, is here.
 
-    `pace(True)` asks the other side to wait, `pace(False)` to go on. `reused`: the connection had an exchange before.
+    `pace(True)` asks the other side to wait, `pace(False)` to go on.
     """
 
     __slots__ = (
-        "_body", "_error", "_headers", "_inline_bytes_max", "_keep", "_method", "_moved", "_overhead", "_pace", "_parser",
-        "_paused", "_reused", "_size", "_status", "_streaming", "_to_end", "complete", "response",
+        "_body", "_chunked", "_error", "_headers", "_inline_bytes_max", "_keep", "_method", "_moved", "_odd", "_pace",
+        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_streaming", "_to_end",
+        "complete", "response",
     )  # fmt: skip
 
-    def __init__(self, method: str, inline_bytes_max: int, *, reused: bool, pace: Callable[[bool], None]) -> None:
+    def __init__(self, method: str, inline_bytes_max: int, *, pace: Callable[[bool], None]) -> None:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self.complete = False
         self._method = method
         self._inline_bytes_max = inline_bytes_max
-        self._reused = reused
         self._pace = pace
-        self._parser: HttpResponseParser | None = HttpResponseParser(self)
-        self._status = 0
-        self._headers: list[tuple[str, str]] = []
-        self._body: bytes | bytearray = b""
-        self._size = self._overhead = 0
-        self._to_end = True
-        self._keep = self._streaming = self._paused = False
+        # All that came, while it is little and may turn out to be odd.
+        self._pieces: list[bytes] = []
+        self._received = 0
+        self._rewriting: Rewriting | None = None
+        self._keep = self._odd = self._streaming = self._paused = False
+        self._begin()
         self._error: Exception | None = None
         self._moved: asyncio.Future[None] | None = None
 
@@ -66,35 +71,68 @@ class Reading:
 
     def feed(self, data: bytes) -> None:
         """What came from the other side."""
-        parser = self._parser
-        if parser is None or self.complete:
+        if self._parser is None or self.complete:
             # What follows an answer cannot be trusted to be an answer to what is asked next.
             self._keep = False
             return
-        before = self._size
-        try:
-            parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
-        except HttpParserError as error:
-            self._keep = False
-            self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
-        self._overhead = self._overhead + len(data) if self._size == before else 0
-        if self._overhead > HEAD_BYTES_MAX and not self.complete:
-            self._fail(NoAnswerError(f"the answer has more than {HEAD_BYTES_MAX} bytes without a body's"))
+        self._note(data)
+        self._parse(data)
+        room = HEAD_BYTES_MAX + OVERHEAD_FACTOR_MAX * self._size
+        if self._received - self._size > room and not self.complete:
+            self._fail(NoAnswerError(f"the answer has more than {room} bytes without a body's"))
 
-    def closed(self, error: Exception | None) -> None:
-        """The connection is gone."""
+    def closed(self, error: Exception | None, *, ended: bool, soon: bool) -> None:
+        """The connection is gone. `ended`: the other side said that this is the end; `soon`: after sending on a connection
+        that had an exchange before, so soon that it may have been closed already.
+        """
         self._keep = False
         if self.complete:
             return
-        if error is None and self._status and self._to_end:
+        if ended and error is None and self._status and self._to_end:
             self._end()
-        elif self._reused and not self._status and not self._overhead:
+        elif soon and not self._received:
             self._fail(StaleError("the connection, kept from before, was closed before an answer came"))
         else:
             where = "in the middle of the answer" if self._status else "before an answer came"
             self._fail(NoAnswerError(f"the connection was closed {where}" + (f": {error}" if error else "")))
+
+    def _begin(self) -> None:
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        self._status = self._size = 0
+        self._headers: list[tuple[str, str]] = []
+        self._body: bytes | bytearray = b""
+        self._to_end = True
+        self._chunked = False
+
+    def _note(self, data: bytes) -> None:
+        if not self._received:
+            self._odd = not data.startswith(b"H")  # an empty line, which the parser passes over
+        if self._received < HEAD_BYTES_MAX and self._rewriting is None:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+        self._received += len(data)
+
+    def _parse(self, data: bytes) -> None:
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data if self._rewriting is None else self._rewriting.feed(data))
+        except HttpParserUpgrade:
+            self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
+        except (HttpParserError, ValueError) as error:
+            if self._pieces and not self.complete and not self._streaming:
+                self._parse_again()
+            else:
+                self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
+
+    def _parse_again(self) -> None:
+        """Once, and from the first byte on: what is odd shows in an answer's head or its first chunks, or never."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._odd = True
+        self._rewriting = Rewriting()
+        self._begin()
+        self._parse(data)
 
     # What the parser calls.
 
@@ -103,22 +141,33 @@ class Reading:
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._status:
-            return  # a trailer
         lowered = name.lower()
-        if lowered == b"content-length" or (
-            lowered == b"transfer-encoding" and value.lower().rstrip().endswith(b"chunked")
-        ):
+        if lowered == b"transfer-encoding":
+            self._coded(value.lower().strip())
+        elif lowered == b"content-length":
             self._to_end = False
-        self._headers.append(
-            (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape").strip())
-        )
+        if not self._status:  # else a trailer
+            self._headers.append(
+                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape").strip())
+            )
+
+    def _coded(self, coding: bytes) -> None:
+        """Anything but one `chunked` in HTTP/1.1 the parser takes, yet others may read it otherwise."""
+        assert self._parser is not None
+        if coding != b"chunked" or self._status or self._chunked or self._parser.get_http_version() != "1.1":
+            self._odd = True
+        self._chunked = coding.rpartition(b",")[2].strip() == b"chunked"
+        self._to_end = not self._chunked
 
     def on_headers_complete(self) -> None:
         status = 0 if self._parser is None else self._parser.get_status_code()
-        if status < _FINAL_STATUS_MIN:
+        if status < 200:
+            if status < 100:
+                self._fail(NoAnswerError(f"the answer is no valid HTTP: status {status:03}"))
             return
         self._status = status
+        if not self._chunked:
+            self._pieces.clear()  # of a body without chunks nothing can be odd
         if self._method == "HEAD" or (self._method == "CONNECT" and status < 300):
             # Without a body whatever its headers say (RFC 9112, section 6.3), which the parser does not know.
             self._end()
@@ -137,6 +186,7 @@ class Reading:
             self._move()
         elif self._size > self._inline_bytes_max and not self.response.done():
             self._streaming = True
+            self._pieces.clear()
             self.response.set_result(Response(self._status, tuple(self._headers), self._taken(), self._rest()))
         if self._streaming and len(self._body) > AHEAD_BYTES_MAX and not self._paused:
             self._paused = True
@@ -149,8 +199,9 @@ class Reading:
             # 1xx, of which any number may come before the answer (RFC 9110, section 15.2).
             self._headers = []
             self._to_end = True
+            self._chunked = False
             return
-        self._keep = self._parser.should_keep_alive()
+        self._keep = self._parser.should_keep_alive() and not self._odd
         self._end()
 
     def _end(self) -> None:
@@ -164,6 +215,7 @@ class Reading:
 
     def _fail(self, error: NoAnswerError) -> None:
         self._parser = None
+        self._pieces.clear()
         if self.complete:
             self._keep = False
             return

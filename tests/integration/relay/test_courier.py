@@ -20,6 +20,7 @@ from qstash import Receiver
 
 from services.relay.bodies import Bodies
 from services.relay.courier import Courier
+from services.relay.http.connection import STALE_SECONDS
 from services.relay.http.resolving import Resolve
 from services.relay.http.tls import tls_context
 from services.relay.message import Claimed
@@ -232,20 +233,74 @@ def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
         Receiver(key, key).verify(signature=call.headers["Upstash-Signature"], body="hello", url=server.url)
 
 
-@pytest.mark.parametrize(("on_unknown", "calls", "fate"), [("retry", 3, "answered"), ("fail", 2, "unknown")])
+@pytest.mark.parametrize(
+    ("on_unknown", "retries_max", "calls", "fate"),
+    [("retry", 3, 3, "answered"), ("fail", 3, 2, "unknown"), ("retry", 0, 2, "unknown")],
+    ids=["may be repeated", "must not be", "last attempt"],
+)
 def test_what_may_be_repeated_is_sent_again_at_once_after_a_stale_connection(
-    on_unknown: str, calls: int, fate: str
+    on_unknown: str, retries_max: int, calls: int, fate: str
 ) -> None:
     # The server reads the second request and closes; on a kept connection that mostly means it was idle for too long.
     replies = iter([Reply(), Reply(0), Reply()])
     with destination(lambda _: next(replies)) as server:
-        asked = replace(message(server.url), on_unknown=on_unknown)
+        asked = replace(message(server.url), on_unknown=on_unknown, retries_max=retries_max)
 
         async def twice(courier: Courier) -> list[Answer]:
             return [await courier.deliver(asked, 1) for _ in range(2)]
 
         first, second = with_courier(settings(), twice)
     assert (first.status, second.fate, len(server.received)) == (200, fate, calls)
+
+
+def test_a_call_that_was_cut_after_a_wait_is_an_attempt_and_not_repeated() -> None:
+    replies = iter([Reply(), Reply(0, delay_seconds=STALE_SECONDS + 0.2), Reply()])
+    with destination(lambda _: next(replies)) as server:
+
+        async def twice(courier: Courier) -> list[Answer]:
+            return [await courier.deliver(message(server.url), 1) for _ in range(2)]
+
+        first, second = with_courier(settings(), twice)
+    assert (first.status, second.fate, len(server.received)) == (200, "unknown", 2)
+
+
+@pytest.mark.parametrize("own", [{}, {"Accept-Encoding": "gzip"}])
+def test_an_answer_is_asked_for_as_it_is_unless_the_sender_says_otherwise(own: dict[str, str]) -> None:
+    # Without the header a server may compress (RFC 9110, section 12.5.3), and callbacks have no Content-Encoding.
+    with destination() as server:
+        asked = replace(message(server.url), headers=own)
+
+        async def once(courier: Courier) -> Answer:
+            return await courier.deliver(asked, 1)
+
+        with_courier(settings(), once)
+        [call] = server.received
+    assert call.headers["Accept-Encoding"] == own.get("Accept-Encoding", "identity")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "\uff3b169.254.169.254x",
+        "\uff3b10.0.0.5x",
+        "\uff3b0x7f.1x",
+        "\uff3b2130706433x",
+        "\U0001ccf1\U0001ccf0.\U0001ccf0.\U0001ccf0.\U0001ccf5",
+        "127.0.0.1..",
+        "127.0.0.1...",
+        "0x7f.1.",
+        "192.0.0.192",
+        "168.63.129.16",
+        "[3fff::1]",
+        "10.0.0.5",
+    ],
+)
+def test_the_proxy_is_not_asked_for_a_private_address_however_it_is_written(scheme: str, host: str) -> None:
+    with destination() as server:
+        answer, asked = through_proxy(server.url, f"{scheme}://{host}/latest/meta-data")
+    assert (answer.status, answer.fate, asked) == (0, "not sent", [])
+    assert "destination" in str(answer.error)
 
 
 def test_an_answer_that_does_not_come_in_time_leaves_the_fate_unknown() -> None:
@@ -286,6 +341,81 @@ def test_the_operators_map_leads_elsewhere_and_keeps_the_host() -> None:
         assert delivered("https://My.example/x", chosen).status == 200
         [call] = server.received
     assert (call.path, call.headers["Host"]) == ("/under/x", "My.example")
+
+
+@pytest.mark.parametrize(
+    "written", ["https://my.example:443", "https://my.example:", "https://MY.example.", "HTTPS://my.example"]
+)
+def test_the_map_compares_origins_and_not_texts(written: str) -> None:
+    with destination() as server:
+        chosen = settings(RELAY_DESTINATION_MAP=f"https://my.example={server.url}")
+        assert delivered(f"{written}/x", chosen, resolve=Answers("127.0.0.1")).status == 200
+        [call] = server.received
+    assert call.path == "/x"
+    assert call.headers["Host"].lower() in {"my.example", "my.example."}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://my.example:444/",
+        "http://my.example/",
+        "https://a.my.example/",
+        "https://my.example..",
+        "https://u@my.example/",
+    ],
+)
+def test_the_map_leads_no_other_origin_elsewhere(url: str) -> None:
+    with destination() as server:
+        chosen = settings(RELAY_DESTINATION_MAP=f"https://My.example:443={server.url}")
+        assert delivered(url, chosen, resolve=Answers("10.0.0.1")).fate == "not sent"
+        assert server.received == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../x",
+        "/..",
+        "/a/../../x",
+        "/%2e%2E/x",
+        "/.%2e?y",
+        "/..%2fx",
+        "/a%5c..%5c..",
+        "/a\\..\\..",
+        "/..;a=b/x",
+        "/..#f",
+    ],
+)
+def test_a_path_does_not_leave_the_prefix_that_its_origin_is_led_to(path: str) -> None:
+    with destination() as server:
+        chosen = settings(RELAY_DESTINATION_MAP=f"https://my.example={server.url}/under")
+        answer = delivered(f"https://my.example{path}", chosen)
+        assert (answer.fate, server.received) == ("not sent", [])
+    assert "dot segment" in str(answer.error)
+
+
+@pytest.mark.parametrize("path", ["/a..b", "/...", "/x?y=/../", "/x#/../", "/a/./b", "/%2e"])
+def test_a_path_that_stays_under_its_prefix_is_sent_as_it_stands(path: str) -> None:
+    with destination() as server:
+        chosen = settings(RELAY_DESTINATION_MAP=f"https://my.example={server.url}/under")
+        assert delivered(f"https://my.example{path}", chosen).status == 200
+        [call] = server.received
+    assert call.path == "/under" + path.partition("#")[0]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        "https://a.b/c=http://127.0.0.1",
+        "https://a.b=http://127.0.0.1/?x",
+        "ftp://a.b=http://127.0.0.1",
+        "https://a.b=http://c d",
+    ],
+)
+def test_a_map_that_could_not_hold_is_refused_at_start(pairs: str) -> None:
+    with pytest.raises(ValueError, match="RELAY_DESTINATION_MAP"):
+        settings(RELAY_DESTINATION_MAP=pairs)
 
 
 def test_a_proxy_that_refuses_the_tunnel_is_said() -> None:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+from services.relay.http.connection import STALE_SECONDS
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.pool import Pool
-from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Response
+from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading, Response
 from services.relay.http.request import Origin, Request, request
 from services.relay.http.resolving import Names
 from services.relay.http.tls import tls_context
 from stack.ports import free_ports
+from tests.certificates import authority
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 INLINE_BYTES_MAX = 1024
@@ -154,6 +160,120 @@ def test_a_connection_that_ends_with_its_answer_is_not_used_again(run: Any, answ
     assert server.connections == 2
 
 
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LINE = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LINE + CHUNKED + b"Content-Length: 7\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + b"Content-Length: 7\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + b"Content-Length: 7\r\nContent-Length: 8\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + CHUNKED + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + CHUNKED + b"\r\n2\r\nok\r\n0\r\nContent-Length: 2\r\n\r\n",
+        LINE + CHUNKED + b"\r\n2\r\nok\r\n0\r\nTransfer-Encoding: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
+        b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\no\n1;a=b\nk\n0\nTrailer: x\n\n",
+        LINE + CHUNKED + b"\r\n2\nok\r\n0\r\n\r\n",
+        LINE + CHUNKED + b"\r\n2\r\nok\n0\r\n\r\n",
+        LINE + CHUNKED + b"\r\n2  \r\nok\r\n0\r\n\r\n",
+        LINE + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\n",
+        LINE + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        LINE + b"Content-Length: 2, 2\r\n\r\nok",
+        LINE + b"Transfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+        LINE + b"Transfer-Encoding: identity, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + b"X-A : b\r\nContent-Length: 2\r\n\r\nok",
+        LINE + b"Content-Length : 2\r\n\r\nok",
+        LINE + b"Transfer-Encoding : chunked\r\nContent-Length : 3\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        LINE + b"X-Long: part one\r\n part two\r\n\tthree\r\nContent-Length: 2\r\n\r\nok",
+        LINE + b"Content-Length:\r\n 2\r\n\r\nok",
+        b"HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\r\nLink : x\r\n\r\n" + OK,
+        b"\r\n" + OK,
+    ],
+    ids=["chunked-and-length", "length-and-chunked", "lengths-and-chunked", "chunked-twice", "chunked-in-1.0",
+         "length-in-trailer", "coding-in-trailer", "line-feeds", "line-feed-first", "line-feed-last", "line-feed-chunks",
+         "line-feed-after-size", "line-feed-after-chunk", "space-after-size", "line-feed-after-trailer", "length-twice",
+         "length-listed-twice", "identity", "identity-chunked", "space-before-colon", "length-space", "coding-space",
+         "folded", "folded-length", "odd-1xx", "empty-line-first"],
+)  # fmt: skip
+@pytest.mark.parametrize("pieces", ["whole", "bytes"])
+def test_an_odd_answer_that_can_be_understood_is_one_and_its_connection_left(
+    run: Any, answer: bytes, pieces: str
+) -> None:
+    state: dict[str, Any] = {"connections": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["connections"] += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\nhi")
+            sent = answer if state["connections"] == 1 else OK
+            for piece in [sent] if pieces == "whole" else [sent[n : n + 1] for n in range(len(sent))]:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+            # Open until the other side closes: a second request here would be an odd answer's too.
+            await reader.read()
+        writer.close()
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(handler, twice))
+    assert (first.status, first.body) == (200, b"ok")
+    assert (second.status, second.body) == (200, b"ok")
+    assert state["connections"] == 2
+
+
+def test_what_is_odd_in_a_head_is_made_plain(run: Any) -> None:
+    head = LINE + b"X-Long: part one\r\n\t part two\r\nX-A \t: b\r\nSet-Cookie: a\r\nSet-Cookie: a\r\n"
+    answer = head + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok"
+    response = run(with_server(Scripted([answer]), lambda client: client.call()))
+    assert response.headers == (
+        ("X-Long", "part one part two"),
+        ("X-A", "b"),
+        ("Set-Cookie", "a"),
+        ("Set-Cookie", "a"),
+        ("Content-Length", "2"),
+    )
+
+
+def test_what_comes_in_the_middle_of_an_answer_is_not_read_as_another(run: Any) -> None:
+    async def scenario() -> None:
+        reading = Reading("POST", 1_000_000, pace=lambda _: None)
+        reading.feed(LINE + CHUNKED + b"\r\n%x\r\n" % 70_000 + b"z" * 70_000 + b"\r\n")
+        reading.feed(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
+        with pytest.raises(NoAnswerError, match="no valid HTTP"):
+            await reading.response
+
+    run(scenario())
+
+
+def test_an_odd_answer_may_be_large(run: Any) -> None:
+    chunk = b"%x\n" % 50_000 + b"z" * 50_000 + b"\n"
+    server = Scripted([b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n" + chunk * 80 + b"0\n\n", OK])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.body, second.body, server.connections) == (b"z" * 4_000_000, b"ok", 2)
+
+
+@pytest.mark.parametrize("status", [600, 783, 999])
+def test_a_status_of_no_class_is_an_answer(run: Any, status: int) -> None:
+    server = Scripted([b"HTTP/1.1 %d Request denied\r\nContent-Length: 2\r\n\r\nno" % status, OK])
+
+    async def twice(client: Client) -> tuple[Response, Response]:
+        return await client.call(), await client.call()
+
+    first, second = run(with_server(server, twice))
+    assert (first.status, first.body, second.status, server.connections) == (status, b"no", 200, 1)
+
+
 def test_the_answer_to_head_has_no_body_whatever_it_says(run: Any) -> None:
     server = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", OK])
 
@@ -178,17 +298,29 @@ def test_names_keep_their_case_and_values_their_bytes(run: Any) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Le", "before an answer came"),
         (b"", "before an answer came"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "no valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok!", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", "no valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nA: b\x00c\r\n\r\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "another protocol"),
+        (b"HTTP/1.1 000 x\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
+        (b"HTTP/1.1 099 x\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nok", "in the middle of the answer"),
+        (b"HTTP/1.1 200 OK\nContent-Le", "before an answer came"),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\nzz\nok\n0\n\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nok\n0\n\n", "no valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
+        (b"HTTP/1.1 200 OK\nA: " + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * (HEAD_BYTES_MAX // 4), "more than"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;" + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"1;" + b"x" * 60_000 + b"\r\ny\r\n") * 60, "more than"),
     ],
-    ids=["short", "head-cut", "nothing", "other-protocol", "two-lengths", "lengths-differ", "chunk", "nul", "101", "head",
-         "1xx-flood", "extension"],
+    ids=["short", "head-cut", "nothing", "other-protocol", "lengths-differ", "listed-lengths-differ", "odd-length",
+         "chunk", "nul", "carriage-return", "no-colon", "101", "status-0", "status-99", "odd-and-short", "odd-head-cut",
+         "odd-chunk", "odd-chunk-overrun", "head", "odd-head", "1xx-flood", "extension", "extensions"],
 )  # fmt: skip
 def test_what_is_no_whole_answer_is_said_and_its_connection_left(run: Any, answer: bytes, said: str) -> None:
     server = Scripted([answer, OK], last=[1])
@@ -254,6 +386,172 @@ def test_a_kept_connection_that_was_closed_is_stale_when_nothing_came(run: Any) 
     assert server.connections == 1
 
 
+def test_a_kept_connection_that_is_closed_after_a_wait_is_not_stale(run: Any) -> None:
+    # The server took the request and worked on it: sent again, the call would be made twice.
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\nhi")
+        await asyncio.sleep(STALE_SECONDS + 0.2)
+        writer.close()
+
+    async def scenario(client: Client) -> None:
+        await client.call()
+        with pytest.raises(NoAnswerError, match="before an answer came") as caught:
+            await client.call()
+        assert not isinstance(caught.value, StaleError)
+
+    run(with_server(handler, scenario))
+
+
+def test_a_kept_connection_that_says_something_unseen_is_not_used(run: Any) -> None:
+    # What came lies in the socket: the event loop has not looked yet, and the request would get it as its answer.
+    state: dict[str, Any] = {"heads": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["writer"] = writer
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\nhi")
+                state["heads"] += 1
+                writer.write(OK)
+
+    async def scenario(client: Client) -> None:
+        await client.call()
+        # Both ends are of one process and one loop: written at once, read by nobody before the next request.
+        state["writer"].write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nothers")
+        with pytest.raises(StaleError, match="before the request was sent"):
+            await client.call()
+        assert (await client.call()).body == b"ok"
+
+    run(with_server(handler, scenario))
+    assert state["heads"] == 2
+
+
+def test_a_new_connection_that_is_closed_before_the_request_was_written_is_not_sent(run: Any) -> None:
+    state: dict[str, asyncio.Event] = {}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        with suppress(ConnectionError):
+            await reader.read()
+        state["closed"].set()
+        writer.close()
+
+    async def scenario(client: Client) -> None:
+        state["closed"] = asyncio.Event()
+        with await client.pool.connection(client.origin, 5) as connection:
+            await state["closed"].wait()
+            with pytest.raises(NotSentError, match="before the request was sent"):
+                await connection.exchange(request("POST", "/", {"Host": "h"}, b"hi", 2), INLINE_BYTES_MAX)
+
+    run(with_server(handler, scenario))
+
+
+def bare_tls(tls: ssl.SSLContext, listening: socket.socket, answer: bytes, *, farewell: bool) -> None:
+    """Serves one connection: answers its request and closes, with TLS's close_notify or by TCP's FIN alone."""
+    plain, _ = listening.accept()
+    with plain, tls.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False) as secured:
+        secured.settimeout(10)
+        secured.recv(65_536)
+        secured.sendall(answer)
+        if farewell:
+            secured.unwrap()
+        else:
+            secured.shutdown(socket.SHUT_WR)
+            with suppress(OSError):
+                plain.recv(65_536)
+
+
+@pytest.mark.parametrize(
+    ("answer", "farewell", "body"),
+    [
+        (LINE + b"\r\nuntil the end", True, b"until the end"),
+        (LINE + b"\r\nuntil the", False, None),
+        (OK, False, b"ok"),
+        (LINE + CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n", False, b"ok"),
+        (LINE + CHUNKED + b"\r\n2\r\nok\r\n", True, None),
+    ],
+    ids=["said", "cut-off", "length", "chunked", "chunks-cut-off"],
+)
+def test_over_tls_a_body_to_the_end_is_whole_when_the_end_is_said(
+    run: Any, tmp_path: Path, answer: bytes, farewell: bool, body: bytes | None
+) -> None:
+    bundle, tls = authority(tmp_path)
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(asyncio.to_thread(bare_tls, tls, listening, answer, farewell=farewell))
+            pool = Pool(tls_context(bundle), system_names())
+            client = Client(pool, Origin("https", "127.0.0.1", listening.getsockname()[1]))
+            if body is None:
+                with pytest.raises(NoAnswerError, match="in the middle of the answer"):
+                    await client.call()
+            else:
+                assert (await client.call()).body == body
+            pool.close()
+            with suppress(OSError):
+                await serving
+
+    run(scenario())
+
+
+def test_a_tls_connection_is_used_again(run: Any, tmp_path: Path) -> None:
+    # TLS's own messages, such as session tickets, are nothing that nobody asked for.
+    bundle, tls = authority(tmp_path)
+    server = Scripted([OK] * 5)
+
+    async def scenario() -> None:
+        listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls)
+        pool = Pool(tls_context(bundle), system_names())
+        client = Client(pool, Origin("https", "127.0.0.1", listening.sockets[0].getsockname()[1]))
+        for _ in range(5):
+            assert (await client.call()).body == b"ok"
+        pool.close()
+        listening.close()
+
+    run(scenario())
+    assert server.connections == 1
+
+
+def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_closes(run: Any, tmp_path: Path) -> None:
+    # More than lies ahead, less than fits into the buffers between: the server is done and gone before it is taken.
+    size = INLINE_BYTES_MAX + AHEAD_BYTES_MAX * 5 // 2
+    bundle, tls = authority(tmp_path)
+    gone = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        plain, _ = listening.accept()
+        with plain, tls.wrap_socket(plain, server_side=True) as secured:
+            secured.settimeout(10)
+            secured.recv(65_536)
+            secured.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size + b"z" * size)
+            # TLS's farewell and TCP's, without waiting for the other side's, as servers do.
+            secured.settimeout(0)
+            with suppress(ssl.SSLError):
+                secured.unwrap()
+        gone.set()
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            serving = asyncio.create_task(asyncio.to_thread(serve, listening))
+            pool = Pool(tls_context(bundle), system_names())
+            asked = request("POST", "/", {"Host": "h"}, b"hi", 2)
+            with await pool.connection(Origin("https", "127.0.0.1", listening.getsockname()[1]), 5) as connection:
+                response = await connection.exchange(asked, INLINE_BYTES_MAX)
+                assert response.rest is not None
+                await asyncio.to_thread(gone.wait, 10)
+                # The event loop has time to see the end, if it looks.
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                read = len(response.body) + sum([len(piece) async for piece in response.rest])
+            await serving
+            pool.close()
+            assert read == size
+
+    run(scenario())
+
+
 def test_a_fresh_connection_is_a_new_one(run: Any) -> None:
     server = Scripted([OK, OK])
 
@@ -263,6 +561,31 @@ def test_a_fresh_connection_is_a_new_one(run: Any) -> None:
 
     run(with_server(server, twice))
     assert server.connections == 2
+
+
+def test_fresh_connections_do_not_pile_up(run: Any) -> None:
+    # Calls that take none that is kept, as all with Upstash-Retries: 0, would leave one each for as long as one may idle.
+    state: dict[str, Any] = {"connections": 0, "closed": 0}
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        state["connections"] += 1
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(OK)
+        with suppress(ConnectionError):
+            await reader.read()
+        state["closed"] += 1
+        if state["closed"] == 19:
+            state["most closed"].set()
+        writer.close()
+
+    async def scenario(client: Client) -> None:
+        state["most closed"] = asyncio.Event()
+        for _ in range(20):
+            await client.call(fresh=True)
+        await state["most closed"].wait()
+
+    run(with_server(handler, scenario))
+    assert state["connections"] == 20
 
 
 def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:

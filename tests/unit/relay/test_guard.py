@@ -60,6 +60,23 @@ def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> Guard:
         "http://127.1/",
         "http://127.0.1/",
         "http://127.0.0.1./",
+        "http://127.0.0.1../",
+        "http://127.0.0.1.../",
+        "http://example.com../",
+        "http://.example.com/",
+        "http://a..b/",
+        "http://./",
+        "http://\uff3b169.254.169.254x/",
+        "http://\uff3b0x7f.1x/",
+        "http://\U0001ccf1\U0001ccf2\U0001ccf7.\U0001ccf0.\U0001ccf0.\U0001ccf1/",
+        "http://168.63.129.16/",
+        "http://192.0.0.8/",
+        "http://192.0.0.192/opc/v2/",
+        "http://192.0.0.255/",
+        "http://192.88.99.1/",
+        "http://[::ffff:192.0.0.192]/",
+        "http://[3fff::1]/",
+        "http://[3fff:fff:ffff::1]/",
         "http://0/",
         "http://1.2.3.4.5/",
         "http://256.1.1.1/",
@@ -99,10 +116,32 @@ def test_refused_by_the_address_itself(url: str) -> None:
         "https://münchen.de/",
         "https://0x7f.example.com/",
         "https://1e100.net/",
+        "http://192.0.0.9/",
+        "http://192.0.0.10/",
+        "http://168.63.129.17/",
+        "http://[3fff:1000::1]/",
     ],
 )
 def test_passed_by_the_address_itself(url: str) -> None:
     guard().check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://EXAMPLE.com./x", "example.com."),
+        ("http://[2606:4700::1111]:81/", "2606:4700::1111"),
+        ("https://b\u00fccher.example/", "xn--bcher-kva.example"),
+    ],
+)
+def test_what_is_checked_is_what_is_called(url: str, host: str) -> None:
+    assert guard().check_url(url).host == host
+
+
+@pytest.mark.parametrize("host", [".svc.cluster.local", "a..svc.cluster.local", "web.."])
+def test_a_host_with_an_empty_label_is_none_that_the_operator_allows(host: str) -> None:
+    with pytest.raises(ForbiddenAddressError, match="empty label"):
+        guard(hosts=["web", "*.svc.cluster.local"]).check_host(host)
 
 
 @pytest.mark.parametrize(
