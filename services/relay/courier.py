@@ -85,10 +85,12 @@ class Courier:
         self._guarded.close()
         self._trusted.close()
 
-    async def deliver(self, message: Claimed, now: int) -> Answer:
-        """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
+    async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
+        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before anything
+        is sent: until then a call that is broken off has not been made.
+        """
         try:
-            return await self._attempt(message, now)
+            return await self._attempt(message, now, sending)
         except NotSentError as error:
             return _failed(str(error), "not sent")
         except (NoAnswerError, MissingPieceError) as error:
@@ -100,23 +102,31 @@ class Courier:
         except psycopg.Error as error:
             return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
 
-    async def _attempt(self, message: Claimed, now: int) -> Answer:
+    async def _attempt(self, message: Claimed, now: int, sending: Callable[[], None]) -> Answer:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
         # What must not be sent twice does not go over a connection that may be closed already.
         fresh = message.on_unknown == "fail"
         try:
-            return await self._exchange(message, now, deadline, connect_seconds, fresh=fresh)
+            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
         except StaleError:
             # The rest may: whoever leaves on_unknown at its default has it sent again in any case, only later.
-            return await self._exchange(message, now, deadline, connect_seconds, fresh=True)
+            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
 
     async def _exchange(
-        self, message: Claimed, now: int, deadline: float, connect_seconds: float, *, fresh: bool
+        self,
+        message: Claimed,
+        now: int,
+        deadline: float,
+        connect_seconds: float,
+        sending: Callable[[], None],
+        *,
+        fresh: bool,
     ) -> Answer:
         way, asked = self._asked(message, now)
         with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
+            sending()
             async with asyncio.timeout_at(deadline):
                 response = await connection.exchange(asked, self._inline_bytes_max)
                 return await self._read(message, response)

@@ -30,7 +30,7 @@ class Database:
         self.written: dict[str, str] = {}
         self.asked = asyncio.Event()
 
-    async def finish(self, endings: Sequence[Ending]) -> int:
+    async def finish(self, endings: Sequence[Ending]) -> list[Ending]:
         self.asked.set()
         if self.away:
             self.away -= 1
@@ -38,13 +38,18 @@ class Database:
         if self.refuses and any(ending.answer.body == self.refuses for ending in endings):
             raise UnstorableError("no")
         self.written |= {ending.message.id: ending.answer.error or "ok" for ending in endings}
-        return len(endings)
+        return list(endings)
 
 
 def writer(database: Database) -> EndingWriter:
     metrics = RelayMetrics(CollectorRegistry())
     return EndingWriter(
-        cast("Messages", database), cast("Bodies", None), metrics, log.get("test"), wake=lambda _seconds: None
+        cast("Messages", database),
+        cast("Bodies", None),
+        metrics,
+        log.get("test"),
+        wake=lambda _seconds: None,
+        now=lambda: NOW,
     )
 
 
@@ -56,7 +61,11 @@ def ending(id_: str, body: bytes = b"") -> Ending:
 
 
 def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 20))
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await story()
+
+    asyncio.run(bounded())
 
 
 def test_an_answer_that_cannot_be_stored_fails_alone() -> None:

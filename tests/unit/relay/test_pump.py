@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from services.relay.message import Claimed
+from services.relay.calls import Calls
+from services.relay.database_clock import DatabaseClock
+from services.relay.message import Claim, Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import CLAIM_MAX, Pump
 from services.relay.settings import RelaySettings
 from services.relay.waking import Waking
 from tidings import log
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 @dataclass
@@ -38,6 +44,10 @@ class _Message:
     id: str
     fault: None = None
 
+    @property
+    def claim(self) -> Claim:
+        return self.id, NOW
+
 
 class Writer:
     unwritten = 0
@@ -49,7 +59,7 @@ class Courier:
 
     opening = 0
 
-    async def deliver(self, _message: Claimed, _now: int) -> Any:
+    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:  # noqa: ARG002
         await asyncio.Event().wait()
 
 
@@ -63,7 +73,8 @@ def pump(messages: Backlog) -> Pump:
         "RELAY_CONCURRENCY_MAX": 4 * CLAIM_MAX,
     }
     settings = RelaySettings.model_validate(environment)
-    parts: Any = (messages, None, Courier(), Writer(), settings, RelayMetrics(CollectorRegistry()), log.get("test"))
+    metrics = RelayMetrics(CollectorRegistry())
+    parts: Any = (messages, Courier(), Writer(), Calls(), DatabaseClock(), settings, metrics, log.get("test"))
     return Pump(*parts, waking=Waking())
 
 
