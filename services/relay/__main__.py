@@ -54,17 +54,13 @@ def start() -> None:
         raise SystemExit(EXIT_CONFIGURATION) from None
     try:
         sockets = bind(*split_listen(settings.listen))
-    except CannotListenError as error:
-        sys.stderr.write(f"RELAY_LISTEN: {error}\n")
-        raise SystemExit(1) from None
-    try:
         create_schema(settings.database_url.get_secret_value())
         _collect_less_often()
         uvloop.run(serve(settings, vault, tls, sockets, log.get("relay")))
     except psycopg.OperationalError as error:
         sys.stderr.write(f"the database does not answer: {error}\n")
         raise SystemExit(1) from None
-    except (LoopEndedError, OSError) as error:
+    except (CannotListenError, LoopEndedError) as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
     except UnreadableError as error:

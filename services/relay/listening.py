@@ -20,8 +20,24 @@ def bind(host: str, port: int) -> Sequence[socket.socket]:
     except OSError as error:
         for one in sockets:
             one.close()
-        raise CannotListenError(f"{host}:{port} cannot be listened at: {error.strerror or error}") from None
+        raise CannotListenError(
+            f"RELAY_LISTEN: {host}:{port} cannot be listened at: {error.strerror or error}"
+        ) from None
     return sockets
+
+
+def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
+    """From now on connections may be made. Raises `CannotListenError`: until here another process could take the port. The
+    event loop would listen by itself, but uvloop does not tell of a failure.
+    """
+    for one in sockets:
+        try:
+            one.listen(backlog)
+        except OSError as error:
+            host, port = one.getsockname()[:2]
+            raise CannotListenError(
+                f"RELAY_LISTEN: {host}:{port} cannot be listened at: {error.strerror or error}"
+            ) from None
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:

@@ -27,6 +27,7 @@ from services.relay.ending_writer import EndingWriter
 from services.relay.intake import Intake
 from services.relay.janitor import Janitor
 from services.relay.leases import Leases
+from services.relay.listening import listen
 from services.relay.loops import FAULT_PAUSE_SECONDS, Loop, LoopEndedError, end_all, until_ended, within
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
@@ -58,6 +59,8 @@ from services.relay.watchdog import Watchdog
 API_CONNECTIONS_MAX = 10
 # Claims, endings and the bodies of deliveries: requests, however many and slow, do not take these.
 ENGINE_CONNECTIONS_MAX = 5
+# Connections that wait to be accepted.
+BACKLOG = 1024
 # Another process's rotation of the signing keys counts here after so long.
 KEYS_SECONDS = 2.0
 JANITOR_SECONDS = 5.0
@@ -98,7 +101,7 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: calls in flight get their time, what is accepted is committed.
 
-    Raises `LoopEndedError`. However it ends, the process is gone END_SECONDS after the drain time.
+    Raises `LoopEndedError` and `CannotListenError`. However it ends, the process is gone END_SECONDS after the drain time.
     """
     watchdog = Watchdog(settings.drain_seconds + END_SECONDS, log)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -134,10 +137,11 @@ async def _run(
     runner = build_runner(service.router.answer, settings.body_bytes_max)
     await runner.setup()
     stack.push_async_callback(_clean_up, runner)
+    listen(sockets, BACKLOG)
     for loop in service.loops:
         loop.start()
     for one in sockets:
-        await web.SockSite(runner, one, backlog=1024).start()
+        await web.SockSite(runner, one, backlog=BACKLOG).start()
     log.info("listening", address=settings.listen)
     ended = await until_ended(watchdog.begun, service.loops)
     watchdog.begin()
