@@ -33,8 +33,8 @@ REFUSALS_MAX = 2
 TROUBLES_MAX = 5
 # One by one, so many times trouble in a row: the database is away.
 TROUBLES_ALONE_MAX = 2
-# An ending that cannot be written at all is tried again after so long.
-ASIDE_SECONDS = 5.0
+# An ending that cannot be written at all is tried again after so many pauses.
+ASIDE_PAUSES = 5
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ class EndingWriter:
         *,
         wake: Callable[[float], None],
         now: Callable[[], datetime],
+        pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
-        """`now` is aware: what the log is stamped with."""
+        """`now` is aware: what the log is stamped with. `pause_seconds` is between tries."""
         self._messages = messages
         self._bodies = bodies
         self._metrics = metrics
         self._log = log
         self._wake = wake
         self._now = now
+        self._pause_seconds = pause_seconds
         # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
         self._unwritten: dict[Claim, _Unwritten] = {}
@@ -139,7 +141,7 @@ class EndingWriter:
                 self._log.error("finish_failed", error=fault(error), count=len(left))
                 troubles += is_trouble(error)
                 refusals += not is_trouble(error)
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
             else:
                 written = list(left)
                 left.clear()
@@ -183,7 +185,7 @@ class EndingWriter:
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
-        asyncio.get_running_loop().call_later(ASIDE_SECONDS, self._endings.put_nowait, ending)
+        asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
 
     async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
         """They are committed: `kept` with what follows from them, the others were not ours any more."""
@@ -210,7 +212,7 @@ class EndingWriter:
                 return replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
 
     async def _release(self, endings: Sequence[Ending]) -> None:
         """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
