@@ -15,7 +15,7 @@ from services.relay.http.tls import tls_context
 from services.relay.listening import CannotListenError, bind
 from services.relay.loops import LoopEndedError
 from services.relay.schema import create_schema
-from services.relay.service import serve
+from services.relay.serving import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault

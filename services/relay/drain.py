@@ -62,7 +62,7 @@ class Drain:
             await asyncio.sleep(0.05)
         if left := await self._calls.abort_all(ABORT_SECONDS):
             self._log.warning("drain_incomplete", calls=left)
-            await self._farewell()
+        await self._farewell()
         self._said("release", await within(self._leases.release(), FAREWELL_SECONDS))
 
     async def _farewell(self) -> None:

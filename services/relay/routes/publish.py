@@ -93,7 +93,7 @@ async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accep
     check_amount(drafts)
     check_rate(deps, call, len(drafts))
     accepted = await deps.intake.accept(drafts)
-    deps.metrics.accepted.labels("message").inc(len(drafts))
+    deps.metrics.accepted.labels("message").inc(sum(not one.deduplicated for one in accepted))
     return accepted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,7 +39,10 @@ class Schedules:
         topics: Topics,
         *,
         deduplication_seconds: float = 600.0,
+        accepted: Callable[[int], None] = lambda _count: None,
     ) -> None:
+        """`accepted` is told how many messages a firing has committed."""
+        self._accepted = accepted
         self._database = database
         self._vault = vault
         self._messages = messages
@@ -107,13 +110,13 @@ class Schedules:
         to see, and does not stop the others.
         """
 
-        async def work(connection: AsyncConnection[Any]) -> int:
+        async def work(connection: AsyncConnection[Any]) -> list[int]:
             due = await rows(connection, self._q["due"], {"now": now, "batch_max": batch_max})
-            for row in due:
-                await self._fire(connection, row, now)
-            return len(due)
+            return [await self._fire(connection, row, now) for row in due]
 
-        return await self._database.run(work)
+        fired = await self._database.run(work)
+        self._accepted(sum(fired))
+        return len(fired)
 
     async def seconds_to_next(self, now: datetime) -> float | None:
         """Until the next firing, at least 0; None: nothing is scheduled."""
@@ -125,7 +128,8 @@ class Schedules:
         if keys := [row["body_key"] for row in found if row["body_key"] is not None]:
             await connection.execute(self._release, {"keys": keys})
 
-    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime) -> None:
+    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime) -> int:
+        """How many messages it published."""
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
@@ -134,9 +138,10 @@ class Schedules:
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
         except (InvalidRequestError, UnreadableError, UnstorableError) as error:
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
-        else:
-            ids = [one.message_id for one in accepted]
-            await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
+            return 0
+        ids = [one.message_id for one in accepted]
+        await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
+        return sum(not one.deduplicated for one in accepted)
 
     async def _drafts(self, connection: AsyncConnection[Any], row: Row) -> list[Draft]:
         options = self._options(row)
