@@ -7,8 +7,8 @@ WITH mine AS MATERIALIZED (
 ), held AS (
   SELECT * FROM json_to_recordset(%(held)s::json) AS v (id text, started_at timestamptz)
 )
-SELECT coalesce(mine.id, held.id) AS id, coalesce(mine.started_at, held.started_at) AS started_at, mine.id IS NOT NULL AS leased,
-  coalesce(mine.taken_over, false) AS taken_over,
+SELECT coalesce(mine.id, held.id) AS id, coalesce(mine.started_at, held.started_at) AS started_at,
+  mine.id IS NOT NULL AS leased, coalesce(mine.taken_over, false) AS taken_over,
   coalesce(extract(epoch FROM clock_timestamp() - mine.started_at), 0)::float8 AS age_seconds
 FROM mine FULL JOIN held ON held.id = mine.id AND held.started_at = mine.started_at
 WHERE mine.id IS NULL OR held.id IS NULL
@@ -18,7 +18,8 @@ WHERE mine.id IS NULL OR held.id IS NULL
 -- attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop those.
 WITH unsent AS (
   SELECT m.id, m.period FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
-  JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at AND m.state = 'active' AND m.lease_owner = %(owner)s
+  JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
+  WHERE m.state = 'active' AND m.lease_owner = %(owner)s
   FOR UPDATE OF m SKIP LOCKED
 ), back AS (
   UPDATE relay.messages AS m

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import requests
 
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay

@@ -113,9 +113,9 @@ def pump(messages: Backlog, courier: object = None, writer: object = None, calls
     }
     settings = RelaySettings.model_validate(environment)
     metrics = RelayMetrics(CollectorRegistry())
-    held = calls or Calls()
-    parts: Any = (messages, courier or Courier(), writer or Writer(), held, DatabaseClock(), settings)
-    return Pump(*parts, metrics, log.get("test"), waking=Waking())
+    doubles: Any = (messages, courier or Courier(), writer or Writer(), calls or Calls())
+    parts: Any = (*doubles, DatabaseClock(), settings, metrics, log.get("test"))
+    return Pump(*parts, waking=Waking())
 
 
 async def called(messages: One, courier: object) -> tuple[list[Ending], Calls]:
