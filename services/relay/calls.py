@@ -57,8 +57,8 @@ class Calls:
         self._orphans -= set(orphans)
 
     def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
-        """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and broken off. A claim
-        that came back by way of another process, while its call is still under way here, goes on as it is.
+        """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and broken off. A
+        claim that came back by way of another process, while its call is still under way here, goes on as it is.
         """
         if claim in self._held:
             return

@@ -86,8 +86,8 @@ class Courier:
         self._trusted.close()
 
     async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
-        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before anything
-        is sent: until then a call that is broken off has not been made.
+        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
+        anything is sent: until then a call that is broken off has not been made.
         """
         try:
             return await self._attempt(message, now, sending)

@@ -1,4 +1,4 @@
-"""The database's clock as this process knows it. What is logged is stamped by one clock, however many processes there are."""
+"""The database's clock as this process knows it: the log is stamped by one clock, however many processes there are."""
 
 from __future__ import annotations
 

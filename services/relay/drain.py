@@ -1,4 +1,4 @@
-"""The end of a process that was told to stop: nothing begins, calls in flight get their time, the rest is given back."""
+"""The end of a process: nothing begins, calls in flight get their time, the rest is given back."""
 
 from __future__ import annotations
 
@@ -58,12 +58,15 @@ class Drain:
         await asyncio.gather(self._claims.end(CLAIM_SECONDS), end_all(self._others, self._log))
         # What was claimed and not called is for others to call now, not after the drain.
         await self._farewell()
-        while (self._calls or self._writer.unwritten) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        while self._busy() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  once, at the end
             await asyncio.sleep(0.05)
         if left := await self._calls.abort_all(ABORT_SECONDS):
             self._log.warning("drain_incomplete", calls=left)
         await self._farewell()
         self._said("release", await within(self._leases.release(), FAREWELL_SECONDS))
+
+    def _busy(self) -> bool:
+        return len(self._calls) > 0 or self._writer.unwritten > 0
 
     async def _farewell(self) -> None:
         self._said("give_back", await within(self._leases.reconcile_once(astray_seconds=0.0), FAREWELL_SECONDS))

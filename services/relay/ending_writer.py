@@ -130,7 +130,9 @@ class EndingWriter:
         return endings
 
     async def _write_together(self, left: list[Ending]) -> bool:
-        """Write all of `left` in one transaction, and empty it; false: one of them seems to be what the database refuses."""
+        """Write all of `left` in one transaction, and empty it; false: one of them seems to be what the database
+        refuses.
+        """
         refusals = troubles = 0
         while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
             try:

@@ -47,7 +47,9 @@ class Engine:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the engine shares with the rest of its process. `intake` goes on during the drain, `others` end with its begin."""
+    """What the engine shares with the rest of its process. `intake` goes on during the drain, `others` end with its
+    begin.
+    """
 
     owner: UUID
     waking: Waking

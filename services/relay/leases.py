@@ -18,13 +18,15 @@ from services.relay.wire.outcome import Answer
 
 # Rows of one statement.
 SWEEP_MAX = 250
-# How much older than any round of claims under way a claim must be to count as lost. A third of the lease, so that what is
-# lost is put right within a lease; no more than this, as it only stands for clocks that run unevenly.
+# How much older than any round of claims under way a claim must be to count as lost. A third of the lease, so that what
+# is lost is put right within a lease; no more than this, as it only stands for clocks that run unevenly.
 ASTRAY_SECONDS_MAX = 5.0
 
 
 class Leases:
-    """`beat_once` renews the lease; `reconcile_once` asks what is leased here and not held; `sweep_once` looks at the others."""
+    """`beat_once` renews the lease; `reconcile_once` asks what is leased here and not held; `sweep_once` looks at the
+    others.
+    """
 
     def __init__(
         self,
@@ -40,7 +42,9 @@ class Leases:
         fail: Callable[[Claimed, Answer], None],
         given_up: Callable[[], None],
     ) -> None:
-        """`fail` ends a message that was taken over; `given_up`: something may be claimed again. `processes` should have a connection that nobody else can take."""
+        """`fail` ends a message that was taken over; `given_up`: something may be claimed again. `processes` should
+        have a connection that nobody else can take.
+        """
         self._processes = processes
         self._claims = claims
         self._calls = calls
@@ -57,8 +61,8 @@ class Leases:
         self._reconciling_from = float("-inf")
 
     async def beat_once(self) -> None:
-        """Renew the lease. After an absence, or at the start, the others have a lease's time to renew theirs before they are
-        swept up: the database may have been away for them too.
+        """Renew the lease. After an absence, or at the start, the others have a lease's time to renew theirs before
+        they are swept up: the database may have been away for them too.
         """
         asked = time.monotonic()
         self._clock.set(await self._processes.renew(self._lease_seconds), asked)
@@ -134,5 +138,7 @@ class Leases:
 
 
 def astray(found: Iterable[Difference], held: Callable[[Claim], bool], old_seconds: float) -> list[Difference]:
-    """Those that are leased here and held by nobody. A younger one may be on its way, or be held since it was asked for."""
+    """Those that are leased here and held by nobody. A younger one may be on its way, or be held since it was asked
+    for.
+    """
     return [one for one in found if one.leased and one.age_seconds >= old_seconds and not held(one.claim)]

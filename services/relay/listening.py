@@ -27,8 +27,8 @@ def bind(host: str, port: int) -> Sequence[socket.socket]:
 
 
 def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
-    """From now on connections may be made. Raises `CannotListenError`: until here another process could take the port. The
-    event loop would listen by itself, but uvloop does not tell of a failure.
+    """From now on connections may be made. Raises `CannotListenError`: until here another process could take the port.
+    The event loop would listen by itself, but uvloop does not tell of a failure.
     """
     for one in sockets:
         try:

@@ -1,4 +1,4 @@
-"""The background loops of a process: each repeats its step whatever it raises, and one that ends all the same is told of."""
+"""The background loops of a process: each repeats its step whatever it raises; one that ends all the same is noticed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from structlog.stdlib import BoundLogger
 from tidings.log import fault
 
 FAULT_PAUSE_SECONDS = 1.0
-# A cancellation may be lost on its way (`asyncio.wait_for`, which the database's pool uses, swallows one that comes together
-# with the result), so it is repeated.
+# A cancellation may be lost on its way (`asyncio.wait_for`, which the database's pool uses, swallows one that comes
+# together with the result), so it is repeated.
 CANCEL_AGAIN_SECONDS = 0.2
 
 Step = Callable[[], Awaitable[object]]
@@ -26,8 +26,8 @@ class LoopEndedError(Exception):
 
 
 class Loop:
-    """Repeats `step` with a pause of `every` seconds, until `end`. A fault, such as a database that is away, is logged, and
-    the pause after it is `again`.
+    """Repeats `step` with a pause of `every` seconds, until `end`. A fault, such as a database that is away, is logged,
+    and the pause after it is `again`.
     """
 
     def __init__(

@@ -12,8 +12,8 @@ Kind = Literal["message", "callback", "failure_callback"]
 State = Literal["queued", "waiting", "active", "delivered", "failed", "cancelled"]
 
 
-# One claim of a message: its id, and when it was claimed by the database's clock. The same message claimed again is another
-# claim, so what is late of an earlier one cannot be taken for the later one's.
+# One claim of a message: its id, and when it was claimed by the database's clock. The same message claimed again is
+# another claim, so what is late of an earlier one cannot be taken for the later one's.
 Claim = tuple[str, datetime]
 
 

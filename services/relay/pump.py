@@ -150,5 +150,7 @@ class Pump:
             return unjudged(message, answer, self._ended_at(message))
 
     def _ended_at(self, message: Claimed) -> datetime:
-        """By the clock that stamped the start, and not before it: what is known of that clock is off by some milliseconds."""
+        """By the clock that stamped the start, and not before it: what is known of that clock is off by some
+        milliseconds.
+        """
         return max(self._clock.now(), message.started_at)

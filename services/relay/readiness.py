@@ -1,4 +1,4 @@
-"""Whether work is being done: the lease holds, claims are asked for, endings are written. It costs the database nothing."""
+"""Whether work is being done: the lease holds, claims are asked for, endings are written. No statement is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Readiness:
         unwritten_since: Callable[[], float | None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`renewed`: when the lease was; `unwritten_since`: when the oldest ending that is not written came, if there is one."""
+        """`renewed`: when the lease was; `unwritten_since`: when the oldest ending that is not written came, if there
+        is one.
+        """
         self._lease_seconds = lease_seconds
         self._renewed = renewed
         self._unwritten_since = unwritten_since

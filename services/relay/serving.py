@@ -30,7 +30,8 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: calls in flight get their time, what is accepted is committed.
 
-    Raises `LoopEndedError` and `CannotListenError`. However it ends, the process is gone END_SECONDS after the drain time.
+    Raises `LoopEndedError` and `CannotListenError`. However it ends, the process is gone END_SECONDS after the drain
+    time.
     """
     watchdog = Watchdog(settings.drain_seconds + END_SECONDS, log)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -12,8 +12,8 @@ EXIT_OVERDUE = 70
 
 
 class Watchdog:
-    """`begin` when the process is to end, as often as anybody likes: `begun` is set, and `seconds` later a thread ends the
-    process with `EXIT_OVERDUE`, whatever its event loop waits for.
+    """`begin` when the process is to end, as often as anybody likes: `begun` is set, and `seconds` later a thread ends
+    the process with `EXIT_OVERDUE`, whatever its event loop waits for.
     """
 
     def __init__(self, seconds: float, log: BoundLogger) -> None:

@@ -29,7 +29,8 @@ from services.relay.store.topics import Topics
 class Deps:
     """`wake` (the pump): something may be due in so many seconds. `abort`: this message was cancelled.
 
-    `rescheduled` (the scheduler): a schedule was made or changed. `faults`: why this process is not ready. `now` is aware.
+    `rescheduled` (the scheduler): a schedule was made or changed. `faults`: why this process is not ready. `now` is
+    aware.
     """
 
     settings: RelaySettings

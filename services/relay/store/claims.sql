@@ -1,6 +1,7 @@
 -- name: differences
--- Where what this process holds and what is leased to it differ. `leased`: it is this process's by its row and not held;
--- otherwise it is held, and was cancelled or given to another. `taken_over`: a leased one of a dead process, see take_over.
+-- Where what this process holds and what is leased to it differ. `leased`: it is this process's by its row and not
+-- held; otherwise it is held, and was cancelled or given to another. `taken_over`: a leased one of a dead process, see
+-- take_over.
 WITH mine AS MATERIALIZED (
   SELECT id, started_at, on_unknown = 'fail' AND unknown > 0 AS taken_over FROM relay.messages
   WHERE state = 'active' AND lease_owner = %(owner)s
@@ -14,8 +15,9 @@ FROM mine FULL JOIN held ON held.id = mine.id AND held.started_at = mine.started
 WHERE mine.id IS NULL OR held.id IS NULL
 
 -- name: give_back
--- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That is no
--- attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop those.
+-- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
+-- is no attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop
+-- those.
 WITH unsent AS (
   SELECT m.id, m.period FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
   JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
@@ -38,8 +40,8 @@ WITH unsent AS (
 SELECT id, flow_key FROM back
 
 -- name: disown
--- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever, and then
--- expire or are taken over like any other call whose process died.
+-- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
+-- and then expire or are taken over like any other call whose process died.
 WITH nobody AS (
   INSERT INTO relay.processes (owner, lease_until) VALUES ('00000000-0000-0000-0000-000000000000', '-infinity')
   ON CONFLICT (owner) DO UPDATE SET lease_until = '-infinity'
@@ -79,8 +81,8 @@ WITH expired AS (
 SELECT id, flow_key FROM back
 
 -- name: take_over
--- Those that asked not to be repeated are taken over, to be ended as failed. `unknown` marks them: whoever takes one over and
--- does not learn of it must not take it for a claim of its own that was never sent.
+-- Those that asked not to be repeated are taken over, to be ended as failed. `unknown` marks them: whoever takes one
+-- over and does not learn of it must not take it for a claim of its own that was never sent.
 WITH expired AS (
   SELECT id, period FROM relay.messages
   WHERE state = 'active' AND on_unknown = 'fail'

@@ -65,7 +65,9 @@ def edge(postgres: PostgresServer) -> Iterator[Edge]:
 
 
 def publish(relay: Relay, server: Destination, paths: Sequence[str], **headers: str) -> list[str]:
-    """A message for each path, in as few requests as may be; one that fails is repeated until it is accepted. Their ids."""
+    """A message for each path, in as few requests as may be; one that fails is repeated until it is accepted. Their
+    ids.
+    """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     ids: list[str] = []
     for start in range(0, len(paths), BATCH):

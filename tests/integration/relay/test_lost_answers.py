@@ -123,8 +123,8 @@ def test_an_ending_that_the_database_refuses_harms_its_message_alone(
           END IF;
           RETURN NEW;
         END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON relay.events FOR EACH ROW WHEN (NEW.state IN ('DELIVERED', 'ERROR', 'FAILED'))
-          EXECUTE FUNCTION relay.refuse();
+        CREATE TRIGGER refuse BEFORE INSERT ON relay.events FOR EACH ROW
+          WHEN (NEW.state IN ('DELIVERED', 'ERROR', 'FAILED')) EXECUTE FUNCTION relay.refuse();
     """)
     paths = [f"/{n}" for n in range(300)]
     with destination() as server:

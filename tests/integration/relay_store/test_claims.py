@@ -1,5 +1,5 @@
-"""Claims put right: what was never sent waits again uncounted, what was sent and lost is of unknown fate, and no process
-sweeps up its own.
+"""Claims put right: what was never sent waits again uncounted, what was sent and lost is of unknown fate, and no
+process sweeps up its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A loop goes on past faults, ends when it is told to, even when a cancellation is lost, and is missed when it ends by itself."""
+"""A loop goes on past faults, ends when it is told to, even when a cancellation is lost, and is missed when it ends by
+itself.
+"""
 
 from __future__ import annotations
 
