@@ -12,14 +12,16 @@ import uvloop
 
 from services.relay.command import token
 from services.relay.http.tls import tls_context
+from services.relay.listening import CannotListenError, bind
+from services.relay.loops import LoopEndedError
 from services.relay.schema import create_schema
-from services.relay.service import serve
+from services.relay.serving import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
 from services.relay.vault import Vault
 from tidings import log
 from tidings.files import raise_file_limit
-from tidings.settings import EXIT_CONFIGURATION, read_or_exit
+from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
 
 # New objects between two looks for circles of dead ones. Python's own is 700: with 10,000 calls to hold it looks at all of
 # them dozens of times while they begin.
@@ -54,14 +56,17 @@ def start() -> None:
         sys.stderr.write("RELAY_CA_BUNDLE: holds no certificate in PEM form\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
     try:
+        sockets = bind(*split_listen(settings.listen))
         create_schema(settings.database_url.get_secret_value())
+        settings = _fitting(settings, raise_file_limit())
+        _collect_less_often()
+        uvloop.run(serve(settings, vault, tls, sockets, log.get("relay")))
     except psycopg.OperationalError as error:
         sys.stderr.write(f"the database does not answer: {error}\n")
         raise SystemExit(1) from None
-    settings = _fitting(settings, raise_file_limit())
-    _collect_less_often()
-    try:
-        uvloop.run(serve(settings, vault, tls, log.get("relay")))
+    except (CannotListenError, LoopEndedError) as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(1) from None
     except UnreadableError as error:
         # The stored signing keys; a single message that cannot be read fails alone.
         sys.stderr.write(f"{error}\n")

@@ -62,10 +62,12 @@ class Courier:
     def close(self) -> None:
         self._ways.close()
 
-    async def deliver(self, message: Claimed, now: int) -> Answer:
-        """Make one attempt. An answer with `status` 0 says in `error` why there was none."""
+    async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
+        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
+        anything is sent: until then a call that is broken off has not been made.
+        """
         try:
-            return await self._attempt(message, now)
+            return await self._attempt(message, now, sending)
         except NotSentError as error:
             return _not_sent(error)
         except (NoAnswerError, MissingPieceError) as error:
@@ -77,7 +79,7 @@ class Courier:
         except psycopg.Error as error:
             return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
 
-    async def _attempt(self, message: Claimed, now: int) -> Answer:
+    async def _attempt(self, message: Claimed, now: int, sending: Callable[[], None]) -> Answer:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
@@ -85,18 +87,26 @@ class Courier:
         # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
         fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
-            return await self._exchange(message, now, deadline, connect_seconds, fresh=fresh)
+            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
         except StaleError:
             # The rest may: it would be sent again in any case, only later, as an attempt of its own.
-            return await self._exchange(message, now, deadline, connect_seconds, fresh=True)
+            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
 
     async def _exchange(
-        self, message: Claimed, now: int, deadline: float, connect_seconds: float, *, fresh: bool
+        self,
+        message: Claimed,
+        now: int,
+        deadline: float,
+        connect_seconds: float,
+        sending: Callable[[], None],
+        *,
+        fresh: bool,
     ) -> Answer:
-        way, asked, sending = self._asked(message, now)
-        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection, sending or _SMALL:
-            if sending is not None:
-                await self._begin(sending, message)
+        way, asked, large = self._asked(message, now)
+        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection, large or _SMALL:
+            if large is not None:
+                await self._begin(large, message)
+            sending()
             async with asyncio.timeout_at(deadline):
                 response = await connection.exchange(asked, self._inline_bytes_max)
                 return await self._read(message, way, response)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
 from services.relay.ending import Ending, ending_of
+from services.relay.message import Claim
 from services.relay.metrics import RelayMetrics
 from services.relay.store.chunks import MissingPieceError
+from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
 from services.relay.wire.outcome import Answer, Failed, Retry, state_of
 from tidings.log import fault
@@ -24,6 +27,20 @@ FINISH_BYTES_MAX = 16 * 1024 * 1024
 UNWRITTEN_MAX = 5_000
 UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 FAULT_PAUSE_SECONDS = 1.0
+# So often a batch is tried before its endings are written one by one: after refusals that are no trouble with the
+# connection, and after trouble, as one ending may be what breaks the connection or outlasts the statement timeout.
+REFUSALS_MAX = 2
+TROUBLES_MAX = 5
+# One by one, so many times trouble in a row: the database is away.
+TROUBLES_ALONE_MAX = 2
+# An ending that cannot be written at all is tried again after so many pauses.
+ASIDE_PAUSES = 5
+
+
+@dataclass(frozen=True)
+class _Unwritten:
+    size_bytes: int
+    since: float
 
 
 class EndingWriter:
@@ -37,20 +54,39 @@ class EndingWriter:
         log: BoundLogger,
         *,
         wake: Callable[[float], None],
+        now: Callable[[], datetime],
+        pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
+        """`now` is aware: what the log is stamped with. `pause_seconds` is between tries."""
         self._messages = messages
         self._bodies = bodies
         self._metrics = metrics
         self._log = log
         self._wake = wake
+        self._now = now
+        self._pause_seconds = pause_seconds
         # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self._unwritten: dict[str, int] = {}
+        self._unwritten: dict[Claim, _Unwritten] = {}
         self._unwritten_bytes = 0
+        # Refused before: they are written alone, so that they are refused alone.
+        self._suspects: set[Claim] = set()
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._unwritten
 
     @property
     def unwritten(self) -> int:
         return len(self._unwritten)
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Whose endings are here."""
+        return list(self._unwritten)
+
+    def unwritten_since(self) -> float | None:
+        """When the oldest ending that waits came, by the monotonic clock; None: there is none but those put aside."""
+        return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
 
     @property
     def full(self) -> bool:
@@ -58,26 +94,32 @@ class EndingWriter:
         return len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX
 
     async def put(self, ending: Ending) -> None:
-        """Take an ending. Callbacks with a large answer in them are stored first, piece by piece."""
+        """Take the ending of a claim, once. Callbacks with a large answer in them are stored first, piece by piece."""
         if ending.composing:
             ending = await self._composed(ending)
-        self._unwritten[ending.message.id] = size = _size_bytes(ending)
-        self._unwritten_bytes += size
+        if ending.message.claim in self._unwritten:
+            return
+        self._unwritten[ending.message.claim] = one = _Unwritten(_size_bytes(ending), time.monotonic())
+        self._unwritten_bytes += one.size_bytes
         self._endings.put_nowait(ending)
 
     async def run_once(self) -> int:
-        """Wait for an ending, and write it with the others that are there; how many."""
-        endings = await self._batch()
-        await self._write(endings)
-        await self._release(endings)
-        for ending in endings:
-            self._unwritten_bytes -= self._unwritten.pop(ending.message.id, 0)
-            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
-            if isinstance(ending.verdict, Retry):
-                self._wake(ending.verdict.delay_seconds)
+        """Wait for an ending, and write it with the others that are there; how many that were."""
+        batch = await self._batch()
+        left = [ending for ending in batch if ending.message.claim not in self._suspects]
+        alone = [ending for ending in batch if ending.message.claim in self._suspects]
+        try:
+            if left and not await self._write_together(left):
+                alone += left
+                left = []
+            await self._write_alone(alone)
+        finally:
+            # Cancelled, or the database is away. Should they be committed already, a second time changes nothing.
+            for ending in (*left, *alone):
+                self._endings.put_nowait(ending)
         # Callbacks, or what waited for a limit or for its queue, may be claimable now.
         self._wake(0.0)
-        return len(endings)
+        return len(batch)
 
     async def _batch(self) -> list[Ending]:
         endings = [await self._endings.get()]
@@ -87,48 +129,78 @@ class EndingWriter:
             size += _size_bytes(endings[-1])
         return endings
 
-    async def _write(self, endings: list[Ending]) -> None:
-        left = list(endings)
-        try:
-            while left:
-                await self._write_some(left)
-        except asyncio.CancelledError:
-            # The drain goes on with them. Should they be committed already, a second time changes nothing.
-            for ending in left:
-                self._endings.put_nowait(ending)
-            raise
-
-    async def _write_some(self, left: list[Ending]) -> None:
-        """Write all of `left`, or one by one when one of them is at fault; what is written is taken out."""
-        try:
-            await self._messages.finish(left)
-        except UnstorableError:
-            while left:
-                await self._repeated(lambda: self._write_one(left[0]))
-                del left[0]
-        except Exception as error:  # noqa: BLE001  try until the database is back
-            self._log.error("finish_failed", error=fault(error), count=len(left))
-            await asyncio.sleep(FAULT_PAUSE_SECONDS)
-        else:
-            left.clear()
-
-    async def _write_one(self, ending: Ending) -> None:
-        try:
-            await self._messages.finish([ending])
-        except UnstorableError as error:
-            self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
-            await self._messages.finish([ending_of(ending.message, answer, datetime.now(UTC), final=True)])
-
-    async def _repeated(self, step: Callable[[], Awaitable[None]]) -> None:
-        while True:
+    async def _write_together(self, left: list[Ending]) -> bool:
+        """Write all of `left` in one transaction, and empty it; false: one of them seems to be what the database
+        refuses.
+        """
+        refusals = troubles = 0
+        while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
             try:
-                await step()
-            except Exception as error:  # noqa: BLE001  try until the database is back
-                self._log.error("finish_failed", error=fault(error), count=1)
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+                kept = await self._messages.finish(left)
+            except UnstorableError:
+                return False
+            except Exception as error:  # noqa: BLE001  what is answered exists only here
+                self._log.error("finish_failed", error=fault(error), count=len(left))
+                troubles += is_trouble(error)
+                refusals += not is_trouble(error)
+                await asyncio.sleep(self._pause_seconds)
             else:
-                return
+                written = list(left)
+                left.clear()
+                await self._written(written, kept)
+                return True
+        return False
+
+    async def _write_alone(self, left: list[Ending]) -> None:
+        """Write each of `left` in a transaction of its own, and take it out. What is refused then is buried with a bare
+        answer, and what cannot even be buried is put aside for a while: the others do not wait for it.
+        """
+        troubles = 0
+        while left and troubles < TROUBLES_ALONE_MAX:
+            ending = left[0]
+            try:
+                written, kept = await self._one(ending)
+            except Exception as error:  # noqa: BLE001
+                self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
+                troubles = troubles + 1 if is_trouble(error) else 0
+                self._put_aside(left.pop(0))
+            else:
+                troubles = 0
+                left.pop(0)
+                await self._written([written], kept)
+
+    async def _one(self, ending: Ending) -> tuple[Ending, list[Ending]]:
+        """What was written of an ending, and whether it was still ours."""
+        try:
+            return ending, await self._messages.finish([ending])
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
+            bare = self._bare(ending)
+            return bare, await self._messages.finish([bare])
+
+    def _bare(self, ending: Ending) -> Ending:
+        answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
+        message = replace(ending.message, body_key=None, body_size=0) if ending.message.body_key else ending.message
+        return ending_of(message, answer, self._now(), final=True)
+
+    def _put_aside(self, ending: Ending) -> None:
+        self._suspects.add(ending.message.claim)
+        asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
+
+    async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
+        """They are committed: `kept` with what follows from them, the others were not ours any more."""
+        for ending in endings:
+            claim = ending.message.claim
+            self._suspects.discard(claim)
+            if (one := self._unwritten.pop(claim, None)) is not None:
+                self._unwritten_bytes -= one.size_bytes
+        for ending in kept:
+            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
+            if isinstance(ending.verdict, Retry):
+                self._wake(ending.verdict.delay_seconds)
+        await self._release(endings)
 
     async def _composed(self, ending: Ending) -> Ending:
         """With large callbacks stored. As long as the database is away, so long this waits."""
@@ -142,13 +214,13 @@ class EndingWriter:
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 bare = replace(ending.message, body_key=None, body_size=0)
-                follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
+                follow = ending_of(bare, answer, self._now(), final=isinstance(ending.verdict, Failed))
                 return replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
+                await asyncio.sleep(self._pause_seconds)
 
-    async def _release(self, endings: list[Ending]) -> None:
+    async def _release(self, endings: Sequence[Ending]) -> None:
         """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
         if keys := [key for ending in endings for key in ending.stored_keys]:
             try:

@@ -63,6 +63,10 @@ class Intake:
             return sum([await self._commit([asked]) for asked in batch])
         except Exception as error:  # noqa: BLE001  it is the askers' to hear; the loop goes on with the next
             return _refuse(batch, error)
+        except asyncio.CancelledError:
+            for asked in batch:
+                asked.answer.cancel()
+            raise
         for asked in batch:
             answers = [next(accepted) for _ in asked.drafts]
             if not asked.answer.done():

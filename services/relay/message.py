@@ -12,6 +12,11 @@ Kind = Literal["message", "callback", "failure_callback"]
 State = Literal["queued", "waiting", "active", "delivered", "failed", "cancelled"]
 
 
+# One claim of a message: its id, and when it was claimed by the database's clock. The same message claimed again is
+# another claim, so what is late of an earlier one cannot be taken for the later one's.
+Claim = tuple[str, datetime]
+
+
 def new_message_id() -> str:
     """In the order of time, so that the newest rows share index pages."""
     return f"msg_{uuid_utils.uuid7().hex}"
@@ -175,6 +180,10 @@ class Claimed:
     parent_id: str | None = None
     redact: Redaction = NOTHING_REDACTED
     fault: str | None = None
+
+    @property
+    def claim(self) -> Claim:
+        return self.id, self.started_at
 
     @property
     def stored(self) -> Stored | None:

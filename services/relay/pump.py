@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
 
 from structlog.stdlib import BoundLogger
 
+from services.relay.calls import Call, Calls
 from services.relay.courier import Courier
+from services.relay.database_clock import DatabaseClock
 from services.relay.ending import Ending, ending_of, unjudged
 from services.relay.ending_writer import EndingWriter
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
 from services.relay.store.messages import Messages
-from services.relay.store.processes import Processes
 from services.relay.waking import Waking
 from services.relay.wire.outcome import Answer
 from tidings.log import fault
@@ -29,22 +30,18 @@ CLAIM_MAX = 250
 OPENING_MAX = 300
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5
-# Within this a call whose message was cancelled by another process is broken off.
-CANCEL_CHECK_SECONDS = 0.5
-FAULT_PAUSE_SECONDS = 1.0
-# Counting a long queue takes the database a while, and nobody scrapes more often.
-GAUGE_SECONDS = 10.0
 
 
 class Pump:
-    """`run` until cancelled; `claim_once` and `sweep_once` are its steps."""
+    """`round` is the step of the claiming loop. After `stop` nothing begins any more; what was claimed is not called."""
 
     def __init__(
         self,
         messages: Messages,
-        processes: Processes,
         courier: Courier,
         writer: EndingWriter,
+        calls: Calls,
+        clock: DatabaseClock,
         settings: RelaySettings,
         metrics: RelayMetrics,
         log: BoundLogger,
@@ -52,21 +49,31 @@ class Pump:
         waking: Waking,
     ) -> None:
         self._messages = messages
-        self._processes = processes
         self._courier = courier
         self._writer = writer
+        self._calls = calls
+        self._clock = clock
         self._settings = settings
         self._metrics = metrics
         self._log = log
         self._waking = waking
         self._keyed_first = False
-        self._calls: dict[str, asyncio.Task[None]] = {}
-        metrics.in_flight.set_function(lambda: len(self._calls))
+        self._stopped = False
+        metrics.in_flight.set_function(lambda: len(calls))
 
-    def abort(self, message_id: str) -> None:
-        """Break off the call of a cancelled message, if it is here."""
-        if (task := self._calls.get(message_id)) is not None:
-            task.cancel()
+    def stop(self) -> None:
+        """Begin no further call. A claim under way is not broken off, as it may be committed: `Leases` gives it back."""
+        self._stopped = True
+        self._waking.wake()
+
+    async def round(self) -> None:
+        """Claim what is due and there is room for; wait a little when that is nothing."""
+        self._waking.clear()
+        if await self.claim_once() == 0:
+            await self._idle()
+        elif self._room() <= 0:
+            # Let the calls that were just started get on, instead of asking the database for nothing.
+            await asyncio.sleep(0.002)
 
     async def claim_once(self) -> int:
         """Take a batch and start its calls; how many. Messages with and without a flow key take turns in being first, so
@@ -76,66 +83,23 @@ class Pump:
         claims = (self._messages.claim_keyed, self._messages.claim)
         room = left = self._room()
         for claim in claims if self._keyed_first else reversed(claims):
-            claimed = await claim(left) if left > 0 else []
-            for message in claimed:
-                self._start(message)
-            left -= len(claimed)
+            left -= await self._claim(claim, left) if left > 0 else 0
         return max(0, room) - max(0, left)
 
-    async def sweep_once(self) -> int:
-        """Take back what dead processes held; how many."""
-        expired = await self._messages.expire(CLAIM_MAX)
-        failed = await self._messages.take_over(CLAIM_MAX)
-        for message in failed:
-            self._end(message, Answer(0, (), b"", error="fate unknown: the relay died during the call", fate="unknown"))
-        if expired or failed:
-            self._metrics.expiries.inc(expired + len(failed))
-            self._metrics.unknown.inc(expired + len(failed))
-            self._log.warning("lease_expired", retried=expired, failed=len(failed))
-            self._waking.wake()
-        return expired + len(failed)
-
-    async def run(self) -> None:
-        """Work until cancelled."""
-        await self._processes.renew(self._settings.lease_seconds)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._forever("claim", self._claim_loop))
-            group.create_task(self._forever("finish", self._finish_loop))
-            group.create_task(self._forever("heartbeat", self._heartbeat_loop))
-            group.create_task(self._forever("cancel_check", self._cancel_loop))
-            group.create_task(self._forever("sweep", self._sweep_loop))
-            group.create_task(self._forever("gauge", self._gauge_loop))
-
-    async def drain(self) -> None:
-        """Wait for the calls in flight, up to the drain time; give the rest to the other processes."""
-        deadline = time.monotonic() + self._settings.drain_seconds
-        finishing = asyncio.create_task(self._forever("finish", self._finish_loop))
-        beating = asyncio.create_task(self._forever("heartbeat", self._heartbeat_loop))
-        while (self._calls or self._writer.unwritten) and time.monotonic() < deadline:  # noqa: ASYNC110  once, at the end
-            await asyncio.sleep(0.05)
-        left = list(self._calls.values())
-        for task in [*left, finishing, beating]:
-            task.cancel()
-        await asyncio.gather(*left, finishing, beating, return_exceptions=True)
-        if left:
-            self._log.warning("drain_incomplete", calls=len(left))
-        await self._processes.release()
+    async def _claim(self, claim: Callable[[int], Awaitable[list[Claimed]]], batch_max: int) -> int:
+        with self._calls.claiming():
+            claimed = await claim(batch_max)
+            if not self._stopped:
+                for message in claimed:
+                    self._start(message)
+        return len(claimed)
 
     def _room(self) -> int:
         """How many more calls may begin now."""
-        if self._writer.full:
+        if self._writer.full or self._stopped:
             return 0
         held = len(self._calls) + self._writer.unwritten
         return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
-
-    async def _claim_loop(self) -> None:
-        while True:
-            self._waking.clear()
-            if await self.claim_once() == 0:
-                await self._idle()
-            elif self._room() <= 0:
-                # Let the calls that were just started get on, instead of asking the database for nothing.
-                await asyncio.sleep(0.002)
 
     async def _idle(self) -> None:
         if self._room() <= 0:
@@ -145,73 +109,48 @@ class Pump:
             pause = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(due, 0.005))
         await self._waking.wait(pause)
 
-    async def _finish_loop(self) -> None:
-        while True:
-            await self._writer.run_once()
-
-    async def _heartbeat_loop(self) -> None:
-        while True:
-            await self._processes.renew(self._settings.lease_seconds)
-            # After a stall longer than the lease, others hold what was ours.
-            for message_id in await self._messages.lost(list(self._calls)) if self._calls else ():
-                self.abort(message_id)
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-
-    async def _cancel_loop(self) -> None:
-        while True:
-            await asyncio.sleep(CANCEL_CHECK_SECONDS)
-            for message_id in await self._processes.cancellations() if self._calls else ():
-                self.abort(message_id)
-
-    async def _sweep_loop(self) -> None:
-        while True:
-            await self.sweep_once()
-            await asyncio.sleep(min(2.0, self._settings.lease_seconds / 3))
-
-    async def _gauge_loop(self) -> None:
-        while True:
-            depth = await self._messages.depth()
-            self._metrics.waiting.set(depth["waiting"])
-            self._metrics.active.set(depth["active"])
-            self._metrics.oldest.set(depth["oldest"])
-            self._metrics.cooling.set(depth["cooling"])
-            await asyncio.sleep(GAUGE_SECONDS)
-
-    async def _forever(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        """Run a loop again after a fault: the database may be away for a while, the calls in flight go on."""
-        while True:
-            try:
-                await loop()
-            except Exception as error:  # noqa: BLE001  no fault may end a loop that others' calls depend on
-                self._log.error("loop_failed", loop=name, error=fault(error))
-                await asyncio.sleep(FAULT_PAUSE_SECONDS)
-
     def _start(self, message: Claimed) -> None:
         if message.fault is not None:
-            self._end(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
+            self.fail(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
         else:
-            self._hold(message.id, self._call(message))
+            self._calls.hold(message.claim, lambda call: self._call(message, call))
 
-    def _end(self, message: Claimed, answer: Answer) -> None:
+    def fail(self, message: Claimed, answer: Answer) -> None:
         """Fail what is not to be called (again)."""
-        self._hold(message.id, self._writer.put(ending_of(message, answer, datetime.now(UTC), final=True)))
+        self._calls.hold(message.claim, lambda call: self._settle(message, answer, call, final=True))
 
-    def _hold(self, message_id: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._calls[message_id] = task
-        task.add_done_callback(lambda _: self._calls.pop(message_id, None))
-
-    async def _call(self, message: Claimed) -> None:
+    async def _call(self, message: Claimed, call: Call) -> None:
         started = time.monotonic()
-        answer = await self._courier.deliver(message, int(time.time()))
+        answer = await self._answer(message, call)
         if answer.fate == "unknown":
             self._metrics.unknown.inc()
         self._metrics.seconds.observe(time.monotonic() - started)
-        await self._writer.put(self._ending(message, answer))
+        await self._settle(message, answer, call, final=False)
 
-    def _ending(self, message: Claimed, answer: Answer) -> Ending:
+    async def _answer(self, message: Claimed, call: Call) -> Answer:
         try:
-            return ending_of(message, answer, datetime.now(UTC))
+            return await self._courier.deliver(message, int(time.time()), sending=call.sending)
         except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
+            self._log.error("call_failed", error=fault(error), message_id=message.id)
+            return Answer(0, (), b"", error="a fault of the relay", fate="unknown" if call.sent else "not sent")
+
+    async def _settle(self, message: Claimed, answer: Answer, call: Call, *, final: bool) -> None:
+        try:
+            await self._writer.put(self._ending(message, answer, final=final))
+        except Exception as error:  # noqa: BLE001  as above
+            self._log.error("ending_incomplete", error=fault(error), message_id=message.id)
+            await self._writer.put(replace(unjudged(message, answer, self._ended_at(message)), callbacks=()))
+        call.settled = True
+
+    def _ending(self, message: Claimed, answer: Answer, *, final: bool) -> Ending:
+        try:
+            return ending_of(message, answer, self._ended_at(message), final=final)
+        except Exception as error:  # noqa: BLE001  as above
             self._log.error("answer_unjudged", error=fault(error), message_id=message.id)
-            return unjudged(message, answer, datetime.now(UTC))
+            return unjudged(message, answer, self._ended_at(message))
+
+    def _ended_at(self, message: Claimed) -> datetime:
+        """By the clock that stamped the start, and not before it: what is known of that clock is off by some
+        milliseconds.
+        """
+        return max(self._clock.now(), message.started_at)

@@ -58,7 +58,8 @@ class Scheduler:
     async def _sleep(self, seconds_to_next: float | None) -> None:
         seconds = IDLE_SECONDS if seconds_to_next is None else min(IDLE_SECONDS, max(PAUSE_SECONDS, seconds_to_next))
         try:
-            await asyncio.wait_for(self._woken.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
         except TimeoutError:
             return
         self._woken.clear()

@@ -1,33 +1,28 @@
-"""The relay's composition: builds what one process consists of, runs its loops, and drains them."""
+"""The relay's composition: what one process consists of, and which loops and connections it has."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import ssl
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.stdlib import BoundLogger
 
 from services.relay.authentication import Authenticator
 from services.relay.bodies import Bodies
 from services.relay.courier import Courier
-from services.relay.ending_writer import EndingWriter
+from services.relay.drain import Drain
+from services.relay.engine import Surroundings, build_engine
 from services.relay.intake import Intake
 from services.relay.janitor import Janitor
+from services.relay.loops import Loop
 from services.relay.metrics import RelayMetrics
-from services.relay.pump import Pump
 from services.relay.routes.deps import Deps
 from services.relay.routes.router import Router
-from services.relay.routes.server import build_runner
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -39,7 +34,6 @@ from services.relay.store.labels import Labels
 from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
-from services.relay.store.processes import Processes
 from services.relay.store.queues import Queues
 from services.relay.store.schedules import Schedules
 from services.relay.store.signing_keys import KeyPair, SigningKeys
@@ -47,138 +41,120 @@ from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
 from services.relay.waking import Waking
-from tidings.log import fault
-from tidings.settings import split_listen
 
-# The loops take one each, requests share the rest: more connections than cores gain nothing.
-POOL_MAX = 12
+# Requests, and the loops that nothing under way depends on: more connections than cores gain little.
+API_CONNECTIONS_MAX = 10
+# Claims, endings and the bodies of deliveries: requests, however many and slow, do not take these.
+ENGINE_CONNECTIONS_MAX = 5
 # Another process's rotation of the signing keys counts here after so long.
 KEYS_SECONDS = 2.0
 JANITOR_SECONDS = 5.0
+# Counting a long queue takes the database a while, and nobody scrapes more often.
+GAUGE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The connections to the database, so divided that nobody waits for those of others: the lease has one of its own."""
+
+    api: Pool
+    engine: Pool
+    lease: Pool
+
+    @property
+    def all(self) -> tuple[Pool, ...]:
+        return self.api, self.engine, self.lease
 
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of one process that have a life of their own, and the router that uses them."""
+    """The parts of one process that have a life of their own, its loops, and the router that uses them."""
 
-    pump: Pump
-    intake: Intake
-    scheduler: Scheduler
-    janitor: Janitor
+    pools: Pools
+    drain: Drain
     courier: Courier
     signing_keys: SigningKeys
+    loops: Sequence[Loop]
     router: Router
-    log: BoundLogger
 
 
-async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log: BoundLogger) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: calls in flight get their time, what is accepted is committed."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool = new_pool(settings.database_url.get_secret_value(), connections_max=POOL_MAX)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(pool)
-        service = build(settings, vault, tls, pool, log)
-        stack.callback(service.courier.close)
-        await _check_signing_keys(service, settings)
-        runner = build_runner(service.router.answer, settings.body_bytes_max)
-        await runner.setup()
-        taking = asyncio.create_task(service.intake.run())
-        working = [asyncio.create_task(loop) for loop in _loops(service)]
-        host, port = split_listen(settings.listen)
-        await web.TCPSite(runner, host, port, backlog=1024).start()
-        log.info("listening", address=settings.listen)
-        await stop.wait()
-        await _end(working)
-        await service.pump.drain()
-        await runner.cleanup()
-        await _end([taking])
-    log.info("stopped")
-
-
-def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool, log: BoundLogger) -> Service:
+def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Pools, log: BoundLogger) -> Service:
     """Wire everything. Nothing runs yet, and nothing was asked of the database."""
     metrics = RelayMetrics(REGISTRY)
-    database = Database(pool)
-    owner = uuid.uuid4()
-    messages = Messages(database, vault, owner=owner, logs=settings.log_days > 0)
-    signing_keys = SigningKeys(database, vault, _seed(settings))
-    bodies = Bodies(Chunks(database), settings.body_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
-    courier = Courier(settings, bodies, tls, lambda: signing_keys.pair.current)
+    api = Database(pools.api)
+    owner, logs, window = uuid.uuid4(), settings.log_days > 0, settings.deduplication_seconds
+    messages = Messages(api, vault, owner=owner, logs=logs)
+    signing_keys = SigningKeys(api, vault, seed(settings))
     waking = Waking()
-    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake)
-    pump = Pump(messages, Processes(database, owner=owner), courier, writer, settings, metrics, log, waking=waking)
-    window = settings.deduplication_seconds
     intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)
-    topics = Topics(database, vault)
-    authenticator = Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic)
+    topics = Topics(api, vault)
+    authenticator = Authenticator(settings.token.get_secret_value(), Tokens(api).find, time.monotonic)
     schedules = Schedules(
-        database, vault, messages, topics, deduplication_seconds=window, wait_seconds=authenticator.wait_seconds
+        api,
+        vault,
+        messages,
+        topics,
+        deduplication_seconds=window,
+        wait_seconds=authenticator.wait_seconds,
+        accepted=metrics.accepted.labels("message").inc,
     )
     scheduler = Scheduler(schedules, now=_now, fired=waking.wake, log=log)
+    others = [
+        Loop("scheduler", scheduler.run, log),
+        Loop("janitor", Janitor(api, settings).run_once, log, every=JANITOR_SECONDS),
+        Loop("signing_keys", signing_keys.refresh, log, every=KEYS_SECONDS),
+        Loop("gauge", lambda: _measure(messages, metrics), log, every=GAUGE_SECONDS),
+    ]
+    around = Surroundings(owner, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others)
+    databases = Database(pools.engine), Database(pools.lease)
+    engine = build_engine(settings, vault, tls, databases, metrics, log, around)
     deps = Deps(
         settings=settings,
         authenticator=authenticator,
         intake=intake,
-        bodies=bodies,
+        bodies=Bodies(Chunks(api), settings.body_bytes_max),
         messages=messages,
-        views=MessageViews(database, vault),
-        queues=Queues(database),
-        flow_keys=FlowKeys(database),
+        views=MessageViews(api, vault),
+        queues=Queues(api),
+        flow_keys=FlowKeys(api),
         topics=topics,
         schedules=schedules,
-        letters=Letters(database, vault, messages, deduplication_seconds=window),
-        labels=Labels(database),
-        contents=Contents(database),
-        events=Events(database, vault),
+        letters=Letters(api, vault, messages, deduplication_seconds=window),
+        labels=Labels(api),
+        contents=Contents(api),
+        events=Events(api, vault),
         signing_keys=signing_keys,
         metrics=metrics,
         registry=REGISTRY,
         log=log,
         wake=waking.wake,
-        abort=pump.abort,
+        abort=engine.calls.abort,
         rescheduled=scheduler.wake,
+        faults=engine.readiness.faults,
         now=_now,
     )
-    janitor = Janitor(database, settings)
-    return Service(pump, intake, scheduler, janitor, courier, signing_keys, Router(deps), log)
+
+    return Service(pools, engine.drain, engine.courier, signing_keys, engine.loops, Router(deps))
 
 
-def _loops(service: Service) -> list[Coroutine[Any, Any, None]]:
-    return [
-        service.pump.run(),
-        service.scheduler.run(),
-        _every("janitor", JANITOR_SECONDS, service.janitor.run_once, service.log),
-        _every("signing_keys", KEYS_SECONDS, service.signing_keys.refresh, service.log),
-    ]
+def build_pools(settings: RelaySettings) -> Pools:
+    url = settings.database_url.get_secret_value()
+    return Pools(
+        new_pool(url, connections_max=API_CONNECTIONS_MAX),
+        new_pool(url, connections_max=ENGINE_CONNECTIONS_MAX),
+        new_pool(url, connections_max=1, timeout_seconds=settings.lease_seconds / 3),
+    )
 
 
-async def _every(name: str, seconds: float, step: Callable[[], Awaitable[object]], log: BoundLogger) -> None:
-    """Repeat `step`; a fault of it, such as a database that is away, is said and does not end the loop."""
-    while True:
-        try:
-            await step()
-        except Exception as error:  # noqa: BLE001  whatever it is, the next round may do
-            log.error("loop_failed", loop=name, error=fault(error))
-        await asyncio.sleep(seconds)
+async def _measure(messages: Messages, metrics: RelayMetrics) -> None:
+    depth = await messages.depth()
+    metrics.waiting.set(depth["waiting"])
+    metrics.active.set(depth["active"])
+    metrics.oldest.set(depth["oldest"])
+    metrics.cooling.set(depth["cooling"])
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _check_signing_keys(service: Service, settings: RelaySettings) -> None:
-    """Stored keys count, as they may have been rotated; an operator who changed the environment's is told so."""
-    if await service.signing_keys.refresh() != _seed(settings):
-        service.log.warning(
-            "signing_keys_stored", detail="the environment's keys differ from the stored ones, which count"
-        )
-
-
-def _seed(settings: RelaySettings) -> KeyPair:
+def seed(settings: RelaySettings) -> KeyPair:
     return KeyPair(settings.current_signing_key.get_secret_value(), settings.next_signing_key.get_secret_value())
 
 

@@ -28,6 +28,7 @@ class Waking:
     async def wait(self, seconds: float) -> None:
         """Until woken, for so long at the most."""
         try:
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         except TimeoutError:
             return

@@ -100,6 +100,9 @@ class TcpProxy:
         if self._server is not None:
             self._server.close()
         await self._cut()
+        for _ in range(100):
+            if self._links:
+                await asyncio.sleep(0.01)
 
     async def _cut(self) -> int:
         links = list(self._links)
@@ -175,7 +178,8 @@ class _Link:
         for name, text in _PREPARED.findall(piece):
             self._prepared[name] = text
         losing = self._proxy.losing
-        if losing is not None:
+        # A statement with many parameters comes in several pieces.
+        if losing is not None and not self._answer_lost:
             names = [name for name, text in self._prepared.items() if losing in text]
             self._answer_lost = losing in piece or any(name + b"\x00" in piece for name in names)
 

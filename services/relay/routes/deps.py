@@ -1,8 +1,8 @@
-"""What the handlers work with; `__main__` builds it."""
+"""What the handlers work with; `service` builds it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,9 +29,10 @@ from services.relay.store.topics import Topics
 
 @dataclass(frozen=True)
 class Deps:
-    """`wake` (the pump): something may be due in so many seconds. `abort` (the pump): this message was cancelled.
+    """`wake` (the pump): something may be due in so many seconds. `abort`: this message was cancelled.
 
-    `rescheduled` (the scheduler): a schedule was made or changed. `now` is aware.
+    `rescheduled` (the scheduler): a schedule was made or changed. `faults`: why this process is not ready. `now` is
+    aware.
     """
 
     settings: RelaySettings
@@ -55,4 +56,5 @@ class Deps:
     wake: Callable[[float], None]
     abort: Callable[[str], None]
     rescheduled: Callable[[], None]
+    faults: Callable[[], Mapping[str, str]]
     now: Callable[[], datetime]

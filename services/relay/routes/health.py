@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -11,19 +9,14 @@ from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.reply import json_reply
 
-READY_SECONDS = 5.0
-
 
 async def healthz(_deps: Deps, _call: Call) -> web.Response:
     return json_reply({"status": "ok"})
 
 
 async def readyz(deps: Deps, _call: Call) -> web.Response:
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            await deps.messages.next_due_seconds()
-    except Exception as error:  # noqa: BLE001  whatever it is, we are not ready
-        return json_reply({"status": "not ready", "faults": {"postgres": type(error).__name__}}, 503)
+    if faults := deps.faults():
+        return json_reply({"status": "not ready", "faults": dict(faults)}, 503)
     return json_reply({"status": "ok"})
 
 

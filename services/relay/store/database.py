@@ -68,11 +68,19 @@ class Database:
         raise AssertionError("unreachable")
 
 
-def new_pool(url: str, *, connections_max: int) -> Pool:
+def new_pool(url: str, *, connections_max: int, timeout_seconds: float = 10.0) -> Pool:
     """A pool that is still closed. Its connections commit each statement, unless a transaction is begun."""
     least = min(4, connections_max)
+    # Attempts to connect come at ever longer intervals until `reconnect_timeout`; the next request begins anew. By
+    # default that is 300 s, and after a long outage nothing would be tried for minutes.
     return AsyncConnectionPool(
-        url, min_size=least, max_size=connections_max, timeout=10, open=False, kwargs={"autocommit": True}
+        url,
+        min_size=least,
+        max_size=connections_max,
+        timeout=timeout_seconds,
+        reconnect_timeout=timeout_seconds,
+        open=False,
+        kwargs={"autocommit": True},
     )
 
 

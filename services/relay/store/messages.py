@@ -92,40 +92,20 @@ class Messages:
         found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
         return claimed_of(self._vault, found)
 
-    async def take_over(self, batch_max: int) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated."""
-        found = await self._database.fetch(self._q["take_over"], self._claiming(batch_max))
-        return claimed_of(self._vault, found)
-
-    async def expire(self, batch_max: int) -> int:
-        """Put back messages of dead processes; how many."""
-
-        async def work(connection: AsyncConnection[Any]) -> int:
-            found = await rows(connection, self._q["expire"], {"batch_max": batch_max, "logs": self._logs})
-            await self._touch(connection, [(row["flow_key"], None, False) for row in found if row["flow_key"]])
-            return len(found)
-
-        return await self._database.run(work)
-
     async def next_due_seconds(self) -> float | None:
         """Until something may be claimed; None: nothing waits."""
         [row] = await self._database.fetch(self._q["next_due"], {})
         seconds: float | None = row["seconds"]
         return seconds
 
-    async def lost(self, ids: Sequence[str]) -> list[str]:
-        """Those of `ids` that this process holds no more: cancelled, or taken over."""
-        found = await self._database.fetch(self._q["lost"], {"ids": list(ids), "owner": self._owner})
-        return [row["id"] for row in found]
+    async def finish(self, endings: Sequence[Ending]) -> list[Ending]:
+        """Commit verdicts and what follows from them; those whose claims were still ours. Raises `UnstorableError`."""
 
-    async def finish(self, endings: Sequence[Ending]) -> int:
-        """Commit verdicts and what follows from them; how many were still ours. Raises `UnstorableError`."""
-
-        async def work(connection: AsyncConnection[Any]) -> int:
+        async def work(connection: AsyncConnection[Any]) -> list[Ending]:
             verdicts = written.as_json([written.verdict(ending) for ending in endings])
             found = await rows(connection, self._q["finish"], {"rows": verdicts, "owner": self._owner})
-            ours = {row["id"] for row in found}
-            kept = [ending for ending in endings if ending.message.id in ours]
+            ours = {(row["id"], row["started_at"]) for row in found}
+            kept = [ending for ending in endings if ending.message.claim in ours]
             async with connection.pipeline():
                 await self._record(connection, kept)
                 await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
@@ -135,7 +115,7 @@ class Messages:
                 leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
                 flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
             )
-            return len(kept)
+            return kept
 
         try:
             return await self._database.run(work)

@@ -102,62 +102,20 @@ SELECT extract(epoch FROM least(
   (SELECT ready_at FROM relay.flow_keys WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)
 ) - clock_timestamp())::float8 AS seconds
 
--- name: lost
--- Which of the calls this process holds are not its own any more: cancelled, or taken over.
-SELECT held.id FROM unnest(%(ids)s::text[]) AS held (id)
-LEFT JOIN relay.messages AS m ON m.id = held.id AND m.state = 'active' AND m.lease_owner = %(owner)s
-WHERE m.id IS NULL
-
--- name: expire
--- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
--- count as one of the retries, as it may be our crash and not the destination's.
-WITH expired AS (
-  SELECT id, period, started_at FROM relay.messages
-  WHERE state = 'active' AND on_unknown = 'retry'
-    AND lease_owner IN (SELECT owner FROM relay.processes WHERE lease_until < clock_timestamp())
-  LIMIT %(batch_max)s
-  FOR UPDATE SKIP LOCKED
-), back AS (
-  UPDATE relay.messages AS m
-  SET state = CASE WHEN m.queue IS NOT NULL
-      AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
-    due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
-  FROM expired WHERE m.id = expired.id AND m.period = expired.period
-  RETURNING m.*
-), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
-  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
-  FROM back WHERE %(logs)s
-)
-SELECT id, flow_key FROM back
-
--- name: take_over
--- Those that asked not to be repeated are taken over, to be ended as failed.
-WITH expired AS (
-  SELECT id, period FROM relay.messages
-  WHERE state = 'active' AND on_unknown = 'fail'
-    AND lease_owner IN (SELECT owner FROM relay.processes WHERE lease_until < clock_timestamp())
-  LIMIT %(batch_max)s
-  FOR UPDATE SKIP LOCKED
-)
-UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
-FROM expired WHERE m.id = expired.id AND m.period = expired.period
-RETURNING m.*
-
 -- name: finish
--- The verdicts of a batch of attempts. Only of messages that are still ours: a cancelled one stays cancelled. A queued one
--- keeps its place until its callbacks have ended as well: see leave. What is to be tried again waits while its queue is paused.
+-- The verdicts of a batch of attempts. Only of claims that are still ours: a cancelled one stays cancelled, and the
+-- verdict of an earlier claim is not the later one's. A queued one keeps its place until its callbacks have ended as
+-- well: see leave. What is to be tried again waits while its queue is paused.
 UPDATE relay.messages AS m
 SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
   retried = v.retried, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
-FROM json_to_recordset(%(rows)s::json) AS v (id text, state text, retried integer, delay_seconds float8)
-WHERE m.id = v.id AND m.state = 'active' AND m.lease_owner = %(owner)s
-RETURNING m.id
+FROM json_to_recordset(%(rows)s::json)
+  AS v (id text, started_at timestamptz, state text, retried integer, delay_seconds float8)
+WHERE m.id = v.id AND m.started_at = v.started_at AND m.state = 'active' AND m.lease_owner = %(owner)s
+RETURNING v.id, v.started_at
 
 -- name: log
 -- What an attempt came to, a row a state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from uuid import UUID
 
 from services.relay.store.database import Database, queries
@@ -15,9 +16,12 @@ class Processes:
         self._q = queries("processes")
         self.owner = owner
 
-    async def renew(self, lease_seconds: float) -> None:
-        """One row, however many calls. Without it nothing can be claimed."""
-        await self._database.execute(self._q["renew"], {"owner": self.owner, "lease_seconds": lease_seconds})
+    async def renew(self, lease_seconds: float) -> datetime:
+        """One row, however many calls. Without it nothing can be claimed. Answers what the database's clock says."""
+        asked = {"owner": self.owner, "lease_seconds": lease_seconds}
+        [row] = await self._database.fetch(self._q["renew"], asked)
+        now: datetime = row["now"]
+        return now
 
     async def cancellations(self) -> list[str]:
         """Messages whose calls are to be broken off here; each is told once."""

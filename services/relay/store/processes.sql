@@ -1,6 +1,7 @@
 -- name: renew
 INSERT INTO relay.processes (owner, lease_until) VALUES (%(owner)s, clock_timestamp() + make_interval(secs => %(lease_seconds)s))
 ON CONFLICT (owner) DO UPDATE SET lease_until = excluded.lease_until
+RETURNING clock_timestamp() AS now
 
 -- name: cancellations
 DELETE FROM relay.cancellations WHERE owner = %(owner)s RETURNING message_id

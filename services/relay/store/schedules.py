@@ -42,9 +42,11 @@ class Schedules:
         *,
         deduplication_seconds: float = 600.0,
         wait_seconds: Callable[[Token, int], float] = lambda _token, _publishes: 0.0,
+        accepted: Callable[[int], None] = lambda _count: None,
     ) -> None:
-        """`wait_seconds`: as that of `Authenticator`."""
+        """`wait_seconds`: as that of `Authenticator`. `accepted` is told how many messages a firing has committed."""
         self._wait_seconds = wait_seconds
+        self._accepted = accepted
         self._database = database
         self._vault = vault
         self._messages = messages
@@ -118,14 +120,14 @@ class Schedules:
         to see, and does not stop the others. One whose token has published its limit fires when that has room again.
         """
 
-        async def work(connection: AsyncConnection[Any]) -> int:
+        async def work(connection: AsyncConnection[Any]) -> list[int]:
             due = await rows(connection, self._q["due"], {"now": now, "batch_max": batch_max})
             late: Counter[str] = Counter()
-            for row in due:
-                await self._fire(connection, row, now, late)
-            return len(due)
+            return [await self._fire(connection, row, now, late) for row in due]
 
-        return await self._database.run(work)
+        fired = await self._database.run(work)
+        self._accepted(sum(fired))
+        return len(fired)
 
     async def seconds_to_next(self, now: datetime) -> float | None:
         """Until the next firing, at least 0; None: nothing is scheduled."""
@@ -137,8 +139,8 @@ class Schedules:
         if keys := [row["body_key"] for row in found if row["body_key"] is not None]:
             await connection.execute(self._release, {"keys": keys})
 
-    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime, late: Counter[str]) -> None:
-        """`late`: the messages that wait for room of their token, by its name."""
+    async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime, late: Counter[str]) -> int:
+        """How many messages it published. `late`: the messages that wait for room of their token, by its name."""
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
@@ -147,14 +149,15 @@ class Schedules:
             wait_seconds = self._wait(content, len(drafts), late)
             if wait_seconds > 0:
                 await connection.execute(self._q["later"], outcome | {"next_at": now + timedelta(seconds=wait_seconds)})
-                return
+                return 0
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
         except (InvalidRequestError, UnreadableError, UnstorableError) as error:
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
-        else:
-            ids = [one.message_id for one in accepted]
-            await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
+            return 0
+        ids = [one.message_id for one in accepted]
+        await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
+        return sum(not one.deduplicated for one in accepted)
 
     def _wait(self, content: dict[str, Any], publishes: int, late: Counter[str]) -> float:
         """0: it may fire now. Each that is late gets its own time, so that not all come again at once."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 
 from services.relay.ending import Ending, Logged, header_lists
-from services.relay.message import Claimed, Draft
+from services.relay.message import Claim, Claimed, Draft
 from services.relay.wire.outcome import Retry, state_of
 
 # An escaped NUL, but not an escaped backslash before the text u0000.
@@ -51,9 +51,15 @@ def verdict(ending: Ending) -> dict[str, Any]:
     """What becomes of a message after an attempt."""
     again = isinstance(ending.verdict, Retry) and ending.verdict.counted
     return {
-        "id": ending.message.id, "state": state_of(ending.verdict), "retried": ending.message.retried + again,
+        "id": ending.message.id, "started_at": ending.message.started_at, "state": state_of(ending.verdict),
+        "retried": ending.message.retried + again,
         "delay_seconds": ending.verdict.delay_seconds if isinstance(ending.verdict, Retry) else 0.0,
     }  # fmt: skip
+
+
+def claims(held: Iterable[Claim]) -> str:
+    """Claims, as JSON."""
+    return orjson.dumps([{"id": id_, "started_at": started_at} for id_, started_at in held]).decode()
 
 
 def letter(ending: Ending) -> dict[str, Any]:

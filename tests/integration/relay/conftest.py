@@ -49,12 +49,14 @@ class Relay:
 
 @contextmanager
 def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., Relay]]:
-    """Starts relays on one database of their own; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`."""
+    """Starts relays on one database of their own; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`.
+    With `ready=False` nobody waits until they serve.
+    """
     started: list[Relay] = []
     key = Fernet.generate_key().decode()
     with postgres.database(template="template1") as name:
 
-        def start(*, wrapper: Sequence[str] = (), **settings: str) -> Relay:
+        def start(*, ready: bool = True, wrapper: Sequence[str] = (), **settings: str) -> Relay:
             [port] = free_ports(1)
             environment = {
                 "RELAY_DATABASE_URL": postgres.url(name),
@@ -67,7 +69,7 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
                 "RELAY_DRAIN_SECONDS": "1",
             }
             log = directory / f"relay-{len(started)}.log"
-            ready_url = f"http://127.0.0.1:{port}/readyz"
+            ready_url = f"http://127.0.0.1:{port}/readyz" if ready else None
             process = Process("services.relay", environment | settings, log, ready_url=ready_url, wrapper=wrapper)
             started.append(Relay(process.start(), port))
             return started[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import requests
 
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay
@@ -108,3 +109,17 @@ def test_bad_input_is_400_and_named(shared: Relay) -> None:
         answer = shared.call("POST", f"/v2/schedules/{address}", headers=headers)
         assert answer.status_code == 400, (address, headers, answer.text)
         assert words in answer.json()["error"], (address, headers, answer.text)
+
+
+def test_what_is_accepted_is_counted_once_and_what_schedules_publish_too(relay: Relay) -> None:
+    def accepted() -> float:
+        lines = requests.get(f"{relay.url}/metrics", timeout=30).text.splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith('relay_accepted_total{kind="message"}'))
+
+    with destination() as server:
+        for _ in range(2):
+            assert relay.publish(server.url, Upstash_Deduplication_Id="one").ok
+        assert accepted() == 1
+        assert relay.call("POST", f"/v2/schedules/{server.url}/s", headers={"Upstash-Cron": "* * * * * *"}).ok
+        until(lambda: server.to("/s"))
+        until(lambda: accepted() >= 2)

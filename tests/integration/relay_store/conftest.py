@@ -18,6 +18,7 @@ from services.relay.ending import ending_of
 from services.relay.message import Claimed, Draft
 from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
+from services.relay.store.claims import Claims
 from services.relay.store.database import Database
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
@@ -35,6 +36,7 @@ from tests.infra.postgres import PostgresServer
 
 T = TypeVar("T")
 OWNER = UUID(int=1)
+OTHER = UUID(int=3)
 
 
 class Stores:
@@ -44,7 +46,9 @@ class Stores:
         self.database = database
         self.vault = vault
         self.messages = Messages(database, vault, owner=OWNER)
+        self.claims = Claims(database, vault, owner=OWNER)
         self.processes = Processes(database, owner=OWNER)
+        self.other = Claims(database, vault, owner=OTHER)
         self.queues = Queues(database)
         self.flow_keys = FlowKeys(database)
         self.topics = Topics(database, vault)
@@ -63,7 +67,13 @@ class Stores:
 
     async def finish(self, claimed: list[Claimed], status: int = 200, body: bytes = b"", *, final: bool = False) -> int:
         answer = Answer(status, (("X-Answer", "yes"),), body)
-        return await self.messages.finish([ending_of(one, answer, datetime.now(UTC), final=final) for one in claimed])
+        endings = [ending_of(one, answer, datetime.now(UTC), final=final) for one in claimed]
+        return len(await self.messages.finish(endings))
+
+    async def expire(self) -> int:
+        """Another process puts back what dead ones held; how many."""
+        await Processes(self.database, owner=OTHER).renew(60)
+        return await self.other.expire(10)
 
     async def rows(self, statement: Any, **parameters: Any) -> list[dict[str, Any]]:
         return await self.database.fetch(statement, parameters)

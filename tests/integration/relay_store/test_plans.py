@@ -16,6 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from services.relay.store.database import Database, queries
 from services.relay.store.filtering import filtered, parameters
+from services.relay.store.written import claims
 from services.relay.vault import Vault
 from services.relay.wire.filters import Filters
 from tests.infra.postgres import PostgresServer
@@ -71,8 +72,18 @@ def tuples_read(url: str) -> int:
 
 
 _IDS = ["msg_00000010", "msg_00000020"]
+_HELD = claims((one, datetime(2026, 1, 1, tzinfo=UTC)) for one in _IDS)
 _VERDICTS = orjson.dumps(
-    [{"id": one, "state": "delivered", "retried": 0, "delay_seconds": 0.0} for one in _IDS]
+    [
+        {
+            "id": one,
+            "started_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "state": "delivered",
+            "retried": 0,
+            "delay_seconds": 0.0,
+        }
+        for one in _IDS
+    ]
 ).decode()
 _ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None}
 _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
@@ -83,11 +94,13 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
     [
         ("messages", "claim", _CLAIMING),
         ("messages", "next_due", {}),
-        ("messages", "expire", {"batch_max": 100, "logs": True}),
-        ("messages", "take_over", _CLAIMING),
+        ("claims", "expire", _CLAIMING | {"lapsed": True}),
+        ("claims", "take_over", _CLAIMING | {"lapsed": True}),
+        ("claims", "differences", {"held": _HELD, "owner": OWNER}),
+        ("claims", "give_back", {"claims": _HELD, "owner": OWNER, "logs": True}),
+        ("claims", "disown", {"claims": _HELD, "owner": OWNER}),
         ("messages", "cancel", {"ids": _IDS, "logs": True}),
         ("messages", "labelled", {"labels": ["l10"], "limit": 100}),
-        ("messages", "lost", {"ids": _IDS, "owner": OWNER}),
         (
             "messages",
             "finish",

@@ -103,7 +103,7 @@ def test_a_retry_waits_until_its_paused_queue_is_resumed(run: Run) -> None:
         assert [one.id for one in await stores.claim()] == [message_id]
         await stores.queues.pause("q")
         await stores.processes.release()
-        assert await stores.messages.expire(10) == 1
+        assert await stores.expire() == 1
         assert await stores.claim() == []
         await stores.queues.resume("q")
         assert [one.id for one in await stores.claim()] == [message_id]

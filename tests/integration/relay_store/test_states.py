@@ -66,8 +66,9 @@ async def with_a_dead_process(stores: Stores) -> None:
     await processes.renew(60)
     assert len(await Messages(stores.database, stores.vault, owner=dead).claim(10)) == 2
     await processes.release()
-    assert await stores.messages.expire(10) == 1
-    await stores.finish(await stores.messages.take_over(10), 500, final=True)
+    assert await stores.expire() == 1
+    await stores.processes.renew(60)
+    await stores.finish(await stores.claims.take_over(10), 500, final=True)
 
 
 def test_messages_go_the_ways_of_the_diagram_and_all_of_them(

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import pytest
 from prometheus_client import CollectorRegistry
 
-from services.relay.message import Claimed
+from services.relay.calls import Calls
+from services.relay.database_clock import DatabaseClock
+from services.relay.ending import Ending
+from services.relay.message import Claim, Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import CLAIM_MAX, Pump
 from services.relay.settings import RelaySettings
 from services.relay.waking import Waking
+from services.relay.wire.outcome import Failed, Retry
 from tidings import log
+
+NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 @dataclass
@@ -38,6 +48,10 @@ class _Message:
     id: str
     fault: None = None
 
+    @property
+    def claim(self) -> Claim:
+        return self.id, NOW
+
 
 class Writer:
     unwritten = 0
@@ -49,11 +63,46 @@ class Courier:
 
     opening = 0
 
-    async def deliver(self, _message: Claimed, _now: int) -> Any:
+    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:  # noqa: ARG002
         await asyncio.Event().wait()
 
 
-def pump(messages: Backlog) -> Pump:
+class Faulty:
+    """Sends, or not, and then does what nobody foresaw."""
+
+    opening = 0
+
+    def __init__(self, *, sends: bool) -> None:
+        self.sends = sends
+
+    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:
+        if self.sends:
+            sending()
+        raise KeyError("unforeseen")
+
+
+class Ends(Writer):
+    def __init__(self) -> None:
+        self.endings: list[Ending] = []
+
+    async def put(self, ending: Ending) -> None:
+        self.endings.append(ending)
+
+
+class One(Backlog):
+    """Stands for `Messages` with one message, which was claimed at `started_at`."""
+
+    def __init__(self, started_at: datetime) -> None:
+        super().__init__()
+        self.message = Claimed(
+            "m", "message", 2, "http://x.example/", "POST", {}, b"", 0, 3, 1000, "fail", "", NOW, NOW, 0, started_at
+        )
+
+    def _take(self, kind: str, batch_max: int) -> list[Claimed]:
+        return [self.message][:batch_max] if kind == "plain" else []
+
+
+def pump(messages: Backlog, courier: object = None, writer: object = None, calls: Calls | None = None) -> Pump:
     environment = {
         "RELAY_DATABASE_URL": "x",
         "QSTASH_TOKEN": "x",
@@ -63,8 +112,20 @@ def pump(messages: Backlog) -> Pump:
         "RELAY_CONCURRENCY_MAX": 4 * CLAIM_MAX,
     }
     settings = RelaySettings.model_validate(environment)
-    parts: Any = (messages, None, Courier(), Writer(), settings, RelayMetrics(CollectorRegistry()), log.get("test"))
+    metrics = RelayMetrics(CollectorRegistry())
+    doubles: Any = (messages, courier or Courier(), writer or Writer(), calls or Calls())
+    parts: Any = (*doubles, DatabaseClock(), settings, metrics, log.get("test"))
     return Pump(*parts, waking=Waking())
+
+
+async def called(messages: One, courier: object) -> tuple[list[Ending], Calls]:
+    """The endings of one round, and what is held after it."""
+    ends, calls = Ends(), Calls()
+    await pump(messages, courier, ends, calls).claim_once()
+    async with asyncio.timeout(20):
+        while len(calls):  # noqa: ASYNC110  their tasks end by themselves
+            await asyncio.sleep(0)
+    return ends.endings, calls
 
 
 def test_neither_a_long_queue_without_keys_nor_one_with_keys_starves_the_other() -> None:
@@ -75,3 +136,39 @@ def test_neither_a_long_queue_without_keys_nor_one_with_keys_starves_the_other()
         return backlog.asked
 
     assert asyncio.run(story()) == [(kind, CLAIM_MAX) for kind in ("keyed", "plain", "keyed", "plain")]
+
+
+@pytest.mark.parametrize(("sends", "fate"), [(True, "unknown"), (False, "not sent")])
+def test_a_call_that_ends_by_what_nobody_foresaw_has_an_ending_all_the_same(sends: bool, fate: str) -> None:
+    [ending], calls = asyncio.run(called(One(NOW), Faulty(sends=sends)))
+    assert (ending.answer.status, ending.answer.fate) == (0, fate)
+    assert isinstance(ending.verdict, Failed if sends else Retry)
+    assert calls.orphans == frozenset()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=-1)])
+def test_the_log_of_an_attempt_is_stamped_by_the_clock_that_stamped_its_start(ahead: timedelta) -> None:
+    database_now = datetime.now(UTC) + ahead
+    clock = DatabaseClock()
+    clock.set(database_now, time.monotonic())
+    assert abs(clock.now() - database_now) < timedelta(minutes=1)
+    # What is known of that clock may be a little behind: an end is never before its start.
+    [ending], _ = asyncio.run(called(One(datetime.now(UTC) + timedelta(hours=1)), Faulty(sends=True)))
+    assert all(row.at >= ending.message.started_at for row in ending.logged)
+
+
+def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
+    class Slow(One):
+        async def claim(self, batch_max: int) -> list[Claimed]:
+            claiming.stop()
+            return await super().claim(batch_max)
+
+    calls = Calls()
+    claiming = pump(Slow(NOW), calls=calls)
+
+    async def story() -> None:
+        assert await claiming.claim_once() == 1
+        assert await claiming.claim_once() == 0
+
+    asyncio.run(story())
+    assert len(calls) == 0

@@ -1,0 +1,111 @@
+"""What claims, holds and ends calls, put together; each part of it has connections that requests cannot take."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from structlog.stdlib import BoundLogger
+
+from services.relay.bodies import Bodies
+from services.relay.calls import Calls
+from services.relay.courier import Courier
+from services.relay.database_clock import DatabaseClock
+from services.relay.drain import Drain
+from services.relay.ending_writer import EndingWriter
+from services.relay.leases import Leases
+from services.relay.loops import FAULT_PAUSE_SECONDS, Loop
+from services.relay.metrics import RelayMetrics
+from services.relay.pump import Pump
+from services.relay.readiness import Readiness
+from services.relay.settings import RelaySettings
+from services.relay.store.chunks import Chunks
+from services.relay.store.claims import Claims
+from services.relay.store.database import Database
+from services.relay.store.messages import Messages
+from services.relay.store.processes import Processes
+from services.relay.vault import Vault
+from services.relay.waking import Waking
+
+# Within this a call whose message was cancelled by another process is broken off.
+CANCEL_CHECK_SECONDS = 0.5
+SWEEP_SECONDS_MAX = 2.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`loops` are all of the process."""
+
+    courier: Courier
+    calls: Calls
+    readiness: Readiness
+    drain: Drain
+    loops: Sequence[Loop]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the engine shares with the rest of its process. `intake` goes on during the drain, `others` end with its
+    begin.
+    """
+
+    owner: UUID
+    waking: Waking
+    signing_key: Callable[[], str]
+    intake: Loop
+    others: Sequence[Loop]
+
+
+def build_engine(
+    settings: RelaySettings,
+    vault: Vault,
+    tls: ssl.SSLContext,
+    databases: tuple[Database, Database],
+    metrics: RelayMetrics,
+    log: BoundLogger,
+    around: Surroundings,
+) -> Engine:
+    """`databases`: the engine's, and the lease's."""
+    database, lease = databases
+    owner, waking, logs = around.owner, around.waking, settings.log_days > 0
+    messages = Messages(database, vault, owner=owner, logs=logs)
+    bodies = Bodies(Chunks(database), settings.body_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
+    courier = Courier(settings, bodies, tls, around.signing_key)
+    calls, clock = Calls(), DatabaseClock()
+    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now)
+    pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking)
+    leases = Leases(
+        Processes(lease, owner=owner),
+        Claims(database, vault, owner=owner, logs=logs),
+        calls,
+        writer,
+        clock,
+        metrics,
+        log,
+        lease_seconds=settings.lease_seconds,
+        fail=pump.fail,
+        given_up=waking.wake,
+    )
+    readiness = Readiness(settings.lease_seconds, lambda: leases.renewed, writer.unwritten_since)
+    claims = Loop("claim", _claiming(pump, readiness), log)
+    beat_seconds = settings.lease_seconds / 3
+    carrying = [
+        Loop("finish", writer.run_once, log),
+        Loop("heartbeat", leases.beat_once, log, every=beat_seconds, again=FAULT_PAUSE_SECONDS),
+        Loop("cancel_check", leases.cancel_once, log, every=CANCEL_CHECK_SECONDS),
+        around.intake,
+    ]
+    sweep_seconds = min(SWEEP_SECONDS_MAX, beat_seconds)
+    others = [Loop("tend", leases.tend_once, log, every=sweep_seconds, again=FAULT_PAUSE_SECONDS), *around.others]
+    drain = Drain(pump, leases, calls, writer, claims, others, log, seconds=settings.drain_seconds)
+    return Engine(courier, calls, readiness, drain, [claims, *carrying, *others])
+
+
+def _claiming(pump: Pump, readiness: Readiness) -> Callable[[], Awaitable[None]]:
+    async def claim() -> None:
+        await pump.round()
+        readiness.claimed()
+
+    return claim

@@ -1,0 +1,77 @@
+"""Claims put right: those that this process has and does not hold, and those of processes that died."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from services.relay.message import Claim, Claimed
+from services.relay.store import written
+from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.sealing import claimed_of
+from services.relay.vault import Vault
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A claim that is `leased` to this process and not held by it, or held and not leased. See claims.sql."""
+
+    claim: Claim
+    leased: bool
+    taken_over: bool
+    age_seconds: float
+
+
+class Claims:
+    """`owner` is this process; `logs`: whether the log is written."""
+
+    def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
+        self._database = database
+        self._vault = vault
+        self._owner = owner
+        self._logs = logs
+        self._q = queries("claims")
+        self._touch_flows = queries("messages")["touch_flows"]
+
+    async def differences(self, held: Collection[Claim]) -> list[Difference]:
+        """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
+        asked = {"held": written.claims(held), "owner": self._owner}
+        found = await self._database.fetch(self._q["differences"], asked)
+        return [
+            Difference((row["id"], row["started_at"]), row["leased"], row["taken_over"], row["age_seconds"])
+            for row in found
+        ]
+
+    async def give_back(self, claims: Collection[Claim]) -> int:
+        """Let claims of which nothing was sent wait again; how many were still this process's."""
+        asked = {"claims": written.claims(claims), "owner": self._owner, "logs": self._logs}
+        return await self._put_back("give_back", asked)
+
+    async def disown(self, claims: Collection[Claim]) -> int:
+        """Leave claims whose calls were made and lost to whoever sweeps next; how many were still this process's."""
+        asked = {"claims": written.claims(claims), "owner": self._owner}
+        return len(await self._database.fetch(self._q["disown"], asked))
+
+    async def expire(self, batch_max: int, *, lapsed: bool = True) -> int:
+        """Put back messages of dead processes; how many. `lapsed` false: only of those that gave their leases up."""
+        asked = {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed, "logs": self._logs}
+        return await self._put_back("expire", asked)
+
+    async def take_over(self, batch_max: int, *, lapsed: bool = True) -> list[Claimed]:
+        """Take messages of dead processes that are not to be repeated. `lapsed` as with `expire`."""
+        asked = {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed}
+        return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked))
+
+    async def _put_back(self, name: str, asked: Row) -> int:
+        async def work(connection: AsyncConnection[Any]) -> int:
+            found = await rows(connection, self._q[name], asked)
+            if keys := [row["flow_key"] for row in found if row["flow_key"]]:
+                touches = {"keys": keys, "cool": [None] * len(keys), "answered": [False] * len(keys)}
+                await connection.execute(self._touch_flows, touches)
+            return len(found)
+
+        return await self._database.run(work)

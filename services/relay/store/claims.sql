@@ -1,0 +1,97 @@
+-- name: differences
+-- Where what this process holds and what is leased to it differ. `leased`: it is this process's by its row and not
+-- held; otherwise it is held, and was cancelled or given to another. `taken_over`: a leased one of a dead process, see
+-- take_over.
+WITH mine AS MATERIALIZED (
+  SELECT id, started_at, on_unknown = 'fail' AND unknown > 0 AS taken_over FROM relay.messages
+  WHERE state = 'active' AND lease_owner = %(owner)s
+), held AS (
+  SELECT * FROM json_to_recordset(%(held)s::json) AS v (id text, started_at timestamptz)
+)
+SELECT coalesce(mine.id, held.id) AS id, coalesce(mine.started_at, held.started_at) AS started_at,
+  mine.id IS NOT NULL AS leased, coalesce(mine.taken_over, false) AS taken_over,
+  coalesce(extract(epoch FROM clock_timestamp() - mine.started_at), 0)::float8 AS age_seconds
+FROM mine FULL JOIN held ON held.id = mine.id AND held.started_at = mine.started_at
+WHERE mine.id IS NULL OR held.id IS NULL
+
+-- name: give_back
+-- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
+-- is no attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop
+-- those.
+WITH unsent AS (
+  SELECT m.id, m.period FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
+  JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
+  WHERE m.state = 'active' AND m.lease_owner = %(owner)s
+  FOR UPDATE OF m SKIP LOCKED
+), back AS (
+  UPDATE relay.messages AS m
+  SET state = CASE WHEN m.queue IS NOT NULL
+      AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
+    due_at = now(), started_at = NULL, lease_owner = NULL
+  FROM unsent WHERE m.id = unsent.id AND m.period = unsent.period
+  RETURNING m.*
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
+  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+    caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
+  FROM back WHERE %(logs)s
+)
+SELECT id, flow_key FROM back
+
+-- name: disown
+-- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
+-- and then expire or are taken over like any other call whose process died.
+WITH nobody AS (
+  INSERT INTO relay.processes (owner, lease_until) VALUES ('00000000-0000-0000-0000-000000000000', '-infinity')
+  ON CONFLICT (owner) DO UPDATE SET lease_until = '-infinity'
+  RETURNING owner
+)
+UPDATE relay.messages AS m SET lease_owner = nobody.owner
+FROM nobody, json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
+WHERE m.id = v.id AND m.started_at = v.started_at AND m.state = 'active' AND m.lease_owner = %(owner)s
+RETURNING m.id
+
+-- name: expire
+-- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
+-- count as one of the retries, as it may be our crash and not the destination's. Only a process whose own lease holds
+-- looks for them, and never at its own calls. A lease of -infinity was released; others count once `lapsed` is true.
+WITH expired AS (
+  SELECT id, period, started_at FROM relay.messages
+  WHERE state = 'active' AND on_unknown = 'retry'
+    AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
+      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
+    AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
+  LIMIT %(batch_max)s
+  FOR UPDATE SKIP LOCKED
+), back AS (
+  UPDATE relay.messages AS m
+  SET state = CASE WHEN m.queue IS NOT NULL
+      AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
+    due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
+  FROM expired WHERE m.id = expired.id AND m.period = expired.period
+  RETURNING m.*
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
+  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+    caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
+  FROM back WHERE %(logs)s
+)
+SELECT id, flow_key FROM back
+
+-- name: take_over
+-- Those that asked not to be repeated are taken over, to be ended as failed. `unknown` marks them: whoever takes one
+-- over and does not learn of it must not take it for a claim of its own that was never sent.
+WITH expired AS (
+  SELECT id, period FROM relay.messages
+  WHERE state = 'active' AND on_unknown = 'fail'
+    AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
+      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
+    AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
+  LIMIT %(batch_max)s
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
+FROM expired WHERE m.id = expired.id AND m.period = expired.period
+RETURNING m.*

@@ -1,0 +1,210 @@
+"""SIGTERM ends the process, whatever it does at that moment, and leaves no message claimed that was never sent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+import requests
+
+from services.relay.__main__ import start
+from services.relay.drain import END_SECONDS
+from stack.ports import free_ports
+from tests.destination import Reply, destination
+from tests.infra.postgres import PostgresServer
+from tests.integration.relay.conftest import Relay
+from tests.integration.relay.edges import Edge, calls, edge, log, publish
+from tests.wait import until
+
+BACKLOG = 10_000
+STOPS = 200
+# Relays that start and stop at the same time.
+AT_ONCE = 4
+# For a machine that is busy with other things.
+MARGIN_SECONDS = 30.0
+
+
+@pytest.fixture
+def faulty(postgres: PostgresServer) -> Iterator[Edge]:
+    with edge(postgres) as made:
+        yield made
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["services.relay.__main__"])
+
+
+def forked(environment: Mapping[str, str], log: Path) -> ForkServerProcess:
+    """A relay as a fork of a process that has its modules: they take most of the time that a start takes."""
+    process = FORKS.Process(target=_relay, args=(dict(environment), log))
+    process.start()
+    return process
+
+
+def _relay(environment: Mapping[str, str], log: Path) -> None:
+    os.environ.update(environment)
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    start()
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def ended(relay: Relay, drain_seconds: float) -> int:
+    """Stop it; its exit status, which comes within the bound that is promised."""
+    began = time.monotonic()
+    status = relay.process.stop()
+    assert time.monotonic() - began < drain_seconds + END_SECONDS + MARGIN_SECONDS
+    return status
+
+
+def test_a_stop_within_a_backlog_leaves_nothing_claimed_and_nothing_of_unknown_fate(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    paths = [f"/{n}" for n in range(BACKLOG)]
+
+    def arrived(least: int) -> bool:
+        return len(server.received) > least
+
+    with destination() as server:
+        first = new_relay(**faulty.direct, RELAY_DRAIN_SECONDS="30")
+        publish(first, server, paths, Tidings_On_Unknown="fail", Upstash_Delay="1s")
+        for _ in range(4):
+            least = len(server.received) + 100
+            relay = first if first.process.running() else new_relay(**faulty.direct, RELAY_DRAIN_SECONDS="30")
+            until(partial(arrived, least), 60)
+            assert ended(relay, 30) == 0
+            assert faulty.states()["active"] == 0
+            assert "drain_incomplete" not in log(relay)
+        assert faulty.states()["waiting"] > 0, "the backlog was too short"
+        assert faulty.letters() == 0
+        assert set(calls(server).values()) == {1}
+        assert faulty.states()["delivered"] == len(server.received)
+
+
+def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_and_are_of_no_unknown_fate(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    """A listener whose backlog is full drops further attempts to connect."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        with socket.create_connection(full.getsockname()):
+            relay = new_relay(**faulty.direct)
+            url = f"http://127.0.0.1:{full.getsockname()[1]}/"
+            for _ in range(3):
+                assert relay.publish(url, Tidings_On_Unknown="fail").ok
+            until(lambda: faulty.states() == {"active": 3})
+            assert ended(relay, 1) == 0
+            assert faulty.states() == {"waiting": 3}
+            [(unknown,)] = faulty.rows("SELECT sum(unknown) FROM relay.messages")
+            assert unknown == 0
+
+
+@pytest.mark.timeout(1200)
+def test_two_hundred_stops_at_varied_moments_all_end(
+    new_relay: Callable[..., Relay], faulty: Edge, tmp_path: Path
+) -> None:
+    environment = new_relay(**faulty.direct).process.environment
+    chance = random.Random(1)
+
+    def stopped(n: int) -> int | None:
+        [port] = free_ports(1)
+        relay = forked(environment | {"RELAY_LISTEN": f"127.0.0.1:{port}"}, tmp_path / f"{n}.log")
+        until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 60)
+        time.sleep(chance.uniform(0, 1))
+        relay.terminate()
+        relay.join(1 + END_SECONDS + MARGIN_SECONDS)
+        status = relay.exitcode
+        relay.kill()
+        return status
+
+    with ThreadPoolExecutor(AT_ONCE) as starting:
+        assert set(starting.map(stopped, range(STOPS))) == {0}
+
+
+@pytest.mark.parametrize("fault", ["refuse", "swallow"])
+def test_it_ends_while_its_database_is_away(new_relay: Callable[..., Relay], faulty: Edge, fault: str) -> None:
+    relay = new_relay(**faulty.settings)
+    with destination(lambda _: Reply(delay_seconds=60)) as server:
+        publish(relay, server, [f"/{n}" for n in range(20)])
+        until(lambda: len(server.received) == 20)
+        getattr(faulty.proxy, fault)()
+        server.released.set()
+        assert ended(relay, 1) == 0
+
+
+def test_it_ends_while_messages_are_published_claimed_and_delivered(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    """And whatever was accepted is delivered by the next one."""
+    known: list[str] = []
+
+    def more(least: int) -> bool:
+        return len(known) > least
+
+    def publisher(relay: Relay, name: int) -> None:
+        for n in range(100_000):
+            path = f"/{relay.process.log.stem}-{name}-{n}"
+            try:
+                answer = requests.post(
+                    f"{relay.url}/v2/publish/{server.url}{path}", headers=dict(relay.session.headers), timeout=30
+                )
+            except requests.RequestException:
+                return
+            if not answer.ok:
+                return
+            known.append(path)
+
+    with destination() as server, ThreadPoolExecutor(4) as publishers:
+        for _ in range(3):
+            relay = new_relay(**faulty.direct, RELAY_DRAIN_SECONDS="5")
+            publishing = [publishers.submit(publisher, relay, n) for n in range(4)]
+            until(partial(more, len(known) + 200), 60)
+            assert ended(relay, 5) == 0
+            for one in publishing:
+                one.result(60)
+        new_relay(**faulty.direct)
+        until(lambda: set(known) <= set(calls(server)), 60)
+
+
+def test_a_taken_port_is_said_in_a_sentence(new_relay: Callable[..., Relay], faulty: Edge) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        relay = new_relay(**faulty.direct, ready=False, RELAY_LISTEN=address)
+        assert relay.process.wait(60) == 1
+    assert log(relay) == f"RELAY_LISTEN: {address} cannot be listened at: Address already in use\n"
+
+
+def test_a_port_that_is_taken_in_the_last_moment_ends_the_process(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    """Bound at the start, but listened at by another one meanwhile, as the database was slow to answer."""
+    new_relay(**faulty.direct).process.stop()
+    faulty.proxy.delay(0.2)
+    relay = new_relay(**faulty.settings, ready=False)
+    host, port = relay.url.removeprefix("http://").split(":")
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        until(lambda: faulty.proxy.connections > 0)
+        taken.bind((host, int(port)))
+        taken.listen()
+        assert relay.process.wait(120) == 1
+    assert "Traceback" not in log(relay)

@@ -1,0 +1,135 @@
+"""Claims put right: what was never sent waits again uncounted, what was sent and lost is of unknown fate, and no
+process sweeps up its own.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services.relay.ending import ending_of
+from services.relay.message import FlowControl
+from services.relay.store.claims import Claims
+from services.relay.store.messages import Messages
+from services.relay.store.processes import Processes
+from services.relay.wire.outcome import Answer
+from tests.integration.relay_store.conftest import Run, Stores, draft, later
+
+DEAD = UUID(int=2)
+
+
+async def unknowns(stores: Stores) -> list[int]:
+    return [row["unknown"] for row in await stores.rows("SELECT unknown FROM relay.messages ORDER BY id")]
+
+
+async def claimed_by_the_dead(stores: Stores, count: int) -> None:
+    """All due messages are claimed by a process that then released its lease."""
+    processes = Processes(stores.database, owner=DEAD)
+    await processes.renew(60)
+    assert len(await Messages(stores.database, stores.vault, owner=DEAD).claim(count)) == count
+    await processes.release()
+
+
+def test_the_differences_are_what_is_held_by_one_side_alone(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft() for _ in range(3)))
+        held, lost, cancelled = await stores.claim()
+        await stores.messages.cancel([cancelled.id])
+        found = await stores.claims.differences([held.claim, cancelled.claim])
+        assert {(one.claim, one.leased, one.taken_over) for one in found} == {
+            (lost.claim, True, False),
+            (cancelled.claim, False, False),
+        }
+        assert all(one.age_seconds >= 0 for one in found)
+        assert len(await stores.claims.differences([])) == 2
+
+    run(story)
+
+
+def test_what_was_never_sent_waits_again_and_counts_as_nothing(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        limit = FlowControl("k", 2, None)
+        await stores.accept(*(draft(flow=limit, on_unknown="fail") for _ in range(2)), draft(queue="q"))
+        claimed = await stores.claim()
+        assert await stores.claims.give_back([one.claim for one in claimed]) == 3
+        assert await unknowns(stores) == [0, 0, 0]
+        again = await stores.claim()
+        assert {one.id for one in again} == {one.id for one in claimed}
+        assert [one.retried for one in again] == [0, 0, 0]
+        # The earlier claims are nobody's any more.
+        assert await stores.finish(claimed) == 0
+        assert await stores.claims.give_back([one.claim for one in claimed]) == 0
+        assert await stores.finish(again) == 3
+
+    run(story)
+
+
+def test_what_was_sent_and_lost_is_of_unknown_fate(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        assert await stores.claims.disown([one.claim for one in await stores.claim()]) == 2
+        assert await stores.claims.expire(10) == 1
+        [failed] = await stores.claims.take_over(10)
+        assert failed.on_unknown == "fail"
+        assert await unknowns(stores) == [1, 1]
+
+    run(story)
+
+
+def test_a_verdict_is_of_its_own_claim(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [message_id] = await stores.accept(draft(retry_delay="0"))
+        first = await stores.claim()
+        assert await stores.finish(first, 503) == 1
+        [second] = await stores.claim()
+        # The first verdict again, as its answer was lost, together with the second one.
+        endings = [ending_of(one, Answer(200, (), b""), later()) for one in (*first, second)]
+        assert [one.message.claim for one in await stores.messages.finish(endings)] == [second.claim]
+        assert await stores.states() == {message_id: "delivered"}
+        assert [attempt.number for attempt in await stores.events.attempts(message_id)] == [0, 1]
+
+    run(story)
+
+
+def test_a_process_sweeps_others_and_only_while_its_own_lease_holds(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        claimed = await stores.claim()
+        await stores.processes.release()
+        assert await stores.claims.expire(10) == 0
+        assert await stores.claims.take_over(10) == []
+        # Nor does it do so when its lease holds again: they are its own.
+        await stores.processes.renew(60)
+        assert await stores.claims.expire(10) == 0
+        assert await stores.claims.take_over(10) == []
+        assert await stores.finish(claimed) == 2
+
+    run(story)
+
+
+def test_leases_that_lapsed_have_a_time_of_grace_and_released_ones_have_none(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        await claimed_by_the_dead(stores, 2)
+        await stores.rows("UPDATE relay.processes SET lease_until = now() - interval '1 h' RETURNING owner")
+        await stores.processes.renew(60)
+        assert await stores.claims.expire(10, lapsed=False) == 0
+        assert await stores.claims.take_over(10, lapsed=False) == []
+        await Processes(stores.database, owner=DEAD).release()
+        assert await stores.claims.expire(10, lapsed=False) == 1
+        assert len(await stores.claims.take_over(10, lapsed=False)) == 1
+
+    run(story)
+
+
+def test_one_that_was_taken_over_is_told_from_a_claim_that_was_never_sent(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(on_unknown="fail"))
+        await claimed_by_the_dead(stores, 1)
+        await stores.processes.renew(60)
+        assert len(await stores.claims.take_over(10)) == 1
+        [lost] = await stores.claims.differences([])
+        assert (lost.leased, lost.taken_over) == (True, True)
+        other = Claims(stores.database, stores.vault, owner=UUID(int=3))
+        assert await other.give_back([lost.claim]) == 0
+
+    run(story)
