@@ -12,7 +12,7 @@ import uvloop
 
 from services.relay.command import token
 from services.relay.http.tls import tls_context
-from services.relay.schema import create_schema
+from services.relay.schema import SchemaError, create_schema
 from services.relay.service import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
@@ -52,8 +52,9 @@ def start() -> None:
         raise SystemExit(EXIT_CONFIGURATION) from None
     try:
         create_schema(settings.database_url.get_secret_value())
-    except psycopg.OperationalError as error:
-        sys.stderr.write(f"the database does not answer: {error}\n")
+    except (psycopg.OperationalError, SchemaError) as error:
+        text = str(error) if isinstance(error, SchemaError) else f"the database does not answer: {error}"
+        sys.stderr.write(f"{text}\n")
         raise SystemExit(1) from None
     _collect_less_often()
     try:

@@ -74,7 +74,8 @@ async def serve(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, log:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    pool = new_pool(settings.database_url.get_secret_value(), connections_max=POOL_MAX)
+    url, prepared = settings.database_url.get_secret_value(), settings.database_prepared
+    pool = new_pool(url, connections_max=POOL_MAX, prepared=prepared)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(pool)
         service = build(settings, vault, tls, pool, log)

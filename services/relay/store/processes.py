@@ -16,8 +16,9 @@ class Processes:
         self.owner = owner
 
     async def renew(self, lease_seconds: float) -> None:
-        """One row, however many calls. Without it nothing can be claimed."""
-        await self._database.execute(self._q["renew"], {"owner": self.owner, "lease_seconds": lease_seconds})
+        """One row, however many calls. Without it nothing can be claimed. A silent database leaves time to try again."""
+        parameters = {"owner": self.owner, "lease_seconds": lease_seconds}
+        await self._database.execute(self._q["renew"], parameters, seconds=lease_seconds / 3)
 
     async def cancellations(self) -> list[str]:
         """Messages whose calls are to be broken off here; each is told once."""
