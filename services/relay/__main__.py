@@ -14,7 +14,7 @@ from services.relay.command import token
 from services.relay.http.tls import tls_context
 from services.relay.listening import CannotListenError, bind
 from services.relay.loops import LoopEndedError
-from services.relay.schema import create_schema
+from services.relay.schema import SchemaError, create_schema
 from services.relay.serving import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
@@ -61,8 +61,9 @@ def start() -> None:
         settings = _fitting(settings, raise_file_limit())
         _collect_less_often()
         uvloop.run(serve(settings, vault, tls, sockets, log.get("relay")))
-    except psycopg.OperationalError as error:
-        sys.stderr.write(f"the database does not answer: {error}\n")
+    except (psycopg.OperationalError, SchemaError) as error:
+        text = str(error) if isinstance(error, SchemaError) else f"the database does not answer: {error}"
+        sys.stderr.write(f"{text}\n")
         raise SystemExit(1) from None
     except (CannotListenError, LoopEndedError) as error:
         sys.stderr.write(f"{error}\n")

@@ -10,7 +10,7 @@ import click
 import psycopg
 from pydantic import Field, SecretStr
 
-from services.relay.schema import create_schema
+from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database, new_pool
 from services.relay.store.tokens import TokenExistsError, Tokens
 from tidings.settings import Settings, read_or_exit
@@ -76,3 +76,5 @@ def _with_tokens(work: Callable[[Tokens], Awaitable[T]]) -> T:
         return asyncio.run(main())
     except psycopg.OperationalError as error:
         raise click.ClickException(f"the database does not answer: {error}") from None
+    except SchemaError as error:
+        raise click.ClickException(str(error)) from None

@@ -18,7 +18,11 @@ class RelayMetrics:
             registry=registry,
         )
         self.in_flight = Gauge("relay_in_flight", "Calls this process holds now", registry=registry)
-        self.waiting = Gauge("relay_queue_depth", "Messages that wait, of all processes", registry=registry)
+        self.waiting = Gauge(
+            "relay_queue_depth",
+            "Messages that wait, of all processes; of each kind 100,000 are counted",
+            registry=registry,
+        )
         self.active = Gauge("relay_active", "Messages under way, of all processes", registry=registry)
         self.oldest = Gauge("relay_oldest_due_age_seconds", "How long the oldest has been due", registry=registry)
         self.expiries = Counter("relay_lease_expiries", "Messages taken back from dead processes", registry=registry)

@@ -3,27 +3,63 @@
 from __future__ import annotations
 
 from importlib import resources
+from typing import Any
 
 import psycopg
 
+from services.relay.store.database import network_of
+
 _LOCK_ID = int.from_bytes(b"relay", "big")
+# Another process that starts may be making the schema, with indexes on tables that are not small any more.
+LOCK_SECONDS = 120
+# Whoever waits for a table's lock blocks the relays that run; they hold it for milliseconds, a backup for hours.
+TABLE_SECONDS = 10
 
 
-def create_schema(database_url: str) -> int:
+class SchemaError(Exception):
+    """The database's schema cannot be used by this version; the text says what to do."""
+
+
+def create_schema(database_url: str, *, lock_seconds: float = LOCK_SECONDS) -> int:
     """Apply what is missing and answer how many files that was. Two at once are safe: the second waits.
+
+    Raises `SchemaError` when a newer version made the schema, or when another process kept its lock for `lock_seconds`.
 
     Not yoyo, which the rest uses: the relay also runs alone, as a plain user who may own nothing but this schema.
     """
     folder = resources.files("services.relay").joinpath("schema_files")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    with psycopg.connect(database_url) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
+    # Nothing is prepared: behind a pooler the session may hold another client's statement of the same name.
+    with psycopg.connect(database_url, prepare_threshold=None, **network_of(database_url)) as connection:
+        _lock(connection, lock_seconds)
         if connection.execute("SELECT FROM pg_namespace WHERE nspname = 'relay'").fetchone() is None:
             connection.execute("CREATE SCHEMA relay")
         connection.execute("CREATE TABLE IF NOT EXISTS relay.schema_files (name text PRIMARY KEY)")
         done = {row[0] for row in connection.execute("SELECT name FROM relay.schema_files")}
+        if unknown := sorted(done - {file.name for file in files}):
+            raise SchemaError(
+                f"the database's schema is newer than this version: it does not know {', '.join(unknown)}."
+                " Run the version that made it, or a later one"
+            )
         missing = [file for file in files if file.name not in done]
         for file in missing:
-            connection.execute(file.read_bytes())
-            connection.execute("INSERT INTO relay.schema_files VALUES (%s)", (file.name,))
+            _apply(connection, file.name, file.read_bytes())
     return len(missing)
+
+
+def _apply(connection: psycopg.Connection[Any], name: str, statements: bytes) -> None:
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{TABLE_SECONDS * 1000:.0f}",))
+    try:
+        connection.execute(statements)
+    except psycopg.errors.LockNotAvailable:
+        raise SchemaError(f"{name}: a table has been in use for {TABLE_SECONDS:g} s; start again later") from None
+    connection.execute("INSERT INTO relay.schema_files VALUES (%s)", (name,))
+
+
+def _lock(connection: psycopg.Connection[Any], seconds: float) -> None:
+    """The right to make the schema, until the end of the transaction."""
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{seconds * 1000:.0f}",))
+    try:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
+    except psycopg.errors.LockNotAvailable:
+        raise SchemaError(f"another process has been making the schema for {seconds:g} s; start again later") from None

@@ -138,11 +138,11 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
 
 
 def build_pools(settings: RelaySettings) -> Pools:
-    url = settings.database_url.get_secret_value()
+    url, prepared = settings.database_url.get_secret_value(), settings.database_prepared
     return Pools(
-        new_pool(url, connections_max=API_CONNECTIONS_MAX),
-        new_pool(url, connections_max=ENGINE_CONNECTIONS_MAX),
-        new_pool(url, connections_max=1, timeout_seconds=settings.lease_seconds / 3),
+        new_pool(url, connections_max=API_CONNECTIONS_MAX, prepared=prepared),
+        new_pool(url, connections_max=ENGINE_CONNECTIONS_MAX, prepared=prepared),
+        new_pool(url, connections_max=1, timeout_seconds=settings.lease_seconds / 3, prepared=prepared),
     )
 
 

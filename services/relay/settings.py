@@ -20,6 +20,9 @@ THIRD_PARTIES = "api.openai.com,api.anthropic.com,generativelanguage.googleapis.
 
 class RelaySettings(Settings):
     database_url: SecretStr = Field(validation_alias="RELAY_DATABASE_URL")
+    # Prepared statements stay with a session of the server: behind a pooler that gives each transaction another they
+    # fail.
+    database_prepared: Literal["auto", "on", "off"] = Field("auto", validation_alias="RELAY_DATABASE_PREPARED")
     listen: Listen = Field("127.0.0.1:8080", validation_alias="RELAY_LISTEN")
     token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
     current_signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")

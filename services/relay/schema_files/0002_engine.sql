@@ -1,7 +1,8 @@
 -- The whole protocol's tables. What is hot is small and thrown away by dropping partitions; what is kept is insert-only.
 
--- The messages of 0001 that have not ended go into the new table below, with the default retry delay, as what they asked for
--- would now be encrypted. Its indexes' names are needed again.
+-- The messages of 0001 that have not ended go into the new table below, with the default retry delay, as what they asked
+-- for would now be encrypted. Messages that have ended and the dead letters of 0001 are dropped with their tables. Its
+-- indexes' names are needed again.
 DROP INDEX relay.messages_due, relay.messages_leased, relay.messages_ended, relay.messages_label;
 ALTER TABLE relay.messages RENAME TO messages_0001;
 ALTER TABLE relay.messages_0001 RENAME CONSTRAINT messages_pkey TO messages_0001_pkey;

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from services.relay.message import Claim, Claimed
 from services.relay.store import written
-from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
 from services.relay.store.sealing import claimed_of
 from services.relay.vault import Vault
 
@@ -36,6 +36,7 @@ class Claims:
         self._logs = logs
         self._q = queries("claims")
         self._touch_flows = queries("messages")["touch_flows"]
+        self._enter = queries("messages")["enter"]
 
     async def differences(self, held: Collection[Claim]) -> list[Difference]:
         """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
@@ -64,14 +65,18 @@ class Claims:
     async def take_over(self, batch_max: int, *, lapsed: bool = True) -> list[Claimed]:
         """Take messages of dead processes that are not to be repeated. `lapsed` as with `expire`."""
         asked = {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed}
-        return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked))
+        return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
 
     async def _put_back(self, name: str, asked: Row) -> int:
         async def work(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q[name], asked)
-            if keys := [row["flow_key"] for row in found if row["flow_key"]]:
+            keys = [row["flow_key"] for row in found if row["flow_key"]]
+            # A queue that was resumed meanwhile lets in what its pause would have parked.
+            if names := sorted({row["queue"] for row in found if row["queue"]}):
+                keys += [row["key"] for row in await rows(connection, self._enter, {"queues": names})]
+            if keys:
                 touches = {"keys": keys, "cool": [None] * len(keys), "answered": [False] * len(keys)}
                 await connection.execute(self._touch_flows, touches)
             return len(found)
 
-        return await self._database.run(work)
+        return await self._database.run(work, seconds=ENGINE_SECONDS)

@@ -37,7 +37,7 @@ WITH unsent AS (
     caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key FROM back
+SELECT id, flow_key, queue FROM back
 
 -- name: disown
 -- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
@@ -78,7 +78,7 @@ WITH expired AS (
     caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key FROM back
+SELECT id, flow_key, queue FROM back
 
 -- name: take_over
 -- Those that asked not to be repeated are taken over, to be ended as failed. `unknown` marks them: whoever takes one

@@ -3,7 +3,7 @@
 SELECT pg_try_advisory_xact_lock(%(lock_id)s) AS alone
 
 -- name: patience
--- A table that is being read is left for another round: who waits for its lock stands in front of everybody after him.
+-- A table that is being read is left for another round: a lock that is waited for blocks all later ones.
 SELECT set_config('lock_timeout', %(lock_timeout_ms)s::text, true)
 
 -- name: make_partitions
@@ -19,12 +19,22 @@ WHERE opened_at < clock_timestamp() - make_interval(secs => %(period_seconds)s)
 SELECT relay.open_period()
 
 -- name: closable
--- Not the newest; and all that was in it when the next one was opened has had time to end and to be kept.
-SELECT p.period FROM relay.periods AS p
-JOIN LATERAL (SELECT opened_at FROM relay.periods AS l WHERE l.period > p.period ORDER BY l.period LIMIT 1) AS later ON true
-WHERE later.opened_at < clock_timestamp() - make_interval(secs => %(keep_seconds)s)
-ORDER BY p.period
-LIMIT %(batch_max)s
+-- Not the newest; and all that was in it when the next one was opened has had time to end and to be kept. In turns:
+-- periods that long calls keep alive do not keep the others from being looked at.
+WITH next AS (
+  SELECT p.period FROM relay.periods AS p
+  JOIN LATERAL (
+    SELECT opened_at FROM relay.periods AS l WHERE l.period > p.period ORDER BY l.period LIMIT 1
+  ) AS later ON true
+  WHERE later.opened_at < clock_timestamp() - make_interval(secs => %(keep_seconds)s)
+  ORDER BY p.looked_at NULLS FIRST, p.period
+  LIMIT %(batch_max)s
+)
+UPDATE relay.periods AS p SET looked_at = clock_timestamp() FROM next WHERE p.period = next.period
+RETURNING p.period
+
+-- name: move_waiting
+SELECT relay.move_waiting(%(period)s, %(batch_max)s) AS count
 
 -- name: close_period
 SELECT relay.close_period(%(period)s, %(keep_seconds)s)::integer AS count
@@ -94,13 +104,20 @@ WITH gone AS (
 )
 SELECT count(*) AS count FROM gone
 
+-- name: keys_upto
+-- The last of the flow keys that this round looks at, after those that the last one did; null: there are none.
+SELECT max(key) AS upto
+FROM (SELECT key FROM relay.flow_keys WHERE key > %(after)s ORDER BY key LIMIT %(batch_max)s) AS found
+
 -- name: prune_flow_keys
--- Keys of which nothing lives, that nobody touched for long, and that hold no operator's choice and no running window. Whoever
--- accepts a message writes to its key's row after the message's: with the row's lock here it waits and makes the row anew, and
--- when it was first, the row is touched. Scalar subqueries, so that each old key is looked up, and not all messages hashed.
+-- Keys of which nothing lives, that nobody touched for long, and that hold no operator's choice and no running window.
+-- Whoever accepts a message locks its key's row after the message's: with the row's lock here it waits and makes the
+-- row anew, and when it was first, the row is passed over. Scalar subqueries, so that each old key is looked up, and
+-- not all messages hashed.
 WITH old AS (
   SELECT f.key FROM relay.flow_keys AS f
-  WHERE f.updated_at < clock_timestamp() - make_interval(secs => %(days)s * 86400)
+  WHERE f.key > %(after)s AND f.key <= %(upto)s
+    AND f.updated_at < clock_timestamp() - make_interval(secs => %(days)s * 86400)
     AND NOT (f.paused OR f.pinned_parallelism OR f.pinned_rate OR f.pinned_cooling)
     AND coalesce(f.cooling_until, '-infinity') < clock_timestamp()
     AND f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp()
@@ -156,7 +173,7 @@ WITH stuck AS (
   JOIN LATERAL (
     SELECT m.due_at FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting' ORDER BY m.due_at LIMIT 1
   ) AS first ON true
-  WHERE NOT f.paused
+  WHERE f.key > %(after)s AND f.key <= %(upto)s AND NOT f.paused
     AND (f.ready_at IS NULL OR f.ready_at > greatest(first.due_at, clock_timestamp()))
     AND (f.cooling_until IS NULL OR f.cooling_until < clock_timestamp())
     AND (f.rate IS NULL OR f.window_count < f.rate
@@ -165,7 +182,7 @@ WITH stuck AS (
       < CASE WHEN f.cooling_until IS NULL THEN coalesce(f.parallelism, 2147483647) ELSE 1 END
   ORDER BY f.key
   LIMIT %(batch_max)s
-  FOR UPDATE OF f SKIP LOCKED
+  FOR NO KEY UPDATE OF f SKIP LOCKED
 ), mended AS (
   UPDATE relay.flow_keys AS f SET ready_at = greatest(stuck.due_at, clock_timestamp()) FROM stuck WHERE f.key = stuck.key
   RETURNING 1

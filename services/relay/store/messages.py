@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from services.relay.ending import Ending
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store import written
-from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
 from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry
@@ -24,6 +24,8 @@ Touch = tuple[str, datetime | None, bool]
 
 # Of keys with something to claim so many are looked at in one go; the others are next.
 KEYS_MAX = 100
+# The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
+COUNT_MAX = 100_000
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
@@ -84,12 +86,13 @@ class Messages:
 
     async def claim(self, batch_max: int) -> list[Claimed]:
         """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
-        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max))
+        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max), seconds=ENGINE_SECONDS)
         return claimed_of(self._vault, found)
 
     async def claim_keyed(self, batch_max: int) -> list[Claimed]:
         """The same of messages with a flow key, within the limits of all processes together."""
-        found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
+        values = self._claiming(batch_max) | {"keys_max": KEYS_MAX}
+        found = await self._database.fetch(self._q["claim_keyed"], values, seconds=ENGINE_SECONDS)
         return claimed_of(self._vault, found)
 
     async def next_due_seconds(self) -> float | None:
@@ -102,7 +105,9 @@ class Messages:
         """Commit verdicts and what follows from them; those whose claims were still ours. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> list[Ending]:
-            verdicts = written.as_json([written.verdict(ending) for ending in endings])
+            # The newest first, so that a callback is locked before its parent: the order in which all lock messages.
+            in_order = sorted(endings, key=lambda ending: ending.message.id, reverse=True)
+            verdicts = written.as_json([written.verdict(ending) for ending in in_order])
             found = await rows(connection, self._q["finish"], {"rows": verdicts, "owner": self._owner})
             ours = {(row["id"], row["started_at"]) for row in found}
             kept = [ending for ending in endings if ending.message.claim in ours]
@@ -112,13 +117,15 @@ class Messages:
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
                 connection,
+                # A queue that was paused meanwhile parks what is to be tried again.
+                entering=[e.message.queue for e in kept if isinstance(e.verdict, Retry) and e.message.queue],
                 leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
                 flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
             )
             return kept
 
         try:
-            return await self._database.run(work)
+            return await self._database.run(work, seconds=ENGINE_SECONDS)
         except _REFUSED as error:
             raise UnstorableError(str(error)) from None
 
@@ -126,7 +133,7 @@ class Messages:
         """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
 
         async def work(connection: AsyncConnection[Any]) -> list[str]:
-            found = await rows(connection, self._q["cancel"], {"ids": list(ids), "logs": self._logs})
+            found = await self._twice(connection, "cancel", ids, {"logs": self._logs})
             await self._settle(
                 connection,
                 leaving=[row["parent_id"] for row in found if row["parent_id"]],
@@ -145,8 +152,8 @@ class Messages:
         return [row["id"] for row in found]
 
     async def depth(self) -> Row:
-        """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys."""
-        [row] = await self._database.fetch(self._q["depth"], {})
+        """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys. Counts end at a few COUNT_MAX."""
+        [row] = await self._database.fetch(self._q["depth"], {"count_max": COUNT_MAX})
         return row
 
     def _claiming(self, batch_max: int) -> dict[str, Any]:
@@ -209,13 +216,25 @@ class Messages:
         """
         names = set(entering)
         if leaving:
-            ids = {"ids": sorted(set(leaving))}
-            await connection.execute(self._q["lock_parents"], ids)
-            names |= {row["queue"] for row in await rows(connection, self._q["leave"], ids)}
+            ids = sorted(set(leaving))
+            await self._twice(connection, "lock_parents", ids, {})
+            names |= {row["queue"] for row in await rows(connection, self._q["leave"], {"ids": ids})}
         promoted = []
         if names:
             promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": sorted(names)})]
         await self._touch(connection, [*flows, *((key, None, False) for key in promoted)])
+
+    async def _twice(
+        self, connection: AsyncConnection[Any], name: str, ids: Sequence[str], values: Mapping[str, Any]
+    ) -> list[Row]:
+        """The rows of a statement that locks messages by id, and of a second look for those that the first missed: a
+        row that the janitor moved while its lock was waited for is in another partition, where a new snapshot shows
+        it. A message is moved once at the most.
+        """
+        found = await rows(connection, self._q[name], {**values, "ids": list(ids)})
+        if missing := sorted(set(ids) - {row["id"] for row in found}):
+            found += await rows(connection, self._q[name], {**values, "ids": missing})
+        return found
 
     async def _touch(self, connection: AsyncConnection[Any], flows: Sequence[Touch]) -> None:
         if flows:

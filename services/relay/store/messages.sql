@@ -14,10 +14,11 @@ WITH asked AS (
 SELECT key, message_id FROM taken
 UNION ALL
 SELECT d.id, d.message_id FROM relay.deduplications AS d JOIN asked ON asked.key = d.id
-WHERE d.id NOT IN (SELECT key FROM taken)
+WHERE d.id NOT IN (SELECT key FROM taken) AND d.expires_at >= now()
 
 -- name: holder
--- One that was taken in the very moment by another transaction, which a snapshot from before does not show.
+-- Of a key that another transaction took after the snapshot of the statement before: its holder there had expired, or
+-- was none.
 SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 
 -- name: insert
@@ -46,11 +47,25 @@ FROM new WHERE %(logs)s
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
 
 -- name: set_flows
--- The newest message says a key's limits and its cooling, unless they are pinned; and something may be claimable from `due_seconds` on.
+-- The newest message says a key's limits and its cooling, unless they are pinned; and something may be claimable from
+-- `due_seconds` on. A key that has all this already is held, not written: claims pass by this lock, but not by an
+-- update's, and the key is not deleted under it. See relay.claim_keyed.
+WITH asked AS MATERIALIZED (
+  SELECT key, parallelism, rate, period_seconds, cools,
+    clock_timestamp() + make_interval(secs => due_seconds) AS ready_at
+  FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
+    %(cools)s::boolean[], %(dues)s::float8[]) AS v (key, parallelism, rate, period_seconds, cools, due_seconds)
+), held AS (
+  SELECT f.key FROM asked AS a JOIN relay.flow_keys AS f USING (key)
+  WHERE f.ready_at <= a.ready_at
+    AND (f.pinned_parallelism OR f.parallelism IS NOT DISTINCT FROM a.parallelism)
+    AND (f.pinned_rate OR (f.rate IS NOT DISTINCT FROM a.rate AND f.period_seconds = a.period_seconds))
+    AND (f.pinned_cooling OR f.cools = a.cools)
+  ORDER BY f.key
+  FOR KEY SHARE OF f
+)
 INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, cools, ready_at)
-SELECT key, parallelism, rate, period_seconds, cools, clock_timestamp() + make_interval(secs => due_seconds)
-FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
-  %(cools)s::boolean[], %(dues)s::float8[]) AS v (key, parallelism, rate, period_seconds, cools, due_seconds)
+SELECT key, parallelism, rate, period_seconds, cools, ready_at FROM asked WHERE key NOT IN (SELECT key FROM held)
 ORDER BY key
 ON CONFLICT (key) DO UPDATE SET
   parallelism = CASE WHEN f.pinned_parallelism THEN f.parallelism ELSE excluded.parallelism END,
@@ -148,7 +163,7 @@ ON CONFLICT (message_id, attempt) DO UPDATE SET key = excluded.key, size = exclu
 
 -- name: lock_parents
 -- One at a time decides whether a queued message and all its callbacks have ended; the next statement then sees the others.
-SELECT id FROM relay.messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+SELECT id FROM relay.messages WHERE id = ANY(%(ids)s) ORDER BY id DESC FOR UPDATE
 
 -- name: leave
 -- Queued messages that ended, with all their callbacks, give their place in the queue back.
@@ -164,8 +179,10 @@ SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL
 SELECT relay.touch_flows(%(keys)s::text[], %(cool)s::timestamptz[], %(answered)s::boolean[])
 
 -- name: cancel
+-- The newest first, as endings do: so two transactions never wait for each other's messages.
 WITH found AS (
-  SELECT id, period, lease_owner FROM relay.messages WHERE id = ANY(%(ids)s) AND ended_at IS NULL ORDER BY id FOR UPDATE
+  SELECT id, period, lease_owner FROM relay.messages WHERE id = ANY(%(ids)s) AND ended_at IS NULL
+  ORDER BY id DESC FOR UPDATE
 ), cancelled AS (
   UPDATE relay.messages AS m
   SET state = 'cancelled', ended_at = now(), started_at = NULL, lease_owner = NULL, holds = false
@@ -191,8 +208,24 @@ SELECT id FROM relay.messages WHERE labels && %(labels)s::text[] AND cardinality
 LIMIT %(limit)s
 
 -- name: depth
--- How many wait and are active, how many seconds the oldest is overdue, how many keys are cooling.
-SELECT count(*) FILTER (WHERE state IN ('queued', 'waiting')) AS waiting, count(*) FILTER (WHERE state = 'active') AS active,
-  coalesce(extract(epoch FROM now() - min(due_at) FILTER (WHERE state = 'waiting' AND due_at <= now())), 0)::float8 AS oldest,
+-- How many wait and are active, how many seconds the oldest is overdue, how many keys are cooling. Each partial index
+-- is read by itself and as far as `count_max`: a longer queue is that long for whoever looks at the figure.
+WITH queued AS (
+  SELECT count(*) FROM (SELECT FROM relay.messages WHERE state = 'queued' LIMIT %(count_max)s) AS found
+), free AS (
+  SELECT count(*), min(due_at) FILTER (WHERE due_at <= now()) AS oldest
+  FROM (
+    SELECT due_at FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL ORDER BY due_at LIMIT %(count_max)s
+  ) AS found
+), keyed AS (
+  SELECT count(*), min(due_at) FILTER (WHERE due_at <= now()) AS oldest
+  FROM (
+    SELECT due_at FROM relay.messages WHERE state = 'waiting' AND flow_key IS NOT NULL LIMIT %(count_max)s
+  ) AS found
+), active AS (
+  SELECT count(*) FROM (SELECT FROM relay.messages WHERE state = 'active' LIMIT %(count_max)s) AS found
+)
+SELECT queued.count + free.count + keyed.count AS waiting, active.count AS active,
+  coalesce(extract(epoch FROM now() - least(free.oldest, keyed.oldest)), 0)::float8 AS oldest,
   (SELECT count(*) FROM relay.flow_keys WHERE cooling_until > now()) AS cooling
-FROM relay.messages WHERE ended_at IS NULL
+FROM queued, free, keyed, active

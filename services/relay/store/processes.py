@@ -17,9 +17,12 @@ class Processes:
         self.owner = owner
 
     async def renew(self, lease_seconds: float) -> datetime:
-        """One row, however many calls. Without it nothing can be claimed. Answers what the database's clock says."""
+        """One row, however many calls. Without it nothing can be claimed. Answers what the database's clock says.
+
+        A silent database leaves time to try again.
+        """
         asked = {"owner": self.owner, "lease_seconds": lease_seconds}
-        [row] = await self._database.fetch(self._q["renew"], asked)
+        [row] = await self._database.fetch(self._q["renew"], asked, seconds=lease_seconds / 3)
         now: datetime = row["now"]
         return now
 

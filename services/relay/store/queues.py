@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,11 +21,7 @@ class Queues:
     async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  as the protocol has it
         """Make the queue, or change it; `paused` None leaves that as it is (a new queue runs)."""
         parameters = {"name": name, "parallelism": parallelism, "paused": paused}
-        await self._database.execute(self._q["upsert"], parameters)
-        if paused:
-            await self._park(name)
-        else:
-            await self._database.run(lambda connection: self.enter_in(connection, [name]))
+        await self._set("upsert", parameters)
 
     async def all(self) -> list[QueueView]:
         """By name."""
@@ -39,6 +35,7 @@ class Queues:
         """Remove the queue; what still waits for its turn in it is cancelled, what has begun goes on. Was it there?"""
 
         async def work(connection: AsyncConnection[Any]) -> bool:
+            await connection.execute(self._q["lock"], {"name": name})
             await connection.execute(self._q["cancel_queued"], {"name": name})
             return (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
 
@@ -46,32 +43,23 @@ class Queues:
 
     async def pause(self, name: str) -> None:
         """Nothing of the queue begins from now on; calls under way go on. An unknown queue is made."""
-        await self._database.execute(self._q["set_paused"], {"name": name, "paused": True})
-        await self._park(name)
+        await self._set("set_paused", {"name": name, "paused": True})
 
     async def resume(self, name: str) -> None:
         """What was in goes on, and others come in. An unknown queue is made."""
-
-        async def work(connection: AsyncConnection[Any]) -> None:
-            await connection.execute(self._q["set_paused"], {"name": name, "paused": False})
-            await self.enter_in(connection, [name])
-
-        await self._database.run(work)
+        await self._set("set_paused", {"name": name, "paused": False})
 
     async def enter_in(self, connection: AsyncConnection[Any], names: Sequence[str]) -> None:
-        """Let messages in as far as their queues have room, as part of a transaction."""
+        """Let messages in as far as their queues have room, or park them, as part of a transaction."""
         found = await rows(connection, self._q["enter"], {"queues": sorted(names)})
         if keys := [row["key"] for row in found]:
             await connection.execute(self._q["touch"], {"keys": keys})
 
-    async def _park(self, name: str) -> None:
-        """Not in the transaction that pauses: messages are locked before queues, and a message that was let in before
-        the pause was committed is seen only after it."""
+    async def _set(self, statement: str, parameters: Mapping[str, Any]) -> None:
+        """Change the queue, and bring its messages into line under the same lock: they are parked, or come in."""
 
         async def work(connection: AsyncConnection[Any]) -> None:
-            await connection.execute(self._q["park"], {"name": name})
-            if await rows(connection, self._q["runs"], {"name": name}):
-                # Resumed meanwhile, which could not see what is parked here.
-                await self.enter_in(connection, [name])
+            await connection.execute(self._q[statement], parameters)
+            await self.enter_in(connection, [parameters["name"]])
 
         await self._database.run(work)

@@ -18,13 +18,8 @@ FROM relay.queues AS q
 WHERE %(name)s::text IS NULL OR q.name = %(name)s
 ORDER BY q.name
 
--- name: park
--- They keep their places: when the queue is resumed they come first.
-UPDATE relay.messages SET state = 'queued' WHERE queue = %(name)s AND holds AND state = 'waiting'
-
--- name: runs
--- Holds off whoever would pause or resume it until this transaction ends.
-SELECT FROM relay.queues WHERE name = %(name)s AND NOT paused FOR SHARE
+-- name: lock
+SELECT FROM relay.queues WHERE name = %(name)s FOR UPDATE
 
 -- name: enter
 SELECT key FROM relay.enter(%(queues)s::text[]) AS key WHERE key IS NOT NULL
@@ -34,10 +29,13 @@ SELECT relay.touch_flows(%(keys)s::text[], array_fill(NULL::timestamptz, ARRAY[c
   array_fill(false, ARRAY[cardinality(%(keys)s::text[])]))
 
 -- name: cancel_queued
-WITH cancelled AS (
-  UPDATE relay.messages SET state = 'cancelled', ended_at = now(), holds = false
-  WHERE queue = %(name)s AND state = 'queued'
-  RETURNING *
+-- Under the queue's lock, where nothing is let in, parked or moved. What is locked otherwise is being cancelled.
+WITH found AS (
+  SELECT id, period FROM relay.messages WHERE queue = %(name)s AND state = 'queued' FOR UPDATE SKIP LOCKED
+), cancelled AS (
+  UPDATE relay.messages AS m SET state = 'cancelled', ended_at = now(), holds = false
+  FROM found WHERE m.id = found.id AND m.period = found.period
+  RETURNING m.*
 )
 INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
   caller_ip, retries_max, timeout_ms)

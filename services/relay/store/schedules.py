@@ -7,25 +7,26 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
 from services.relay.bodies import with_body
 from services.relay.message import Draft, Stored
 from services.relay.store.database import Database, Row, queries, rows
-from services.relay.store.messages import Messages, UnstorableError
+from services.relay.store.messages import Messages
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
 from services.relay.store.topics import Topics
 from services.relay.vault import Vault
 from services.relay.wire.address import GroupName, destination
-from services.relay.wire.cron import next_after, parse_cron
+from services.relay.wire.cron import Cron, next_after, parse_cron
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import merged
 from services.relay.wire.schedule import ScheduleDraft, firing
 from services.relay.wire.views import ScheduleState, ScheduleView
 
-# When a cron expression that was accepted has no next time any more: it is looked at again, as its error may be ours.
+# A schedule that has no next time is looked at again after this, as the error may be ours.
 BROKEN_PAUSE = timedelta(days=1)
 _STATES: dict[str, ScheduleState] = {"delivered": "SUCCESS", "failed": "FAIL", "cancelled": "FAIL", "canceled": "FAIL"}
 
@@ -58,7 +59,7 @@ class Schedules:
     async def upsert(self, draft: ScheduleDraft, now: datetime, token: Token | None = None) -> None:
         """Make the schedule or replace it; it fires next after `now`. One that is paused stays so.
 
-        Its firings count against the limit of `token`, also when that was revoked.
+        Its firings count against the limit of `token`, also when that was revoked. Raises `InvalidRequestError`.
         """
         stored = draft.stored
         content: dict[str, Any] = {"options": draft.options}
@@ -69,7 +70,7 @@ class Schedules:
             "body_sha256": None if stored is None else stored.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
             "sealed": self._vault.seal(content), "body": draft.body, "protocol": draft.protocol,
-            "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": next_after(draft.cron, now),
+            "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": _next(draft.cron, now),
         }  # fmt: skip
 
         async def work(connection: AsyncConnection[Any]) -> None:
@@ -107,7 +108,7 @@ class Schedules:
         async def work(connection: AsyncConnection[Any]) -> bool:
             found = await rows(connection, self._q["lock"], {"id": schedule_id})
             if found:
-                next_at = next_after(parse_cron(found[0]["cron"]), now)
+                next_at = _next(parse_cron(found[0]["cron"]), now)
                 await connection.execute(self._q["resume"], {"id": schedule_id, "next_at": next_at})
             return bool(found)
 
@@ -143,7 +144,7 @@ class Schedules:
         """How many messages it published. `late`: the messages that wait for room of their token, by its name."""
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
-            outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
+            outcome["next_at"] = _next(parse_cron(row["cron"]), now)
             content = self._opened(row)
             drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row, content["options"])]
             wait_seconds = self._wait(content, len(drafts), late)
@@ -152,7 +153,10 @@ class Schedules:
                 return 0
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
-        except (InvalidRequestError, UnreadableError, UnstorableError) as error:
+        except psycopg.Error:
+            # The database's, and so everybody's: the whole batch is done again.
+            raise
+        except Exception as error:  # noqa: BLE001  whatever one schedule's fault is, the others fire
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
             return 0
         ids = [one.message_id for one in accepted]
@@ -228,3 +232,10 @@ def _with_body(draft: Draft, row: Row) -> Draft:
     if row["body_key"] is None:
         return draft
     return with_body(draft, Stored(row["body_key"], row["body_size"], row["body_sha256"]))
+
+
+def _next(cron: Cron, now: datetime) -> datetime:
+    try:
+        return next_after(cron, now)
+    except (ValueError, OverflowError):
+        raise InvalidRequestError(f"invalid cron: {cron.text!r} has no time after {now:%Y-%m-%d}") from None

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from services.relay.message import FlowControl
+import asyncio
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from services.relay.message import Claimed, FlowControl
 from services.relay.wire.flow import Pin, Unpin
 from tests.integration.relay_store.conftest import Run, Stores, draft
+from tests.wait import until
 
 
 def test_counts_are_those_of_the_messages(run: Run) -> None:
@@ -119,5 +126,85 @@ def test_turning_cooling_off_ends_a_pause(run: Run) -> None:
         view = await stores.flow_keys.get("k")
         assert view is not None
         assert not view.cooling
+
+    run(story)
+
+
+def test_a_publisher_that_has_not_committed_does_not_keep_claims_from_its_key(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        keyed = draft(flow=FlowControl("k", 10, None))
+        [before] = await stores.accept(keyed)
+
+        async def publish(connection: AsyncConnection[Any]) -> str:
+            [accepted] = await stores.messages.accept_in(connection, [keyed], 600)
+            assert [one.id for one in await stores.claim()] == [before]
+            assert await stores.claim() == [], "nobody sees the other yet"
+            return accepted.message_id
+
+        unseen = await stores.database.run(publish)
+        # Nothing tells of it any more, and no janitor mends it.
+        assert [one.id for one in await eventually_claimed(stores, 1)] == [unseen]
+
+    run(story)
+
+
+def test_nothing_is_forgotten_under_a_key_that_many_publish_and_claim_at_once(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.processes.renew(600)
+        published = 0
+
+        async def publish() -> None:
+            nonlocal published
+            for n in range(25):
+                # Now and then the limits change, which writes the key's row.
+                await stores.accept(*(draft(flow=FlowControl("k", 3 + n // 10, None)) for _ in range(2)))
+                published += 2
+
+        async def deliver() -> None:
+            while publishing or sum(counts) < published:
+                claimed = await stores.messages.claim_keyed(10)
+                await stores.finish(claimed)
+                counts.append(len(claimed))
+
+        counts: list[int] = []
+        publishers = [asyncio.create_task(publish()) for _ in range(4)]
+        publishing = True
+        delivering = [asyncio.create_task(deliver()) for _ in range(2)]
+        await asyncio.gather(*publishers)
+        publishing = False
+        await asyncio.wait_for(asyncio.gather(*delivering), 60)
+        assert sum(counts) == published == 200
+        assert set((await stores.states()).values()) == {"delivered"}
+
+    run(story)
+
+
+async def eventually_claimed(stores: Stores, count: int) -> list[Claimed]:
+    claimed: list[Claimed] = []
+    async with asyncio.timeout(30):
+        while len(claimed) < count:
+            claimed += await stores.claim()
+    return claimed
+
+
+def test_of_two_that_take_an_expired_deduplication_id_the_loser_is_told_of_the_winner(
+    run: Run, administrator: psycopg.Connection[Any]
+) -> None:
+    async def story(stores: Stores) -> None:
+        one = draft(deduplication_id="once")
+        await stores.rows(
+            "INSERT INTO relay.deduplications VALUES ('once', 'msg_expired', now() - interval '1 s') RETURNING id"
+        )
+
+        async def take(connection: AsyncConnection[Any]) -> tuple[str, asyncio.Task[list[str]]]:
+            [winner] = await stores.messages.accept_in(connection, [one], 600)
+            losing = asyncio.create_task(stores.accept(one))
+            waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            await asyncio.to_thread(until, lambda: administrator.execute(waits).fetchall())
+            return winner.message_id, losing
+
+        winner, losing = await stores.database.run(take)
+        assert await losing == [winner]
+        assert set(await stores.states()) == {winner}
 
     run(story)

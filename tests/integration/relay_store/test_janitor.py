@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 
-from services.relay.janitor import Janitor
+from services.relay.janitor import PERIODS_MAX, Janitor
 from services.relay.message import FlowControl
-from services.relay.store.database import queries
+from services.relay.store.database import Database, queries
 from services.relay.wire.flow import Pin
 from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings
 from tests.wait import until
@@ -79,7 +79,8 @@ def test_ended_messages_are_kept_for_their_time(run: Run) -> None:
         await age(stores)
         await janitor.run_once()
         assert await stores.states() == {message_id: "delivered"}
-        await stores.rows("UPDATE relay.messages SET ended_at = ended_at - interval '61 seconds' RETURNING id")
+        # What counts is when the janitor first found that all had ended, not when each did.
+        await stores.rows("UPDATE relay.periods SET quiet_at = quiet_at - interval '61 seconds' RETURNING period")
         await janitor.run_once()
         assert await stores.states() == {}
 
@@ -356,7 +357,8 @@ def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
         await stores.rows(LONG_AGO)
 
         async def forget(connection: Any) -> asyncio.Task[list[str]]:
-            await connection.execute(queries("janitor")["prune_flow_keys"], {"days": 3.0, "batch_max": 10})
+            stretch = {"days": 3.0, "batch_max": 10, "after": "", "upto": "k"}
+            await connection.execute(queries("janitor")["prune_flow_keys"], stretch)
             accepting = asyncio.create_task(stores.accept(draft(flow=FlowControl("k", 1, None))))
             waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
             await asyncio.to_thread(until, lambda: administrator.execute(waits).fetchall())
@@ -365,5 +367,79 @@ def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
         await (await stores.database.run(forget))
         assert await flow_keys(stores) == {"k"}, "made anew"
         assert len(await stores.claim()) == 1
+
+    run(story)
+
+
+class Refusals(Database):
+    """Counts the transactions that were refused a lock."""
+
+    count = 0
+
+    async def run(self, work: Any, **options: Any) -> Any:
+        try:
+            return await super().run(work, **options)
+        except psycopg.errors.LockNotAvailable:
+            self.count += 1
+            raise
+
+
+def test_a_round_asks_for_no_other_table_after_one_was_refused(
+    run: Run, administrator: psycopg.Connection[Any]
+) -> None:
+    async def story(stores: Stores) -> None:
+        for _ in range(4):
+            await stores.rows("SELECT relay.open_period()")
+        await age(stores)
+        await stores.rows("INSERT INTO relay.deduplications VALUES ('old', 'm', now() - interval '1 s') RETURNING id")
+        database = Refusals(stores.database._pool)
+        janitor = Janitor(database, settings())
+        with administrator.transaction():
+            # As pg_dump does.
+            administrator.execute("LOCK TABLE relay.messages, relay.events, relay.dead_letters IN ACCESS SHARE MODE")
+            assert await janitor.run_once() == 1, "what needs no table's lock is done"
+        assert database.count == 1
+        assert await periods(stores) == [1, 2, 3, 4, 5]
+        await janitor.run_once()
+        assert await periods(stores) == [5]
+
+    run(story)
+
+
+def test_periods_that_live_on_do_not_keep_later_ones_from_being_dropped(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        for _ in range(PERIODS_MAX + 2):
+            await stores.accept(draft())
+            await stores.claim()
+            await stores.rows("SELECT relay.open_period()")
+        # The last but one is empty: nothing lives in it.
+        await stores.rows("SELECT relay.open_period()")
+        await age(stores)
+        for _ in range(2):
+            await janitor.run_once()
+        assert await periods(stores) == [*range(1, PERIODS_MAX + 3), PERIODS_MAX + 4]
+
+    run(story)
+
+
+def test_a_period_in_which_a_queue_is_busy_is_emptied_when_it_is_not(
+    run: Run, administrator: psycopg.Connection[Any]
+) -> None:
+    async def story(stores: Stores) -> None:
+        janitor = Janitor(stores.database, settings())
+        await stores.queues.upsert("q", 1, paused=True)
+        [queued] = await stores.accept(draft(queue="q"))
+        [free] = await stores.accept(draft(delay_seconds=3600.0))
+        await stores.rows("SELECT relay.open_period()")
+        await age(stores)
+        with administrator.transaction():
+            administrator.execute("SELECT FROM relay.queues FOR UPDATE")
+            await janitor.run_once()
+            found = await stores.rows("SELECT id, period FROM relay.messages")
+            assert {row["id"]: row["period"] for row in found} == {queued: 1, free: 0}
+        await janitor.run_once()
+        assert await periods(stores) == [2]
+        assert await stores.states() == {queued: "queued", free: "waiting"}
 
     run(story)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -157,5 +158,22 @@ def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
         await stores.letters.retry(letter_id, {})
         [claimed] = await stores.claim()
         assert (claimed.body_key, claimed.body_size) == ("pieces", 70_000_000)
+
+    run(story)
+
+
+def test_letters_with_different_stored_bodies_are_different_content(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        stored = [
+            draft(body=b"", body_key=f"pieces-{n}", body_size=70_000, body_sha256=sha256(bytes([n])).digest())
+            for n in range(2)
+        ]
+        letters = await fail(stores, *stored)
+        by_content = {"Upstash-Content-Based-Deduplication": "true"}
+        retried = [await stores.letters.retry(one, by_content) for one in letters]
+        assert len(set(retried)) == 2
+        assert {one.body_key for one in await stores.claim()} == {"pieces-0", "pieces-1"}
+        [again] = await fail(stores, stored[0])
+        assert await stores.letters.retry(again, by_content) == retried[0], "the same content is"
 
     run(story)

@@ -7,13 +7,15 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 import structlog
 
 from services.relay.authentication import Authenticator
 from services.relay.scheduler import Scheduler
-from services.relay.store.schedules import Schedules
+from services.relay.store.schedules import BROKEN_PAUSE, Schedules
 from services.relay.store.tokens import Token
 from services.relay.wire.cron import parse_cron
+from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.schedule import ScheduleDraft
 from services.relay.wire.views import EndpointView
 from tests.integration.relay_store.conftest import Run, Stores
@@ -128,6 +130,24 @@ def test_a_broken_schedule_tells_its_error_and_does_not_stop_the_others(run: Run
         mended = await stores.schedules.get("a")
         assert mended is not None
         assert mended.error is None
+
+    run(story)
+
+
+def test_a_schedule_without_a_next_time_does_not_stop_the_others(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        # The calendar's last days: what fires in January has no time that a date can say.
+        last = datetime(9999, 12, 30, tzinfo=UTC)
+        await stores.schedules.upsert(schedule("a", cron=parse_cron("0 0 1 1 *")), NOON)
+        await stores.schedules.upsert(schedule("b"), NOON)
+        assert await stores.schedules.fire_once(10, last) == 2
+        views = {view.id: view for view in await stores.schedules.all()}
+        assert "no time after 9999-12-30" in (views["a"].error or "")
+        assert views["a"].next_at == last + BROKEN_PAUSE
+        assert views["b"].error is None
+        assert len(await stores.claim()) == 1
+        with pytest.raises(InvalidRequestError, match="no time after"):
+            await stores.schedules.upsert(schedule("c", cron=parse_cron("0 0 1 1 *")), last)
 
     run(story)
 

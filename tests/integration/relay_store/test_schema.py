@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 from importlib import resources
+from typing import Any
 
 import psycopg
+import pytest
 from cryptography.fernet import Fernet
 from psycopg_pool import AsyncConnectionPool
 
-from services.relay.schema import create_schema
+from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database
 from services.relay.vault import Vault
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 
-FILES = 5
+FILES = 6
 
 
 def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> None:
@@ -56,3 +58,32 @@ def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: Po
             assert claimed.headers == {"Authorization": "Bearer x"}
 
         asyncio.run(story())
+
+
+def test_a_schema_of_a_newer_version_is_refused(relay_url: str, administrator: psycopg.Connection[Any]) -> None:
+    administrator.execute("INSERT INTO relay.schema_files VALUES ('9999_of_a_later_version.sql')")
+    with pytest.raises(SchemaError, match=r"newer .* 9999_of_a_later_version\.sql"):
+        create_schema(relay_url)
+
+
+def test_the_schema_lock_of_another_process_is_not_waited_for_for_ever(
+    relay_url: str, administrator: psycopg.Connection[Any]
+) -> None:
+    administrator.execute("SELECT pg_advisory_lock(%s)", (int.from_bytes(b"relay", "big"),))
+    with pytest.raises(SchemaError, match="another process"):
+        create_schema(relay_url, lock_seconds=0.2)
+    administrator.execute("SELECT pg_advisory_unlock_all()")
+    assert create_schema(relay_url) == 0
+
+
+def test_no_index_is_there_twice(administrator: psycopg.Connection[Any]) -> None:
+    """Neither the same one, nor one that holds nothing that another of the same column does not hold."""
+    doubled = administrator.execute(
+        "SELECT a.indexrelid::regclass, b.indexrelid::regclass FROM pg_index AS a JOIN pg_index AS b USING (indrelid)"
+        " JOIN pg_class AS c ON c.oid = a.indrelid"
+        " WHERE a.indexrelid < b.indexrelid AND a.indkey::text = b.indkey::text AND c.relkind = 'p'"
+        " AND c.relnamespace = 'relay'::regnamespace AND a.indpred IS NOT DISTINCT FROM b.indpred"
+        " UNION ALL SELECT i.indexrelid::regclass, NULL FROM pg_index AS i"
+        " WHERE i.indexrelid::regclass::text = 'relay.messages_body'"
+    ).fetchall()
+    assert doubled == []

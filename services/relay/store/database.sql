@@ -1,0 +1,10 @@
+-- name: configure
+-- Whether the connection leads to the server itself: a pooler gives its clients backend numbers of its own making. Only
+-- then the session is ours to set; behind a pooler in transaction mode the settings would be those of whoever comes
+-- next.
+SELECT direct, CASE WHEN direct THEN
+    set_config('statement_timeout', %(statement_ms)s::text, false)
+    || set_config('lock_timeout', %(lock_ms)s::text, false)
+    || set_config('idle_in_transaction_session_timeout', %(idle_ms)s::text, false)
+  END AS set_to
+FROM (SELECT pg_backend_pid() = %(pid)s::integer AS direct) AS asked

@@ -1,0 +1,45 @@
+"""A relay whose database goes silent, without a word to any connection, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import requests
+
+from tests.destination import Reply, destination
+from tests.infra.postgres import PostgresServer
+from tests.infra.tcp_proxy import tcp_proxy
+from tests.integration.relay.conftest import Relay
+from tests.wait import until
+
+# More than any deadline of a request, and no more than clients wait.
+ANSWER_SECONDS = 60
+
+
+def test_requests_are_answered_while_the_database_is_silent_and_served_when_it_is_back(
+    postgres: PostgresServer, new_relay: Callable[..., Relay]
+) -> None:
+    with (
+        destination(lambda _: Reply()) as server,
+        postgres.database(template="template1") as name,
+        tcp_proxy(postgres.url(name)) as proxy,
+    ):
+        relay = new_relay(RELAY_DATABASE_URL=proxy.url(postgres.url(name)))
+
+        def publish(path: str) -> requests.Response:
+            headers = {"Upstash-Method": "POST"}
+            url = f"{relay.url}/v2/publish/{server.url}{path}"
+            return relay.session.post(url, headers=headers, timeout=ANSWER_SECONDS)
+
+        assert publish("/before").status_code == 200
+        until(lambda: server.to("/before"))
+        proxy.swallow()
+        assert publish("/silent").status_code >= 500
+        assert relay.session.get(f"{relay.url}/readyz", timeout=ANSWER_SECONDS).status_code == 503
+        proxy.heal()
+        until(lambda: publish("/after").status_code == 200, 60)
+        until(lambda: server.to("/after"), 60)
+        # What was not answered is committed or not; either way nothing is left behind.
+        with psycopg.connect(postgres.url(name)) as connection:
+            until(lambda: connection.execute("SELECT FROM relay.messages WHERE state = 'waiting'").fetchall() == [], 60)
