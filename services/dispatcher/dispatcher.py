@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from structlog.stdlib import BoundLogger
 
@@ -13,10 +14,17 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import UnavailableError
 from tidings.change import ResultChange, UndecodableChangeError, decode_result, decode_submission
-from tidings.topics import DEAD_LETTERS, RESULTS, SUBMISSIONS
+from tidings.dead_letters import dead_letter
+from tidings.kafka_transactions import Outgoing
+from tidings.log import fault
+from tidings.progress import Progress
+from tidings.topics import RESULTS, SUBMISSIONS
 
 POLL_SECONDS = 0.5
 DEAD_LETTER_TIMEOUT_SECONDS = 15
+# A batch that fails for a reason nobody foresaw is tried whole so often, over about a second, before its changes are tried
+# one by one.
+UNEXPECTED_MAX = 3
 
 
 class Dispatcher:
@@ -31,6 +39,7 @@ class Dispatcher:
         *,
         clock: Callable[[], float],
         jitter: Callable[[], float],
+        progress: Progress,
         metrics: DispatcherMetrics,
         log: BoundLogger,
     ) -> None:
@@ -39,9 +48,11 @@ class Dispatcher:
         self._outbox = outbox
         self._clock = clock
         self._jitter = jitter
+        self._progress = progress
         self._metrics = metrics
         self._log = log
         self._failures = 0
+        self._unexpected = 0
         self._resume_at = 0.0
 
     def run_once(self) -> int:
@@ -51,19 +62,54 @@ class Dispatcher:
         batch = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
+        self._progress.holds("it is being handed over")
+        records = [record for rows in batch.values() for record in rows]
         try:
-            self._handle([record for rows in batch.values() for record in rows])
+            self._handle_any(records)
         except UnavailableError as error:
             self._put_back(batch, error)
             return 0
         self._consumer.commit(
             {partition: OffsetAndMetadata(rows[-1].offset + 1, "", -1) for partition, rows in batch.items()}
         )
+        self._progress.settled()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
-        self._failures = 0
+        self._failures = self._unexpected = 0
         self._metrics.waiting.set(0)
-        return sum(map(len, batch.values()))
+        return len(records)
+
+    def _handle_any(self, records: Sequence[Any]) -> None:
+        """`_handle`, and no exception may make of one change a batch that fails for ever."""
+        try:
+            if self._unexpected < UNEXPECTED_MAX:
+                self._handle(records)
+            else:
+                self._handle_each(records)
+        except (UnavailableError, KafkaError):
+            raise
+        except Exception as error:
+            self._unexpected += 1
+            self._log.error("unexpected", exc_info=error, changes=len(records))
+            raise UnavailableError(f"unexpected: {fault(error)}") from error
+
+    def _handle_each(self, records: Sequence[Any]) -> None:
+        """Handle the changes one by one, and put aside those that fail, if others do not.
+
+        When none succeeds, the fault is ours or our neighbours', and the changes wait until it is mended.
+        """
+        failed: list[tuple[Any, Exception]] = []
+        for record in records:
+            try:
+                self._handle([record])
+            except (UnavailableError, KafkaError):
+                raise
+            except Exception as error:  # noqa: BLE001  whatever it is, the next change is not to wait for it
+                failed.append((record, error))
+        if len(failed) == len(records):
+            raise failed[0][1]
+        for record, cause in failed:
+            self._dead_letter(record, f"cannot be handled: {fault(cause)}")
 
     def _handle(self, records: Sequence[Any]) -> None:
         # Submissions first: an end in the same batch then finds the message at the relay, or, when the end was
@@ -78,6 +124,8 @@ class Dispatcher:
                     ends.append(end)
             except UndecodableChangeError as error:
                 self._dead_letter(record, str(error))
+            except Exception as error:  # noqa: BLE001  decoding asks nobody: it would fail again each time
+                self._dead_letter(record, fault(error))
         if ids:
             self._outbox.send(ids)
         if ends:
@@ -85,13 +133,17 @@ class Dispatcher:
 
     def _dead_letter(self, record: Any, reason: str) -> None:
         self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
-        headers = [
-            ("reason", reason[:1000].encode()),
-            ("source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
-        ]
-        sent = self._producer.send(DEAD_LETTERS, key=record.key, value=record.value, headers=headers)
-        sent.get(timeout=DEAD_LETTER_TIMEOUT_SECONDS)
+        try:
+            self._send(dead_letter(record, reason))
+        except KafkaError as error:
+            if error.retriable:
+                raise
+            self._send(dead_letter(record, f"{reason} (without its value: {type(error).__name__})", bare=True))
         self._metrics.dead_letters.inc()
+
+    def _send(self, letter: Outgoing) -> None:
+        sent = self._producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers))
+        sent.get(timeout=DEAD_LETTER_TIMEOUT_SECONDS)
 
     def _put_back(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
         self._failures += 1
@@ -100,6 +152,7 @@ class Dispatcher:
         for partition, rows in batch.items():
             self._consumer.seek(partition, rows[0].offset)
         self._consumer.pause(*self._consumer.assignment())
+        self._progress.holds(str(error))
         self._metrics.unavailable.inc()
         self._metrics.waiting.set(1)
         self._log.warning("unavailable", error=str(error), retry_in_seconds=round(seconds, 2), failures=self._failures)

@@ -18,6 +18,7 @@ from services.dispatcher.relay import Relay
 from services.dispatcher.submissions import Submissions
 from tests.destination import Received, Reply, destination
 from tidings import log
+from tidings.progress import Progress
 from tidings.targets import Disabled, Resolved, Target
 from tidings.topics import RESULTS, SUBMISSIONS
 
@@ -110,6 +111,7 @@ class Dispatching:
         self.cancelled: list[str] = []
         self.relay: Callable[[Received], Reply] = self.accept
         self.requests_to_relay = 0
+        self.progress = Progress(lambda: self.partitions.now)
         self.dispatcher: Dispatcher
 
     def submit(self, *ids: str, target: str = "on") -> None:
@@ -166,6 +168,6 @@ def dispatching() -> Iterator[Dispatching]:
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,
-            clock=lambda: parts.partitions.now, jitter=lambda: 0.0, metrics=metrics, log=logger,
+            clock=lambda: parts.partitions.now, jitter=lambda: 0.0, progress=parts.progress, metrics=metrics, log=logger,
         )  # fmt: skip
         yield parts
