@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError, TopicAlreadyExistsError, for_code
+from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.errors import KafkaError, RequestTimedOutError, TopicAlreadyExistsError, for_code
+from kafka.structs import TopicPartition
 
 from tidings.topics import Topic
 
 REQUEST_TIMEOUT_MS = 15_000
 # Bounds what a broker that is away costs whoever starts.
 BOOTSTRAP_TIMEOUT_MS = 5_000
-# A topic that is made is usable once each partition has a leader, a moment later.
-READY_TIMEOUT_MS = 10_000
+READY_SECONDS = 10.0
+READY_EVERY_SECONDS = 0.05
 
 
 @contextmanager
@@ -74,16 +76,29 @@ def _refusal(code: int) -> str | None:
     return None if code == 0 or issubclass(error, TopicAlreadyExistsError | RequestTimedOutError) else error.__name__
 
 
-def _unready(admin: Any, names: list[str]) -> dict[str, str]:
-    """Wait for the leaders of the partitions of these topics; those of which one has none in time."""
+def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
+    """Wait until these topics can be written to; those that cannot in time.
+
+    Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many: only
+    its own answer tells.
+    """
+    waiting, deadline = set(names), time.monotonic() + READY_SECONDS
+    while waiting:
+        waiting -= {name for name in waiting if _opened(admin, name)}
+        if time.monotonic() > deadline:
+            break
+        if waiting:
+            time.sleep(READY_EVERY_SECONDS)
+    return dict.fromkeys(waiting, "not ready in time")
+
+
+def _opened(admin: Any, name: str) -> bool:
     try:
-        admin.wait_for_topics(names, timeout_ms=READY_TIMEOUT_MS)
-    except KafkaTimeoutError:
-        described = admin.describe_topics(names)
-        ready = {topic["name"] for topic in described if topic["error_code"] == 0 and _has_leaders(topic["partitions"])}
-        return {name: "not ready in time" for name in names if name not in ready}
-    return {}
-
-
-def _has_leaders(partitions: Collection[dict[str, Any]]) -> bool:
-    return bool(partitions) and all(partition["leader_id"] >= 0 for partition in partitions)
+        [topic] = admin.describe_topics([name])
+        parts = [TopicPartition(name, partition["partition_index"]) for partition in topic["partitions"]]
+        admin.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.LATEST), timeout_ms=REQUEST_TIMEOUT_MS)
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        return False
+    return bool(parts)

@@ -6,7 +6,7 @@ The only module that uses internals of kafka-python (3.0): its `commit_transacti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -164,6 +164,7 @@ class Transactions:
         known what was committed: then the group's committed offsets say so, to whoever reads them anew.
         """
         self.open()
+        self._learn({message.topic for message in messages})
         first = _First()
         begun = self._clock()
         try:
@@ -181,12 +182,32 @@ class Transactions:
             producer, self._producer = self._producer, None
             discard(producer)
 
+    def _learn(self, topics: Collection[str]) -> None:
+        """Have the metadata of all `topics`, by one request: `send` makes one for each, within the transaction's time."""
+        unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
+        for topic in unknown:
+            self._producer._sender.add_topic(topic)
+        end = self._clock() + self._seconds_max
+        for number, topic in enumerate(unknown):
+            try:
+                if self._clock() > end:
+                    raise StalledError(frozenset(unknown[number:]))
+                self._producer.partitions_for(topic)
+            except TopicAuthorizationFailedError as error:
+                raise RefusedError(topic, error) from error
+            except KafkaTimeoutError:
+                raise StalledError(frozenset({topic})) from None
+
     def _commit(
         self, messages: Sequence[Outgoing], offsets: Mapping[Any, Any], group: Any, first: _First, end: float
     ) -> None:
         manager = self._producer._transaction_manager
         self._producer.begin_transaction()
-        sent = [(message.topic, self._send(message, first)) for message in messages]
+        sent = []
+        for message in messages:
+            if self._clock() > end:
+                raise StalledError(frozenset())
+            sent.append((message.topic, self._send(message, first)))
         if not self._within(manager.send_offsets_to_transaction(offsets, group), end):
             raise _stalled(sent)
         for _, record in sent:

@@ -46,6 +46,7 @@ class Channels:
         self._refused: dict[str, _Refusal] = {}
         self._trial_at = clock()
         self._stalls = 0
+        self._young: set[str] = set()
         self._said: dict[str, float] = {}
 
     def topics(self, channels: Collection[str]) -> dict[str, str]:
@@ -66,13 +67,25 @@ class Channels:
         """These took their events: an earlier refusal is forgotten."""
         for topic in topics:
             self._refused.pop(topic, None)
+            self._young.discard(topic)
         if topics:
             self._stalls = 0
+
+    def blame(self, topics: Collection[str]) -> set[str]:
+        """Those of `topics`, which hang, to leave out: the broker opens a topic's logs a while after it has made it."""
+        young = self._young & set(topics)
+        self._young -= young
+        return set(topics) - young
 
     def suspects(self, topics: Collection[str]) -> set[str]:
         """Those of a batch's `topics` to leave out after a stall that none of them explains: none at first, then all."""
         self._stalls += 1
         return set(topics) if self._stalls >= STALLS_MAX else set()
+
+    def new(self, channel: str) -> bool:
+        """Whether its topic would have to be made first. Raises a `KafkaError`."""
+        topic = channel_topic(channel)
+        return topic is not None and topic.name not in self._refused and topic.name not in self._present()
 
     def look_again(self) -> None:
         """Forget which topics exist: somebody may have deleted one. Raises a `KafkaError`."""
@@ -119,7 +132,9 @@ class Channels:
         refused = self._topics.make(made)
         for name, reason in refused.items():
             self.refuse(name, reason)
-        self._present().update(topic.name for topic in made if topic.name not in refused)
+        usable = {topic.name for topic in made} - set(refused)
+        self._young |= usable
+        self._present().update(usable)
 
 
 def _is_channel(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,8 @@ from tidings.topics import COMPLETIONS, DEAD_LETTERS
 POLL_SECONDS = 0.5
 # Each costs an aborted transaction, some 100 ms; a batch that finds more goes to the main topic alone.
 REFUSALS_MAX = 8
+# Topics that are made for one transaction. A broker on a small machine needs some 100 ms for each until it can be written to.
+NEW_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ class Notifier:
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
-        self._progress.holds("its transaction is under way")
         decided = self._decided(batch)
-        self._settle(decided)
-        self._progress.settled()
+        for part in self._parts(decided):
+            self._progress.holds("its transaction is under way")
+            self._settle(part)
+            self._progress.settled()
         return len(decided)
 
     def _decided(self, batch: Batch) -> list[Decided]:
@@ -82,6 +85,18 @@ class Notifier:
             for partition, rows in batch.items()
             for row in rows
         ]
+
+    def _parts(self, decided: Sequence[Decided]) -> Iterator[Sequence[Decided]]:
+        """`decided` in order, cut so that no part needs more than `NEW_MAX` new topics."""
+        start, new = 0, set[str]()
+        for number, one in enumerate(decided):
+            if one.channel is None or one.channel in new or not self._channels.new(one.channel):
+                continue
+            if len(new) == NEW_MAX:
+                yield decided[start:number]
+                start, new = number, set()
+            new.add(one.channel)
+        yield decided[start:]
 
     def _settle(self, decided: Sequence[Decided]) -> None:
         """Commit `decided`. What the broker refuses for a channel is left out, for the main topic put aside."""
@@ -127,9 +142,8 @@ class Notifier:
         if not topics or (error.topics and not hanging):
             raise KafkaError(f"the broker does not take events: {error}") from error
         self._channels.look_again()
-        if not hanging:
-            hanging = self._channels.suspects(topics.values())
-        for topic in sorted(hanging):
+        blamed = self._channels.blame(hanging) if hanging else self._channels.suspects(topics.values())
+        for topic in sorted(blamed):
             self._refuse(topic, "events were not taken in time")
 
     @staticmethod
