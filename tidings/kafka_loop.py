@@ -59,6 +59,8 @@ class Loop:
         self,
         connect: Callable[[ExitStack], Work],
         *,
+        process: str,
+        instance: str,
         shutdown: Shutdown,
         progress: Progress,
         metrics: LoopMetrics,
@@ -67,6 +69,7 @@ class Loop:
         log: BoundLogger,
     ) -> None:
         self._connect = connect
+        self._name = {"by": f"another {process} of this name", "instance": instance}
         self._shutdown = shutdown
         self._progress = progress
         self._metrics = metrics
@@ -82,7 +85,7 @@ class Loop:
                 with ExitStack() as stack:
                     self._work(self._connect(stack))
             except (FencedError, FencedInstanceIdError) as error:
-                self._log.error("fenced", by="another process of this name", error=fault(error))
+                self._log.error("fenced", **self._name, error=fault(error))
                 return EXIT_FENCED
             except KafkaError as error:
                 self._wait("kafka_failed", error)

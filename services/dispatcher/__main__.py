@@ -111,6 +111,8 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
 
     loop = Loop(
         connect,
+        process="dispatcher",
+        instance=settings.instance,
         shutdown=shutdown,
         progress=progress,
         metrics=LoopMetrics("dispatcher", progress, REGISTRY),

@@ -58,6 +58,8 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
 
     loop = Loop(
         connect,
+        process="notifier",
+        instance=settings.instance,
         shutdown=shutdown,
         progress=progress,
         metrics=LoopMetrics("notifier", progress, REGISTRY),
