@@ -7,7 +7,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from kafka.structs import TopicPartition
+from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
 from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
@@ -121,6 +121,8 @@ class Changes:
         for part in sorted(parts):
             position = named[part] if isinstance(named, Mapping) else None
             self._move(part, position, beginnings[part], ends[part])
+        # So that the next start does not find the same again.
+        self.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in beginnings.items()})
 
     def _move(self, part: TopicPartition, position: int | None, beginning: int, end: int) -> None:
         where = {"topic": part.topic, "partition": part.partition}
