@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
 from tidings.kafka_changes import Changes
+from tidings.kafka_failures import FencedError, OverdueError
 from tidings.kafka_topics import administrator
-from tidings.kafka_transactions import FencedError, OverdueError
 from tidings.log import fault
 from tidings.progress import Progress
 from tidings.shutdown import Shutdown

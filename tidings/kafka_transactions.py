@@ -9,28 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import (
-    BrokerResponseError,
-    ClusterAuthorizationFailedError,
-    FencedInstanceIdError,
-    InvalidProducerEpochError,
-    InvalidProducerIdMappingError,
-    InvalidRecordError,
-    InvalidTimestampError,
-    InvalidTxnStateError,
-    KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    OutOfOrderSequenceNumberError,
-    ProducerFencedError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailedError,
-    UnknownProducerIdError,
-)
+from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
+
+from tidings.kafka_failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
 
 # The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed events.
 TRANSACTION_TIMEOUT_SECONDS = 10.0
@@ -44,14 +28,6 @@ REQUEST_TIMEOUT_MS = 5_000
 RETRY_BACKOFF_MS = 5
 CLOSE_SECONDS_MAX = 2.0
 
-FENCED = (ProducerFencedError, InvalidProducerEpochError, FencedInstanceIdError)
-# The broker's answers that concern the producer; all others that do not pass by themselves concern the topic or the record.
-_OF_THE_PRODUCER = (
-    *FENCED, ClusterAuthorizationFailedError, InvalidProducerIdMappingError, InvalidTxnStateError,
-    OutOfOrderSequenceNumberError, TransactionalIdAuthorizationFailedError, UnknownProducerIdError,
-)  # fmt: skip
-_OF_THE_RECORD = (InvalidRecordError, InvalidTimestampError, MessageSizeTooLargeError, RecordListTooLargeError)
-
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -61,35 +37,6 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
-
-
-class FencedError(Exception):
-    """Another process of the same name took this one's place; to end at once, as going on would be two of us."""
-
-
-class OverdueError(KafkaError):  # type: ignore[misc]
-    """The broker ended the transaction after its timeout, or another producer of this name did; which, it does not say."""
-
-
-class RefusedError(Exception):
-    """`topic` will not take a record; nothing was committed, and the rest may be sent without it.
-
-    `of_record`: it may take others.
-    """
-
-    def __init__(self, topic: str, error: BaseException) -> None:
-        super().__init__(f"{topic}: {type(error).__name__}")
-        self.topic = topic
-        self.reason = type(error).__name__
-        self.of_record = isinstance(error, _OF_THE_RECORD)
-
-
-class StalledError(Exception):
-    """The time was up before the commit was asked for; nothing was committed. `topics` hang, or unknown when empty."""
-
-    def __init__(self, topics: frozenset[str]) -> None:
-        super().__init__(", ".join(sorted(topics)) or "no topic in particular")
-        self.topics = topics
 
 
 def transactional_producer(bootstrap: str, name: str) -> Any:
@@ -124,20 +71,6 @@ def discard(producer: Any) -> None:
         producer.close(timeout=0)
 
 
-@dataclass
-class _First:
-    """The first record that failed. The others of its transaction fail after it, with the same error."""
-
-    failure: tuple[str, BaseException] | None = None
-
-    def watch(self, topic: str, sent: Any) -> None:
-        sent.add_errback(self._failed, topic)
-
-    def _failed(self, topic: str, error: BaseException) -> None:
-        if self.failure is None:
-            self.failure = (topic, error)
-
-
 class Transactions:
     """One transaction at a time. A producer that failed once is replaced, which also aborts what it had begun."""
 
@@ -165,7 +98,7 @@ class Transactions:
         """
         self.open()
         self._learn({message.topic for message in messages})
-        first = _First()
+        first = FirstFailure()
         begun = self._clock()
         try:
             self._commit(messages, offsets, group, first, begun + self._seconds_max)
@@ -175,7 +108,7 @@ class Transactions:
             discard(producer)
             if not isinstance(error, KafkaError):
                 raise
-            _tell(error, last, first, overdue=self._clock() - begun >= TRANSACTION_TIMEOUT_SECONDS)
+            raise_cause(error, last, first, overdue=self._clock() - begun >= TRANSACTION_TIMEOUT_SECONDS)
 
     def close(self) -> None:
         if self._producer is not None:
@@ -199,7 +132,7 @@ class Transactions:
                 raise StalledError(frozenset({topic})) from None
 
     def _commit(
-        self, messages: Sequence[Outgoing], offsets: Mapping[Any, Any], group: Any, first: _First, end: float
+        self, messages: Sequence[Outgoing], offsets: Mapping[Any, Any], group: Any, first: FirstFailure, end: float
     ) -> None:
         manager = self._producer._transaction_manager
         self._producer.begin_transaction()
@@ -209,18 +142,18 @@ class Transactions:
                 raise StalledError(frozenset())
             sent.append((message.topic, self._send(message, first)))
         if not self._within(manager.send_offsets_to_transaction(offsets, group), end):
-            raise _stalled(sent)
+            raise stalled(sent)
         for _, record in sent:
             try:
                 record.get(timeout=max(0.0, end - self._clock()))
             except KafkaTimeoutError:
                 if first.failure is None:
-                    raise _stalled(sent) from None
+                    raise stalled(sent) from None
                 raise
         if not self._within(manager.begin_commit(), end):
             raise KafkaTimeoutError("the commit was not answered in time")
 
-    def _send(self, message: Outgoing, first: _First) -> Any:
+    def _send(self, message: Outgoing, first: FirstFailure) -> Any:
         try:
             sent = self._producer.send(
                 message.topic, key=message.key, value=message.value, headers=list(message.headers)
@@ -236,31 +169,3 @@ class Transactions:
     def _within(self, result: Any, end: float) -> bool:
         self._producer._sender.wakeup()
         return bool(result.wait(timeout_ms=max(0.0, end - self._clock()) * 1000))
-
-
-def _stalled(sent: Sequence[tuple[str, Any]]) -> StalledError:
-    """Records that are not acknowledged are to blame only when others are."""
-    hanging = frozenset(topic for topic, record in sent if not record.is_done)
-    arrived = any(record.is_done for _, record in sent)
-    return StalledError(hanging if arrived else frozenset())
-
-
-def _tell(error: KafkaError, last: BaseException | None, first: _First, *, overdue: bool) -> NoReturn:
-    """Raise what `error` means: kafka-python raises most as a plain `KafkaError` that holds the cause as text."""
-    causes = [error, last, first.failure[1] if first.failure else None]
-    for cause in causes:
-        if isinstance(cause, FENCED):
-            if overdue:
-                raise OverdueError(type(cause).__name__) from error
-            raise FencedError(type(cause).__name__) from error
-        if isinstance(cause, TopicAuthorizationFailedError) and cause.args:
-            named = cause.args[0]
-            topic = named if isinstance(named, str) else next(iter(named))
-            raise RefusedError(topic, cause) from error
-    if first.failure is not None:
-        topic, cause = first.failure
-        if isinstance(cause, BrokerResponseError) and not cause.retriable and not isinstance(cause, _OF_THE_PRODUCER):
-            raise RefusedError(topic, cause) from error
-        if isinstance(cause, KafkaError) and cause.retriable:
-            raise StalledError(frozenset({topic})) from error
-    raise error

@@ -16,7 +16,8 @@ from services.notifier.metrics import NotifierMetrics
 from services.notifier.transform import DeadLetter, Event, transform
 from tidings.dead_letters import dead_letter
 from tidings.kafka_changes import Batch, Changes
-from tidings.kafka_transactions import Outgoing, RefusedError, StalledError, Transactions
+from tidings.kafka_failures import RefusedError, StalledError
+from tidings.kafka_transactions import Outgoing, Transactions
 from tidings.progress import Progress
 from tidings.topics import COMPLETIONS, DEAD_LETTERS
 

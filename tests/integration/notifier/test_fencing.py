@@ -14,12 +14,11 @@ from tests.unit.clock import Clock
 from tests.wait import until
 from tidings import log
 from tidings.kafka_changes import Changes, change_consumer
+from tidings.kafka_failures import FencedError, OverdueError
 from tidings.kafka_loop import replaced
 from tidings.kafka_transactions import (
     TRANSACTION_TIMEOUT_SECONDS,
-    FencedError,
     Outgoing,
-    OverdueError,
     Transactions,
     discard,
     transactional_producer,

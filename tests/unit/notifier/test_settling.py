@@ -18,7 +18,8 @@ from services.notifier.notifier import Notifier
 from tests.unit.clock import Clock
 from tests.unit.test_events import ROW
 from tidings import log
-from tidings.kafka_transactions import Outgoing, RefusedError, StalledError
+from tidings.kafka_failures import RefusedError, StalledError
+from tidings.kafka_transactions import Outgoing
 from tidings.progress import Progress
 from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS, Topic
 
