@@ -81,8 +81,8 @@ class FirstFailure:
 
 def stalled(sent: Sequence[tuple[str, Any]]) -> StalledError:
     """Records that are not acknowledged are to blame only when others are."""
-    hanging = frozenset(topic for topic, record in sent if not record.is_done)
-    arrived = any(record.is_done for _, record in sent)
+    hanging = frozenset(topic for topic, record in sent if not record.succeeded())
+    arrived = any(record.succeeded() for _, record in sent)
     return StalledError(hanging if arrived else frozenset())
 
 
@@ -103,5 +103,5 @@ def raise_cause(error: KafkaError, last: BaseException | None, first: FirstFailu
         if isinstance(cause, BrokerResponseError) and not cause.retriable and not isinstance(cause, _OF_THE_PRODUCER):
             raise RefusedError(topic, cause) from error
         if isinstance(cause, KafkaError) and cause.retriable:
-            raise StalledError(frozenset({topic})) from error
+            raise StalledError(frozenset()) from error
     raise error

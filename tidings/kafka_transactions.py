@@ -146,8 +146,10 @@ class Transactions:
         for _, record in sent:
             try:
                 record.get(timeout=max(0.0, end - self._clock()))
-            except KafkaTimeoutError:
-                if first.failure is None:
+            except KafkaError as error:
+                # kafka-python leaves a transaction as it is when a record was not taken in time: it would be committed
+                # without that record.
+                if error.retriable:
                     raise stalled(sent) from None
                 raise
         if not self._within(manager.begin_commit(), end):

@@ -140,7 +140,7 @@ class Notifier:
         """Nothing was committed in time. Leave out the channels' topics that hang, unless it is the broker that does."""
         hanging = set(error.topics & set(topics.values()))
         self._log.warning("transaction_stalled", topics=str(error))
-        if not topics or (error.topics and not hanging):
+        if not topics or COMPLETIONS in error.topics or (error.topics and not hanging):
             raise KafkaError(f"the broker does not take events: {error}") from error
         self._channels.look_again()
         blamed = self._channels.blame(hanging) if hanging else self._channels.suspects(topics.values())

@@ -143,6 +143,17 @@ def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notif
     assert (broker.attempts, broker.offset) == (1, 0)
 
 
+def test_a_stall_of_the_main_topic_is_blamed_on_no_channel(broker: Broker, notifier: Notifier) -> None:
+    broker.there = {A}
+    broker.verdict = _raises(COMPLETIONS, StalledError(frozenset({COMPLETIONS, A})))
+    id_ = broker.tell("a")
+    with pytest.raises(KafkaError):
+        notifier.run_once()
+    broker.verdict = lambda _: None
+    notifier.run_once()
+    assert broker.on(A) == [id_]
+
+
 def test_an_event_too_large_for_the_main_topic_is_put_aside_alone(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell(), broker.tell(), broker.tell()]
 
