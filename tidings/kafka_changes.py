@@ -110,33 +110,35 @@ class Changes:
         self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 
     def _place(self, error: Exception) -> None:
-        """Give every partition that has none a position that its log holds."""
-        named = error.args[0] if error.args and not isinstance(error, LogTruncationError) else ()
-        parts = set(error.divergent_offsets if isinstance(error, LogTruncationError) else named)
-        parts &= self.assignment()
+        """Give every partition that has none a position that its log holds, and keep to it at the next start."""
+        named = error.divergent_offsets if isinstance(error, LogTruncationError) else error.args[0]
+        parts = set(named) & self.assignment()
         if not parts:
             return
+        positions = named if isinstance(named, Mapping) else {}
         beginnings = self._consumer.beginning_offsets(parts, timeout_ms=ASK_TIMEOUT_MS)
-        ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS)
         for part in sorted(parts):
-            position = named[part] if isinstance(named, Mapping) else None
-            self._move(part, position, beginnings[part], ends[part])
-        # So that the next start does not find the same again.
+            if isinstance(error, LogTruncationError):
+                beginnings[part] = self._truncated(part, positions[part], beginnings[part])
+            else:
+                self._out_of_range(part, positions.get(part), beginnings[part])
+            self._consumer.seek(part, beginnings[part])
         self.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in beginnings.items()})
 
-    def _move(self, part: TopicPartition, position: int | None, beginning: int, end: int) -> None:
-        where = {"topic": part.topic, "partition": part.partition}
-        if position is not None and position > end:
-            self._log.error(
-                "log_shorter_than_read", **where, position=position, end=end, next="read from the beginning"
-            )
-        elif (position or 0) < beginning:
-            missed = beginning - (position or 0)
-            self._log.error(
-                "changes_expired", **where, position=position, beginning=beginning, missed=missed, how_to=HOW_TO
-            )
+    def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
+        where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
+        missed = beginning - (position or 0)
+        if missed > 0:
+            self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
             self._progress.missed(missed)
-        self._consumer.seek(part, beginning)
+        elif position is not None:
+            self._log.error("log_shorter_than_read", **where, next="read from the beginning")
+
+    def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
+        """Where a log that lost records, as by an unclean election, still holds what was read of it."""
+        offset: int = safe.offset if safe is not None else beginning
+        self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
+        return offset
 
 
 def change_consumer(
