@@ -28,6 +28,7 @@ class Consumer:
         assert topics == ["t"]
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        assert timeout_ms > 0
         if self.errors:
             raise self.errors.pop()
         return {}
@@ -36,12 +37,14 @@ class Consumer:
         return {A, B}
 
     def beginning_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        assert timeout_ms > 0
         return {part: self._beginnings[part] for part in parts}
 
     def seek(self, part: TopicPartition, offset: int) -> None:
         self.positions[part] = offset
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
+        assert timeout_ms > 0
         self.committed |= {part: offset.offset for part, offset in offsets.items()}
 
 
