@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 # A check answers None when its dependency is well, else what is wrong with it, in a few words without secrets.
 Check = Callable[[], str | None]
 
-# A probe is answered in milliseconds. Connections beyond the number end the oldest, so that idle ones keep no probe out;
-# each takes a thread.
+# A probe is answered in milliseconds. Connections beyond the number end the oldest, so that idle ones keep no probe
+# out; each takes a thread.
 CONNECTIONS_MAX = 32
 # Of one read or write, and of a connection as a whole: a client may send a byte a second.
 IO_SECONDS = 5.0

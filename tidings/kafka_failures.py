@@ -1,5 +1,5 @@
-"""What a failed transaction means, and which topic caused it: kafka-python raises most as a plain `KafkaError` that holds
-the cause as text.
+"""What a failed transaction means, and which topic caused it: kafka-python raises most as a plain `KafkaError` that
+holds the cause as text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from kafka.errors import (
 )
 
 FENCED = (ProducerFencedError, InvalidProducerEpochError, FencedInstanceIdError)
-# The broker's answers that concern the producer; all others that do not pass by themselves concern the topic or the record.
+# The broker's answers that concern the producer; all others that do not pass by themselves concern the topic or the
+# record.
 _OF_THE_PRODUCER = (
     *FENCED, ClusterAuthorizationFailedError, InvalidProducerIdMappingError, InvalidTxnStateError,
     OutOfOrderSequenceNumberError, TransactionalIdAuthorizationFailedError, UnknownProducerIdError,
@@ -41,7 +42,7 @@ class FencedError(Exception):
 
 
 class OverdueError(KafkaError):  # type: ignore[misc]
-    """The broker ended the transaction after its timeout, or another producer of this name did; which, it does not say."""
+    """The broker ended the transaction after its timeout, or another producer of this name did: it does not say."""
 
 
 class RefusedError(Exception):

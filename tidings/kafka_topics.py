@@ -79,8 +79,8 @@ def _refusal(code: int) -> str | None:
 def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
     """Wait until these topics can be written to; those that cannot in time.
 
-    Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many: only
-    its own answer tells.
+    Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many:
+    only its own answer tells.
     """
     waiting, deadline = set(names), time.monotonic() + READY_SECONDS
     while waiting:

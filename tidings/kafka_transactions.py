@@ -16,15 +16,18 @@ from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, Top
 
 from tidings.kafka_failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
 
-# The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed events.
+# The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed
+# events.
 TRANSACTION_TIMEOUT_SECONDS = 10.0
 # We give up first, so that a slow broker is never taken for another producer that fences us.
 COMMIT_SECONDS_MAX = 8.0
-# The wait for a topic's metadata, and for a producer id; one topic that is gone may use up most of a transaction's time.
+# The wait for a topic's metadata, and for a producer id; one topic that is gone may use up most of a transaction's
+# time.
 BLOCK_SECONDS_MAX = 5.0
 REQUEST_TIMEOUT_MS = 5_000
-# kafka-python's sender sleeps for so long, 100 ms by default, when a transaction begins while the markers of the one before
-# are still being written, and everything behind it waits: seen in one transaction of seventy at 200 events a second.
+# kafka-python's sender sleeps for so long, 100 ms by default, when a transaction begins while the markers of the one
+# before are still being written, and everything behind it waits: seen in one transaction of seventy at 200 events a
+# second.
 RETRY_BACKOFF_MS = 5
 CLOSE_SECONDS_MAX = 2.0
 
@@ -116,7 +119,7 @@ class Transactions:
             discard(producer)
 
     def _learn(self, topics: Collection[str]) -> None:
-        """Have the metadata of all `topics`, by one request: `send` makes one for each, within the transaction's time."""
+        """Have the metadata of all `topics`, by one request: `send` makes one for each, and the time runs."""
         unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
         for topic in unknown:
             self._producer._sender.add_topic(topic)

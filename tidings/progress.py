@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 
-# A transaction may take 8 s, and is tried three times; a broker is back after some 15 s. What takes longer is worth a call.
+# A transaction may take 8 s, and is tried three times; a broker is back after some 15 s. What takes longer is worth a
+# call.
 AGE_SECONDS_MAX = 30.0
 # What is wrong is told with the names of so many partitions.
 NAMED_MAX = 3

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a flag that loops look at, so that a process drains before it exits with 0, and ends in any case."""
+"""SIGTERM and SIGINT as a flag that loops look at, so that a process drains before it exits with 0; it ends anyhow."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Shutdown:
         """Take SIGTERM and SIGINT of this process; for the main thread only. Answers itself."""
         came, tell = os.pipe()
         os.set_blocking(tell, False)
-        # The interpreter's own handler writes to the pipe, in C: no lock is taken that the interrupted code may hold, and
-        # it happens while the main thread waits in a library that never returns.
+        # The interpreter's own handler writes to the pipe, in C: no lock is taken that the interrupted code may hold,
+        # and it happens while the main thread waits in a library that never returns.
         signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)

@@ -22,8 +22,8 @@ from tidings.topics import RESULTS, SUBMISSIONS
 
 POLL_SECONDS = 0.5
 DEAD_LETTER_TIMEOUT_SECONDS = 15
-# A batch that fails for a reason nobody foresaw is tried whole so often, over about a second, before its changes are tried
-# one by one.
+# A batch that fails for a reason nobody foresaw is tried whole so often, over about a second, before its changes are
+# tried one by one.
 UNEXPECTED_MAX = 3
 
 

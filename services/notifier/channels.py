@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 from tidings.topics import Topic, channel_topic
 
-# A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one transaction
-# (8 s), so that of all refused topics only one is tried in a minute.
+# A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one
+# transaction (8 s), so that of all refused topics only one is tried in a minute.
 REFUSED_SECONDS = 60.0
 REFUSED_SECONDS_MAX = 3600.0
 TRIAL_SECONDS = 60.0
-# Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The broker
-# itself is the likelier cause.
+# Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The
+# broker itself is the likelier cause.
 STALLS_MAX = 3
 # A channel that is left out is said so often.
 SAID_SECONDS = 60.0
@@ -78,7 +78,7 @@ class Channels:
         return set(topics) - young
 
     def suspects(self, topics: Collection[str]) -> set[str]:
-        """Those of a batch's `topics` to leave out after a stall that none of them explains: none at first, then all."""
+        """Those of a batch's `topics` to leave out after a stall that nothing explains: none at first, then all."""
         self._stalls += 1
         return set(topics) if self._stalls >= STALLS_MAX else set()
 

@@ -24,7 +24,8 @@ from tidings.topics import COMPLETIONS, DEAD_LETTERS
 POLL_SECONDS = 0.5
 # Each costs an aborted transaction, some 100 ms; a batch that finds more goes to the main topic alone.
 REFUSALS_MAX = 8
-# Topics that are made for one transaction. A broker on a small machine needs some 100 ms for each until it can be written to.
+# Topics that are made for one transaction. A broker on a small machine needs some 100 ms for each until it can be
+# written to.
 NEW_MAX = 20
 
 
@@ -68,7 +69,8 @@ class Notifier:
     def run_once(self) -> int:
         """Handle what is there, waiting up to half a second for it; answers how many changes were read.
 
-        Raises `FencedError` and `KafkaError`; the batch is then read again by whoever starts from the committed offsets.
+        Raises `FencedError` and `KafkaError`; the batch is then read again by whoever starts from the committed
+        offsets.
         """
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
@@ -137,7 +139,7 @@ class Notifier:
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
     def _suspect(self, error: StalledError, topics: Mapping[str, str]) -> None:
-        """Nothing was committed in time. Leave out the channels' topics that hang, unless it is the broker that does."""
+        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does."""
         hanging = set(error.topics & set(topics.values()))
         self._log.warning("transaction_stalled", topics=str(error))
         if not topics or COMPLETIONS in error.topics or (error.topics and not hanging):

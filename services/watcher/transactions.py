@@ -1,7 +1,8 @@
 """Finds Kafka transactions that no coordinator will end, says so, and ends them.
 
-A broker that is killed between a transaction's commit and its markers can come back with the transaction complete for the
-coordinator and open in a partition. Nothing ends it then, and whoever reads committed records waits before it for ever.
+A broker that is killed between a transaction's commit and its markers can come back with the transaction complete for
+the coordinator and open in a partition. Nothing ends it then, and whoever reads committed records waits before it for
+ever.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ NODE = "1"
 
 
 def hang(bootstrap: str, topic: str, partition: int, *, name: str, value: bytes = b"hanging") -> None:
-    """Write a record of a transaction of `name` that the coordinator has completed already, as after a broker's crash."""
+    """Write a record of a transaction of `name` that its coordinator has completed, as after a broker's crash."""
     producer_id, epoch = _completed(bootstrap, topic, partition, name)
     builder = MemoryRecordsBuilder(
         2, 0, 100_000, transactional=True, producer_id=producer_id, producer_epoch=epoch, base_sequence=1

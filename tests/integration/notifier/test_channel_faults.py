@@ -20,11 +20,9 @@ SECONDS = 120
 def _channel(topics: Topics, **configs: str) -> str:
     """A channel whose topic somebody made beforehand, with a configuration of theirs."""
     channel = f"c-{uuid.uuid4().hex}"
+    wanted = {"num_partitions": 4, "configs": {name.replace("_", "."): value for name, value in configs.items()}}
     with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
-        admin.create_topics(
-            {f"{COMPLETIONS}.{channel}": {"num_partitions": 4, "configs": {k.replace("_", "."): v for k, v in configs.items()}}},
-            wait_for_metadata=True,
-        )  # fmt: skip
+        admin.create_topics({f"{COMPLETIONS}.{channel}": wanted}, wait_for_metadata=True)
     return channel
 
 

@@ -1,4 +1,4 @@
-"""A broker that is stopped in the middle of everything, its connections open: every wait ends, and work goes on after."""
+"""A broker that is stopped, its connections open: every wait ends, and work goes on after."""
 
 from __future__ import annotations
 

@@ -83,7 +83,8 @@ def notifier(broker: Broker) -> Notifier:
     made: Any = broker
     return Notifier(
         made, made, Channels(broker, channels_max=10, clock=Clock()),
-        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()), log=log.get("test"),
+        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
+        log=log.get("test"),
     )  # fmt: skip
 
 
