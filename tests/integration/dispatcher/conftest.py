@@ -168,6 +168,7 @@ def dispatching() -> Iterator[Dispatching]:
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,
-            clock=lambda: parts.partitions.now, jitter=lambda: 0.0, progress=parts.progress, metrics=metrics, log=logger,
+            clock=lambda: parts.partitions.now, jitter=lambda: 0.0,
+            progress=parts.progress, metrics=metrics, log=logger,
         )  # fmt: skip
         yield parts
