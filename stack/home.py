@@ -144,6 +144,7 @@ class Home:
             },
             "watcher": {
                 "WATCHER_LISTEN": f"127.0.0.1:{self.ports['watcher']}",
+                "TIDINGS_KAFKA": public["TIDINGS_KAFKA"],
                 "TIDINGS_CONNECT_URL": public["TIDINGS_CONNECT_URL"],
                 "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
                 "TIDINGS_CDC_DATABASE_PORT": str(self.ports["postgres"]),

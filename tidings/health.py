@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
-from tidings.settings import split_listen
+from tidings.settings import EXIT_CONFIGURATION, split_listen
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -18,24 +22,83 @@ if TYPE_CHECKING:
 # A check answers None when its dependency is well, else what is wrong with it, in a few words without secrets.
 Check = Callable[[], str | None]
 
+# A probe is answered in milliseconds. Connections beyond the number end the oldest, so that idle ones keep no probe
+# out; each takes a thread.
+CONNECTIONS_MAX = 32
+# Of one read or write, and of a connection as a whole: a client may send a byte a second.
+IO_SECONDS = 5.0
+CONNECTION_SECONDS = 10.0
 
-class _QuietHandler(WSGIRequestHandler):
+
+class _Handler(WSGIRequestHandler):
+    timeout = IO_SECONDS
+
     def log_message(self, *_args: Any) -> None:
         """Probes come every few seconds and say nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a connection, the oldest of which give way."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}
+        super().__init__(*arguments, **named)
+
+    def server_bind(self) -> None:
+        """As `HTTPServer` has it, but without asking DNS for a name of the address, which may take for ever."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = time.monotonic()
+            excess = list(self._open)[:-CONNECTIONS_MAX]
+        self._end(excess)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called by `serve_forever` every half second."""
+        before = time.monotonic() - CONNECTION_SECONDS
+        with self._lock:
+            old = [request for request, at in self._open.items() if at < before]
+        self._end(old)
+
+    def handle_error(self, _request: Any, _client_address: Any) -> None:
+        """A client that went away, or was too slow, is no news."""
+
+    def _end(self, requests: Iterable[socket.socket]) -> None:
+        for request in requests:
+            with self._lock:
+                self._open.pop(request, None)
+            try:
+                request.shutdown(socket.SHUT_RDWR)  # its thread's read or write ends, and closes it
+            except OSError:
+                continue
 
 
 class HealthServer:
     """A small HTTP server in a daemon thread. Loopback by default; it needs no authentication as it tells no secret.
 
     `GET /healthz` → 200 while the process runs. `GET /readyz` → 200, or 503 with what each check said.
-    `GET /metrics` → Prometheus text.
+    `GET /metrics` → Prometheus text. Raises `OSError` when the address cannot be listened on.
     """
 
     def __init__(self, listen: str, checks: Mapping[str, Check], registry: CollectorRegistry = REGISTRY) -> None:
         self._checks = checks
         self._metrics = make_wsgi_app(registry)
         host, port = split_listen(listen)
-        self._server: WSGIServer = make_server(host, port, self._app, handler_class=_QuietHandler)
+        self._server = make_server(host, port, self._app, server_class=_Server, handler_class=_Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property
@@ -61,6 +124,15 @@ class HealthServer:
             status = "503 Service Unavailable" if faults else "200 OK"
             return _answer(start_response, status, {"status": "not ready" if faults else "ok", "faults": faults})
         return _answer(start_response, "404 Not Found", {"title": "Not Found"})
+
+
+def serve_health(variable: str, listen: str, checks: Mapping[str, Check]) -> HealthServer:
+    """A started server, for a `__main__`: an address that cannot be had ends the process with one sentence and 78."""
+    try:
+        return HealthServer(listen, checks).start()
+    except OSError as error:
+        sys.stderr.write(f"{variable}: cannot listen on {listen}: {error.strerror or error}\n")
+        raise SystemExit(EXIT_CONFIGURATION) from None
 
 
 def _answer(start_response: StartResponse, status: str, body: Mapping[str, Any]) -> list[bytes]:

@@ -1,57 +1,104 @@
-"""Making the topics on a real broker, and the consumer and producer settings that delivery hangs on."""
+"""The topics on a real broker: which there are, and making those that are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from kafka import KafkaConsumer
-from kafka.admin import KafkaAdminClient
-from kafka.errors import TopicAlreadyExistsError
+from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.errors import KafkaError, RequestTimedOutError, TopicAlreadyExistsError, for_code
+from kafka.structs import TopicPartition
 
 from tidings.topics import Topic
 
 REQUEST_TIMEOUT_MS = 15_000
+# Bounds what a broker that is away costs whoever starts.
+BOOTSTRAP_TIMEOUT_MS = 5_000
+READY_SECONDS = 10.0
+READY_EVERY_SECONDS = 0.05
 
-# With static membership a copy that died and came back takes its partitions at once; one that stays away loses them to
-# the others after this long. The broker allows no less than 6 s.
-SESSION_TIMEOUT_MS = 10_000
 
-
-def create_topics(bootstrap: str, topics: Iterable[Topic]) -> None:
-    """Create what is missing of `topics` with the broker's default replication; what is there stays as it is."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap.split(","), request_timeout_ms=REQUEST_TIMEOUT_MS)
+@contextmanager
+def administrator(bootstrap: str, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> Iterator[Any]:
+    """An admin client for a few requests."""
+    admin = KafkaAdminClient(
+        bootstrap_servers=bootstrap.split(","),
+        request_timeout_ms=request_timeout_ms,
+        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+    )
     try:
-        present = set(admin.list_topics())
-        for topic in topics:
-            if topic.name in present:
-                continue
-            wanted = {"num_partitions": topic.partitions, "configs": {"retention.ms": str(topic.retention_ms)}}
-            try:
-                admin.create_topics({topic.name: wanted}, timeout_ms=REQUEST_TIMEOUT_MS, wait_for_metadata=True)
-            except TopicAlreadyExistsError:
-                continue  # another process was quicker
+        yield admin
     finally:
         admin.close()
 
 
-def change_consumer(bootstrap: str, topics: Iterable[str], *, group: str, instance: str, batch_max: int) -> Any:
-    """A consumer of committed changes that commits by hand and starts at the beginning when it has no offset."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=bootstrap.split(","),
-        group_id=group,
-        group_instance_id=f"{group}-{instance}",
-        client_id=f"{group}-{instance}",
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        fetch_min_bytes=1,
-        fetch_max_wait_ms=500,
-        max_poll_records=batch_max,
-        session_timeout_ms=SESSION_TIMEOUT_MS,
-        heartbeat_interval_ms=3_000,
-        max_poll_interval_ms=300_000,
-        metadata_max_age_ms=30_000,
-    )
-    consumer.subscribe(list(topics))
-    return consumer
+def create_topics(bootstrap: str, topics: Iterable[Topic]) -> None:
+    """Create what is missing of `topics` with the broker's default replication; what is there stays as it is.
+
+    Raises a `KafkaError` when one is missing then.
+    """
+    kafka_topics = KafkaTopics(bootstrap)
+    present = kafka_topics.present()
+    for name, reason in kafka_topics.make([topic for topic in topics if topic.name not in present]).items():
+        raise KafkaError(f"topic {name} cannot be made: {reason}")
+
+
+class KafkaTopics:
+    """The topics of one cluster; a connection is made for each call, as calls are rare."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+
+    def present(self) -> set[str]:
+        """Raises a `KafkaError`."""
+        with administrator(self._bootstrap) as admin:
+            return set(admin.list_topics())
+
+    def make(self, topics: Collection[Topic]) -> dict[str, str]:
+        """Make `topics` in one request; why those of the answer cannot be used, by name. Raises a `KafkaError`."""
+        if not topics:
+            return {}
+        wanted = {
+            topic.name: {"num_partitions": topic.partitions, "configs": {"retention.ms": str(topic.retention_ms)}}
+            for topic in topics
+        }
+        with administrator(self._bootstrap) as admin:
+            answer = admin.create_topics(wanted, timeout_ms=REQUEST_TIMEOUT_MS, raise_errors=False)
+            refused = {topic["name"]: name for topic in answer["topics"] if (name := _refusal(topic["error_code"]))}
+            return refused | _unready(admin, [name for name in wanted if name not in refused])
+
+
+def _refusal(code: int) -> str | None:
+    """Why a topic was not made; None when it was, when another process was quicker, or when it may yet be made."""
+    error = for_code(code)
+    return None if code == 0 or issubclass(error, TopicAlreadyExistsError | RequestTimedOutError) else error.__name__
+
+
+def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
+    """Wait until these topics can be written to; those that cannot in time.
+
+    Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many:
+    only its own answer tells.
+    """
+    waiting, deadline = set(names), time.monotonic() + READY_SECONDS
+    while waiting:
+        waiting -= {name for name in waiting if _opened(admin, name)}
+        if time.monotonic() > deadline:
+            break
+        if waiting:
+            time.sleep(READY_EVERY_SECONDS)
+    return dict.fromkeys(waiting, "not ready in time")
+
+
+def _opened(admin: Any, name: str) -> bool:
+    try:
+        [topic] = admin.describe_topics([name])
+        parts = [TopicPartition(name, partition["partition_index"]) for partition in topic["partitions"]]
+        admin.list_partition_offsets(dict.fromkeys(parts, OffsetSpec.LATEST), timeout_ms=REQUEST_TIMEOUT_MS)
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        return False
+    return bool(parts)

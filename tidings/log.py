@@ -61,6 +61,8 @@ def configure(process: str, *, level: str = "INFO", log_format: LogFormat = "aut
     root.handlers = [handler]
     root.setLevel(level.upper())
     logging.getLogger("kafka").setLevel("WARNING")
+    # A produce that fails is repeated every few milliseconds, with a line each; what becomes of it, we say ourselves.
+    logging.getLogger("kafka.producer.sender").setLevel("ERROR")
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 import uvloop
 from aiohttp import web
@@ -32,15 +35,19 @@ def main(
         public_url=public_url or f"http://{listen}",
     )
     uvloop.install()
-    web.run_app(
-        provider.application(),
-        host=host,
-        port=port,
-        backlog=4096,
-        access_log=None,
-        print=None,
-        handler_cancellation=True,
-    )
+    try:
+        web.run_app(
+            provider.application(),
+            host=host,
+            port=port,
+            backlog=4096,
+            access_log=None,
+            print=None,
+            handler_cancellation=True,
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        sys.exit(f"PROVIDER_LISTEN: cannot listen on {listen}: {reason}")
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import click
 from kafka import KafkaProducer
-from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client import REGISTRY
 from structlog.stdlib import BoundLogger
 
-from services.dispatcher.backoff import backoff_seconds
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
@@ -23,15 +22,18 @@ from services.dispatcher.relay import Relay
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.submissions import Submissions
 from tidings import log
-from tidings.health import HealthServer
-from tidings.kafka_topics import REQUEST_TIMEOUT_MS, change_consumer, create_topics
-from tidings.log import fault
+from tidings.health import serve_health
+from tidings.kafka_changes import change_consumer
+from tidings.kafka_loop import Loop, LoopMetrics, Work, replaced
+from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
+from tidings.kafka_transactions import discard
+from tidings.progress import Progress
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, environment, read_or_exit
 from tidings.shutdown import Shutdown
 from tidings.targets import Disabled, Resolved, load_targets, resolve
-from tidings.topics import RESULTS, SUBMISSIONS, TOPICS
+from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS, TOPICS
 
-EXIT_FENCED = 70
+GROUP = "tidings-dispatcher"
 
 
 def _targets(settings: DispatcherSettings, logger: BoundLogger) -> Mapping[str, Resolved | Disabled]:
@@ -72,10 +74,12 @@ def _outbox(
 def _producer(settings: DispatcherSettings) -> Any:
     return KafkaProducer(
         bootstrap_servers=settings.kafka.split(","),
-        client_id=f"tidings-dispatcher-{settings.instance}",
+        client_id=f"{GROUP}-{settings.instance}",
         acks="all",
         enable_idempotence=True,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
+        max_block_ms=BOOTSTRAP_TIMEOUT_MS,
+        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
     )
 
 
@@ -89,48 +93,39 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         return EXIT_CONFIGURATION
     metrics = DispatcherMetrics(REGISTRY)
     outbox = _outbox(settings, targets, metrics, logger)
-    ready: list[Any] = []
-    health = HealthServer(
-        settings.listen, {"kafka": lambda: None if ready and ready[0].assignment() else "no partitions assigned yet"}
-    ).start()
-    failures = 0
-    while not shutdown.requested():
-        consumer = producer = None
-        try:
-            create_topics(settings.kafka, TOPICS)
-            producer = _producer(settings)
-            consumer = change_consumer(
-                settings.kafka,
-                [SUBMISSIONS, RESULTS],
-                group="tidings-dispatcher",
-                instance=settings.instance,
-                batch_max=settings.batch_max,
-            )
-            dispatcher = Dispatcher(
-                consumer, producer, outbox,
-                clock=time.monotonic, jitter=random.random, metrics=metrics, log=logger,
-            )  # fmt: skip
-            ready[:] = [consumer]
-            while not shutdown.requested():
-                dispatcher.run_once()
-                failures = 0
-        except FencedInstanceIdError:
-            logger.error("fenced", by="another dispatcher of this name", instance=settings.instance)
-            return EXIT_FENCED
-        except KafkaError as error:
-            failures += 1
-            seconds = backoff_seconds(failures, random.random())  # noqa: S311  jitter, not a secret
-            logger.warning("kafka_failed", error=fault(error), retry_in_seconds=seconds)
-            shutdown.wait(seconds)
-        finally:
-            ready.clear()
-            if consumer is not None:
-                consumer.close()
-            if producer is not None:
-                producer.close(timeout=5)
+    progress = Progress(time.monotonic)
+    health = serve_health("DISPATCHER_LISTEN", settings.listen, {"kafka": progress.fault})
+
+    def connect(stack: ExitStack) -> Work:
+        create_topics(settings.kafka, TOPICS)
+        producer = _producer(settings)
+        stack.callback(discard, producer)
+        changes = change_consumer(
+            settings.kafka, [SUBMISSIONS, RESULTS, REMOVALS],
+            group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
+        )  # fmt: skip
+        stack.callback(changes.close)
+        dispatcher = Dispatcher(
+            changes, producer, outbox,
+            clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=logger,
+        )  # fmt: skip
+        return Work(changes, dispatcher.run_once)
+
+    loop = Loop(
+        connect,
+        process="dispatcher",
+        instance=settings.instance,
+        shutdown=shutdown,
+        progress=progress,
+        metrics=LoopMetrics("dispatcher", progress, REGISTRY),
+        replaced=lambda changes: replaced(settings.kafka, changes),
+        clock=time.monotonic,
+        log=logger,
+    )
+    status = loop.run()
     health.stop()
-    logger.info("stopped")
-    return 0
+    logger.info("stopped", status=status)
+    return status
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

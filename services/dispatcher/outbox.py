@@ -10,7 +10,7 @@ from services.dispatcher.message import Call, Callbacks, Message, provider_call,
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
-from tidings.change import ResultChange, SubmissionChange
+from tidings.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
@@ -82,6 +82,13 @@ class Outbox:
             labels = over[start : start + BATCH_MESSAGES_MAX]
             self._cancel(labels)
         self._send_webhooks([change for change in changes if change.webhook])
+
+    def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
+        """Have the relay remove what it keeps of erased submissions. Raises `UnavailableError`."""
+        for removal in removals:
+            refusal = self._relay.remove_contents(str(removal.submission_id), removal.message_ids)
+            if refusal is not None:
+                self._log.error("content_kept", submission_id=str(removal.submission_id), reason=refusal.reason)
 
     def _cancel(self, labels: Sequence[str]) -> None:
         refusal = self._relay.cancel(labels)

@@ -80,6 +80,13 @@ class Relay:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise UnavailableError(f"the relay's answer to labels is not understood: {answer.status_code}") from None
 
+    def remove_contents(self, label: str, message_ids: Sequence[str]) -> Refused | None:
+        """Remove what is kept of ended messages. `Refused`: the relay has no such route. Raises `UnavailableError`."""
+        # An attempt more than a thousand has nothing that the label does not lead to.
+        body = orjson.dumps({"label": label, "messageIds": list(message_ids)[:1000]})
+        answer = self._call("POST", "/v2/contents/remove", body=body)
+        return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
+
     def close(self) -> None:
         self._session.close()
 

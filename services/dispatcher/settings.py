@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 from services.dispatcher.message import CALLBACK_RETRIES
 from tidings.log import LogFormat
 from tidings.settings import BaseUrl, Listen, Settings
+
+
+def _webhook_secret(secret: SecretStr) -> SecretStr:
+    try:
+        key = base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not key:
+        raise ValueError("must be whsec_ and a key in base64")
+    return secret
 
 
 class DispatcherSettings(Settings):
@@ -23,7 +36,9 @@ class DispatcherSettings(Settings):
     relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
     relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
     signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")
-    webhook_secret: SecretStr | None = Field(None, validation_alias="TIDINGS_WEBHOOK_SECRET")
+    webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = Field(
+        None, validation_alias="TIDINGS_WEBHOOK_SECRET"
+    )
     targets_file: Path = Field(Path("targets.toml"), validation_alias="TIDINGS_TARGETS_FILE")
     instance: str = Field("0", validation_alias="DISPATCHER_INSTANCE", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     listen: Listen = Field("127.0.0.1:8001", validation_alias="DISPATCHER_LISTEN")

@@ -48,12 +48,15 @@ class Submissions:
         """
         body = orjson.dumps({"ids": list(ids)})
         answer = self._post(f"{self._api_url}/internal/dispatches", body, self._authorization)
-        content = orjson.loads(answer.content)
-        found = [
-            Submission(row["id"], row["target"], row["content_type"], row["body"], row["ended"])
-            for row in content["submissions"]
-        ]
-        return found, list(content["left_out"])
+        try:
+            content = orjson.loads(answer.content)
+            found = [
+                Submission(row["id"], row["target"], row["content_type"], row["body"], row["ended"])
+                for row in content["submissions"]
+            ]
+            return found, list(content["left_out"])
+        except (ValueError, KeyError, TypeError) as error:  # a proxy's page, or an api of another version
+            raise UnavailableError(f"the api's answer cannot be read: {type(error).__name__}") from None
 
     def refuse(self, submission_id: str, url: str, reason: str) -> None:
         """Let the submission fail with `reason`, by the route and signature the relay itself would use.

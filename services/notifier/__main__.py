@@ -4,120 +4,73 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from contextlib import ExitStack
 
 import click
-from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
 from prometheus_client import REGISTRY
 
 from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
-from services.notifier.notifier import FencedError, Notifier
+from services.notifier.notifier import Notifier
 from services.notifier.settings import NotifierSettings
 from tidings import log
-from tidings.health import HealthServer
-from tidings.kafka_topics import REQUEST_TIMEOUT_MS, change_consumer, create_topics
-from tidings.log import fault
+from tidings.health import serve_health
+from tidings.kafka_changes import change_consumer
+from tidings.kafka_loop import Loop, LoopMetrics, Work, replaced
+from tidings.kafka_topics import KafkaTopics, create_topics
+from tidings.kafka_transactions import Transactions, transactional_producer
+from tidings.progress import Progress
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
-from tidings.topics import COMPLETIONS, RESULTS, TOPICS
+from tidings.topics import RESULTS, TOPICS
 
-# What a crash leaves open blocks readers of committed events until the broker ends it, or until we are back.
-TRANSACTION_TIMEOUT_MS = 10_000
-EXIT_FENCED = 70
-# kafka-python's sender sleeps for so long, 100 ms by default, when a transaction begins while the markers of the one before
-# are still being written, and everything behind it waits: seen in one transaction of seventy at 200 events a second.
-RETRY_BACKOFF_MS = 5
-BACKOFF_SECONDS_MAX = 10.0
-LAG_EVERY_SECONDS = 2.0
-
-
-def _producer(settings: NotifierSettings) -> Any:
-    producer = KafkaProducer(
-        bootstrap_servers=settings.kafka.split(","),
-        client_id=f"tidings-notifier-{settings.instance}",
-        transactional_id=f"tidings-notifier-{settings.instance}",
-        transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=0,
-        retry_backoff_ms=RETRY_BACKOFF_MS,
-        request_timeout_ms=REQUEST_TIMEOUT_MS,
-    )
-    producer.init_transactions()
-    return producer
-
-
-def _channels(settings: NotifierSettings) -> Channels:
-    admin = KafkaAdminClient(bootstrap_servers=settings.kafka.split(","), request_timeout_ms=REQUEST_TIMEOUT_MS)
-    try:
-        known = [name for name in admin.list_topics() if name.startswith(f"{COMPLETIONS}.")]
-    finally:
-        admin.close()
-    return Channels(
-        lambda topics: create_topics(settings.kafka, topics), known=known, channels_max=settings.channels_max
-    )
-
-
-def _measure_lag(consumer: Any, metrics: NotifierMetrics) -> None:
-    assigned = consumer.assignment()
-    if assigned:
-        ends = consumer.end_offsets(assigned)
-        metrics.lag.set(sum(max(0, end - consumer.position(tp)) for tp, end in ends.items()))
+GROUP = "tidings-notifier"
 
 
 def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     """Work until a signal; the exit status."""
     logger = log.get("notifier")
     metrics = NotifierMetrics(REGISTRY)
-    ready: list[Any] = []
-    health = HealthServer(
-        settings.listen, {"kafka": lambda: None if ready and ready[0].assignment() else "no partitions assigned yet"}
-    ).start()
-    failures = 0
-    while not shutdown.requested():
-        consumer = producer = None
-        try:
-            create_topics(settings.kafka, TOPICS)
-            producer = _producer(settings)
-            consumer = change_consumer(
-                settings.kafka,
-                [RESULTS],
-                group="tidings-notifier",
-                instance=settings.instance,
-                batch_max=settings.batch_max,
-            )
-            notifier = Notifier(
-                consumer, producer, _channels(settings),
-                public_url=settings.public_url, metrics=metrics, log=logger,
-            )  # fmt: skip
-            ready[:] = [consumer]
-            measured = 0.0
-            while not shutdown.requested():
-                notifier.run_once()
-                failures = 0
-                if time.monotonic() - measured > LAG_EVERY_SECONDS:
-                    _measure_lag(consumer, metrics)
-                    measured = time.monotonic()
-        except FencedError as error:
-            logger.error("fenced", by="another notifier of this name", instance=settings.instance, error=str(error))
-            return EXIT_FENCED
-        except KafkaError as error:
-            failures += 1
-            seconds = min(BACKOFF_SECONDS_MAX, 0.2 * 2 ** min(failures, 10))
-            logger.warning("kafka_failed", error=fault(error), retry_in_seconds=seconds)
-            shutdown.wait(seconds)
-        finally:
-            ready.clear()
-            if consumer is not None:
-                consumer.close()
-            if producer is not None:
-                producer.close(timeout=5)
+    progress = Progress(time.monotonic)
+    health = serve_health("NOTIFIER_LISTEN", settings.listen, {"kafka": progress.fault})
+    # Outlives a connection: which topics refuse is not to be learnt anew after each failure.
+    channels = Channels(KafkaTopics(settings.kafka), channels_max=settings.channels_max, clock=time.monotonic)
+
+    def connect(stack: ExitStack) -> Work:
+        create_topics(settings.kafka, TOPICS)
+        channels.look_again()
+        # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
+        transactions = Transactions(
+            lambda: transactional_producer(settings.kafka, f"{GROUP}-{settings.instance}"), clock=time.monotonic
+        )
+        stack.callback(transactions.close)
+        transactions.open()
+        changes = change_consumer(
+            settings.kafka, [RESULTS],
+            group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
+        )  # fmt: skip
+        stack.callback(changes.close)
+        notifier = Notifier(
+            changes, transactions, channels,
+            public_url=settings.public_url, progress=progress, metrics=metrics, log=logger,
+        )  # fmt: skip
+        return Work(changes, notifier.run_once)
+
+    loop = Loop(
+        connect,
+        process="notifier",
+        instance=settings.instance,
+        shutdown=shutdown,
+        progress=progress,
+        metrics=LoopMetrics("notifier", progress, REGISTRY),
+        replaced=lambda changes: replaced(settings.kafka, changes),
+        clock=time.monotonic,
+        log=logger,
+    )
+    status = loop.run()
     health.stop()
-    logger.info("stopped")
-    return 0
+    logger.info("stopped", status=status)
+    return status
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

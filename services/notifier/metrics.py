@@ -17,7 +17,7 @@ class NotifierMetrics:
         )
         self.channels_refused = Counter(
             "tidings_notifier_channels_refused",
-            "Events kept off a channel's topic: too many channels, or no topic could be made",
+            "Events kept off their channel's topic: it cannot be made, or refuses them",
             registry=registry,
         )
         self.aborts = Counter("tidings_notifier_aborts", "Transactions given up and done again", registry=registry)
@@ -33,7 +33,6 @@ class NotifierMetrics:
             buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300),
             registry=registry,
         )
-        self.lag = Gauge("tidings_notifier_lag", "Changes on the topic not yet read", registry=registry)
         self._last = 0.0
         age = Gauge("tidings_notifier_last_event_age_seconds", "Since the last event; -1 when none", registry=registry)
         age.set_function(lambda: time.time() - self._last if self._last else -1)

@@ -2,129 +2,209 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from kafka.errors import (
-    FencedInstanceIdError,
-    InvalidProducerEpochError,
-    KafkaError,
-    ProducerFencedError,
-)
-from kafka.structs import OffsetAndMetadata
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
 from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.transform import DeadLetter, Event, transform
+from tidings.dead_letters import dead_letter
+from tidings.kafka_changes import Batch, Changes
+from tidings.kafka_failures import RefusedError, StalledError
+from tidings.kafka_transactions import Outgoing, Transactions
+from tidings.progress import Progress
 from tidings.topics import COMPLETIONS, DEAD_LETTERS
 
 POLL_SECONDS = 0.5
+# Each costs an aborted transaction, some 100 ms; a batch that finds more goes to the main topic alone.
+REFUSALS_MAX = 8
+# Topics that are made for one transaction. A broker on a small machine needs some 100 ms for each until it can be
+# written to.
+NEW_MAX = 20
 
-# Another copy runs under our name. Going on would be two of us, so the process ends; its supervisor decides what is next.
-FENCED = (ProducerFencedError, InvalidProducerEpochError, FencedInstanceIdError)
 
+@dataclass(frozen=True)
+class Decided:
+    """A change as it was read, and what follows from it."""
 
-class FencedError(Exception):
-    """This process was replaced by another of the same name; end at once."""
+    partition: TopicPartition
+    record: Any
+    decision: Event | DeadLetter | None
+
+    @property
+    def channel(self) -> str | None:
+        if not isinstance(self.decision, Event) or not self.decision.change.channel:
+            return None
+        return str(self.decision.change.channel)
 
 
 class Notifier:
-    """One `run_once` is one transaction: read a bounded batch, send its events, commit both."""
+    """One `run_once` is one bounded batch, as a rule in one transaction."""
 
     def __init__(
         self,
-        consumer: Any,
-        producer: Any,
+        changes: Changes,
+        transactions: Transactions,
         channels: Channels,
         *,
         public_url: str,
+        progress: Progress,
         metrics: NotifierMetrics,
         log: BoundLogger,
     ) -> None:
-        self._consumer = consumer
-        self._producer = producer
+        self._changes = changes
+        self._transactions = transactions
         self._channels = channels
         self._public_url = public_url
+        self._progress = progress
         self._metrics = metrics
         self._log = log
 
     def run_once(self) -> int:
         """Handle what is there, waiting up to half a second for it; answers how many changes were read.
 
-        Raises `FencedError`; any other `KafkaError` after the transaction was aborted and the batch put back.
+        Raises `FencedError` and `KafkaError`; the batch is then read again by whoever starts from the committed
+        offsets.
         """
-        try:
-            batch = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
-        except FENCED as error:
-            raise FencedError(type(error).__name__) from error
+        batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
-        decided = [(record, transform(record.value, self._public_url)) for rows in batch.values() for record in rows]
-        try:
-            # Topics are made before the transaction: making one takes a round trip that must not hold up readers.
-            topics = {event.change.channel: self._topic(event.change.channel) for _, event in decided
-                      if isinstance(event, Event) and event.change.channel}  # fmt: skip
-            self._producer.begin_transaction()
-            for record, decision in decided:
-                self._send(record, decision, topics)
-            offsets = {tp: OffsetAndMetadata(rows[-1].offset + 1, "", -1) for tp, rows in batch.items()}
-            self._producer.send_offsets_to_transaction(offsets, self._consumer.group_metadata())
-            self._producer.commit_transaction()
-        except FENCED as error:
-            raise FencedError(type(error).__name__) from error
-        except KafkaError:
-            self._give_up(batch)
-            raise
-        self._count([decision for _, decision in decided])
+        decided = self._decided(batch)
+        for part in self._parts(decided):
+            self._progress.holds("its transaction is under way")
+            self._settle(part)
+            self._progress.settled()
         return len(decided)
 
-    def _topic(self, channel: str) -> str | None:
-        name = self._channels.topic(channel)
-        if name is None:
-            self._metrics.channels_refused.inc()
-            self._log.warning("channel_refused", channel=channel)
-        return name
+    def _decided(self, batch: Batch) -> list[Decided]:
+        return [
+            Decided(partition, row, transform(row.value, self._public_url))
+            for partition, rows in batch.items()
+            for row in rows
+        ]
 
-    def _send(self, record: Any, decision: Event | DeadLetter | None, topics: Mapping[str, str | None]) -> None:
-        match decision:
-            case Event(change, completion):
-                names = [COMPLETIONS, topics.get(change.channel) if change.channel else None]
-                for name in names:
-                    if name is not None:
-                        self._producer.send(
-                            name, key=completion.key, value=completion.value, headers=list(completion.headers)
-                        )
-            case DeadLetter(reason):
-                self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
-                headers = [
-                    ("reason", reason.encode()),
-                    ("source", f"{record.topic}/{record.partition}/{record.offset}".encode()),
-                ]
-                self._producer.send(DEAD_LETTERS, key=record.key, value=record.value, headers=headers)
-            case None:
-                pass
+    def _parts(self, decided: Sequence[Decided]) -> Iterator[Sequence[Decided]]:
+        """`decided` in order, cut so that no part needs more than `NEW_MAX` new topics."""
+        start, new = 0, set[str]()
+        for number, one in enumerate(decided):
+            if one.channel is None or one.channel in new or not self._channels.new(one.channel):
+                continue
+            if len(new) == NEW_MAX:
+                yield decided[start:number]
+                start, new = number, set()
+            new.add(one.channel)
+        yield decided[start:]
 
-    def _give_up(self, batch: Mapping[Any, Sequence[Any]]) -> None:
-        self._metrics.aborts.inc()
-        try:
-            self._producer.abort_transaction()
-        except FENCED as error:
-            raise FencedError(type(error).__name__) from error
-        for partition, rows in batch.items():
-            self._consumer.seek(partition, rows[0].offset)
+    def _settle(self, decided: Sequence[Decided]) -> None:
+        """Commit `decided`. What the broker refuses for a channel is left out, for the main topic put aside."""
+        refusals = 0
+        while True:
+            topics = self._topics(decided, none=refusals > REFUSALS_MAX)
+            try:
+                self._commit(decided, topics)
+            except RefusedError as error:
+                self._metrics.aborts.inc()
+                refusals += 1
+                if not self._is_channels(error.topic):
+                    self._put_aside(decided, error)
+                    return
+                self._refuse(error.topic, error.reason)
+            except StalledError as error:
+                self._metrics.aborts.inc()
+                refusals += 1
+                self._suspect(error, topics)
+            else:
+                self._channels.accept(set(topics.values()))
+                self._count(decided, topics)
+                return
 
-    def _count(self, decided: Sequence[Event | DeadLetter | None]) -> None:
+    def _topics(self, decided: Sequence[Decided], *, none: bool) -> Mapping[str, str]:
+        """The channels' topics, made before the transaction, as that takes a while that must not hold up readers."""
+        named = {one.channel for one in decided if one.channel is not None}
+        if not named or none:
+            return {}
+        return self._channels.topics(named)
+
+    def _commit(self, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
+        messages = [message for one in decided for message in _messages(one, topics)]
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        for one in decided:
+            offsets[one.partition] = OffsetAndMetadata(one.record.offset + 1, "", -1)
+        self._transactions.commit(messages, offsets, self._changes.group_metadata())
+
+    def _suspect(self, error: StalledError, topics: Mapping[str, str]) -> None:
+        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does."""
+        hanging = set(error.topics & set(topics.values()))
+        self._log.warning("transaction_stalled", topics=str(error))
+        if not topics or COMPLETIONS in error.topics or (error.topics and not hanging):
+            raise KafkaError(f"the broker does not take events: {error}") from error
+        self._channels.look_again()
+        blamed = self._channels.blame(hanging) if hanging else self._channels.suspects(topics.values())
+        for topic in sorted(blamed):
+            self._refuse(topic, "events were not taken in time")
+
+    @staticmethod
+    def _is_channels(topic: str) -> bool:
+        return topic not in {COMPLETIONS, DEAD_LETTERS}
+
+    def _refuse(self, topic: str, reason: str) -> None:
+        self._channels.refuse(topic, reason)
+        self._log.warning("channel_topic_refuses", topic=topic, reason=reason)
+
+    def _put_aside(self, decided: Sequence[Decided], error: RefusedError) -> None:
+        """The main topic refuses one of these records for good: find it, and let it hold up no other."""
+        if not error.of_record:
+            raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+        if len(decided) > 1:
+            for one in decided:
+                self._settle([one])
+            return
+        [one] = decided
+        match one.decision:
+            case DeadLetter(reason, bare=False):
+                letter = DeadLetter(reason, bare=True)
+            case Event():
+                letter = DeadLetter(f"the event was refused: {error.reason}")
+            case _:
+                raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+        self._settle([replace(one, decision=letter)])
+
+    def _count(self, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
         now = datetime.now(UTC)
         self._metrics.batch.observe(len(decided))
-        for decision in decided:
-            match decision:
+        kept_off = [one.channel for one in decided if one.channel is not None and one.channel not in topics]
+        self._metrics.channels_refused.inc(len(kept_off))
+        for channel in sorted(set(kept_off)):
+            if (reason := self._channels.news(channel)) is not None:
+                self._log.warning("channel_refused", channel=channel, reason=reason)
+        for one in decided:
+            match one.decision:
                 case Event(change, _):
                     self._metrics.completions.labels(change.outcome).inc()
                     self._metrics.delay.observe(max(0.0, (now - change.completed_at).total_seconds()))
                     self._metrics.saw_event()
-                case DeadLetter():
+                case DeadLetter(reason):
+                    record = one.record
+                    self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
                     self._metrics.dead_letters.inc()
                 case None:
                     pass
+
+
+def _messages(one: Decided, topics: Mapping[str, str]) -> list[Outgoing]:
+    match one.decision:
+        case Event(_, completion):
+            names = [COMPLETIONS]
+            if one.channel is not None and one.channel in topics:
+                names.append(topics[one.channel])
+            return [Outgoing(name, completion.key, completion.value, completion.headers) for name in names]
+        case DeadLetter(reason, bare):
+            return [dead_letter(one.record, reason, bare=bare)]
+        case None:
+            return []

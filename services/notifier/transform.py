@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tidings.change import ResultChange, UndecodableChangeError, decode_result
 from tidings.completion import Completion, completion
+from tidings.log import fault
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,18 @@ class Event:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """The change is to be put aside, for this reason."""
+    """The change is to be put aside, for this reason; without its value when that is refused, too."""
 
     reason: str
+    bare: bool = False
 
 
 def transform(value: bytes | None, public_url: str) -> Event | DeadLetter | None:
     """What follows from a message of `tidings.cdc.results`; None: nothing (no insert)."""
     try:
         change = decode_result(value)
+        return None if change is None else Event(change, completion(change, public_url))
     except UndecodableChangeError as error:
         return DeadLetter(str(error)[:1000])
-    return None if change is None else Event(change, completion(change, public_url))
+    except Exception as error:  # noqa: BLE001  nothing else is read or asked here: it would fail again each time
+        return DeadLetter(fault(error))

@@ -23,7 +23,7 @@ from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import Store
 from services.reconciler.stray_messages import StrayMessages
 from tidings import log
-from tidings.health import HealthServer
+from tidings.health import serve_health
 from tidings.kafka_topics import REQUEST_TIMEOUT_MS, create_topics
 from tidings.queries import load_queries
 from tidings.settings import read_or_exit
@@ -114,7 +114,7 @@ def main() -> None:
         Repeating(look, shutdown, metrics, log.get("reconciler"), time.monotonic)
         for look in _looks(settings, metrics, shutdown)
     ]
-    health = HealthServer(settings.listen, {each.name: each.fault for each in running}).start()
+    health = serve_health("RECONCILER_LISTEN", settings.listen, {each.name: each.fault for each in running})
     for each in running:
         each.start()
     while not shutdown.requested():

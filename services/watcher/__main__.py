@@ -8,12 +8,14 @@ import time
 import click
 from prometheus_client import REGISTRY
 
+from services.watcher.broker import Broker
 from services.watcher.connector import Connector, RegistrationRefusedError, configuration
 from services.watcher.settings import WatcherSettings
 from services.watcher.slot import Slot
+from services.watcher.transactions import TransactionWatch
 from services.watcher.watcher import Watcher
 from tidings import log
-from tidings.health import HealthServer
+from tidings.health import serve_health
 from tidings.queries import load_queries
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
@@ -42,6 +44,16 @@ def _watcher(settings: WatcherSettings) -> Watcher:
     )
 
 
+def _transactions(settings: WatcherSettings) -> TransactionWatch:
+    return TransactionWatch(
+        Broker(settings.kafka),
+        seconds_max=settings.hanging_seconds,
+        clock=time.monotonic,
+        registry=REGISTRY,
+        log=log.get("watcher"),
+    )
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--once", is_flag=True, help="Register, wait until the connector runs, and end.")
 @click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: how long at the most.")
@@ -50,17 +62,18 @@ def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
     settings = read_or_exit(WatcherSettings)
     log.configure("watcher", level=settings.log_level, log_format=settings.log_format)
     shutdown = Shutdown().install()
-    watcher = _watcher(settings)
-    health = (
-        None
-        if once
-        else HealthServer(
-            settings.listen, {"connector": lambda: watcher.connector_fault, "slot": lambda: watcher.slot_fault}
-        ).start()
-    )
+    watcher, transactions = _watcher(settings), _transactions(settings)
+    checks = {
+        "connector": lambda: watcher.connector_fault,
+        "slot": lambda: watcher.slot_fault,
+        "transactions": lambda: transactions.fault,
+    }
+    health = None if once else serve_health("WATCHER_LISTEN", settings.listen, checks)
     deadline = time.monotonic() + wait_seconds
     try:
         while not shutdown.requested():
+            # First: while a transaction hangs, Connect does not even answer.
+            transactions.run_once()
             watcher.run_once()
             if once and watcher.fault is None:
                 return

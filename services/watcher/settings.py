@@ -21,6 +21,9 @@ class WatcherSettings(Settings):
     database_port: int = Field(5432, validation_alias="TIDINGS_CDC_DATABASE_PORT")
     database_name: str = Field(validation_alias="TIDINGS_CDC_DATABASE_NAME")
     database_password: SecretStr = Field(validation_alias="TIDINGS_CDC_DATABASE_PASSWORD")
+    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+    # Connect ends its transactions after 60 s, the notifier after 10 s; half a minute more, and nobody will.
+    hanging_seconds: float = Field(90.0, gt=0, validation_alias="WATCHER_HANGING_SECONDS")
     listen: Listen = Field("127.0.0.1:8003", validation_alias="WATCHER_LISTEN")
     interval_seconds: float = Field(1.0, gt=0, validation_alias="WATCHER_INTERVAL_SECONDS")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")

@@ -2,41 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 import pytest
-from kafka.errors import KafkaError, NotControllerError, PolicyViolationError
+from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import Channels
+from services.notifier.channels import REFUSED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels
+from tests.unit.clock import Clock
 from tidings.topics import Topic
+
+A, B, C = (f"tidings.completions.{name}" for name in "abc")
 
 
 class Broker:
-    def __init__(self, *errors: KafkaError) -> None:
-        self.made: list[str] = []
+    def __init__(self, *errors: KafkaError, forbidden: Collection[str] = ()) -> None:
+        self.there: set[str] = set()
+        self.made: list[list[str]] = []
+        self.forbidden = set(forbidden)
         self._errors = list(errors)
 
-    def create(self, topics: Iterable[Topic]) -> None:
+    def present(self) -> set[str]:
+        return set(self.there)
+
+    def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
         if self._errors:
             raise self._errors.pop(0)
-        self.made += [topic.name for topic in topics]
+        names = [topic.name for topic in topics]
+        self.made.append(names)
+        self.there |= set(names) - self.forbidden
+        return {name: "PolicyViolationError" for name in names if name in self.forbidden}
+
+
+def _channels(broker: Broker, clock: Clock | None = None, channels_max: int = 10) -> Channels:
+    return Channels(broker, channels_max=channels_max, clock=clock or Clock())
 
 
 def test_a_topic_is_made_once() -> None:
     broker = Broker()
-    channels = Channels(broker.create, known=[], channels_max=2)
-    assert [channels.topic("a"), channels.topic("a")] == ["tidings.completions.a"] * 2
-    assert broker.made == ["tidings.completions.a"]
+    channels = _channels(broker)
+    assert [channels.topics(["a"]), channels.topics(["a"])] == [{"a": A}] * 2
+    assert broker.made == [[A]]
+
+
+def test_new_topics_are_made_in_one_request() -> None:
+    broker = Broker()
+    assert _channels(broker).topics(["a", "b", "c"]) == {"a": A, "b": B, "c": C}
+    assert [sorted(names) for names in broker.made] == [[A, B, C]]
+
+
+def test_no_more_topics_are_made_than_the_limit() -> None:
+    broker = Broker()
+    channels = _channels(broker, channels_max=2)
+    assert len(channels.topics(["a", "b", "c"])) == 2
+    assert len(broker.there) == 2
 
 
 def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
-    channels = Channels(Broker(PolicyViolationError()).create, known=[], channels_max=2)
-    assert channels.topic("a") is None
-    assert channels.topic("b") == "tidings.completions.b"
+    channels = _channels(Broker(forbidden=[A]))
+    assert channels.topics(["a", "b"]) == {"b": B}
+    assert channels.news("a") == "PolicyViolationError"
 
 
 def test_a_broker_that_is_away_is_asked_again() -> None:
-    channels = Channels(Broker(NotControllerError()).create, known=[], channels_max=2)
+    channels = _channels(Broker(NotControllerError()))
     with pytest.raises(NotControllerError):
-        channels.topic("a")
-    assert channels.topic("a") == "tidings.completions.a"
+        channels.topics(["a"])
+    assert channels.topics(["a"]) == {"a": A}
+
+
+def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
+    broker = Broker()
+    channels = _channels(broker)
+    channels.topics(["a"])
+    broker.there.clear()
+    channels.look_again()
+    assert channels.topics(["a"]) == {"a": A}
+    assert broker.made == [[A], [A]]
+
+
+def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
+    clock = Clock()
+    channels = _channels(Broker(), clock)
+    waited = []
+    for _ in range(3):
+        assert channels.topics(["a"]) == {"a": A}
+        channels.refuse(A, "too large")
+        since = clock.seconds
+        while not channels.topics(["a"]):
+            clock.seconds += 1
+        waited.append(clock.seconds - since)
+        channels.refuse(A, "too large")
+        clock.seconds += 4 * REFUSED_SECONDS * 2 ** len(waited)
+    assert waited[0] == REFUSED_SECONDS
+    assert waited == sorted(waited)
+    assert waited[-1] > waited[0]
+
+
+def test_of_many_topics_that_refuse_one_is_tried_at_a_time() -> None:
+    clock = Clock()
+    channels = _channels(Broker(), clock)
+    channels.topics(["a", "b"])
+    for topic in (A, B):
+        channels.refuse(topic, "too large")
+    clock.seconds += REFUSED_SECONDS
+    assert len(channels.topics(["a", "b"])) == 1
+    clock.seconds += TRIAL_SECONDS - 1
+    assert channels.topics(["a", "b"]) == {}
+    clock.seconds += 1
+    assert len(channels.topics(["a", "b"])) == 1
+
+
+def test_a_topic_that_takes_events_again_is_forgiven() -> None:
+    clock = Clock()
+    channels = _channels(Broker(), clock)
+    channels.refuse(A, "too large")
+    clock.seconds += REFUSED_SECONDS
+    channels.accept(channels.topics(["a"]).values())
+    assert channels.topics(["a"]) == {"a": A}
+
+
+def test_stalls_that_nothing_explains_are_blamed_on_the_channels_at_last() -> None:
+    channels = _channels(Broker())
+    assert [channels.suspects([A]) for _ in range(STALLS_MAX)] == [set()] * (STALLS_MAX - 1) + [{A}]
+    channels.accept([A])
+    assert channels.suspects([A]) == set()
+
+
+def test_a_refusal_is_said_once_a_minute() -> None:
+    clock = Clock()
+    channels = _channels(Broker(), clock)
+    channels.refuse(A, "too large")
+    assert [channels.news("a"), channels.news("a")] == ["too large", None]
+    clock.seconds += 60
+    assert channels.news("a") == "too large"
+    assert channels.news("No Such/Name") == "the name cannot be that of a topic"

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from stack.ports import free_ports
-from tests.infra.kafka import Worker
+from tests.infra.kafka import Broker, Worker
 from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
 from tests.integration.cdc.conftest import Cdc
 from tests.process import Process, started
@@ -57,10 +57,13 @@ class Watching:
 
 
 @pytest.fixture
-def watch(cdc: Cdc, postgres: PostgresServer, connect: Worker, tmp_path: Path) -> Iterator[Callable[..., Watching]]:
+def watch(
+    cdc: Cdc, postgres: PostgresServer, connect: Worker, broker: Broker, tmp_path: Path
+) -> Iterator[Callable[..., Watching]]:
     """Start a watcher of this test's connector with these settings in its file, its own names included."""
     address = psycopg.conninfo.conninfo_to_dict(postgres.url(cdc.database))
     environment = {
+        "TIDINGS_KAFKA": broker.bootstrap,
         "TIDINGS_CONNECT_URL": connect.url,
         "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
         "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),

@@ -21,8 +21,9 @@ from services.dispatcher.relay import Relay
 from services.dispatcher.submissions import Submissions
 from tests.destination import Received, Reply, destination
 from tidings import log
+from tidings.progress import Progress
 from tidings.targets import Disabled, Resolved, Target
-from tidings.topics import RESULTS, SUBMISSIONS
+from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS
 
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)
@@ -48,7 +49,9 @@ class Partitions:
         self.now = 0.0
         self.polls = 0
         self.committed: dict[str, int] = {}
-        self._records: dict[TopicPartition, list[Record]] = {TopicPartition(t, 0): [] for t in (SUBMISSIONS, RESULTS)}
+        self._records: dict[TopicPartition, list[Record]] = {
+            TopicPartition(t, 0): [] for t in (SUBMISSIONS, RESULTS, REMOVALS)
+        }
         self._positions = dict.fromkeys(self._records, 0)
         self._paused: set[TopicPartition] = set()
 
@@ -116,9 +119,12 @@ class Dispatching:
         self.relay: Callable[[Received], Reply] = self.accept
         self.requests_to_relay = 0
         self.cancels = Reply()
+        self.removed: list[dict[str, Any]] = []
+        self.removal_reply = Reply()
         self.live: set[str] = set()
         self.asked_live: list[list[str]] = []
         self.labels_reply: Reply | None = None
+        self.progress = Progress(lambda: self.partitions.now)
         self.dispatcher: Dispatcher
         self.registry = CollectorRegistry()
 
@@ -163,6 +169,9 @@ class Dispatching:
             return self.labels_reply or Reply(
                 body=json.dumps({"live": sorted(self.live), "callbackLetters": {}}).encode()
             )
+        if path == "/v2/contents/remove":
+            self.removed.append(json.loads(received.body))
+            return self.removal_reply
         self.requests_to_relay += 1
         if received.method == "DELETE":
             self.cancelled += [pair.removeprefix("label=") for pair in query.split("&")]
@@ -191,6 +200,7 @@ def dispatching() -> Iterator[Dispatching]:
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,
-            clock=lambda: parts.partitions.now, jitter=lambda: 0.0, metrics=metrics, log=logger,
+            clock=lambda: parts.partitions.now, jitter=lambda: 0.0,
+            progress=parts.progress, metrics=metrics, log=logger,
         )  # fmt: skip
         yield parts

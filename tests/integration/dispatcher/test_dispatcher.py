@@ -9,7 +9,7 @@ import pytest
 from tests.destination import Received, Reply
 from tests.integration.dispatcher.conftest import Dispatching
 from tidings.callback_token import is_callback_token
-from tidings.topics import DEAD_LETTERS, RESULTS, SUBMISSIONS
+from tidings.topics import DEAD_LETTERS, REMOVALS, RESULTS, SUBMISSIONS
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
@@ -213,3 +213,24 @@ def test_a_relay_that_cannot_say_what_it_holds_gets_what_is_told_again(dispatchi
     dispatching.submit(A, op="r")
     dispatching.run()
     assert dispatching.labels() == [A]
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
+    dispatching.removal_reply = Reply(status)
+    row = {"submission_id": A, "message_ids": ["m1", "m2"], "removed_at": "2026-01-01T00:00:00Z"}
+    dispatching.partitions.add(REMOVALS, json.dumps({"op": "c", "after": row}).encode())
+    dispatching.run()
+    assert dispatching.removed == [{"label": A, "messageIds": ["m1", "m2"]}]
+    assert dispatching.partitions.committed == {REMOVALS: 1}
+
+
+def test_an_erased_content_waits_for_a_relay_that_is_away(dispatching: Dispatching) -> None:
+    dispatching.removal_reply = Reply(503)
+    row = {"submission_id": A, "message_ids": [], "removed_at": "2026-01-01T00:00:00Z"}
+    dispatching.partitions.add(REMOVALS, json.dumps({"op": "c", "after": row}).encode())
+    dispatching.run()
+    assert dispatching.partitions.committed == {}
+    dispatching.removal_reply = Reply()
+    dispatching.run(16)
+    assert dispatching.partitions.committed == {REMOVALS: 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,16 @@ class Topics:
         row = ROW | {"submission_id": submission_id, "event_id": str(uuid.uuid4())} | changed
         self.write(RESULTS, submission_id, json.dumps({"op": "c", "after": row}).encode())
         return submission_id
+
+    def changes(self, channels: Sequence[str]) -> list[str]:
+        """Write a change for each of `channels`, at once; the submissions' ids."""
+        ids = [str(uuid.uuid4()) for _ in channels]
+        with closing(KafkaProducer(bootstrap_servers=self.bootstrap, acks="all")) as producer:
+            for id_, channel in zip(ids, channels, strict=True):
+                row = ROW | {"submission_id": id_, "event_id": str(uuid.uuid4()), "channel": channel}
+                producer.send(RESULTS, key=id_.encode(), value=json.dumps({"op": "c", "after": row}).encode())
+            producer.flush(timeout=15)
+        return ids
 
     def write(self, topic: str, key: str, value: bytes) -> None:
         with closing(KafkaProducer(bootstrap_servers=self.bootstrap, acks="all", linger_ms=0)) as producer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -17,50 +18,70 @@ from services.notifier.notifier import Notifier
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
 from tidings import log
-from tidings.kafka_topics import change_consumer
+from tidings.kafka_changes import change_consumer
+from tidings.kafka_topics import KafkaTopics
+from tidings.kafka_transactions import Transactions, transactional_producer
+from tidings.progress import Progress
 from tidings.topics import COMPLETIONS, RESULTS
 
 
 class FailsOnce:
     """A real producer; a transaction fails, once armed, after its events were sent and before its offsets were."""
 
+    armed = False
+
     def __init__(self, producer: Any) -> None:
         self._producer = producer
-        self.armed = False
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._producer, name)
+        return self if name == "_transaction_manager" else getattr(self._producer, name)
+
+    @property
+    def last_error(self) -> BaseException | None:
+        return self._producer._transaction_manager.last_error  # type: ignore[no-any-return]
+
+    def begin_commit(self) -> Any:
+        return self._producer._transaction_manager.begin_commit()
 
     def send_offsets_to_transaction(self, offsets: Any, group: Any) -> Any:
-        if self.armed:
-            self.armed = False
+        if FailsOnce.armed:
+            FailsOnce.armed = False
             self._producer.flush(timeout=15)  # the events lie in the log, as those of a slow transaction would
             raise KafkaTimeoutError
-        return self._producer.send_offsets_to_transaction(offsets, group)
+        return self._producer._transaction_manager.send_offsets_to_transaction(offsets, group)
 
 
 def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, instance: str) -> None:
-    metrics = NotifierMetrics(CollectorRegistry())
-    consumer = change_consumer(topics.bootstrap, [RESULTS], group=instance, instance=instance, batch_max=500)
-    producer = KafkaProducer(bootstrap_servers=topics.bootstrap, transactional_id=instance, linger_ms=0)
-    with closing(consumer), closing(producer):
-        producer.init_transactions()
-        channels = Channels(lambda topics: None, known=[], channels_max=0)
+    metrics, progress, logger = NotifierMetrics(CollectorRegistry()), Progress(time.monotonic), log.get("test")
+    changes = change_consumer(
+        topics.bootstrap, [RESULTS], group=instance, instance=instance, batch_max=500, progress=progress, log=logger
+    )
+    transactions = Transactions(
+        lambda: FailsOnce(transactional_producer(topics.bootstrap, instance)), clock=time.monotonic
+    )
+    with closing(changes), closing(transactions):
         notifier = Notifier(
-            consumer, failing := FailsOnce(producer), channels,
-            public_url="http://x", metrics=metrics, log=log.get("test"),
+            changes, transactions, Channels(KafkaTopics(topics.bootstrap), channels_max=0, clock=time.monotonic),
+            public_url="http://x", progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
-        until(lambda: notifier.run_once() == 0 and _at_end(consumer), 30)
-        failing.armed = True
+        until(lambda: notifier.run_once() == 0 and _at_end(changes._consumer), 60)
+        FailsOnce.armed = True
         ids = sorted(topics.change() for _ in range(5))
         with pytest.raises(KafkaTimeoutError):
             until(notifier.run_once, 30)
         assert topics.completions(*ids) == []
         uncommitted = topics.completions(*ids, isolation="read_uncommitted")
         assert uncommitted != []
+        # As the loop does after a failure: what was read and not committed is read again.
+        for part, offset in _committed(changes._consumer).items():
+            changes.seek(part, offset)
         until(lambda: notifier.run_once() == 0 and topics.completions(*ids) == ids, 30)
     # The control: who reads uncommitted sees some of them twice, so the events of the first were really there.
     assert len(topics.completions(*ids, isolation="read_uncommitted")) == len(ids) + len(uncommitted)
+
+
+def _committed(consumer: Any) -> dict[Any, int]:
+    return {part: consumer.committed(part) for part in consumer.assignment()}
 
 
 def _at_end(consumer: Any) -> bool:

@@ -1,0 +1,119 @@
+"""The transactions that are open on the broker, as its partitions and its coordinators see them (KIP-664)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
+
+from kafka.admin import KafkaAdminClient
+from kafka.admin._transactions import AbortTransactionSpec, TransactionState
+from kafka.errors import KafkaError
+from kafka.structs import TopicPartition
+
+from services.watcher.transactions import BrokerUnavailableError, OpenTransaction
+
+T = TypeVar("T")
+
+REQUEST_TIMEOUT_MS = 5_000
+# Ours, and the one in which consumers' positions are committed. The transactions of others are not ours to end.
+PREFIX = "tidings."
+OFFSETS = "__consumer_offsets"
+# Asked about in one request.
+PARTITIONS_MAX = 200
+_UNDER_WAY = frozenset(
+    {
+        TransactionState.ONGOING,
+        TransactionState.PREPARE_COMMIT,
+        TransactionState.PREPARE_ABORT,
+        TransactionState.PREPARE_EPOCH_FENCE,
+    }
+)
+
+
+class Broker:
+    """One connection, made when it is needed, and anew after a failure."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._admin: Any = None
+
+    def open_transactions(self) -> list[OpenTransaction]:
+        return self._ask(lambda admin: [one for part in _parts(admin) for one in _open(admin, part)])
+
+    def coordinated(self, candidates: Collection[OpenTransaction]) -> set[OpenTransaction]:
+        return self._ask(lambda admin: _coordinated(admin, candidates))
+
+    def abort(self, transaction: OpenTransaction) -> None:
+        spec = AbortTransactionSpec(
+            TopicPartition(transaction.topic, transaction.partition),
+            transaction.producer_id,
+            transaction.producer_epoch,
+            # -1: this producer has no marker in the partition yet; any epoch will do then.
+            max(0, transaction.coordinator_epoch),
+        )
+        self._ask(lambda admin: admin.abort_transaction(spec))
+
+    def close(self) -> None:
+        if self._admin is not None:
+            admin, self._admin = self._admin, None
+            admin.close()
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        try:
+            if self._admin is None:
+                self._admin = KafkaAdminClient(
+                    bootstrap_servers=self._bootstrap.split(","),
+                    client_id="tidings-watcher",
+                    request_timeout_ms=REQUEST_TIMEOUT_MS,
+                    bootstrap_timeout_ms=REQUEST_TIMEOUT_MS,
+                )
+            return question(self._admin)
+        except (KafkaError, OSError, ValueError, RuntimeError) as error:  # a state of a later Kafka is a ValueError
+            self.close()
+            raise BrokerUnavailableError(type(error).__name__) from None
+
+
+def _parts(admin: Any) -> Iterator[list[TopicPartition]]:
+    """The partitions of our topics that have a leader, in parts."""
+    found = [
+        TopicPartition(topic["name"], partition["partition_index"])
+        for topic in admin.describe_topics()
+        if topic["name"].startswith(PREFIX) or topic["name"] == OFFSETS
+        for partition in topic["partitions"]
+        if partition["leader_id"] >= 0
+    ]
+    for start in range(0, len(found), PARTITIONS_MAX):
+        yield found[start : start + PARTITIONS_MAX]
+
+
+def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
+    try:
+        described = admin.describe_producers(parts)
+    except KafkaError:
+        if len(parts) == 1:
+            return  # a topic that is just being made or deleted
+        middle = len(parts) // 2
+        yield from _open(admin, parts[:middle])
+        yield from _open(admin, parts[middle:])
+        return
+    for part, state in described.items():
+        for producer in state.active_producers:
+            if producer.current_transaction_start_offset >= 0:
+                yield OpenTransaction(
+                    part.topic, part.partition, producer.producer_id, producer.producer_epoch,
+                    producer.coordinator_epoch, producer.current_transaction_start_offset,
+                )  # fmt: skip
+
+
+def _coordinated(admin: Any, candidates: Collection[OpenTransaction]) -> set[OpenTransaction]:
+    producers = sorted({one.producer_id for one in candidates})
+    listed = admin.list_transactions(producer_id_filters=producers)
+    ids = sorted({listing.transactional_id for listings in listed.values() for listing in listings})
+    described = admin.describe_transactions(ids).values()
+    known = {
+        (one.producer_id, part.topic, part.partition)
+        for one in described
+        if one.state in _UNDER_WAY
+        for part in one.topic_partitions
+    }
+    return {one for one in candidates if (one.producer_id, one.topic, one.partition) in known}

@@ -1,0 +1,151 @@
+"""Finds Kafka transactions that no coordinator will end, says so, and ends them.
+
+A broker that is killed between a transaction's commit and its markers can come back with the transaction complete for
+the coordinator and open in a partition. Nothing ends it then, and whoever reads committed records waits before it for
+ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from structlog.stdlib import BoundLogger
+
+LOOK_SECONDS = 5.0
+# Partition and coordinator are asked one after the other, so that one contradiction may be a transaction that has just
+# ended. The same transaction in the same partition at the next look was open all the time between.
+LOOKS_MIN = 2
+NAMED_MAX = 3
+
+
+class BrokerUnavailableError(Exception):
+    """Kafka does not answer; to be tried again."""
+
+
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction that is open in a partition, since the record at `start_offset`."""
+
+    topic: str
+    partition: int
+    producer_id: int
+    producer_epoch: int
+    coordinator_epoch: int
+    start_offset: int
+
+    @property
+    def place(self) -> tuple[str, int, int, int]:
+        """What stays as it is while the transaction is open."""
+        return self.topic, self.partition, self.producer_id, self.start_offset
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition} at {self.start_offset} of producer {self.producer_id}"
+
+
+class BrokerPort(Protocol):
+    """Each raises `BrokerUnavailableError`."""
+
+    def open_transactions(self) -> Collection[OpenTransaction]: ...
+    def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
+        """Those of `candidates` that a coordinator is going to end."""
+
+    def abort(self, transaction: OpenTransaction) -> None: ...
+
+
+@dataclass
+class _Seen:
+    transaction: OpenTransaction
+    since: float
+    orphan_looks: int = 0
+
+
+class TransactionWatch:
+    """`run_once` looks every `LOOK_SECONDS`. What has been open for `seconds_max` without a coordinator is aborted."""
+
+    def __init__(
+        self,
+        broker: BrokerPort,
+        *,
+        seconds_max: float,
+        clock: Callable[[], float],
+        registry: CollectorRegistry,
+        log: BoundLogger,
+    ) -> None:
+        self._broker = broker
+        self._seconds_max = seconds_max
+        self._clock = clock
+        self._log = log
+        self._seen: dict[tuple[str, int, int, int], _Seen] = {}
+        self._look_at = clock()
+        self._hanging = Gauge(
+            "tidings_hanging_transactions", "Open transactions that no coordinator will end", registry=registry
+        )
+        self._aborted = Counter(
+            "tidings_hanging_transactions_aborted", "Hanging transactions that were ended", registry=registry
+        )
+        self.fault: str | None = None
+
+    def run_once(self) -> int:
+        """Look when it is time to, and do what is needed; how many transactions were ended."""
+        if self._clock() < self._look_at:
+            return 0
+        self._look_at = self._clock() + LOOK_SECONDS
+        try:
+            self._look()
+            ended = sum(map(self._end, self._due()))
+        except BrokerUnavailableError as error:
+            self.fault = f"Kafka does not answer: {error}"
+            return 0
+        self._judge()
+        return ended
+
+    def _look(self) -> None:
+        now = self._clock()
+        before = self._seen
+        self._seen = {}
+        for one in self._broker.open_transactions():
+            old = before.get(one.place)
+            self._seen[one.place] = _Seen(one, old.since if old else now, old.orphan_looks if old else 0)
+        self._ask_coordinators([seen for seen in self._seen.values() if seen.since < now])
+
+    def _ask_coordinators(self, old: Collection[_Seen]) -> None:
+        if not old:
+            return
+        coordinated = set(self._broker.coordinated([seen.transaction for seen in old]))
+        for seen in old:
+            seen.orphan_looks = 0 if seen.transaction in coordinated else seen.orphan_looks + 1
+            if seen.orphan_looks == LOOKS_MIN:
+                self._log.error(
+                    "transaction_hangs", transaction=str(seen.transaction), abort_after_seconds=self._seconds_max
+                )
+
+    def _orphans(self) -> list[_Seen]:
+        return [seen for seen in self._seen.values() if seen.orphan_looks >= LOOKS_MIN]
+
+    def _due(self) -> list[_Seen]:
+        return [seen for seen in self._orphans() if self._clock() - seen.since >= self._seconds_max]
+
+    def _end(self, seen: _Seen) -> int:
+        self._broker.abort(seen.transaction)
+        self._aborted.inc()
+        self._log.warning("hanging_transaction_aborted", transaction=str(seen.transaction))
+        del self._seen[seen.transaction.place]
+        return 1
+
+    def _judge(self) -> None:
+        orphans = self._orphans()
+        self._hanging.set(len(orphans))
+        slow = [seen for seen in self._seen.values() if self._clock() - seen.since > self._seconds_max]
+        if orphans:
+            self.fault = f"no coordinator will end {len(orphans)} open transactions: {_named(orphans)}"
+        elif slow:
+            self.fault = f"{len(slow)} transactions are open for more than {self._seconds_max:g} s: {_named(slow)}"
+        else:
+            self.fault = None
+
+
+def _named(seen: Collection[_Seen]) -> str:
+    return ", ".join(sorted(str(one.transaction) for one in seen)[:NAMED_MAX])

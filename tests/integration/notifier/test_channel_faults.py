@@ -1,0 +1,68 @@
+"""A channel whose topic is gone or refuses events, on a real broker: nobody else's events wait for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+
+from kafka.admin import KafkaAdminClient
+
+from tests.integration.notifier.conftest import Notifying, Topics
+from tests.wait import until
+from tidings.topics import COMPLETIONS
+
+Notify = Callable[..., Notifying]
+# Some commits that run into their deadline, on a busy machine.
+SECONDS = 120
+
+
+def _channel(topics: Topics, **configs: str) -> str:
+    """A channel whose topic somebody made beforehand, with a configuration of theirs."""
+    channel = f"c-{uuid.uuid4().hex}"
+    wanted = {"num_partitions": 4, "configs": {name.replace("_", "."): value for name, value in configs.items()}}
+    with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
+        admin.create_topics({f"{COMPLETIONS}.{channel}": wanted}, wait_for_metadata=True)
+    return channel
+
+
+def _delete(topics: Topics, channel: str) -> None:
+    name = f"{COMPLETIONS}.{channel}"
+    with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
+        admin.delete_topics([name])
+    until(lambda: name not in topics.names(), 30)
+
+
+def test_a_deleted_channel_topic_holds_nobody_up_and_is_made_again(topics: Topics, notify: Notify) -> None:
+    channel = f"c-{uuid.uuid4().hex}"
+    notify()
+    before = topics.change(channel=channel)
+    until(lambda: topics.completions(before) == [before], 30)
+    _delete(topics, channel)
+    ids = sorted([topics.change(channel=channel), topics.change()])
+    until(lambda: topics.completions(*ids) == ids, SECONDS)
+    after = topics.change(channel=channel)
+    until(lambda: topics.completions(after) == [after], SECONDS)
+    until(lambda: after in [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")], SECONDS)
+
+
+def test_a_channel_topic_that_refuses_a_record_holds_nobody_up(topics: Topics, notify: Notify) -> None:
+    channel, healthy = _channel(topics, max_message_bytes="100"), f"c-{uuid.uuid4().hex}"
+    notifying = notify()
+    ids = sorted([topics.change(channel=channel), topics.change(channel=healthy), topics.change()])
+    until(lambda: topics.completions(*ids) == ids, SECONDS)
+    [told] = [message.key for message in topics.read(f"{COMPLETIONS}.{healthy}")]
+    assert told in ids
+    until(lambda: notifying.metric("tidings_notifier_channels_refused_total") >= 1, 30)
+    assert channel in {line["channel"] for line in notifying.said("channel_refused")}
+    after = topics.change(channel=channel)  # without another wait for the topic that refuses
+    until(lambda: topics.completions(after) == [after], 30)
+    assert notifying.process.running()
+
+
+def test_many_new_names_at_once_hold_nobody_up_for_long(topics: Topics, notify: Notify) -> None:
+    names = [f"c-{uuid.uuid4().hex}" for _ in range(100)]
+    ids = sorted([*(topics.changes(names)), topics.change()])
+    notify()
+    until(lambda: topics.completions(*ids) == ids, 90)
+    assert {f"{COMPLETIONS}.{name}" for name in names} <= topics.names()

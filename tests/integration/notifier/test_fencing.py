@@ -1,0 +1,84 @@
+"""Another producer or consumer of the same name, on a real broker: told from a fault, and from our own slowness."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from tests.integration.notifier.conftest import Topics
+from tests.unit.clock import Clock
+from tests.wait import until
+from tidings import log
+from tidings.kafka_changes import Changes, change_consumer
+from tidings.kafka_failures import FencedError, OverdueError
+from tidings.kafka_loop import replaced
+from tidings.kafka_transactions import (
+    TRANSACTION_TIMEOUT_SECONDS,
+    Outgoing,
+    Transactions,
+    discard,
+    transactional_producer,
+)
+from tidings.progress import Progress
+from tidings.topics import COMPLETIONS, RESULTS
+
+
+def _commit(transactions: Transactions, instance: str, value: bytes = b"x") -> None:
+    offsets = {TopicPartition(RESULTS, 0): OffsetAndMetadata(0, "", -1)}
+    transactions.commit([Outgoing(COMPLETIONS, instance.encode(), value, ())], offsets, instance)
+
+
+def test_a_producer_that_another_replaced_says_so(topics: Topics, instance: str) -> None:
+    with closing(
+        Transactions(lambda: transactional_producer(topics.bootstrap, instance), clock=time.monotonic)
+    ) as transactions:
+        _commit(transactions, instance)
+        discard(transactional_producer(topics.bootstrap, instance))
+        with pytest.raises(FencedError):
+            _commit(transactions, instance, b"of the loser")
+    assert [m.value for m in topics.read(COMPLETIONS) if m.key == instance] == [b"x"]
+
+
+def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics: Topics, instance: str) -> None:
+    clock = Clock()
+    late: list[Callable[[], None]] = []
+
+    class Late(Transactions):
+        """A process that is stopped for a while in the middle of a transaction."""
+
+        def _send(self, message: Outgoing, first: object) -> object:
+            sent = super()._send(message, first)  # type: ignore[arg-type]
+            while late:
+                late.pop()()
+            return sent
+
+    def pause() -> None:
+        discard(transactional_producer(topics.bootstrap, instance))  # bumps the epoch, as the coordinator does
+        clock.seconds += TRANSACTION_TIMEOUT_SECONDS
+
+    with closing(Late(lambda: transactional_producer(topics.bootstrap, instance), clock=clock, seconds_max=60)) as ours:
+        late.append(pause)
+        with pytest.raises(OverdueError):
+            _commit(ours, instance, b"too late")
+        _commit(ours, instance)  # with a new producer
+    assert [m.value for m in topics.read(COMPLETIONS) if m.key == instance] == [b"x"]
+
+
+def test_a_member_knows_whether_another_took_its_name(topics: Topics, instance: str) -> None:
+    def member() -> Changes:
+        return change_consumer(
+            topics.bootstrap, [RESULTS],
+            group=instance, instance="0", batch_max=1, progress=Progress(time.monotonic), log=log.get("test"),
+        )  # fmt: skip
+
+    with closing(member()) as first:
+        until(lambda: first.poll(500) is None or first.assignment(), 60)
+        assert not replaced(topics.bootstrap, first)
+        with closing(member()) as second:
+            until(lambda: second.poll(500) is None or second.assignment(), 60)
+            assert replaced(topics.bootstrap, first)
+            assert not replaced(topics.bootstrap, second)

@@ -1,0 +1,79 @@
+"""Where a consumer goes on when the log does not hold its position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pytest
+from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata, TopicPartition
+
+from tests.unit.clock import Clock
+from tidings import log
+from tidings.kafka_changes import Changes
+from tidings.progress import Progress
+
+A, B = TopicPartition("t", 0), TopicPartition("t", 1)
+
+
+class Consumer:
+    def __init__(self, beginnings: Mapping[TopicPartition, int]) -> None:
+        self.errors: list[KafkaError] = []
+        self.positions: dict[TopicPartition, int] = {}
+        self.committed: dict[TopicPartition, int] = {}
+        self._beginnings = beginnings
+
+    def subscribe(self, topics: list[str]) -> None:
+        assert topics == ["t"]
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        assert timeout_ms > 0
+        if self.errors:
+            raise self.errors.pop()
+        return {}
+
+    def assignment(self) -> set[TopicPartition]:
+        return {A, B}
+
+    def beginning_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        assert timeout_ms > 0
+        return {part: self._beginnings[part] for part in parts}
+
+    def seek(self, part: TopicPartition, offset: int) -> None:
+        self.positions[part] = offset
+
+    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
+        assert timeout_ms > 0
+        self.committed |= {part: offset.offset for part, offset in offsets.items()}
+
+
+@pytest.mark.parametrize(
+    ("error", "beginning", "goes_on_at", "missed"),
+    [
+        (NoOffsetForPartitionError({A}), 0, 0, 0),
+        (NoOffsetForPartitionError({A}), 7, 7, 7),
+        (OffsetOutOfRangeError({A: 5}), 7, 7, 2),
+        (OffsetOutOfRangeError({A: 500}), 0, 0, 0),
+        (LogTruncationError({A: OffsetAndMetadata(4, "", -1)}), 0, 4, 0),
+        (LogTruncationError({A: None}), 1, 1, 0),
+    ],
+    ids=["new group", "new group, expired", "expired", "topic made anew", "truncated", "truncated, unknown"],
+)
+def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
+    error: KafkaError, beginning: int, goes_on_at: int, missed: int
+) -> None:
+    consumer, progress = Consumer({A: beginning}), Progress(Clock())
+    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"))
+    consumer.errors = [error]
+    assert changes.poll(1) == {}
+    assert consumer.positions == consumer.committed == {A: goes_on_at}
+    assert progress.missed_total == missed
+
+
+def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
+    consumer = Consumer({})
+    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    consumer.errors = [OffsetOutOfRangeError({TopicPartition("t", 9): 5})]
+    assert changes.poll(1) == {}
+    assert consumer.positions == {}

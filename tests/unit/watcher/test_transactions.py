@@ -1,0 +1,98 @@
+"""Which open transactions hang, on a broker made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.watcher.transactions import LOOK_SECONDS, BrokerUnavailableError, OpenTransaction, TransactionWatch
+from tests.unit.clock import Clock
+from tidings import log
+
+ONE = OpenTransaction("tidings.x", 0, 3, 10470, -1, 20918)
+SECONDS_MAX = 60.0
+
+
+class Broker:
+    def __init__(self) -> None:
+        self.open: list[OpenTransaction] = []
+        self.known: set[OpenTransaction] = set()
+        self.aborted: list[OpenTransaction] = []
+        self.away = False
+
+    def open_transactions(self) -> Collection[OpenTransaction]:
+        if self.away:
+            raise BrokerUnavailableError("KafkaTimeoutError")
+        return list(self.open)
+
+    def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
+        return self.known & set(candidates)
+
+    def abort(self, transaction: OpenTransaction) -> None:
+        self.aborted.append(transaction)
+        self.open.remove(transaction)
+
+
+class Watching:
+    def __init__(self) -> None:
+        self.broker, self.clock = Broker(), Clock()
+        self.watch = TransactionWatch(
+            self.broker, seconds_max=SECONDS_MAX, clock=self.clock, registry=CollectorRegistry(), log=log.get("test")
+        )
+
+    def look(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.watch.run_once()
+            self.clock.seconds += LOOK_SECONDS
+
+
+@pytest.fixture
+def watching() -> Watching:
+    return Watching()
+
+
+def test_one_contradiction_may_be_a_transaction_that_just_ended(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(2)
+    assert watching.watch.fault is None
+    watching.broker.open = []
+    watching.look(50)
+    assert (watching.watch.fault, watching.broker.aborted) == (None, [])
+
+
+def test_what_hangs_is_said_first_and_aborted_after_its_time(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(3)
+    assert "tidings.x-0 at 20918 of producer 3" in str(watching.watch.fault)
+    watching.look(int(SECONDS_MAX / LOOK_SECONDS) - 3)
+    assert watching.broker.aborted == []
+    watching.look()
+    assert (watching.broker.aborted, watching.watch.fault) == ([ONE], None)
+
+
+def test_one_that_a_coordinator_takes_up_again_is_not_aborted(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(5)
+    watching.broker.known = {ONE}
+    watching.look(100)
+    assert watching.broker.aborted == []
+    assert "open for more than" in str(watching.watch.fault)
+
+
+def test_transactions_that_follow_each_other_are_not_one_long_one(watching: Watching) -> None:
+    for number in range(50):
+        watching.broker.open = [replace(ONE, start_offset=ONE.start_offset + number)]
+        watching.look()
+    assert (watching.broker.aborted, watching.watch.fault) == ([], None)
+
+
+def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
+    watching.broker.away = True
+    watching.look()
+    assert watching.watch.fault == "Kafka does not answer: KafkaTimeoutError"
+    watching.broker.away = False
+    watching.look()
+    assert watching.watch.fault is None

@@ -1,0 +1,156 @@
+"""A consumer of committed changes. Where it starts, and what it has missed, is decided here and said aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata, TopicPartition
+from structlog.stdlib import BoundLogger
+
+from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
+from tidings.progress import Progress
+
+# With static membership a copy that died and came back takes its partitions at once; one that stays away loses them to
+# the others after this long. The broker allows no less than 6 s.
+SESSION_TIMEOUT_MS = 10_000
+COMMIT_TIMEOUT_MS = 10_000
+# Of requests about positions; a broker that needs longer is one that does not answer.
+ASK_TIMEOUT_MS = 5_000
+CLOSE_TIMEOUT_MS = 2_000
+HOW_TO = "docs/how-to/expired-changes.md"
+
+Batch = Mapping[TopicPartition, Sequence[Any]]
+
+
+def kafka_consumer(bootstrap: str, *, group: str, instance: str, batch_max: int) -> Any:
+    """kafka-python's consumer, with every setting that delivery depends on."""
+    return KafkaConsumer(
+        bootstrap_servers=bootstrap.split(","),
+        group_id=group,
+        group_instance_id=f"{group}-{instance}",
+        client_id=f"{group}-{instance}",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="none",  # a position that the log does not hold is an error; see `Changes`
+        fetch_min_bytes=1,
+        fetch_max_wait_ms=500,
+        max_poll_records=batch_max,
+        session_timeout_ms=SESSION_TIMEOUT_MS,
+        heartbeat_interval_ms=3_000,
+        max_poll_interval_ms=300_000,
+        metadata_max_age_ms=30_000,
+        request_timeout_ms=REQUEST_TIMEOUT_MS,
+        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+    )
+
+
+class Changes:
+    """The changes of `topics`, each of them read once or said to be missed.
+
+    A partition without a committed position is read from its beginning. Records that expired before they were read are
+    counted and logged, and `progress` is at fault until the process is restarted: only a person knows that they were
+    told again.
+    """
+
+    def __init__(self, consumer: Any, topics: Iterable[str], *, progress: Progress, log: BoundLogger) -> None:
+        self._consumer = consumer
+        self._progress = progress
+        self._log = log
+        consumer.subscribe(list(topics))
+
+    def poll(self, timeout_ms: int) -> Batch:
+        """What there is, after `timeout_ms` at the latest; {} when nothing is. Raises a `KafkaError`."""
+        try:
+            return self._consumer.poll(timeout_ms=timeout_ms)  # type: ignore[no-any-return]
+        except (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError) as error:
+            self._place(error)
+            return {}
+
+    def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
+        self._consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(partition, offset)
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._consumer.assignment())
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._consumer.pause(*partitions)
+
+    def paused(self) -> set[TopicPartition]:
+        return set(self._consumer.paused())
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self._consumer.resume(*partitions)
+
+    def group_metadata(self) -> Any:
+        return self._consumer.group_metadata()
+
+    def look(self) -> int:
+        """Ask the broker where the partitions end, and note it; how many records are not read. Raises a `KafkaError`.
+
+        The end is that of committed records; behind a transaction that nobody ends it does not move, the high watermark
+        that comes with each fetch does.
+        """
+        parts = self.assignment()
+        ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS) if parts else {}
+        standing = {}
+        for part, end in ends.items():
+            position = self._consumer.position(part, timeout_ms=ASK_TIMEOUT_MS)
+            if position is not None:
+                standing[part] = (position, max(end, self._consumer.highwater(part) or 0))
+        self._progress.stands(standing)
+        return sum(max(0, end - position) for position, end in standing.values())
+
+    def close(self) -> None:
+        self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
+
+    def _place(self, error: Exception) -> None:
+        """Give every partition that has none a position that its log holds, and keep to it at the next start."""
+        named = error.divergent_offsets if isinstance(error, LogTruncationError) else error.args[0]
+        parts = set(named) & self.assignment()
+        if not parts:
+            return
+        positions = named if isinstance(named, Mapping) else {}
+        beginnings = self._consumer.beginning_offsets(parts, timeout_ms=ASK_TIMEOUT_MS)
+        for part in sorted(parts):
+            if isinstance(error, LogTruncationError):
+                beginnings[part] = self._truncated(part, positions[part], beginnings[part])
+            else:
+                self._out_of_range(part, positions.get(part), beginnings[part])
+            self._consumer.seek(part, beginnings[part])
+        self.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in beginnings.items()})
+
+    def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
+        where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
+        missed = beginning - (position or 0)
+        if missed > 0:
+            self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
+            self._progress.missed(missed)
+        elif position is not None:
+            self._log.error("log_shorter_than_read", **where, next="read from the beginning")
+
+    def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
+        """Where a log that lost records, as by an unclean election, still holds what was read of it."""
+        offset: int = safe.offset if safe is not None else beginning
+        self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
+        return offset
+
+
+def change_consumer(
+    bootstrap: str,
+    topics: Iterable[str],
+    *,
+    group: str,
+    instance: str,
+    batch_max: int,
+    progress: Progress,
+    log: BoundLogger,
+) -> Changes:
+    """Changes of `topics`, read as the member `instance` of `group`, which commits by hand."""
+    consumer = kafka_consumer(bootstrap, group=group, instance=instance, batch_max=batch_max)
+    return Changes(consumer, topics, progress=progress, log=log)

@@ -1,0 +1,129 @@
+"""The loop of a process that reads Kafka: connect, work, and after any failure connect again, until it is to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from kafka.errors import FencedInstanceIdError, KafkaError
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from structlog.stdlib import BoundLogger
+
+from tidings.kafka_changes import Changes
+from tidings.kafka_failures import FencedError, OverdueError
+from tidings.kafka_topics import administrator
+from tidings.log import fault
+from tidings.progress import Progress
+from tidings.shutdown import Shutdown
+
+# Another copy runs under our name; the supervisor decides what is next.
+EXIT_FENCED = 70
+# 0.2, 0.4 … 10 s between two connections: a broker is away for some 15 s when it restarts.
+FIRST_SECONDS = 0.2
+BACKOFF_SECONDS_MAX = 10.0
+# How often the broker is asked where the logs end.
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one connection does: `run_once` is one bounded batch read from `changes`."""
+
+    changes: Changes
+    run_once: Callable[[], int]
+
+
+class LoopMetrics:
+    """Of the loop of `process`, in `registry`."""
+
+    def __init__(self, process: str, progress: Progress, registry: CollectorRegistry) -> None:
+        self.lag = Gauge(f"tidings_{process}_lag", "Changes on the topics not yet read", registry=registry)
+        oldest = Gauge(
+            f"tidings_{process}_oldest_seconds", "Age of the oldest change that is known to wait", registry=registry
+        )
+        oldest.set_function(lambda: progress.oldest_seconds)
+        missed = Gauge(
+            f"tidings_{process}_changes_expired", "Changes that expired before they were read", registry=registry
+        )
+        missed.set_function(lambda: progress.missed_total)
+        self.reconnects = Counter(f"tidings_{process}_reconnects", "Connections to Kafka made anew", registry=registry)
+
+
+class Loop:
+    """`run` works until a signal. Whatever fails, the connection is made anew, in this process and ever more slowly:
+    a process that ends at a failure only repeats it at its supervisor's pace.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[ExitStack], Work],
+        *,
+        process: str,
+        instance: str,
+        shutdown: Shutdown,
+        progress: Progress,
+        metrics: LoopMetrics,
+        replaced: Callable[[Changes], bool],
+        clock: Callable[[], float],
+        log: BoundLogger,
+    ) -> None:
+        self._connect = connect
+        self._name = {"by": f"another {process} of this name", "instance": instance}
+        self._shutdown = shutdown
+        self._progress = progress
+        self._metrics = metrics
+        self._replaced = replaced
+        self._clock = clock
+        self._log = log
+        self._failures = 0
+
+    def run(self) -> int:
+        """The exit status. What `connect` puts on its stack is closed after each failure, and at the end."""
+        while not self._shutdown.requested():
+            try:
+                with ExitStack() as stack:
+                    self._work(self._connect(stack))
+            except (FencedError, FencedInstanceIdError) as error:
+                self._log.error("fenced", **self._name, error=fault(error))
+                return EXIT_FENCED
+            except KafkaError as error:
+                self._wait("kafka_failed", error)
+            except Exception as error:  # noqa: BLE001  see above
+                self._log.error("unexpected", exc_info=error)
+                self._wait("loop_failed", error)
+        return 0
+
+    def _work(self, work: Work) -> None:
+        looked_at = self._clock()
+        while not self._shutdown.requested():
+            try:
+                if work.run_once():
+                    self._failures = 0
+            except OverdueError as error:
+                if self._replaced(work.changes):
+                    raise FencedError(str(error)) from error
+                raise
+            self._progress.turned(len(work.changes.assignment()))
+            if self._clock() - looked_at > LOOK_SECONDS:
+                self._metrics.lag.set(work.changes.look())
+                looked_at = self._clock()
+
+    def _wait(self, event: str, error: Exception) -> None:
+        self._failures += 1
+        seconds = min(BACKOFF_SECONDS_MAX, FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
+        self._progress.broken(f"Kafka: {fault(error)}")
+        self._metrics.reconnects.inc()
+        self._log.warning(event, error=fault(error), retry_in_seconds=seconds)
+        self._shutdown.wait(seconds)
+
+
+def replaced(bootstrap: str, changes: Changes) -> bool:
+    """Whether another process is the group's member under our name. Raises a `KafkaError`."""
+    ours = changes.group_metadata()
+    with administrator(bootstrap) as admin:
+        group = admin.describe_groups([ours.group_id])[ours.group_id]
+    return any(
+        member["group_instance_id"] == ours.group_instance_id and member["member_id"] != ours.member_id
+        for member in group["members"]
+    )

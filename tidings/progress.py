@@ -1,0 +1,106 @@
+"""How old is what a consumer waits for: the answer to "is it ready?" of a process that reads Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from threading import Lock
+
+# A transaction may take 8 s, and is tried three times; a broker is back after some 15 s. What takes longer is worth a
+# call.
+AGE_SECONDS_MAX = 30.0
+# What is wrong is told with the names of so many partitions.
+NAMED_MAX = 3
+
+
+class Progress:
+    """Written by the process's loop, read by the health server's threads. `fault` is None while all goes well."""
+
+    def __init__(self, clock: Callable[[], float], *, age_seconds_max: float = AGE_SECONDS_MAX) -> None:
+        self._clock = clock
+        self._age_max = age_seconds_max
+        self._lock = Lock()
+        self._broken: str | None = "not connected yet"
+        self._turned_at = clock()
+        self._held: tuple[float, str] | None = None
+        self._standing: dict[Hashable, tuple[int, int, float]] = {}
+        self.missed_total = 0
+
+    def broken(self, reason: str) -> None:
+        """The connection to Kafka has to be made anew; what was read and not committed is given back."""
+        with self._lock:
+            self._broken, self._held = reason, None
+            self._standing.clear()
+
+    def turned(self, assigned: int) -> None:
+        """The loop came round, with `assigned` partitions to read."""
+        with self._lock:
+            self._broken = None if assigned else "no partitions assigned yet"
+            self._turned_at = self._clock()
+
+    def holds(self, reason: str) -> None:
+        """A batch is in hand; `reason` says what it waits for. Its age counts from the first such call."""
+        with self._lock:
+            self._held = (self._clock() if self._held is None else self._held[0], reason)
+
+    def settled(self) -> None:
+        """What was in hand is committed."""
+        with self._lock:
+            self._held = None
+
+    def stands(self, partitions: Mapping[Hashable, tuple[int, int]]) -> None:
+        """Where the partitions are read, and where their logs end."""
+        now = self._clock()
+        with self._lock:
+            before = self._standing
+            self._standing = {}
+            for part, (position, end) in partitions.items():
+                old = before.get(part)
+                moved = old is None or old[0] != position or old[0] >= old[1]
+                self._standing[part] = (position, end, now if moved or old is None else old[2])
+
+    def missed(self, records: int) -> None:
+        """So many records expired before they were read. Stays a fault: see `tidings.kafka_changes`."""
+        with self._lock:
+            self.missed_total += records
+
+    @property
+    def oldest_seconds(self) -> float:
+        """The age of the oldest that waits: a batch in hand, or unread records of a partition that does not move."""
+        with self._lock:
+            since = [at for position, end, at in self._standing.values() if position < end]
+            if self._held is not None:
+                since.append(self._held[0])
+            return max((self._clock() - at for at in since), default=0.0)
+
+    def fault(self) -> str | None:
+        """What is wrong, in words; None when nothing is."""
+        now = self._clock()
+        with self._lock:
+            faults = [self._broken, self._idle(now), self._old_batch(now), self._stuck(now), self._missing()]
+        told = [fault for fault in faults if fault is not None]
+        return "; ".join(told) or None
+
+    def _idle(self, now: float) -> str | None:
+        age = now - self._turned_at
+        return f"the loop has not come round for {age:.0f} s" if age > self._age_max else None
+
+    def _old_batch(self, now: float) -> str | None:
+        if self._held is None or now - self._held[0] <= self._age_max:
+            return None
+        return f"a batch is {now - self._held[0]:.0f} s old: {self._held[1]}"
+
+    def _stuck(self, now: float) -> str | None:
+        stuck = {
+            str(part): now - at
+            for part, (position, end, at) in self._standing.items()
+            if position < end and now - at > self._age_max
+        }
+        if not stuck:
+            return None
+        names = ", ".join(sorted(stuck)[:NAMED_MAX])
+        return (
+            f"{len(stuck)} partitions have had unread records for {max(stuck.values()):.0f} s and do not move: {names}"
+        )
+
+    def _missing(self) -> str | None:
+        return f"{self.missed_total} changes expired before they were read" if self.missed_total else None
