@@ -141,7 +141,7 @@ def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -
     app = create_app(_parts())
     routes = {}
     for rule in app.url_map.iter_rules():
-        path = rule.rule.replace("<text>", "{id}").replace("<int:number>", "{number}")
+        path = rule.rule.replace("<id:text>", "{id}").replace("<text>", "{id}").replace("<int:number>", "{number}")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             routes[path, method.lower()] = getattr(app.view_functions[rule.endpoint], "auth_decision", None)
     described = {
@@ -183,4 +183,4 @@ def _parts() -> Parts:
         database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
     )  # type: ignore[call-arg]
     absent = cast("Any", None)  # no view runs here
-    return Parts(settings, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))
+    return Parts(settings, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))

@@ -60,7 +60,7 @@ def client(postgres: PostgresServer, database: str) -> Iterator[Client]:
         add_api_key(connection, "bob-key", tenant="bob", name="b")
     url = postgres.url(database, role="tidings_api")
     with ExitStack() as closing:
-        yield Client(wire(_settings(url), CollectorRegistry(), closing).test_client(), postgres.url(database))
+        yield Client(wire(_settings(url), CollectorRegistry(), closing).flask.test_client(), postgres.url(database))
 
 
 def _settings(database_url: str) -> ApiSettings:
@@ -302,7 +302,11 @@ def test_every_route_that_is_not_public_is_401_without_credentials(client: Clien
     for rule in app.url_map.iter_rules():
         if app.view_functions[rule.endpoint].auth_decision == "public":
             continue
-        path = rule.rule.replace("<text>", "01920000-0000-7000-8000-000000000001").replace("<int:number>", "0")
+        path = (
+            rule.rule.replace("<id:text>", "<text>")
+            .replace("<text>", "01920000-0000-7000-8000-000000000001")
+            .replace("<int:number>", "0")
+        )
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             answer = client.http.open(path, method=method, json={} if method == "POST" else None)
             assert answer.status_code == 401, (method, path)
@@ -316,7 +320,7 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
     parts = urlsplit(postgres.url(database, role="tidings_api"))
     nobody = parts._replace(netloc=f"{parts.username}:{parts.password}@{parts.hostname}:{port}").geturl()
     with ExitStack() as closing:
-        http: Any = wire(_settings(nobody), CollectorRegistry(), closing).test_client()
+        http: Any = wire(_settings(nobody), CollectorRegistry(), closing).flask.test_client()
         answer = http.get("/readyz")
         assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
         assert http.get("/healthz").status_code == 200

@@ -18,9 +18,10 @@ from tidings.migrate import add_api_key
 
 
 def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
-    [port] = free_ports(1)
+    port, internal = free_ports(2)
     environment = {
         "API_LISTEN": f"127.0.0.1:{port}",
+        "API_INTERNAL_LISTEN": f"127.0.0.1:{internal}",
         "API_DATABASE_URL": postgres.url(database, role="tidings_api"),
         "TIDINGS_INTERNAL_TOKEN": "x",
         "QSTASH_CURRENT_SIGNING_KEY": "x",
@@ -53,7 +54,7 @@ def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
         whole = requests.post(url, data=body, headers=headers, timeout=30)
         chunked = requests.post(url, data=iter([body[:9], body[9:]]), headers=headers, timeout=30)
     assert (whole.status_code, chunked.status_code) == (202, 202)
-    assert whole.headers.keys() == chunked.headers.keys() | {"content-length"}
+    assert whole.headers.keys() == chunked.headers.keys()
     assert whole.json().keys() == chunked.json().keys()
 
 
@@ -62,7 +63,8 @@ def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
 )
 def test_who_may_not_send_is_not_waited_for(postgres: PostgresServer, database: str, tmp_path: Path, path: str) -> None:
     process = served(postgres, database, tmp_path)
-    port = int(str(process.ready_url).rpartition(":")[2].partition("/")[0])
+    listen = "API_INTERNAL_LISTEN" if path.startswith("/internal") else "API_LISTEN"
+    port = int(process.environment[listen].rpartition(":")[2])
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer none\r\nContent-Length: 1000\r\n\r\n"
     with started(process), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         # Of the body nothing comes, ever.
@@ -74,7 +76,7 @@ def test_no_worker_outlives_a_killed_server(postgres: PostgresServer, database: 
     before = {child.pid for child in workers()}
     with started(served(postgres, database, tmp_path)) as process:
         left = [child for child in workers() if child.pid not in before]
-        assert len(left) > 1
+        assert left
         process.kill()
         until(lambda: not [child for child in left if _runs(child)])
 

@@ -1,0 +1,85 @@
+"""The two ports, served by granian in one event loop, until a signal; then what is under way is finished, for a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+
+from tidings.settings import split_listen
+
+# Connections at a time, on each port; granian's own choice is its backlog. Silent ones cost some kilobytes each, and go
+# after 30 s, as HTTP/1 gives a head so long; `auto` waits for the choice of a version without an end.
+CONNECTIONS_MAX = 8192
+BACKLOG = 1024
+DRAIN_SECONDS = 20.0
+# For what comes after the drain: the committer's last batch and the pools.
+CLOSE_SECONDS = 10.0
+
+
+class PortTakenError(Exception):
+    """An address cannot be listened at; the text is a sentence for the operator."""
+
+
+async def serve(apps: dict[str, Any], *, ended: Callable[[], None] = lambda: None) -> int:
+    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status. Raises `PortTakenError`."""
+    for listen in apps:
+        _try_to_listen(listen)
+    servers = [_server(listen, app) for listen, app in apps.items()]
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = [asyncio.create_task(server.serve()) for server in servers]
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    asked_to_stop = stopping.is_set()
+    end_after(DRAIN_SECONDS + CLOSE_SECONDS)
+    for server in servers:
+        server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.wait(serving, timeout=DRAIN_SECONDS)
+    ended()
+    return 0 if asked_to_stop else 1
+
+
+def end_after(seconds: float) -> None:
+    """End this process then, whatever it still waits for."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _server(listen: str, app: Any) -> Server:
+    host, port = split_listen(listen)
+    return Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=CONNECTIONS_MAX,
+        log_access=False,
+        log_enabled=False,
+    )
+
+
+def _try_to_listen(listen: str) -> None:
+    """granian shares a port with another process that would share it, and two apis would each get half the requests."""
+    host, port = split_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise PortTakenError(f"cannot listen at {listen}: {os.strerror(error.errno or 0)}") from None
