@@ -97,9 +97,7 @@ def _fronts(parts: Parts, app: Flask) -> Api:
 def _store(settings: ApiSettings, closing: ExitStack) -> Store:
     url = settings.database_url.get_secret_value()
     pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_read_json_as_it_is_written)
-    writers = open_pool(
-        url, size_min=1, size_max=WRITERS_MAX, answer_seconds=COMMIT_SECONDS, kwargs={"autocommit": True}
-    )
+    writers = open_pool(url, size_min=1, size_max=WRITERS_MAX, answer_seconds=COMMIT_SECONDS)
     closing.callback(pool.close, STOP_SECONDS)
     closing.callback(writers.close, STOP_SECONDS)
     return Store(pool, writers, load_queries("services.api"))

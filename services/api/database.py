@@ -65,15 +65,16 @@ def bounded(answer_seconds: float) -> type[BoundedConnection]:
 def open_pool(
     url: str, *, size_min: int, size_max: int, answer_seconds: float = ANSWER_SECONDS, **options: Any
 ) -> Pool:
-    """A pool of bounded connections. `options` are psycopg_pool's; `kwargs` in it are added to libpq's."""
-    kwargs = {**TCP, **options.pop("kwargs", {})}
+    """A pool of bounded connections in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make it
+    three. `options` are psycopg_pool's.
+    """
     return ConnectionPool(
         url,
         connection_class=bounded(answer_seconds),
         min_size=size_min,
         max_size=size_max,
         timeout=POOL_SECONDS,
-        kwargs=kwargs,
+        kwargs={**TCP, "autocommit": True},
         open=True,
         **options,
     )

@@ -80,20 +80,20 @@ def parse_json(body: bytes, content_type: str) -> Any:
     return value
 
 
-def too_many_values(body: bytes, openers: int) -> bool:
-    """Whether `body` holds more than `JSON_VALUES_MAX` values, by scans in C that are far cheaper than parsing it.
+def too_many_values(body: bytes, openers: int, values_max: int = JSON_VALUES_MAX) -> bool:
+    """Whether `body` holds more than `values_max` values, an empty array or object counted as two.
 
-    A value follows a comma or an opening bracket (a member's name stands between), so there are at most one more than those
+    Found by scans in C that are far cheaper than parsing it. A value follows a comma or an opening bracket (a member's name stands between), so there are at most one more than those
     are. Only a body with that many is looked at closely, without its strings: an honest text may be full of commas.
     """
-    if body.count(b",") + openers < JSON_VALUES_MAX:
+    if body.count(b",") + openers < values_max:
         return False
     # Without escaped backslashes, and then without escaped quotes, each quote begins or ends a string.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 4 * JSON_VALUES_MAX:  # at most two strings a value, a name and the value itself
+    if plain.count(b'"') > 4 * values_max:  # at most two strings a value, a name and the value itself
         return True
     outside = b"".join(plain.split(b'"')[::2])
-    return outside.count(b",") + outside.count(b"[") + outside.count(b"{") >= JSON_VALUES_MAX
+    return outside.count(b",") + outside.count(b"[") + outside.count(b"{") >= values_max
 
 
 def depth(value: Any) -> int:

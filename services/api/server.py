@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
@@ -15,9 +16,12 @@ from granian.server.embed import Server
 
 from tidings.settings import split_listen
 
-# Connections at a time, on each port; granian's own choice is its backlog. Silent ones cost some kilobytes each, and go
-# after 30 s, as HTTP/1 gives a head so long; `auto` waits for the choice of a version without an end.
+# Connections at a time, on each port, as far as the limit of open files goes; granian's own choice is its backlog. Silent ones
+# cost some kilobytes each, and go after 30 s, as HTTP/1 gives a head so long; `auto` waits for the choice of a version
+# without an end.
 CONNECTIONS_MAX = 8192
+# Postgres, the log, and what is opened for a moment.
+OTHER_FILES = 128
 BACKLOG = 1024
 DRAIN_SECONDS = 20.0
 # For what comes after the drain: the committer's last batch and the pools.
@@ -32,7 +36,8 @@ async def serve(apps: dict[str, Any], *, ended: Callable[[], None] = lambda: Non
     """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status. Raises `PortTakenError`."""
     for listen in apps:
         _try_to_listen(listen)
-    servers = [_server(listen, app) for listen, app in apps.items()]
+    connections_max = _allow_open_files(len(apps))
+    servers = [_server(listen, app, connections_max) for listen, app in apps.items()]
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +61,17 @@ def end_after(seconds: float) -> None:
     timer.start()
 
 
-def _server(listen: str, app: Any) -> Server:
+def _allow_open_files(ports: int) -> int:
+    """Raise the soft limit, which is 1,024 on most systems, as far as it is of use; connections that each port may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ports * CONNECTIONS_MAX + OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(CONNECTIONS_MAX, max(64, (soft - OTHER_FILES) // ports))
+
+
+def _server(listen: str, app: Any, connections_max: int) -> Server:
     host, port = split_listen(listen)
     return Server(
         app,
@@ -66,7 +81,7 @@ def _server(listen: str, app: Any) -> Server:
         http=HTTPModes.http1,
         websockets=False,
         backlog=BACKLOG,
-        backpressure=CONNECTIONS_MAX,
+        backpressure=connections_max,
         log_access=False,
         log_enabled=False,
     )

@@ -29,7 +29,7 @@ PING_SECONDS = 2.0
 
 
 class Store:
-    """`writers` must be in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make it three."""
+    """Both pools are in autocommit; `writers` are the committer's, and of batches."""
 
     def __init__(self, pool: Pool, writers: Pool, queries: Mapping[str, LiteralString]) -> None:
         self._pool = pool
@@ -128,7 +128,7 @@ class Store:
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
         """Store what a callback told, in one transaction; whether it ended the submission. Repeats change nothing."""
-        with self._pool.connection() as connection:
+        with self._pool.connection() as connection, connection.transaction():
             if attempt is not None:
                 connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
             if result is None:
