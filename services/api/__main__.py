@@ -11,7 +11,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from services.api.composition import wire
-from services.api.server import PortTakenError, serve
+from services.api.server import PortTakenError, check_free, serve
 from services.api.settings import ApiSettings
 from tidings import log
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit
@@ -24,6 +24,8 @@ def main() -> None:
     log.configure("api", level=settings.log_level, log_format=settings.log_format)
     closing = ExitStack()
     try:
+        for listen in (settings.listen, settings.internal_listen):
+            check_free(listen)
         status = uvloop.run(_serve(settings, closing))
     except (ConfigurationError, PortTakenError) as error:
         sys.stderr.write(f"{error}\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
-from werkzeug.routing import UnicodeConverter
+from werkzeug.routing import BaseConverter
 
 from services.api.parts import Parts
 from services.api.problem import register_errors
@@ -15,10 +15,11 @@ from services.api.routes.results import add_results
 from services.api.routes.submissions import add_submissions
 
 
-class _Id(UnicodeConverter):
+class _Id(BaseConverter):
     """What stands in an id's place: any text but the name of a route of its own."""
 
     regex = "(?!batch$)[^/]+"
+    part_isolating = True
 
 
 def create_app(parts: Parts) -> Flask:

@@ -119,6 +119,8 @@ def _keep_partitions(partitions: Partitions, logger: BoundLogger, closing: ExitS
             try:
                 made = partitions.make()
             except Exception as error:  # noqa: BLE001  rows fall into the default partition meanwhile
+                if ending.is_set():
+                    return
                 logger.warning("partitions_failed", error=type(error).__name__)
                 pause = 60
                 continue

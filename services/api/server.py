@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
@@ -32,10 +31,8 @@ class PortTakenError(Exception):
     """An address cannot be listened at; the text is a sentence for the operator."""
 
 
-async def serve(apps: dict[str, Any], *, ended: Callable[[], None] = lambda: None) -> int:
-    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status. Raises `PortTakenError`."""
-    for listen in apps:
-        _try_to_listen(listen)
+async def serve(apps: dict[str, Any]) -> int:
+    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status."""
     connections_max = _allow_open_files(len(apps))
     servers = [_server(listen, app, connections_max) for listen, app in apps.items()]
     stopping = asyncio.Event()
@@ -50,7 +47,6 @@ async def serve(apps: dict[str, Any], *, ended: Callable[[], None] = lambda: Non
     for server in servers:
         server.stop()  # type: ignore[no-untyped-call]
     await asyncio.wait(serving, timeout=DRAIN_SECONDS)
-    ended()
     return 0 if asked_to_stop else 1
 
 
@@ -87,8 +83,10 @@ def _server(listen: str, app: Any, connections_max: int) -> Server:
     )
 
 
-def _try_to_listen(listen: str) -> None:
-    """granian shares a port with another process that would share it, and two apis would each get half the requests."""
+def check_free(listen: str) -> None:
+    """Raises `PortTakenError`. To be asked before anything else is opened; granian itself would share a port with another
+    api, and each would get half the requests.
+    """
     host, port = split_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

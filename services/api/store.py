@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, LiteralString
+from typing import Any, LiteralString, TypeVar
 from uuid import UUID
 
 from psycopg import Connection, OperationalError
@@ -19,6 +19,7 @@ from services.api.database import Pool, answering_within
 from services.api.row import Row, Stored
 from tidings.ids import SubmissionId, new_event_id
 
+T = TypeVar("T")
 _COLUMNS = tuple(field.name for field in fields(Row))
 # The writers' pool may hold as many connections that a restart of Postgres has broken: each shows it at its next use.
 ATTEMPTS_MAX = 5
@@ -119,7 +120,8 @@ class Store:
 
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
         """Whether this ended it."""
-        return self._one("cancel", {"id": id_, "tenant": tenant, "event_id": new_event_id()}) is not None
+        parameters = {"id": id_, "tenant": tenant, "event_id": new_event_id()}
+        return _once_more(lambda: self._one("cancel", parameters)) is not None
 
     def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
         """Target and tenant."""
@@ -128,6 +130,9 @@ class Store:
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
         """Store what a callback told, in one transaction; whether it ended the submission. Repeats change nothing."""
+        return _once_more(lambda: self._record(id_, tenant, attempt, result))
+
+    def _record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
         with self._pool.connection() as connection, connection.transaction():
             if attempt is not None:
                 connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
@@ -162,6 +167,14 @@ class Store:
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
             return cursor.execute(self._q[query], parameters).fetchone()
+
+
+def _once_more(work: Callable[[], T]) -> T:
+    """Again when a partition was attached between routing a row to the default partition and inserting it there."""
+    try:
+        return work()
+    except CheckViolation:
+        return work()
 
 
 def _insert(connection: Connection[Any], statement: LiteralString, rows: Sequence[Row]) -> None:

@@ -225,8 +225,12 @@ def test_rows_come_in_while_the_others_are_moved_and_each_is_there_once(db: Data
             future.result(60)
     assert len(acknowledged) > 0
     assert db.one("SELECT count(*) FROM tidings.submissions_default") == 0
-    assert db.one("SELECT count(*) FROM tidings.results") == db.one("SELECT count(DISTINCT submission_id) FROM tidings.results")
-    assert db.one("SELECT count(*) FROM tidings.results WHERE submission_id = ANY (%s)", acknowledged) == len(acknowledged)
+    assert db.one("SELECT count(*) FROM tidings.results") == db.one(
+        "SELECT count(DISTINCT submission_id) FROM tidings.results"
+    )
+    assert db.one("SELECT count(*) FROM tidings.results WHERE submission_id = ANY (%s)", acknowledged) == len(
+        acknowledged
+    )
     assert db.one("SELECT count(*) >= 7000 + %s FROM tidings.submissions", len(acknowledged)) is True
 
 
