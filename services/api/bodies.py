@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from services.api.problem import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -38,17 +34,12 @@ class Room:
         self._taken_by: Counter[str] = Counter()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    @asynccontextmanager
-    async def take(self, owner: str, size: int) -> AsyncIterator[None]:
-        """Room for `size` bytes, for as long as the block lasts. Raises `ProblemError` 503 when none comes free in time."""
+    async def take(self, owner: str, size: int) -> None:
+        """Room for `size` bytes, until they are given back. Raises `ProblemError` 503 when none comes free in time."""
         if not self._fits(owner, size):
             await self._wait(owner, size)
         self._taken += size
         self._taken_by[owner] += size
-        try:
-            yield
-        finally:
-            self._give_back(owner, size)
 
     def taken(self, owner: str) -> int:
         return self._taken_by[owner]
@@ -70,9 +61,10 @@ class Room:
         except TimeoutError:
             raise ProblemError(503, "too many bodies at once; try again", Retry_After="1") from None
 
-    def _give_back(self, owner: str, size: int) -> None:
+    def give_back(self, owner: str, size: int) -> None:
         self._taken -= size
         self._taken_by[owner] -= size
+        # Owners come and go.
         if not self._taken_by[owner]:
             del self._taken_by[owner]
         # All of them, in the order in which they came: the first may still not fit where a smaller one does.

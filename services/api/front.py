@@ -106,16 +106,23 @@ class Front:
             # Nothing reads such a body, so it stays with the server, which closes the connection for it.
             return await self._by_flask(head, b"", scope)
         owner = rule.guard(head) or await self._tenant(head.headers.get("authorization", ""))
-        async with self._room.take(owner, _room_of(head, rule)):
+        size = _room_of(head, rule)
+        await self._room.take(owner, size)
+        try:
             body = await read_body(receive, head.length(), rule.bytes_max)
             return await self._by_flask(head, body, scope)
+        finally:
+            self._room.give_back(owner, size)
 
     async def _submitted(self, intake: Intake, head: Head, receive: Receive) -> Answer:
         tenant = await self._tenant(head.headers["authorization"])
-        length = head.length()
-        async with self._room.take(tenant, length or 0):
+        length = head.length() or 0
+        await self._room.take(tenant, length)
+        try:
             body = await read_body(receive, length, self._inline_max)
             row = await hot.submit(intake, tenant, head, body)
+        finally:
+            self._room.give_back(tenant, length)
         content = orjson.dumps(accepted(row))
         headers = {"Content-Type": "application/json", **accepted_headers(row), "Content-Length": str(len(content))}
         return Answer(202, encoded(headers.items()), content)
