@@ -19,6 +19,7 @@ JSON_DEPTH_MAX = 64
 JSON_VALUES_MAX = 200_000
 METADATA_BYTES_MAX = 4096
 BATCH_MAX = 1000
+IDEMPOTENCY_KEY_MAX = 255
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -44,7 +45,7 @@ class NewSubmission(BaseModel):
     """The body of `POST /v1/submissions`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    target: str = Field(max_length=63)
+    target: str = Field(min_length=1, max_length=63)
     # Any JSON: parse_json has made it, so pydantic need not look at, and rebuild, each of its values.
     input: Any
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = None
@@ -119,8 +120,8 @@ def idempotency_key(header: str | None) -> str | None:
     key = header.strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
-    if not 1 <= len(key) <= 255 or not key.isprintable():
-        why = "must be 1 to 255 printable characters"
+    if not 1 <= len(key) <= IDEMPOTENCY_KEY_MAX or not key.isprintable():
+        why = f"must be 1 to {IDEMPOTENCY_KEY_MAX} printable characters"
         raise ProblemError(400, "the Idempotency-Key is not valid", Fault("Idempotency-Key", why))
     return key
 

@@ -152,6 +152,30 @@ def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -
     assert described == routes
 
 
+def test_the_openapi_document_is_no_looser_than_the_api() -> None:
+    content = document("0")
+    paths, schemas = content["paths"], content["components"]["schemas"]
+    answers = {
+        (path, method): {status for status in operation["responses"] if status != "default"}
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert answers["/v1/submissions", "post"] == {"200", "202"}
+    assert answers["/v1/submissions/{id}", "get"] == {"200", "304"}
+    assert answers["/v1/submissions/{id}/images/{number}", "get"] == {"200", "302"}
+    assert schemas["NewBatch"]["properties"]["submissions"]["items"] == {"$ref": "#/components/schemas/NewSubmission"}
+    assert schemas["NewSubmission"]["properties"]["target"]["minLength"] == 1
+    assert schemas["DispatchRequest"]["properties"]["ids"]["items"]["format"] == "uuid"
+    listed = {each["name"]: each["schema"] for each in paths["/v1/submissions"]["get"]["parameters"]}
+    assert (listed["limit"]["type"], listed["limit"]["maximum"]) == ("integer", 100)
+    assert "queued" in listed["status"]["enum"]
+    assert (listed["since"]["format"], listed["cursor"]["format"]) == ("date-time", "uuid")
+    [prompt] = paths["/generate-image"]["get"]["parameters"]
+    assert prompt["required"] is True
+    headers = {each["name"]: each["schema"] for each in paths["/v1/submissions"]["post"]["parameters"]}
+    assert headers["Idempotency-Key"]["minLength"] == 1
+
+
 def test_every_example_in_the_openapi_document_is_valid() -> None:
     content = document("0")
     components = {"components": content["components"]}
