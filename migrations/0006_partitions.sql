@@ -1,6 +1,7 @@
 -- depends: 0005_grants
--- Partitions are made without being in anybody's way: a table is made apart and then attached, with a short lock_timeout, and
--- what could not be had is tried again in the next round. Rows of a month that fell into a default partition are moved out.
+-- Making a partition blocks no INSERT: the table is created separately and then attached, with a short lock_timeout; a
+-- table that is locked is tried again in the next round. Rows of a month that fell into a default
+-- partition are moved out.
 SET ROLE tidings_owner;
 
 -- The smallest UUID v7 of a moment: 48 bits of Unix milliseconds, then zeros. There is none before 1970.
@@ -17,8 +18,8 @@ CREATE FUNCTION tidings.is_partition(parent text, month date) RETURNS boolean
     WHERE inhparent = pg_catalog.to_regclass(format('tidings.%I', parent))
       AND inhrelid = pg_catalog.to_regclass(format('tidings.%I', parent || '_' || to_char(month, 'YYYY_MM'))));
 
--- The partitions that are to be made: those of this month and of the months ahead, most urgent first; then those of other
--- months of which the default partitions hold rows, up to 24 of each. Ids of absurd times stay where they are.
+-- The partitions that are to be made: those of this month and of the months ahead, most urgent first; then those of
+-- other months of which the default partitions hold rows, up to 24 of each. Ids of absurd times stay where they are.
 CREATE FUNCTION tidings.missing_partitions(months_ahead integer DEFAULT 2)
   RETURNS TABLE (parent text, month date)
   LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -56,7 +57,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Rows of [lower, upper) in the default partition that `child` does not have, up to `rows_max`; `size` in bytes of bodies.
+-- Rows of [lower, upper) in the default partition that `child` does not have, up to `rows_max`; `size` in bytes of
+-- bodies.
 CREATE FUNCTION tidings.not_copied(parent text, child text, lower uuid, upper uuid, rows_max integer)
   RETURNS TABLE (row_id tid, size bigint)
   LANGUAGE plpgsql
@@ -73,7 +75,8 @@ BEGIN
     CASE parent WHEN 'attempts' THEN '0' ELSE 'coalesce(octet_length(d.body), 0)' END) USING lower, upper, rows_max;
 END $$;
 
--- Copies up to 2,000 of those rows, and about 64 MiB of bodies; answers how many. A row is never updated, so a copy stays true.
+-- Copies up to 2,000 of those rows, and about 64 MiB of bodies; answers how many. A row is never updated, so a copy
+-- stays true.
 CREATE FUNCTION tidings.copy_from_default(parent text, child text, lower uuid, upper uuid) RETURNS integer
   LANGUAGE plpgsql
   SET search_path = pg_catalog, pg_temp
@@ -92,15 +95,16 @@ BEGIN
   RETURN copied;
 END $$;
 
--- One step towards the partition of one month; to be called, in a transaction of its own, until the outcome is not `copying`.
+-- One step towards the partition of one month; to be called, in a transaction of its own, until the outcome is not
+-- `copying`.
 --   there    it was there
 --   made     it was made, and `moved` more rows came into it from the default partition
 --   copying  `moved` more rows were copied, and there are more
 --   busy     somebody holds a lock on the table, or makes partitions; nothing waits, try again later
--- Rows are copied into the table before it is a partition. So every statement finds each row exactly once, and logical decoding does not
--- tell them again: the table is in no publication then, and deletions are in none. A call locks one of the three tables
--- alone, so it is in nobody's lock order. Only where there was more than one step's worth may a REPEATABLE READ transaction
--- that began between the first step and the last see rows twice.
+-- Rows are copied into the table before it is a partition. So every statement finds each row exactly once, and logical
+-- decoding does not send them again: the table is in no publication at that time, and the publication has no DELETE. A
+-- call locks one of the three tables only, so it cannot deadlock with a transaction that uses several. When there are
+-- several steps, a REPEATABLE READ transaction whose snapshot is from between them may read a row twice.
 CREATE FUNCTION tidings.make_partition(parent text, month date, OUT outcome text, OUT moved integer)
   LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -130,8 +134,8 @@ BEGIN
   END IF;
   IF to_regclass(format('tidings.%I', child)) IS NULL THEN
     -- The CHECK spares ATTACH a look at every row.
-    EXECUTE format('CREATE TABLE tidings.%I (LIKE tidings.%I INCLUDING ALL, CONSTRAINT %I CHECK (%I >= %L AND %I < %L))',
-      child, parent, checked, key, lower, key, upper);
+    EXECUTE format('CREATE TABLE tidings.%I (LIKE tidings.%I INCLUDING ALL,'
+      ' CONSTRAINT %I CHECK (%I >= %L AND %I < %L))', child, parent, checked, key, lower, key, upper);
   END IF;
   SELECT count(*) = 100 OR sum(size) > 8 * 1024 * 1024 INTO many
   FROM tidings.not_copied(parent, child, lower, upper, 100);
@@ -161,7 +165,8 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION tidings.is_partition(text, date), tidings.missing_partitions(integer),
-  tidings.not_copied(text, text, uuid, uuid, integer), tidings.copy_from_default(text, text, uuid, uuid), tidings.make_partition(text, date) FROM PUBLIC;
+  tidings.not_copied(text, text, uuid, uuid, integer), tidings.copy_from_default(text, text, uuid, uuid),
+  tidings.make_partition(text, date) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION tidings.missing_partitions(integer), tidings.make_partition(text, date) TO tidings_api;
 
 RESET ROLE;

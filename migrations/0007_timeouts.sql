@@ -1,6 +1,6 @@
 -- depends: 0006_partitions
--- What the api's statements may take, and how the server finds out that an api is gone. As settings of the role, they hold
--- behind a connection pooler as well, and for every database of the server.
+-- What the api's statements may take, and how the server finds out that an api is gone. As settings of the role, they
+-- hold behind a connection pooler as well, and for every database of the server.
 
 -- The largest answer, 50 MiB, is stored in some seconds on a slow disk.
 ALTER ROLE tidings_api SET statement_timeout = '20s';

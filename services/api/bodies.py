@@ -1,4 +1,4 @@
-"""Bodies on their way in: read by the event loop, within a size, a time and a share of memory, before a thread sees them."""
+"""Request bodies: read by the event loop, each within a size, a time and a share of memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from services.api.problem import ProblemError
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-# A body has so long, and a second more for each 64 KiB: the uplink of a poor telephone. A client that is slower is cut off.
+# The time a body may take: 30 s, and 1 s for each 64 KiB, the rate of a slow mobile uplink.
 READ_SECONDS = 30.0
 READ_BYTES_PER_SECOND = 64 * 1024
-# Of all bodies that are being read or worked on, and of one owner's: a quarter, so that one tenant's do not stop the others'.
+# The bodies that are being read or processed: of all owners, and of one. A quarter, so that one tenant cannot take it all.
 ROOM_BYTES = 256 * 1024 * 1024
 ROOM_BYTES_OWNER = 64 * 1024 * 1024
 ROOM_WAIT_SECONDS = 10.0
@@ -25,7 +25,7 @@ class ClientGoneError(Exception):
 
 
 class Room:
-    """Memory for bodies. A body's whole size is taken before its first byte is read, so that no two wait for each other."""
+    """Memory for bodies. A body's whole size is reserved before its first byte is read, which rules out deadlocks."""
 
     def __init__(self, total: int = ROOM_BYTES, per_owner: int = ROOM_BYTES_OWNER) -> None:
         self._total = total

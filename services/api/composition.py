@@ -109,7 +109,7 @@ def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
 
 
 def _keep_partitions(partitions: Partitions, logger: BoundLogger, closing: ExitStack) -> None:
-    """The months ahead get their partitions long before a row needs them; what was not to be had is tried in a minute."""
+    """Make the partitions of the months ahead; tables that were locked are tried again after a minute."""
     ending = threading.Event()
 
     def keep() -> None:

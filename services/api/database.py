@@ -65,8 +65,8 @@ def bounded(answer_seconds: float) -> type[BoundedConnection]:
 def open_pool(
     url: str, *, size_min: int, size_max: int, answer_seconds: float = ANSWER_SECONDS, **options: Any
 ) -> Pool:
-    """A pool of bounded connections in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make it
-    three. `options` are psycopg_pool's.
+    """A pool of bounded connections in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make
+    it three. `options` are psycopg_pool's.
     """
     return ConnectionPool(
         url,

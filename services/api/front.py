@@ -1,6 +1,6 @@
-"""What the server calls for each request (ASGI): checks its head, who sends it, and reads its body, before a thread works.
+"""The ASGI application of one port: checks a request's head, authenticates it, reads its body, then hands it to a thread.
 
-No thread waits for a client, so clients that send slowly, or stop, hold nothing but memory that `bodies.Room` bounds.
+No thread waits for a client, so a client that sends slowly, or stops, holds only memory, which `bodies.Room` bounds.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-# Carries out a route's decision (`authentication.Decision`) on a head; `None` from it means an API key, which may need a
-# query. Raises `ProblemError` 401.
+# Authenticates a request by its head and answers whose it is; None: by its API key, which may take a query. Raises
+# `ProblemError` 401.
 Guard = Callable[[Head], "str | None"]
 
-# Requests that wait for a thread, for each thread. They come to some seconds of work; more is answered 503 at once.
+# Requests that may wait for a thread, for each thread: some seconds of work. The next is answered 503 at once.
 QUEUE_PER_THREAD = 32
 _ALIVE = Answer(200, [(b"content-type", b"application/json")], orjson.dumps({"status": "ok"}))
 

@@ -1,6 +1,7 @@
 """`POST /v1/submissions` without Flask, whose own work is five sixths of such a request, and without a thread.
 
-It is not a second api: whatever is out of the ordinary is left to Flask, and a contract test holds its answers to Flask's.
+It is not a second api: whatever is out of the ordinary is left to Flask, and a contract test holds its answers to
+Flask's.
 """
 
 from __future__ import annotations

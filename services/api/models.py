@@ -14,8 +14,8 @@ from services.api.problem import Fault, ProblemError
 
 # Deeper than any provider's format; parsers and readers downstream recurse.
 JSON_DEPTH_MAX = 64
-# In one body. Each costs about a microsecond and a hundred bytes, so 5 MiB of `[]` would cost seconds and gigabytes where
-# 200,000 cost a quarter of a second. A long conversation has some thousands; a large embedding has 4,096.
+# In one body. Each costs about a microsecond and a hundred bytes, so 5 MiB of `[]` would cost seconds and gigabytes
+# where 200,000 cost a quarter of a second. A long conversation has some thousands; a large embedding has 4,096.
 JSON_VALUES_MAX = 200_000
 METADATA_BYTES_MAX = 4096
 BATCH_MAX = 1000
@@ -61,8 +61,8 @@ class NewBatch(BaseModel):
 
 
 def parse_json(body: bytes, content_type: str) -> Any:
-    """The body as JSON. Raises `ProblemError`: 415 for another type; 400 for no JSON, too deep, or with NUL in text; 422
-    for too many values.
+    """The body as JSON. Raises `ProblemError`: 415 for another type; 400 for no JSON, too deep, or with NUL in text;
+    422 for too many values.
     """
     if content_type.partition(";")[0].strip().lower() not in {"application/json", ""}:
         raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
@@ -84,8 +84,9 @@ def parse_json(body: bytes, content_type: str) -> Any:
 def too_many_values(body: bytes, openers: int, values_max: int = JSON_VALUES_MAX) -> bool:
     """Whether `body` holds more than `values_max` values, an empty array or object counted as two.
 
-    Found by scans in C that are far cheaper than parsing it. A value follows a comma or an opening bracket (a member's name stands between), so there are at most one more than those
-    are. Only a body with that many is looked at closely, without its strings: an honest text may be full of commas.
+    Found by scans in C that are far cheaper than parsing it. A value follows a comma or an opening bracket (a member's
+    name stands between), so there are at most one more than those are. Only a body with that many is looked at closely,
+    without its strings: an honest text may be full of commas.
     """
     if body.count(b",") + openers < values_max:
         return False

@@ -86,8 +86,8 @@ VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(retry_at)s
 ON CONFLICT DO NOTHING
 
 -- name: insert_result
--- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself must
--- never be refused.
+-- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself
+-- must never be refused.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, status_code, content_type, body, body_size, body_sha256, output, submitted_at)
 SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,

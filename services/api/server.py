@@ -1,4 +1,4 @@
-"""The two ports, served by granian in one event loop, until a signal; then what is under way is finished, for a time."""
+"""The two ports, served by granian in one event loop until a signal; requests under way then have a time to finish."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import threading
 from typing import Any
 
 from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from tidings.settings import split_listen
 
-# Connections at a time, on each port, as far as the limit of open files goes; granian's own choice is its backlog. Silent ones
-# cost some kilobytes each, and go after 30 s, as HTTP/1 gives a head so long; `auto` waits for the choice of a version
-# without an end.
+# Connections at a time on each port, if the limit of open files allows. granian's default is its backlog. A silent
+# connection costs some kilobytes and is closed after 30 s: the time for a head in HTTP/1. In `auto` it would stay.
 CONNECTIONS_MAX = 8192
 # Postgres, the log, and what is opened for a moment.
 OTHER_FILES = 128
 BACKLOG = 1024
+HEAD_MILLISECONDS = 30_000
+# Of each connection; so a head has this size at the most. granian's default, 408 KiB, would be 3 GiB of half heads.
+BUFFER_BYTES = 64 * 1024
 DRAIN_SECONDS = 20.0
 # For what comes after the drain: the committer's last batch and the pools.
 CLOSE_SECONDS = 10.0
@@ -58,7 +61,7 @@ def end_after(seconds: float) -> None:
 
 
 def _allow_open_files(ports: int) -> int:
-    """Raise the soft limit, which is 1,024 on most systems, as far as it is of use; connections that each port may have."""
+    """Raise the soft limit of open files, 1,024 on most systems; the connections that each port may then have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ports * CONNECTIONS_MAX + OTHER_FILES
     if soft < wanted:
@@ -78,15 +81,14 @@ def _server(listen: str, app: Any, connections_max: int) -> Server:
         websockets=False,
         backlog=BACKLOG,
         backpressure=connections_max,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_MILLISECONDS, max_buffer_size=BUFFER_BYTES),
         log_access=False,
         log_enabled=False,
     )
 
 
 def check_free(listen: str) -> None:
-    """Raises `PortTakenError`. To be asked before anything else is opened; granian itself would share a port with another
-    api, and each would get half the requests.
-    """
+    """Raise `PortTakenError` unless the port is free. granian sets SO_REUSEPORT, so two apis would share a port."""
     host, port = split_listen(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:

@@ -150,8 +150,8 @@ class Store:
         return {row["id"]: bytes(row["body"]) for row in self._all("bodies", {"ids": list(ids)})}
 
     def execute(self, statement: LiteralString, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
-        """A statement of somebody else's, in a transaction of its own."""
-        with self._writers.connection() as connection:
+        """A statement of another module, in a transaction of its own."""
+        with self._pool.connection() as connection:
             return connection.execute(statement, parameters).fetchall()
 
     def ping(self) -> None:

@@ -74,8 +74,8 @@ class TcpProxy:
         self.delay_seconds = seconds
 
     def lose_answers(self, statement: bytes, *, times: int | None = None) -> None:
-        """Let statements whose text holds `statement` be carried out, and reset the connection in place of their answer.
-        `lost` counts them; after `times` answers are forwarded again.
+        """Let statements whose text holds `statement` be carried out, and reset the connection in place of their
+        answer. `lost` counts them; after `times` answers are forwarded again.
         """
         self._loses_until = None if times is None else self.lost + times
         self.losing = statement

@@ -48,6 +48,7 @@ def _dispatches(parts: Parts, ids: list[SubmissionId]) -> dict[str, Any]:
             "ended": row["ended"],
         }
         for row in fitting
+        if row["id"] in bodies  # a month may be dropped between the two statements
     ]
     return {"submissions": found, "left_out": left_out}
 

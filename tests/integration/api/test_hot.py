@@ -1,4 +1,6 @@
-"""The hot route and Flask's view of the same path are one api: the same requests get the same answers and store the same."""
+"""The hot route and Flask's view of the same path are one api: the same requests get the same answers and store the
+same.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ OWN = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[\d:.]+Z")
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; `hot` says who is to answer it. Headers of None are left out; `gone`: the client leaves before its body."""
+    """A request; `hot` says who is to answer it. Headers of None are left out; `gone`: the client leaves before its
+    body.
+    """
 
     name: str
     body: bytes = GOOD_BODY

@@ -49,7 +49,9 @@ def submitted(api: Process, key: str = "key") -> int:
 
 @contextmanager
 def connections(api: Process, count: int, said: bytes) -> Iterator[list[socket.socket]]:
-    """So many, more than the usual limit of open files, each of which has sent `said` and sends nothing more. They are reset at the end, and so leave no trace."""
+    """So many, more than the usual limit of open files, each of which has sent `said` and sends nothing more. They are
+    reset at the end, and so leave no trace.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with ExitStack() as stack:
