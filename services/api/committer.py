@@ -101,7 +101,10 @@ class Committer:
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
             self._busy_since = time.monotonic()
-            self._commit(batch)
+            try:
+                self._commit(batch)
+            except Exception as error:  # noqa: BLE001  those who wait get a timeout; the thread must go on
+                self._log.error("commit_failed", error=type(error).__name__)
             self._busy_since = None
 
     def _commit(self, batch: list[_Waiting]) -> None:

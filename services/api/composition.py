@@ -19,6 +19,7 @@ from structlog.stdlib import BoundLogger
 from services.api import listeners
 from services.api.application import create_app
 from services.api.authentication import Authentication
+from services.api.bodies import ROOM_BYTES, Room
 from services.api.committer import Committer
 from services.api.database import open_pool
 from services.api.front import Front
@@ -90,7 +91,10 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
 def _fronts(parts: Parts, app: Flask) -> Api:
     shared: dict[str, Any] = {"authentication": parts.authentication, "log": logging.getLogger("tidings")}
     public = Front(app, listeners.public(parts.settings), hot_intake=parts.intake, **shared)
-    internal = Front(app, listeners.internal(parts.settings, parts.authentication), hot_intake=None, **shared)
+    # Its bodies are nearly all the relay's, so there a share of one owner would only delay answers.
+    room = Room(per_owner=ROOM_BYTES)
+    inside = listeners.internal(parts.settings, parts.authentication)
+    internal = Front(app, inside, hot_intake=None, room=room, **shared)
     return Api(public, internal, app, parts)
 
 

@@ -13,6 +13,8 @@ from services.api.settings import ApiSettings
 from tidings.signature import InvalidSignatureError, verify_token
 
 CALLBACKS = ("/callbacks/relay", "/image-callback")
+# Owners of bodies that no tenant's name can be.
+_RELAY, _DISPATCHER = "#relay", "#dispatcher"
 # The dispatcher is one thread; the relay's callbacks take a thread for a few milliseconds each.
 INTERNAL_THREADS = 12
 _INTERNAL_ALONE = ("/internal/", "/metrics")
@@ -35,7 +37,7 @@ def internal(settings: ApiSettings, authentication: Authentication) -> Listener:
 
     def by_token(head: Head) -> str:
         authentication.check_internal(head.headers.get("authorization", ""))
-        return "dispatcher"
+        return _DISPATCHER
 
     bodies = {"/internal/dispatches": BodyRule(ASKED_BYTES_MAX, by_token), **_callbacks(settings)}
     return Listener(lambda path: path.startswith(_INTERNAL), bodies, INTERNAL_THREADS)
@@ -60,7 +62,7 @@ def _callbacks(settings: ApiSettings) -> Mapping[str, BodyRule]:
             verify_token(head.headers.get("upstash-signature", ""), keys=keys, urls=[base + path for base in bases])
         except InvalidSignatureError as error:
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
-        return "callbacks"
+        return _RELAY
 
     guard: Guard = by_signature
     return {path: BodyRule(settings.callback_bytes_max, guard) for path in CALLBACKS}
