@@ -23,7 +23,7 @@ CONNECTIONS_MAX = 8192
 OTHER_FILES = 128
 BACKLOG = 1024
 HEAD_MILLISECONDS = 30_000
-# Of each connection; so a head has this size at the most. granian's default, 408 KiB, would be 3 GiB of half heads.
+# Of each connection, which bounds a head to about this size. The default, 408 KiB, would allow 3 GiB of half heads.
 BUFFER_BYTES = 64 * 1024
 DRAIN_SECONDS = 20.0
 # For what comes after the drain: the committer's last batch and the pools.
