@@ -178,7 +178,7 @@ ROUTES = (
     _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest, "internal",
            example={"ids": [_ID]}),
     _Route("get", "/healthz", "The process runs", 200, "application/json", guard="public"),
-    _Route("get", "/readyz", "Postgres answers", 200, "application/json", guard="public"),
+    _Route("get", "/readyz", "Postgres answers, and submissions are committed", 200, "application/json", guard="public"),
     _Route("get", "/metrics", "Prometheus text", 200, "text/plain", guard="public"),
     _Route("get", "/openapi.json", "This document", 200, "application/json", guard="public"),
 )  # fmt: skip
