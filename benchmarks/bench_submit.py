@@ -89,9 +89,10 @@ def floor(url: str, directory: Path, seconds: int) -> float:
 
 
 def ours(url: str, directory: Path) -> tuple[Process, int]:
-    [port] = free_ports(1)
+    port, internal = free_ports(2)
     environment = {
         "API_LISTEN": f"127.0.0.1:{port}",
+        "API_INTERNAL_LISTEN": f"127.0.0.1:{internal}",
         "API_DATABASE_URL": url,
         "TIDINGS_INTERNAL_TOKEN": "x",
         "QSTASH_CURRENT_SIGNING_KEY": "x",

@@ -21,7 +21,8 @@ PORTS = {
     "dispatcher": 8001,
     "notifier": 8002,
     "watcher": 8003,
-    "reconciler": 8004,
+    "internal": 8004,
+    "reconciler": 8005,
     "relay": 8080,
     "provider": 8090,
     "postgres": 15432,
@@ -110,22 +111,25 @@ class Home:
         signing = {name: public[name] for name in ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")}
         internal = {"TIDINGS_INTERNAL_TOKEN": self.secrets["internal_token"]}
         addresses = {"TIDINGS_PUBLIC_URL": self.url("api")}
+        callbacks = {"TIDINGS_CALLBACK_URL": self.url("internal")}
         own: dict[str, dict[str, str]] = {
             "api": {
                 "API_LISTEN": f"127.0.0.1:{self.ports['api']}",
+                "API_INTERNAL_LISTEN": f"127.0.0.1:{self.ports['internal']}",
                 "API_DATABASE_URL": self.database_url("tidings_api", "api"),
                 "TIDINGS_IMAGE_TARGET": "demo-images",
                 "TIDINGS_WEBHOOKS": "on",
-                **signing, **internal, **addresses,
+                **signing, **internal, **addresses, **callbacks,
             },
             "dispatcher": {
+                "TIDINGS_API_INTERNAL_URL": self.url("internal"),
                 "DISPATCHER_LISTEN": f"127.0.0.1:{self.ports['dispatcher']}",
                 "TIDINGS_WEBHOOK_SECRET": self.secrets["webhook_secret"],
                 **{name: public[name] for name in (
-                    "TIDINGS_API_URL", "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
+                    "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
                     "QSTASH_CURRENT_SIGNING_KEY")},
                 **{name: caller[name] for name in PROVIDER_KEYS if name in caller},
-                **internal, **addresses,
+                **internal, **addresses, **callbacks,
             },
             "relay": {
                 "RELAY_LISTEN": f"127.0.0.1:{self.ports['relay']}",

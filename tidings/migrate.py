@@ -11,6 +11,7 @@ from psycopg import sql
 from pydantic import Field, SecretStr
 
 from tidings.keys import hash_api_key
+from tidings.partitions import Partitions
 from tidings.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -43,6 +44,7 @@ def migrate(settings: MigrateSettings) -> int:
         connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_ID,))
         applied = _apply(url)
         _set_logins(connection, settings)
+        Partitions(lambda statement, parameters: connection.execute(statement, parameters).fetchall()).make()
         if settings.api_key is not None:
             add_api_key(connection, settings.api_key.get_secret_value(), tenant="default", name="first key")
     return applied

@@ -1,48 +1,46 @@
-"""The api's entry: `python -m services.api` serves the application with granian, one process, several threads."""
+"""The api's entry: `python -m services.api` serves it, one process with an event loop and some threads."""
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import ExitStack
 
 import click
-from granian.constants import Interfaces
-from granian.server import Server
+import uvloop
+from prometheus_client import CollectorRegistry
 
+from services.api.composition import wire
+from services.api.server import PortTakenError, check_free, serve
 from services.api.settings import ApiSettings
+from tidings import log
 from tidings.files import raise_file_limit
-from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit, split_listen
-from tidings.targets import load_targets
-
-# A second worker was slower than one on two cores.
-WORKERS = 1
-DRAIN_SECONDS = 20
+from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Serve the REST API. Settings come from the environment: docs/ARCHITECTURE.md."""
     settings = read_or_exit(ApiSettings)
-    try:
-        load_targets(settings.targets_file)
-    except ConfigurationError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(EXIT_CONFIGURATION) from None
+    log.configure("api", level=settings.log_level, log_format=settings.log_format)
     raise_file_limit()
-    host, port = split_listen(settings.listen)
-    Server(
-        "services.api.composition:build",
-        address=host,
-        port=port,
-        interface=Interfaces.WSGI,
-        factory=True,
-        workers=WORKERS,
-        blocking_threads=settings.threads,
-        backlog=1024,
-        log_access=False,
-        websockets=False,
-        respawn_failed_workers=True,
-        workers_kill_timeout=DRAIN_SECONDS,
-    ).serve()
+    closing = ExitStack()
+    try:
+        for listen in (settings.listen, settings.internal_listen):
+            check_free(listen)
+        status = uvloop.run(_serve(settings, closing))
+    except (ConfigurationError, PortTakenError) as error:
+        sys.stderr.write(f"{error}\n")
+        status = EXIT_CONFIGURATION
+    closing.close()
+    # Threads of the server that still wait for a client do not keep the process.
+    sys.stderr.flush()
+    os._exit(status)
+
+
+async def _serve(settings: ApiSettings, closing: ExitStack) -> int:
+    api = wire(settings, CollectorRegistry(), closing)
+    return await serve({settings.listen: api.public, settings.internal_listen: api.internal})
 
 
 if __name__ == "__main__":

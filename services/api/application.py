@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flask import Flask
+from werkzeug.routing import BaseConverter
 
 from services.api.parts import Parts
 from services.api.problem import register_errors
@@ -15,11 +16,19 @@ from services.api.routes.results import add_results
 from services.api.routes.submissions import add_submissions
 
 
+class _Id(BaseConverter):
+    """What stands in an id's place: any text but the name of a route of its own."""
+
+    regex = "(?!batch$)[^/]+"
+    part_isolating = True
+
+
 def create_app(parts: Parts) -> Flask:
     """The application, ready to be served; it opens nothing by itself."""
     app = Flask("tidings", static_folder=None)
-    # Werkzeug's limit is the outermost; each view narrows it before it reads.
-    app.config["MAX_CONTENT_LENGTH"] = parts.settings.callback_bytes_max
+    # Werkzeug's limit is the outermost; front.py, and then each view, narrows it.
+    app.config["MAX_CONTENT_LENGTH"] = max(parts.settings.callback_bytes_max, parts.settings.batch_bytes_max)
+    app.url_map.converters["id"] = _Id
     register_errors(app)
     for add in (add_submissions, add_results, add_contents, add_article, add_callbacks, add_dispatches, add_operations):
         add(app, parts)

@@ -41,8 +41,9 @@ class Authentication:
         self._lookup = tenant_of_key
         self._internal_token = internal_token.encode()
         self._clock = clock
-        self._cache: OrderedDict[bytes, tuple[float, str | None]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._valid = _Cache()
+        # Apart, so that any number of made-up keys drives none of the valid ones out.
+        self._invalid = _Cache()
 
     def tenant(self) -> str:
         """The tenant of this request's key. Raises `ProblemError` 401."""
@@ -57,7 +58,11 @@ class Authentication:
 
     def internal(self) -> None:
         """Raises `ProblemError` 401 unless the request holds the internal token."""
-        if not hmac.compare_digest(_bearer(request.headers.get("Authorization", "")).encode(), self._internal_token):
+        self.check_internal(request.headers.get("Authorization", ""))
+
+    def check_internal(self, authorization: str) -> None:
+        """Raises `ProblemError` 401 unless a header `Authorization` holds the internal token."""
+        if not hmac.compare_digest(_bearer(authorization).encode(), self._internal_token):
             raise _unauthorized("the token is not valid")
 
     def callback(self, submission_id: str) -> None:
@@ -66,18 +71,39 @@ class Authentication:
         if not is_callback_token(token, self._internal_token.decode(), submission_id):
             raise _unauthorized("the callback's token is not valid for this submission")
 
+    def known_tenant_of(self, authorization: str) -> str | None:
+        """`tenant_of` without a query: None when one is needed. Raises `ProblemError` 401 for what is no bearer token."""
+        return self._valid.get(hash_api_key(_bearer(authorization)), self._clock())
+
     def _cached(self, key_sha256: bytes) -> str | None:
         now = self._clock()
-        with self._lock:
-            found = self._cache.get(key_sha256)
-        if found is not None and found[0] > now:
-            return found[1]
+        tenant = self._valid.get(key_sha256, now)
+        if tenant is not None or self._invalid.get(key_sha256, now) is not None:
+            return tenant
         tenant = self._lookup(key_sha256)
-        with self._lock:
-            self._cache[key_sha256] = (now + CACHE_SECONDS, tenant)
-            while len(self._cache) > CACHE_MAX:
-                self._cache.popitem(last=False)
+        if tenant is None:
+            self._invalid.put(key_sha256, "", now)
+        else:
+            self._valid.put(key_sha256, tenant, now)
         return tenant
+
+
+class _Cache:
+    """The tenants of keys that were looked up, for `CACHE_SECONDS`; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key_sha256: bytes, now: float) -> str | None:
+        found = self._found.get(key_sha256)  # one step in C, which needs no lock
+        return found[1] if found is not None and found[0] > now else None
+
+    def put(self, key_sha256: bytes, tenant: str, now: float) -> None:
+        with self._lock:
+            self._found[key_sha256] = (now + CACHE_SECONDS, tenant)
+            while len(self._found) > CACHE_MAX:
+                self._found.popitem(last=False)
 
 
 def _bearer(authorization: str) -> str:

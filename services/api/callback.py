@@ -16,7 +16,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from services.api.coding import decoded, normal_coding
-from services.api.models import JSON_DEPTH_MAX, depth, holds_nul
+from services.api.models import JSON_DEPTH_MAX, depth, writes_nul
 from services.api.problem import ProblemError, faults_of
 from tidings.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
 
@@ -181,7 +181,7 @@ def _output(answer: bytes) -> Any:
         output = orjson.loads(answer)
     except orjson.JSONDecodeError:
         return None
-    storable = depth(output) <= JSON_DEPTH_MAX and not (b"\\u0000" in answer and holds_nul(output))
+    storable = depth(output) <= JSON_DEPTH_MAX and not writes_nul(answer)
     return output if storable else None
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from prometheus_client import Histogram
+from psycopg import OperationalError
 from structlog.stdlib import BoundLogger
 
 from services.api.problem import ProblemError
@@ -17,10 +22,12 @@ BATCH_ROWS_MAX = 500
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 QUEUE_MAX = 2_000
 ANSWER_TIMEOUT_SECONDS = 30.0
+# A commit takes milliseconds. After so long the database counts as away, and the api as not ready.
+STUCK_SECONDS = 5.0
 
 
 class Committer:
-    """One thread that commits with `insert`; `store` waits for it. With nothing to join, a row goes alone and at once."""
+    """One thread that commits with `insert`; callers wait for it. With nothing to join, a row goes alone and at once."""
 
     def __init__(
         self,
@@ -38,48 +45,85 @@ class Committer:
         self._batch_size = batch_size
         # Its get and put are single calls in C, where queue.Queue takes a lock and a condition in Python for each.
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     def start(self) -> Committer:
         self._thread.start()
         return self
 
-    def stop(self) -> None:
-        """Commit what is queued, then end."""
+    def stop(self, seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
+        """Commit what is queued, then end; wait for that up to `seconds`."""
         self._queue.put(None)
-        self._thread.join(ANSWER_TIMEOUT_SECONDS)
+        self._thread.join(seconds)
 
     def store(self, row: Row) -> Stored:
         """Commit one row. Raises `ProblemError` 503 when there is no room or no database in time."""
-        # Threads that look at the same moment may exceed the limit by as many as they are.
-        if self.waiting() >= self._queue_max:
-            raise ProblemError(503, "too many submissions at once; try again", Retry_After="1")
-        waiting = _Waiting(row)
-        self._queue.put(waiting)
+        waiting = self._enqueue(_Blocked(row, self._deadline()))
+        if not waiting.answered.acquire(timeout=self._answer_timeout_seconds):
+            raise _late()
+        return waiting.result()
+
+    async def store_async(self, row: Row) -> Stored:
+        """`store` for the event loop: holds no thread while it waits."""
+        loop = asyncio.get_running_loop()
+        waiting = self._enqueue(_Awaiting(row, self._deadline(), loop))
+        timer = loop.call_later(self._answer_timeout_seconds, waiting.wake)
         try:
-            return waiting.answer(self._answer_timeout_seconds)
-        except TimeoutError:
-            raise ProblemError(503, "the database did not answer in time; use an Idempotency-Key to try again safely",
-                               Retry_After="5") from None  # fmt: skip
+            await waiting.future
+        finally:
+            timer.cancel()
+        return waiting.result()
 
     def waiting(self) -> int:
         """How many rows no batch has taken yet."""
         return self._queue.qsize()
 
+    def fault(self) -> str | None:
+        """What keeps rows from being committed; None when nothing does."""
+        if not self._thread.is_alive():
+            return "the committer has ended"
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > STUCK_SECONDS:
+            return f"no commit for more than {STUCK_SECONDS:g} s"
+        return None
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._answer_timeout_seconds
+
+    def _enqueue(self, waiting: W) -> W:
+        # Threads that look at the same moment may exceed the limit by as many as they are.
+        if self.waiting() >= self._queue_max:
+            raise ProblemError(503, "too many submissions at once; try again", Retry_After="1")
+        self._queue.put(waiting)
+        return waiting
+
     def _run(self) -> None:
         while (batch := self._next_batch()) is not None:
-            self._batch_size.observe(len(batch))
+            self._busy_since = time.monotonic()
             try:
-                stored = self._insert([waiting.row for waiting in batch])
-            except Exception as error:  # noqa: BLE001  one row's fault must not be the others'
-                if len(batch) == 1:
-                    batch[0].fail(error)
-                    continue
-                self._log.warning("batch_split", rows=len(batch), error=type(error).__name__)
-                for waiting in batch:
-                    self._alone(waiting)
-            else:
-                _answer(batch, stored)
+                self._commit(batch)
+            except Exception as error:  # noqa: BLE001  those who wait get a timeout; the thread must go on
+                self._log.error("commit_failed", error=type(error).__name__)
+            self._busy_since = None
+
+    def _commit(self, batch: list[_Waiting]) -> None:
+        # A client that was told 503 must not find its row stored a minute later.
+        batch = [waiting for waiting in batch if waiting.deadline > time.monotonic()]
+        if not batch:
+            return
+        self._batch_size.observe(len(batch))
+        try:
+            stored = self._insert([waiting.row for waiting in batch])
+        except Exception as error:  # noqa: BLE001  one row's fault must not be the others'
+            if len(batch) == 1 or isinstance(error, OperationalError):
+                _settle(batch, [error] * len(batch))
+                return
+            self._log.warning("batch_split", rows=len(batch), error=type(error).__name__)
+            for waiting in batch:
+                self._commit([waiting])
+        else:
+            _settle(batch, stored)
 
     def _next_batch(self) -> list[_Waiting] | None:
         first = self._queue.get()
@@ -98,43 +142,74 @@ class Committer:
             size += len(following.row.body)
         return batch
 
-    def _alone(self, waiting: _Waiting) -> None:
-        try:
-            stored = self._insert([waiting.row])
-        except Exception as error:  # noqa: BLE001  goes to the one who asked
-            waiting.fail(error)
-        else:
-            _answer([waiting], stored)
-
 
 class _Waiting:
-    """A row, and the thread that waits for its answer: a bare lock, as a Future costs a condition and two locks more."""
+    """A row with its deadline (monotonic seconds), and what came of it."""
 
-    __slots__ = ("_answered", "_found", "row")
+    __slots__ = ("deadline", "found", "row")
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, deadline: float) -> None:
         self.row = row
-        self._found: Stored | Exception | None = None
-        self._answered = threading.Lock()
-        self._answered.acquire()
+        self.deadline = deadline
+        self.found: Stored | Exception | None = None
 
-    def succeed(self, stored: Stored) -> None:
-        self._found = stored
-        self._answered.release()
-
-    def fail(self, error: Exception) -> None:
-        self._found = error
-        self._answered.release()
-
-    def answer(self, timeout_seconds: float) -> Stored:
-        """What came. Raises `TimeoutError` when nothing did, and whatever the commit raised."""
-        if not self._answered.acquire(timeout=timeout_seconds) or self._found is None:
-            raise TimeoutError
-        if isinstance(self._found, Exception):
-            raise self._found
-        return self._found
+    def result(self) -> Stored:
+        """What came. Raises `ProblemError` 503 when nothing did, and whatever the commit raised."""
+        if self.found is None:
+            raise _late()
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
 
 
-def _answer(batch: Sequence[_Waiting], stored: Sequence[Stored]) -> None:
-    for waiting, answer in zip(batch, stored, strict=True):
-        waiting.succeed(answer)
+class _Blocked(_Waiting):
+    """Waited for by a thread: a bare lock, as a Future costs a condition and two locks more."""
+
+    __slots__ = ("answered",)
+
+    def __init__(self, row: Row, deadline: float) -> None:
+        super().__init__(row, deadline)
+        self.answered = threading.Lock()
+        self.answered.acquire()
+
+
+class _Awaiting(_Waiting):
+    """Waited for by a task of `loop`."""
+
+    __slots__ = ("future", "loop")
+
+    def __init__(self, row: Row, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(row, deadline)
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+W = TypeVar("W", bound=_Waiting)
+
+
+def _settle(batch: Sequence[_Waiting], found: Sequence[Stored | Exception]) -> None:
+    """Give each its answer; the tasks of an event loop are woken together, as waking a loop is a system call."""
+    awaiting: list[_Awaiting] = []
+    for waiting, answer in zip(batch, found, strict=True):
+        waiting.found = answer
+        if isinstance(waiting, _Awaiting):
+            awaiting.append(waiting)
+        elif isinstance(waiting, _Blocked):
+            waiting.answered.release()
+    if awaiting:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            awaiting[0].loop.call_soon_threadsafe(_wake, awaiting)
+
+
+def _wake(awaiting: Sequence[_Awaiting]) -> None:
+    for waiting in awaiting:
+        waiting.wake()
+
+
+def _late() -> ProblemError:
+    why = "the database did not answer in time; use an Idempotency-Key to try again safely"
+    return ProblemError(503, why, Retry_After="5")

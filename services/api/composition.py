@@ -1,12 +1,12 @@
-"""What granian's worker calls to get the application: reads the settings and wires everything."""
+"""The api put together: from its settings to what its two ports call."""
 
 from __future__ import annotations
 
-import ctypes
-import signal
+import logging
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -14,87 +14,69 @@ from flask import Flask
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from psycopg import Connection
 from psycopg.types.json import set_json_loads
-from psycopg_pool import ConnectionPool
 from structlog.stdlib import BoundLogger
 
+from services.api import listeners
 from services.api.application import create_app
 from services.api.authentication import Authentication
+from services.api.bodies import ROOM_BYTES, Room
 from services.api.committer import Committer
-from services.api.hot import HotRoute
+from services.api.database import open_pool
+from services.api.front import Front
 from services.api.intake import Intake
 from services.api.parts import Parts
-from services.api.problem import error_response
 from services.api.settings import ApiSettings
 from services.api.store import Store
 from tidings import log
+from tidings.partitions import Partitions
 from tidings.queries import load_queries
-from tidings.settings import read
 from tidings.targets import load_targets
 
 # Requests read in parallel, the committer writes alone: more connections than that gain nothing on one machine.
 POOL_MAX = 12
 # The committer, and a few batches beside it.
 WRITERS_MAX = 4
+# A commit holds up all those behind it, so its connection is given up sooner than a reader's.
+COMMIT_SECONDS = 12.0
 PARTITIONS_EVERY_SECONDS = 3600
+STOP_SECONDS = 5.0
 
 
-def build() -> Flask:
-    """The application with its pool and its threads. Raises `ConfigurationError`."""
-    _die_with_parent()
-    settings = read(ApiSettings)
-    log.configure("api", level=settings.log_level, log_format=settings.log_format)
-    # The pools live as long as the worker.
-    return wire(settings, CollectorRegistry(), ExitStack())
+@dataclass(frozen=True)
+class Api:
+    """`public` and `internal` are ASGI; `flask` is what stands behind both."""
+
+    public: Front
+    internal: Front
+    flask: Flask
+    parts: Parts
 
 
-def _die_with_parent() -> None:
-    """Have the kernel end this worker when granian's main process was killed: an orphan would hold port and log open."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-
-
-def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack) -> Flask:
-    """The application; `closing` gets what it holds open."""
+def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack) -> Api:
+    """The api; `closing` gets what it holds open. Raises `ConfigurationError`."""
     logger = log.get("api")
     targets = load_targets(settings.targets_file)
-    pool: ConnectionPool[Connection[Any]] = ConnectionPool(
-        settings.database_url.get_secret_value(),
-        min_size=2,
-        max_size=POOL_MAX,
-        timeout=10,
-        open=True,
-        configure=_read_json_as_it_is_written,
-    )
-    writers: ConnectionPool[Connection[Any]] = ConnectionPool(
-        settings.database_url.get_secret_value(),
-        min_size=1,
-        max_size=WRITERS_MAX,
-        timeout=10,
-        open=True,
-        kwargs={"autocommit": True},
-    )
-    closing.callback(pool.close)
-    closing.callback(writers.close)
-    store = Store(pool, writers, load_queries("services.api"))
+    store = _store(settings, closing)
     batch_size = Histogram(
         "tidings_commit_batch_size",
         "Submissions in one commit",
         buckets=(1, 2, 4, 8, 16, 32, 64, 128),
         registry=registry,
     )
-    submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry)
     committer = Committer(store.insert, logger, batch_size).start()
-    threading.Thread(target=_keep_partitions, args=(store, logger), name="partitions", daemon=True).start()
+    closing.callback(committer.stop, STOP_SECONDS)
+    _keep_partitions(Partitions(store.execute), logger, closing)
     parts = Parts(
         settings=settings,
         store=store,
+        committer=committer,
         intake=Intake(
             store,
             committer,
             targets,
             webhooks=settings.webhooks == "on",
             input_bytes_max=settings.input_bytes_max,
-            submitted=submitted,
+            submitted=Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry),
         ),
         authentication=Authentication(
             store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
@@ -103,16 +85,26 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
         registry=registry,
         log=logger,
     )
-    app = create_app(parts)
-    # Flask's own way to put middleware in front.
-    app.wsgi_app = HotRoute(  # type: ignore[method-assign]
-        app.wsgi_app,
-        authentication=parts.authentication,
-        intake=parts.intake,
-        bytes_max=settings.input_bytes_max,
-        on_error=lambda error: error_response(error, app.logger),
-    )
-    return app
+    return _fronts(parts, create_app(parts))
+
+
+def _fronts(parts: Parts, app: Flask) -> Api:
+    shared: dict[str, Any] = {"authentication": parts.authentication, "log": logging.getLogger("tidings")}
+    public = Front(app, listeners.public(parts.settings), hot_intake=parts.intake, **shared)
+    # Its bodies are nearly all the relay's, so there a share of one owner would only delay answers.
+    room = Room(per_owner=ROOM_BYTES)
+    inside = listeners.internal(parts.settings, parts.authentication)
+    internal = Front(app, inside, hot_intake=None, room=room, **shared)
+    return Api(public, internal, app, parts)
+
+
+def _store(settings: ApiSettings, closing: ExitStack) -> Store:
+    url = settings.database_url.get_secret_value()
+    pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_read_json_as_it_is_written)
+    writers = open_pool(url, size_min=1, size_max=WRITERS_MAX, answer_seconds=COMMIT_SECONDS)
+    closing.callback(pool.close, STOP_SECONDS)
+    closing.callback(writers.close, STOP_SECONDS)
+    return Store(pool, writers, load_queries("services.api"))
 
 
 def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
@@ -120,13 +112,27 @@ def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
     set_json_loads(orjson.loads, connection)
 
 
-def _keep_partitions(store: Store, logger: BoundLogger) -> None:
-    """The months ahead get their partitions long before a row needs them; a fault is tried again in a minute."""
-    while True:
-        pause = PARTITIONS_EVERY_SECONDS
-        try:
-            store.make_partitions()
-        except Exception as error:  # noqa: BLE001  rows fall into the default partition meanwhile
-            logger.warning("partitions_failed", error=type(error).__name__)
-            pause = 60
-        time.sleep(pause)
+def _keep_partitions(partitions: Partitions, logger: BoundLogger, closing: ExitStack) -> None:
+    """Make the partitions of the months ahead; tables that were locked are tried again after a minute."""
+    ending = threading.Event()
+
+    def keep() -> None:
+        pause = 0.0
+        while not ending.wait(pause):
+            pause = PARTITIONS_EVERY_SECONDS
+            try:
+                made = partitions.make()
+            except Exception as error:  # noqa: BLE001  rows fall into the default partition meanwhile
+                if ending.is_set():
+                    return
+                logger.warning("partitions_failed", error=type(error).__name__)
+                pause = 60
+                continue
+            if made.names:
+                logger.info("partitions_made", names=made.names, rows_moved=made.moved)
+            if made.busy:
+                logger.info("partitions_busy", names=made.busy)
+                pause = 60
+
+    threading.Thread(target=keep, name="partitions", daemon=True).start()
+    closing.callback(ending.set)

@@ -42,14 +42,23 @@ class Intake:
 
     def one(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> tuple[Row, Stored]:
         """Store one submission. Raises `ProblemError`."""
-        row = self._row(tenant, content, "", key=key, trace=trace)
+        row = self.row(tenant, content, key=key, trace=trace)
         stored = self._committer.store(row)
+        self._check(row, stored)
+        return row, stored
+
+    async def one_async(self, tenant: str, content: Any, *, trace: str | None) -> Row:
+        """`one` for the event loop, without a key for repeats. Raises `ProblemError`."""
+        row = self.row(tenant, content, key=None, trace=trace)
+        self._check(row, await self._committer.store_async(row))
+        return row
+
+    def _check(self, row: Row, stored: Stored) -> None:
         if not stored.same_input:
             why = "it was used with another input"
             raise ProblemError(422, "the Idempotency-Key belongs to another submission", Fault("Idempotency-Key", why))
         if not stored.repeated:
             self._submitted[row.target].inc()
-        return row, stored
 
     def many(self, tenant: str, content: Any, *, trace: str | None) -> list[Row]:
         """Store all of a batch in one transaction, or none. Raises `ProblemError` naming each faulty item's index."""
@@ -61,7 +70,7 @@ class Intake:
         faults: list[Fault] = []
         for index, item in enumerate(batch.submissions):
             try:
-                rows.append(self._row(tenant, item, f"submissions.{index}.", key=None, trace=trace))
+                rows.append(self.row(tenant, item, f"submissions.{index}.", key=None, trace=trace))
             except ProblemError as error:
                 faults += error.faults
         if faults:
@@ -71,7 +80,8 @@ class Intake:
             self._submitted[row.target].inc()
         return rows
 
-    def _row(self, tenant: str, content: Any, prefix: str, *, key: str | None, trace: str | None) -> Row:
+    def row(self, tenant: str, content: Any, prefix: str = "", *, key: str | None, trace: str | None) -> Row:
+        """A submission as it is to be stored. Raises `ProblemError` 422; `prefix` is where in the body it stands."""
         try:
             asked = NewSubmission.model_validate(content)
         except ValidationError as error:
@@ -97,7 +107,7 @@ class Intake:
             channel=asked.channel,
             webhook=asked.webhook,
             idempotency_key=key,
-            fingerprint=fingerprint(asked),
+            fingerprint=b"" if key is None else fingerprint(asked),
             traceparent=trace,
             created_at=created_at,
             expires_at=self._expires_at(asked, created_at, prefix),

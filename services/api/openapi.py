@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.json_schema import models_json_schema
 
 from services.api.callback import Callback
-from services.api.models import NewBatch, NewSubmission
+from services.api.models import BATCH_MAX, NewSubmission
+from services.api.parameters import parameters
+from services.api.routes.dispatches import DISPATCH_IDS_MAX
 
 _ID = "01920000-0000-7000-8000-000000000001"
 _EXAMPLE_NEW = {
@@ -131,8 +134,15 @@ class ImageState(BaseModel):
     reason: str | None = None
 
 
+class NewBatch(BaseModel):
+    """The body of `POST /v1/submissions/batch`: stored whole, or not at all."""
+
+    model_config = ConfigDict(extra="forbid")
+    submissions: list[NewSubmission] = Field(min_length=1, max_length=BATCH_MAX)
+
+
 class DispatchRequest(BaseModel):
-    ids: list[str] = Field(max_length=100)
+    ids: list[UUID] = Field(max_length=DISPATCH_IDS_MAX)
 
 
 @dataclass(frozen=True)
@@ -147,20 +157,25 @@ class _Route:
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     example: Any = None
+    # Other answers that are no fault, by status: in words, and what they hold.
+    others: tuple[tuple[int, str, type[BaseModel] | None], ...] = ()
 
 
 _LIST_QUERY = ("status", "target", "since", "cursor", "limit")
 ROUTES = (
     _Route("post", "/v1/submissions", "Submit a slow call", 202, Accepted, NewSubmission,
-           headers=("Idempotency-Key", "traceparent"), example=_EXAMPLE_NEW),
+           headers=("Idempotency-Key", "traceparent"), example=_EXAMPLE_NEW,
+           others=((200, "A repeat: the submission that the Idempotency-Key made", SubmissionShown),)),
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
            example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
-    _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown, headers=("If-None-Match",)),
+    _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown, headers=("If-None-Match",),
+           others=((304, "Unchanged since the ETag of If-None-Match", None),)),
     _Route("delete", "/v1/submissions/{id}", "Cancel", 200, SubmissionShown),
     _Route("delete", "/v1/submissions/{id}/content", "Erase input and answer of an ended submission", 200, SubmissionShown),
     _Route("get", "/v1/submissions/{id}/result", "The provider's answer, byte for byte", 200, "*/*"),
-    _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*"),
+    _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*",
+           others=((302, "The image is elsewhere: at Location", None),)),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
@@ -170,7 +185,7 @@ ROUTES = (
     _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest, "internal",
            example={"ids": [_ID]}),
     _Route("get", "/healthz", "The process runs", 200, "application/json", guard="public"),
-    _Route("get", "/readyz", "Postgres answers", 200, "application/json", guard="public"),
+    _Route("get", "/readyz", "Postgres answers, and submissions are committed", 200, "application/json", guard="public"),
     _Route("get", "/metrics", "Prometheus text", 200, "text/plain", guard="public"),
     _Route("get", "/openapi.json", "This document", 200, "application/json", guard="public"),
 )  # fmt: skip
@@ -178,7 +193,8 @@ ROUTES = (
 
 def document(version: str) -> dict[str, Any]:
     """The whole document."""
-    models = {model for route in ROUTES for model in (route.body, route.answer) if isinstance(model, type)} | {Problem}
+    models = {model for route in ROUTES for model in (route.body, route.answer) if isinstance(model, type)}
+    models |= {Problem, SubmissionShown}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, schemas = models_json_schema(
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
@@ -200,20 +216,17 @@ def document(version: str) -> dict[str, Any]:
 
 
 def _operation(route: _Route) -> dict[str, Any]:
-    names = [part[1:-1] for part in route.path.split("/") if part.startswith("{")]
-    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-    for where, listed in (("query", route.query), ("header", route.headers)):
-        parameters += [{"name": name, "in": where, "schema": {"type": "string"}} for name in listed]
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{route.method}{route.path}".replace("/", "_")
         .replace("{", "")
         .replace("}", "")
         .replace("-", "_"),
-        "parameters": parameters,
+        "parameters": parameters(route.method, route.path, route.query, route.headers),
         "security": [] if route.guard == "public" else [{route.guard: []}],
         "responses": {
             str(route.status): {"description": route.summary, "content": _content(route.answer)},
+            **{str(s): {"description": words, "content": _content(answer)} for s, words, answer in route.others},
             "default": {
                 "description": "A fault",
                 "content": {"application/problem+json": {"schema": _reference(Problem)}},

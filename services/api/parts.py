@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from structlog.stdlib import BoundLogger
 
 from services.api.authentication import Authentication
+from services.api.committer import Committer
 from services.api.intake import Intake
 from services.api.settings import ApiSettings
 from services.api.store import Store
@@ -20,6 +21,7 @@ class Parts:
 
     settings: ApiSettings
     store: Store
+    committer: Committer
     intake: Intake
     authentication: Authentication
     targets: dict[str, Target]

@@ -11,7 +11,7 @@ import orjson
 from flask import Flask, Response
 from psycopg import OperationalError
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 # A database that restarts is back about then.
 RETRY_AFTER_SECONDS = 5
@@ -73,7 +73,10 @@ def error_response(error: Exception, log: Logger) -> Response:
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
             return response
         case HTTPException():
-            return problem(error.code or 500, error.description or "")
+            response = problem(error.code or 500, error.description or "")
+            if isinstance(error, MethodNotAllowed) and error.valid_methods:
+                response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+            return response
         case _:
             log.error("request failed: %s", type(error).__name__, exc_info=error)
             return problem(500, "an internal error; it is in the log")

@@ -8,6 +8,10 @@ SELECT * FROM unnest(%(id)b::uuid[], %(tenant)b::text[], %(target)b::text[], %(b
   %(idempotency_key)b::text[], %(fingerprint)b::bytea[], %(traceparent)b::text[], %(created_at)b::timestamptz[],
   %(expires_at)b::timestamptz[])
 
+-- name: unless_there
+-- Follows insert_submissions when it is repeated.
+ON CONFLICT DO NOTHING
+
 -- name: take_keys
 -- Those idempotency keys that nobody had; a key taken by a transaction under way is waited for.
 INSERT INTO tidings.idempotency_keys (tenant, key, submission_id, fingerprint)
@@ -33,22 +37,30 @@ SELECT number, status_code, error, fate, retry_at, started_at, ended_at FROM tid
 WHERE submission_id = %(id)s AND tenant = %(tenant)s ORDER BY number LIMIT 1000
 
 -- name: list
--- Newest first; `cursor` is the last id seen. The status is derived as in `tidings` everywhere.
-SELECT * FROM (
-  SELECT s.id, s.target, s.channel, s.created_at, r.created_at AS completed_at,
-    coalesce(r.outcome, CASE WHEN a.number IS NULL THEN 'queued' WHEN a.retry_at > now() THEN 'retrying'
-      ELSE 'running' END) AS status
-  FROM tidings.submissions AS s
-  LEFT JOIN tidings.results AS r ON r.submission_id = s.id
-  LEFT JOIN LATERAL (SELECT number, retry_at FROM tidings.attempts WHERE submission_id = s.id
-    ORDER BY number DESC LIMIT 1) AS a ON true
+-- Newest first; `cursor` is the last id seen. The status is derived as in presentation.derived_status. Looks at `look`
+-- submissions, and so never through a tenant's whole history; `look_on` is the last of them when there may be more.
+WITH looked AS MATERIALIZED (
+  SELECT s.id, s.target, s.channel, s.created_at FROM tidings.submissions AS s
   WHERE s.tenant = %(tenant)s
     AND (%(cursor)s::uuid IS NULL OR s.id < %(cursor)s)
     AND (%(since)s::timestamptz IS NULL OR s.id >= tidings.uuid_floor(%(since)s))
-    AND (%(target)s::text IS NULL OR s.target = %(target)s)
-) AS found
-WHERE %(status)s::text IS NULL OR status = %(status)s
-ORDER BY id DESC LIMIT %(limit)s
+  ORDER BY s.id DESC LIMIT %(look)s
+), edge AS (
+  SELECT CASE WHEN count(*) = %(look)s THEN (array_agg(id ORDER BY id))[1] END AS look_on FROM looked
+), found AS (
+  SELECT looked.*, r.created_at AS completed_at,
+    coalesce(r.outcome, CASE WHEN a.number IS NULL THEN 'queued' WHEN a.retry_at > now() THEN 'retrying'
+      ELSE 'running' END) AS status
+  FROM looked
+  LEFT JOIN tidings.results AS r ON r.submission_id = looked.id
+  LEFT JOIN LATERAL (SELECT number, retry_at FROM tidings.attempts WHERE submission_id = looked.id
+    ORDER BY number DESC LIMIT 1) AS a ON true
+  WHERE %(target)s::text IS NULL OR looked.target = %(target)s
+)
+SELECT edge.look_on, page.* FROM edge LEFT JOIN (
+  SELECT * FROM found WHERE %(status)s::text IS NULL OR status = %(status)s ORDER BY id DESC LIMIT %(limit)s + 1
+) AS page ON true
+ORDER BY page.id DESC
 
 -- name: result
 SELECT r.body, r.content_type, r.content_encoding, r.outcome, s.content_removed_at FROM tidings.submissions AS s
@@ -79,8 +91,8 @@ VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(fate)s, %(
 ON CONFLICT DO NOTHING
 
 -- name: insert_result
--- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself must
--- never be refused.
+-- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself
+-- must never be refused.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output, submitted_at)
 SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,
@@ -91,14 +103,15 @@ ON CONFLICT DO NOTHING
 RETURNING submission_id
 
 -- name: dispatch
--- One that has ended needs no body: after a lost slot all of them are asked for.
-SELECT s.id, s.target, s.content_type, CASE WHEN r.submission_id IS NULL THEN s.body ELSE '' END AS body,
+-- Without the bodies: a hundred of them may be half a gigabyte. The size of one is known without reading it. One that has
+-- ended needs none: after a lost slot all of them are asked for.
+SELECT s.id, s.target, s.content_type, CASE WHEN r.submission_id IS NULL THEN octet_length(s.body) ELSE 0 END AS size,
   r.submission_id IS NOT NULL AS ended
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = ANY(%(ids)s)
 
--- name: make_partitions
-SELECT tidings.make_partitions()
+-- name: bodies
+SELECT id, body FROM tidings.submissions WHERE id = ANY(%(ids)s)
 
 -- name: ping
 SELECT 1

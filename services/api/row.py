@@ -21,7 +21,7 @@ class Row:
     channel: str | None
     webhook: str | None
     idempotency_key: str | None
-    fingerprint: bytes
+    fingerprint: bytes  # of what was asked for; empty without an idempotency key, as nobody compares it then
     traceparent: str | None
     created_at: datetime
     expires_at: datetime | None = None

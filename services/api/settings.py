@@ -13,6 +13,8 @@ from tidings.settings import BaseUrl, Listen, Settings
 
 class ApiSettings(Settings):
     listen: Listen = Field("127.0.0.1:8000", validation_alias="API_LISTEN")
+    # For the dispatcher, the relay's callbacks and figures; loopback, as clients have no business here.
+    internal_listen: Listen = Field("127.0.0.1:8004", validation_alias="API_INTERNAL_LISTEN")
     database_url: SecretStr = Field(validation_alias="API_DATABASE_URL")
     public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
     callback_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_CALLBACK_URL")
@@ -23,6 +25,8 @@ class ApiSettings(Settings):
     image_target: str = Field("openai-images", validation_alias="TIDINGS_IMAGE_TARGET")
     webhooks: Literal["on", "off"] = Field("off", validation_alias="TIDINGS_WEBHOOKS")
     input_bytes_max: int = Field(5 * 1024 * 1024, ge=1024, validation_alias="API_INPUT_BYTES_MAX")
+    # Of up to 1,000 submissions, each within input_bytes_max; they are one INSERT and one COMMIT.
+    batch_bytes_max: int = Field(32 * 1024 * 1024, ge=1024, validation_alias="API_BATCH_BYTES_MAX")
     # A callback holds the answer and the question in base64, a third larger than they are.
     callback_bytes_max: int = Field(80 * 1024 * 1024, ge=1024, validation_alias="API_CALLBACK_BYTES_MAX")
     threads: int = Field(32, ge=1, le=256, validation_alias="API_THREADS")

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal, LiteralString
+from typing import Any, Literal, LiteralString, TypeVar
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import Connection, OperationalError
+from psycopg.errors import CheckViolation
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from psycopg_pool import ConnectionPool
+from psycopg_pool import PoolTimeout
 
 from services.api.callback import Attempt, Result
+from services.api.database import Pool, answering_within
 from services.api.row import Row, Stored
 from tidings.ids import SubmissionId, new_event_id
 
-Pool = ConnectionPool[Connection[Any]]
-
-
+T = TypeVar("T")
 _COLUMNS = tuple(field.name for field in fields(Row))
+# The writers' pool may hold as many connections that a restart of Postgres has broken: each shows it at its next use.
+ATTEMPTS_MAX = 5
+# After so long a row is not tried again: those behind it wait as well.
+REPEAT_SECONDS = 15.0
+# Probes give up after some seconds.
+PING_SECONDS = 2.0
 
 
 class Store:
-    """`writers` must be in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make it three."""
+    """Both pools are in autocommit; `writers` are the committer's, and of batches."""
 
     def __init__(self, pool: Pool, writers: Pool, queries: Mapping[str, LiteralString]) -> None:
         self._pool = pool
@@ -31,21 +38,33 @@ class Store:
         self._q = queries
 
     def insert(self, rows: Sequence[Row]) -> list[Stored]:
-        """Commit `rows` in one transaction; one answer each, in order."""
+        """Commit `rows` in one transaction; one answer each, in order.
+
+        Repeated when the connection was lost, as a COMMIT whose answer is lost may have been carried out, and when a
+        partition was attached between routing a row and inserting it.
+        """
+        deadline = time.monotonic() + REPEAT_SECONDS
+        for attempt in range(1, ATTEMPTS_MAX):
+            try:
+                return self._insert(rows, again=attempt > 1)
+            except PoolTimeout:
+                raise  # there is no database to ask
+            except (OperationalError, CheckViolation):
+                if time.monotonic() > deadline:
+                    raise
+        return self._insert(rows, again=True)
+
+    def _insert(self, rows: Sequence[Row], *, again: bool) -> list[Stored]:
+        """`again`: some may be stored already. Their ids are our own, so a row of that id is this row."""
+        statement = self._q["insert_submissions"] + (f"\n{self._q['unless_there']}" if again else "")
         with self._writers.connection() as connection:
             if all(row.idempotency_key is None for row in rows):
-                self._insert(connection, rows)
+                _insert(connection, statement, rows)
                 return [Stored(row.id, repeated=False, same_input=True) for row in rows]
             with connection.transaction():
                 earlier = self._earlier(connection, rows)
-                self._insert(connection, [row for row in rows if row.id not in earlier])
+                _insert(connection, statement, [row for row in rows if row.id not in earlier])
         return [earlier.get(row.id) or Stored(row.id, repeated=False, same_input=True) for row in rows]
-
-    def _insert(self, connection: Connection[Any], rows: Sequence[Row]) -> None:
-        """One statement, and so by itself all or nothing."""
-        if rows:
-            columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
-            connection.execute(self._q["insert_submissions"], columns)
 
     def _earlier(self, connection: Connection[Any], rows: Sequence[Row]) -> dict[SubmissionId, Stored]:
         """Those of `rows` whose idempotency key belongs to an earlier submission, which may be in `rows` as well."""
@@ -82,10 +101,18 @@ class Store:
             row = cursor.execute(self._q["get"], parameters).fetchone()
             return None if row is None else (row, cursor.execute(self._q["attempts"], parameters).fetchall())
 
-    def list(self, tenant: str, filters: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    def list(self, tenant: str, filters: Mapping[str, Any]) -> tuple[Sequence[dict[str, Any]], UUID | None]:
+        """A page, and the cursor of the next one: None when there is none. A page with filters may be short, or empty,
+        and still have a next one: it looks at `look` submissions and no further.
+        """
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
-            return cursor.execute(self._q["list"], {"tenant": tenant, **filters}).fetchall()
+            rows = cursor.execute(self._q["list"], {"tenant": tenant, **filters}).fetchall()
+        page = [row for row in rows if row["id"] is not None]
+        if len(page) > filters["limit"]:
+            page = page[: filters["limit"]]
+            return page, page[-1]["id"]
+        return page, rows[0]["look_on"] if rows else None
 
     def result(self, tenant: str, id_: SubmissionId) -> dict[str, Any] | None:
         """`body`, `content_type` and `outcome` (None: not ended); None when the tenant has none of this id."""
@@ -93,7 +120,8 @@ class Store:
 
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
         """Whether this ended it."""
-        return self._one("cancel", {"id": id_, "tenant": tenant, "event_id": new_event_id()}) is not None
+        parameters = {"id": id_, "tenant": tenant, "event_id": new_event_id()}
+        return _once_more(lambda: self._one("cancel", parameters)) is not None
 
     def remove_content(self, tenant: str, id_: SubmissionId) -> Literal["unknown", "open", "removed"]:
         """Erase input and answer of an ended submission; what came of it."""
@@ -109,7 +137,10 @@ class Store:
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
         """Store what a callback told, in one transaction; whether it ended the submission. Repeats change nothing."""
-        with self._pool.connection() as connection:
+        return _once_more(lambda: self._record(id_, tenant, attempt, result))
+
+    def _record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
+        with self._pool.connection() as connection, connection.transaction():
             if attempt is not None:
                 connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
             if result is None:
@@ -119,18 +150,42 @@ class Store:
             return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
 
     def dispatch(self, ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
-        with self._pool.connection() as connection:
-            cursor = connection.cursor(row_factory=dict_row, binary=True)
-            return cursor.execute(self._q["dispatch"], {"ids": list(ids)}).fetchall()
+        """`id`, `target`, `content_type`, `size` of the body in bytes, `ended`."""
+        return self._all("dispatch", {"ids": list(ids)})
 
-    def make_partitions(self) -> None:
-        self._one("make_partitions", {})
+    def bodies(self, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        return {row["id"]: bytes(row["body"]) for row in self._all("bodies", {"ids": list(ids)})}
+
+    def execute(self, statement: LiteralString, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """A statement of another module, in a transaction of its own."""
+        with self._pool.connection() as connection:
+            return connection.execute(statement, parameters).fetchall()
 
     def ping(self) -> None:
-        with self._pool.connection(timeout=2) as connection:
+        with self._pool.connection(timeout=PING_SECONDS) as connection, answering_within(connection, PING_SECONDS):
             connection.execute(self._q["ping"])
+
+    def _all(self, query: str, parameters: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=dict_row, binary=True)
+            return cursor.execute(self._q[query], parameters).fetchall()
 
     def _one(self, query: str, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
             return cursor.execute(self._q[query], parameters).fetchone()
+
+
+def _once_more(work: Callable[[], T]) -> T:
+    """Again when a partition was attached between routing a row to the default partition and inserting it there."""
+    try:
+        return work()
+    except CheckViolation:
+        return work()
+
+
+def _insert(connection: Connection[Any], statement: LiteralString, rows: Sequence[Row]) -> None:
+    """One statement, and so by itself all or nothing."""
+    if rows:
+        columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+        connection.execute(statement, columns)

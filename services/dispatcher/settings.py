@@ -26,7 +26,8 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
 
 class DispatcherSettings(Settings):
     kafka: str = Field(validation_alias="TIDINGS_KAFKA")
-    api_url: BaseUrl = Field(validation_alias="TIDINGS_API_URL")
+    # The api's port for the inside; the clients' has no /internal.
+    api_url: BaseUrl = Field(validation_alias="TIDINGS_API_INTERNAL_URL")
     # Where the relay reaches the api; without it, where clients do.
     public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
     callback_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_CALLBACK_URL")

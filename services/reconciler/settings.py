@@ -13,7 +13,7 @@ class ReconcilerSettings(Settings):
     kafka: str = Field(validation_alias="TIDINGS_KAFKA")
     relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
     relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
-    listen: Listen = Field("127.0.0.1:8004", validation_alias="RECONCILER_LISTEN")
+    listen: Listen = Field("127.0.0.1:8005", validation_alias="RECONCILER_LISTEN")
     # Younger submissions and results are still on their ordinary way.
     grace_seconds: float = Field(120.0, ge=1, validation_alias="RECONCILER_GRACE_SECONDS")
     # A row is committed within this after its id was made, which is longer than any statement of the api may take.

@@ -36,6 +36,7 @@ class TcpProxy:
         self.swallowing = False
         self.losing: bytes | None = None
         self.lost = 0
+        self._loses_until: int | None = None
 
     def start(self) -> TcpProxy:
         self._thread.start()
@@ -72,11 +73,17 @@ class TcpProxy:
         """Forward each piece, in both directions, after `seconds`."""
         self.delay_seconds = seconds
 
-    def lose_answers(self, statement: bytes) -> None:
-        """Let statements whose text holds `statement` be carried out, and reset the connection in place of their answer.
-        `lost` counts them.
+    def lose_answers(self, statement: bytes, *, times: int | None = None) -> None:
+        """Let statements whose text holds `statement` be carried out, and reset the connection in place of their
+        answer. `lost` counts them; after `times` answers are forwarded again.
         """
+        self._loses_until = None if times is None else self.lost + times
         self.losing = statement
+
+    def count_lost(self) -> None:
+        self.lost += 1
+        if self.lost == self._loses_until:
+            self.losing = None
 
     def heal(self) -> None:
         """Forward again. Connections whose bytes were swallowed are reset, as their streams have gaps."""
@@ -168,7 +175,7 @@ class _Link:
                     self._look(piece)
                 elif self._answer_lost:
                     # The answer is here, so the statement was carried out.
-                    self._proxy.lost += 1
+                    self._proxy.count_lost()
                     self.reset()
                     return
                 writer.write(piece)

@@ -103,7 +103,7 @@ def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -
     app = create_app(_parts())
     routes = {}
     for rule in app.url_map.iter_rules():
-        path = rule.rule.replace("<text>", "{id}").replace("<int:number>", "{number}")
+        path = rule.rule.replace("<id:text>", "{id}").replace("<text>", "{id}").replace("<int:number>", "{number}")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             routes[path, method.lower()] = getattr(app.view_functions[rule.endpoint], "auth_decision", None)
     described = {
@@ -112,6 +112,30 @@ def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -
         for method, operation in operations.items()
     }
     assert described == routes
+
+
+def test_the_openapi_document_is_no_looser_than_the_api() -> None:
+    content = document("0")
+    paths, schemas = content["paths"], content["components"]["schemas"]
+    answers = {
+        (path, method): {status for status in operation["responses"] if status != "default"}
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert answers["/v1/submissions", "post"] == {"200", "202"}
+    assert answers["/v1/submissions/{id}", "get"] == {"200", "304"}
+    assert answers["/v1/submissions/{id}/images/{number}", "get"] == {"200", "302"}
+    assert schemas["NewBatch"]["properties"]["submissions"]["items"] == {"$ref": "#/components/schemas/NewSubmission"}
+    assert schemas["NewSubmission"]["properties"]["target"]["minLength"] == 1
+    assert schemas["DispatchRequest"]["properties"]["ids"]["items"]["format"] == "uuid"
+    listed = {each["name"]: each["schema"] for each in paths["/v1/submissions"]["get"]["parameters"]}
+    assert (listed["limit"]["type"], listed["limit"]["maximum"]) == ("integer", 100)
+    assert "queued" in listed["status"]["enum"]
+    assert (listed["since"]["format"], listed["cursor"]["format"]) == ("date-time", "uuid")
+    [prompt] = paths["/generate-image"]["get"]["parameters"]
+    assert prompt["required"] is True
+    headers = {each["name"]: each["schema"] for each in paths["/v1/submissions"]["post"]["parameters"]}
+    assert headers["Idempotency-Key"]["minLength"] == 1
 
 
 def test_every_example_in_the_openapi_document_is_valid() -> None:
@@ -145,4 +169,4 @@ def _parts() -> Parts:
         database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
     )  # type: ignore[call-arg]
     absent = cast("Any", None)  # no view runs here
-    return Parts(settings, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))
+    return Parts(settings, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))

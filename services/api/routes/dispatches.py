@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask, Response, request
@@ -15,6 +16,8 @@ from tidings.ids import SubmissionId, parse_submission_id
 
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
+# A hundred ids and much white space.
+ASKED_BYTES_MAX = 64 * 1024
 
 
 def add_dispatches(app: Flask, parts: Parts) -> None:
@@ -22,7 +25,7 @@ def add_dispatches(app: Flask, parts: Parts) -> None:
     @guarded_by("internal")
     def dispatches() -> Response:
         parts.authentication.internal()
-        content = parse_json(body_of(request, 64 * 1024), request.content_type or "")
+        content = parse_json(body_of(request, ASKED_BYTES_MAX), request.content_type or "")
         ids = content.get("ids") if isinstance(content, dict) else None
         parsed = [parse_submission_id(str(text)) for text in ids] if isinstance(ids, list) else [None]
         known = [id_ for id_ in parsed if id_ is not None]
@@ -34,21 +37,31 @@ def add_dispatches(app: Flask, parts: Parts) -> None:
 
 
 def _dispatches(parts: Parts, ids: list[SubmissionId]) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
+    fitting, left_out = _fitting(parts.store.dispatch(ids))
+    bodies = parts.store.bodies([row["id"] for row in fitting if not row["ended"]])
+    found = [
+        {
+            "id": str(row["id"]),
+            "target": row["target"],
+            "content_type": row["content_type"],
+            "body": "" if row["ended"] else bodies[row["id"]].decode(),
+            "ended": row["ended"],
+        }
+        for row in fitting
+        if row["ended"] or row["id"] in bodies  # a month may be dropped between the two statements
+    ]
+    return {"submissions": found, "left_out": left_out}
+
+
+def _fitting(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Those whose bodies fit together, the first whatever its size; and the ids of the others."""
+    fitting: list[dict[str, Any]] = []
     left_out: list[str] = []
     size = 0
-    for row in parts.store.dispatch(ids):
-        size += len(row["body"])
-        if found and size > DISPATCH_BYTES_MAX:
+    for row in rows:
+        if fitting and size + row["size"] > DISPATCH_BYTES_MAX:
             left_out.append(str(row["id"]))
             continue
-        found.append(
-            {
-                "id": str(row["id"]),
-                "target": row["target"],
-                "content_type": row["content_type"],
-                "body": bytes(row["body"]).decode(),
-                "ended": row["ended"],
-            }
-        )
-    return {"submissions": found, "left_out": left_out}
+        size += row["size"]
+        fitting.append(row)
+    return fitting, left_out

@@ -22,11 +22,14 @@ def add_operations(app: Flask, parts: Parts) -> None:
     @app.get("/readyz")
     @guarded_by("public")
     def readyz() -> Response:
+        faults = {}
         try:
             parts.store.ping()
         except Exception as error:  # noqa: BLE001  whatever it is, we are not ready
-            return json_reply({"status": "not ready", "faults": {"postgres": type(error).__name__}}, 503)
-        return json_reply({"status": "ok"})
+            faults["postgres"] = type(error).__name__
+        if (fault := parts.committer.fault()) is not None:
+            faults["committer"] = fault
+        return json_reply({"status": "not ready", "faults": faults}, 503) if faults else json_reply({"status": "ok"})
 
     @app.get("/openapi.json")
     @guarded_by("public")

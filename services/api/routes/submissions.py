@@ -19,6 +19,8 @@ from services.api.routes.reply import body_of, id_of, json_reply, not_found
 from tidings.ids import SubmissionId, parse_submission_id
 
 LIST_MAX = 100
+# With a filter, a page comes of so many submissions at the most: some milliseconds of Postgres.
+LOOK_MAX = 1000
 # Not str.isdigit, which takes digits that int does not; nor a number so long that int refuses it.
 _LIMIT = re.compile(r"[0-9]{1,3}")
 STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled", "expired")
@@ -44,25 +46,25 @@ def add_submissions(app: Flask, parts: Parts) -> None:
     @guarded_by("api_key")
     def submit_batch() -> Response:
         tenant = parts.authentication.tenant()
-        content = parse_json(body_of(request, parts.settings.callback_bytes_max), request.content_type or "")
+        content = parse_json(body_of(request, parts.settings.batch_bytes_max), request.content_type or "")
         rows = parts.intake.many(tenant, content, trace=traceparent(request.headers.get("traceparent")))
         return json_reply({"submissions": [accepted(row) for row in rows]}, 202)
 
     @app.get("/v1/submissions")
     @guarded_by("api_key")
     def list_submissions() -> Response:
-        filters = _filters(request)
-        rows = parts.store.list(parts.authentication.tenant(), filters | {"limit": filters["limit"] + 1})
-        page = rows[: filters["limit"]]
-        cursor = str(page[-1]["id"]) if len(rows) > len(page) else None
-        return json_reply({"submissions": [listed(row) for row in page], "cursor": cursor})
+        tenant = parts.authentication.tenant()
+        page, cursor = parts.store.list(tenant, _filters(request))
+        return json_reply(
+            {"submissions": [listed(row) for row in page], "cursor": None if cursor is None else str(cursor)}
+        )
 
-    @app.get("/v1/submissions/<text>")
+    @app.get("/v1/submissions/<id:text>")
     @guarded_by("api_key")
     def show(text: str) -> Response:
         return shown_reply(parts, parts.authentication.tenant(), id_of(text))
 
-    @app.delete("/v1/submissions/<text>")
+    @app.delete("/v1/submissions/<id:text>")
     @guarded_by("api_key")
     def cancel(text: str) -> Response:
         tenant, id_ = parts.authentication.tenant(), id_of(text)
@@ -114,4 +116,5 @@ def _filters(asked: Request) -> dict[str, Any]:
         faults.append(Fault("limit", f"must be a whole number from 1 to {LIST_MAX}"))
     if faults:
         raise ProblemError(400, "the query is not valid", *faults)
-    return {"status": status, "target": target, "since": since, "cursor": cursor, "limit": int(limit)}
+    found = {"status": status, "target": target, "since": since, "cursor": cursor, "limit": int(limit)}
+    return found | {"look": int(limit) + 1 if status is None and target is None else LOOK_MAX}

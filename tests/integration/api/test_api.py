@@ -75,7 +75,7 @@ def client(postgres: PostgresServer, database: str) -> Iterator[Client]:
         add_api_key(connection, "bob-key", tenant="bob", name="b")
     url = postgres.url(database, role="tidings_api")
     with ExitStack() as closing:
-        yield Client(wire(_settings(url), CollectorRegistry(), closing).test_client(), postgres.url(database))
+        yield Client(wire(_settings(url), CollectorRegistry(), closing).flask.test_client(), postgres.url(database))
 
 
 def _settings(database_url: str) -> ApiSettings:
@@ -317,7 +317,11 @@ def test_every_route_that_is_not_public_is_401_without_credentials(client: Clien
     for rule in app.url_map.iter_rules():
         if app.view_functions[rule.endpoint].auth_decision == "public":
             continue
-        path = rule.rule.replace("<text>", "01920000-0000-7000-8000-000000000001").replace("<int:number>", "0")
+        path = (
+            rule.rule.replace("<id:text>", "<text>")
+            .replace("<text>", "01920000-0000-7000-8000-000000000001")
+            .replace("<int:number>", "0")
+        )
         for method in rule.methods - {"HEAD", "OPTIONS"}:
             answer = client.http.open(path, method=method, json={} if method == "POST" else None)
             assert answer.status_code == 401, (method, path)
@@ -331,7 +335,7 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
     parts = urlsplit(postgres.url(database, role="tidings_api"))
     nobody = parts._replace(netloc=f"{parts.username}:{parts.password}@{parts.hostname}:{port}").geturl()
     with ExitStack() as closing:
-        http: Any = wire(_settings(nobody), CollectorRegistry(), closing).test_client()
+        http: Any = wire(_settings(nobody), CollectorRegistry(), closing).flask.test_client()
         answer = http.get("/readyz")
         assert (answer.status_code, set(answer.json["faults"])) == (503, {"postgres"})
         assert http.get("/healthz").status_code == 200
@@ -496,7 +500,7 @@ def test_a_target_has_an_expiry_of_its_own_and_a_longest_one(
     file.write_text('[brief]\nurl = "https://p.example/"\nexpires_in_seconds = 60\nexpires_in_seconds_max = 120\n')
     settings = _settings(postgres.url(database, role="tidings_api")).model_copy(update={"targets_file": file})
     with ExitStack() as closing:
-        http: Any = wire(settings, CollectorRegistry(), closing).test_client()
+        http: Any = wire(settings, CollectorRegistry(), closing).flask.test_client()
 
         def submit(**asked: Any) -> Any:
             return http.post("/v1/submissions", json={"target": "brief", "input": 1} | asked, headers=ALICE)
@@ -531,3 +535,68 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     for secret in ("private", b"private".hex()):
         assert secret not in repr(rows)
     assert told == [(["m"],), (["m"],)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/submissions", {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("GET", "/v1/submissions/batch", {"OPTIONS", "POST"}),
+        ("POST", "/v1/submissions/01920000-0000-7000-8000-000000000001", {"DELETE", "GET", "HEAD", "OPTIONS"}),
+        ("DELETE", "/openapi.json", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: Client, method: str, path: str, allowed: set[str]) -> None:
+    answer = client.http.open(path, method=method, headers=ALICE)
+    assert answer.status_code == 405
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+    asked = client.http.open(path, method="OPTIONS")
+    assert (asked.status_code, set(asked.headers["Allow"].split(", "))) == (200, allowed)
+
+
+def test_a_key_is_asked_for_before_the_query_is_looked_at(client: Client) -> None:
+    assert client.http.get("/v1/submissions?limit=x").status_code == 401
+
+
+def test_a_time_before_1970_is_before_all_submissions(client: Client) -> None:
+    client.submit()
+    for since in ("1960-01-01", "0001-01-01"):
+        assert len(client.http.get(f"/v1/submissions?since={since}", headers=ALICE).json["submissions"]) == 1
+
+
+def test_a_filtered_list_looks_at_a_part_of_the_history_at_a_time(client: Client) -> None:
+    first = client.submit().json["id"]
+    client.http.delete(f"/v1/submissions/{first}", headers=ALICE)
+    with psycopg.connect(client.admin_url) as connection:
+        connection.execute(
+            "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)"
+            " SELECT uuidv7(), 'alice', 'x', '', 'application/json', '' FROM generate_series(1, 2500)"
+        )
+    for query in ("status=cancelled", "target=demo-images"):
+        found, pages, cursor = [], 0, ""
+        while True:
+            page = client.http.get(f"/v1/submissions?{query}{cursor}", headers=ALICE).json
+            found += [item["id"] for item in page["submissions"]]
+            pages += 1
+            if page["cursor"] is None:
+                break
+            cursor = f"&cursor={page['cursor']}"
+        assert (found, pages) == ([first], 3)
+
+
+def test_bodies_that_do_not_fit_together_are_left_out_unread(client: Client) -> None:
+    ids = [client.submit().json["id"] for _ in range(5)]
+    with psycopg.connect(client.admin_url) as connection:
+        connection.execute("UPDATE tidings.submissions SET body = convert_to(repeat('x', 5 * 1024 * 1024), 'UTF8')")
+    headers = {"Authorization": "Bearer internal"}
+    answer = client.http.post("/internal/dispatches", json={"ids": ids}, headers=headers).json
+    assert (len(answer["submissions"]), len(answer["left_out"])) == (3, 2)
+    assert {item["id"] for item in answer["submissions"]} | set(answer["left_out"]) == set(ids)
+    rest = client.http.post("/internal/dispatches", json={"ids": answer["left_out"]}, headers=headers).json
+    assert (len(rest["submissions"]), rest["left_out"]) == (2, [])
+
+
+def test_a_batch_has_a_limit_of_its_own(client: Client) -> None:
+    body = b'{"submissions":[' + b" " * (33 * 1024 * 1024) + b"]}"
+    answer = client.http.post("/v1/submissions/batch", data=body, headers=ALICE, content_type="application/json")
+    assert answer.status_code == 413

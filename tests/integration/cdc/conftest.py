@@ -47,6 +47,7 @@ class Cdc:
         self.slot = f"slot_{database}"
         self.prefix = f"{database}.cdc"
         self.connector = Connector(worker.url, self.name)
+        self.url = postgres.url(database)
 
     def config(self, **changed: str) -> dict[str, str]:
         """The file's configuration, with names of this test; keyword arguments: `snapshot_mode` is `snapshot.mode`."""

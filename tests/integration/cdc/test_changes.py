@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 
 from tests.integration.cdc.conftest import Cdc
+from tidings.partitions import Partitions
 
 
 def test_a_row_becomes_one_event_without_its_private_columns(cdc: Cdc) -> None:
@@ -39,3 +42,22 @@ def test_what_was_stored_before_the_connector_was_is_told_as_well(cdc: Cdc) -> N
     after = cdc.submit()
     events = cdc.events("submissions", cdc.has(before, after))
     assert {event.key: event.envelope["op"] for event in events} == {before: "r", after: "c"}
+
+
+def test_a_row_that_leaves_the_default_partition_is_told_once(cdc: Cdc) -> None:
+    cdc.register()
+    month = f"{datetime.now(UTC):%Y_%m}"
+    cdc.execute(f"DROP TABLE tidings.submissions_{month}")
+    inserted = cdc.execute(
+        "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)"
+        " SELECT uuidv7(), 'default', 'demo', '', 'application/json', '' FROM generate_series(1, 300) RETURNING id::text"
+    )
+    ids = [row[0] for row in inserted]
+    cdc.events("submissions", cdc.has(*ids))
+    with psycopg.connect(cdc.url, autocommit=True) as connection:
+        made = Partitions(lambda statement, values: connection.execute(statement, values).fetchall()).make()
+    assert (made.names, made.moved) == ([f"submissions_{month}"], 300)
+    # What comes after it in the WAL is told after it.
+    after = [cdc.submit() for _ in range(20)]
+    events = cdc.events("submissions", cdc.has(*ids, *after))
+    assert sorted(event.key for event in events) == sorted([*ids, *after])

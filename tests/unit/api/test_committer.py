@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
+from psycopg import OperationalError
 
-from services.api.committer import Committer
+from services.api.committer import STUCK_SECONDS, Committer
 from services.api.problem import ProblemError
 from services.api.row import Row, Stored
 from tests.wait import until
@@ -39,6 +41,16 @@ class Table:
         if any(row.target == "bad" for row in rows):
             raise ValueError("bad")
         return [Stored(row.id, repeated=False, same_input=True) for row in rows]
+
+
+class Away(Table):
+    """Takes one batch; then the database is away."""
+
+    def insert(self, rows: Sequence[Row]) -> list[Stored]:
+        stored = super().insert(rows)
+        if len(self.batches) > 1:
+            raise OperationalError("away")
+        return stored
 
 
 def committer(insert: Callable[[Sequence[Row]], Sequence[Stored]], **limits: Any) -> Committer:
@@ -101,3 +113,70 @@ def test_stopping_commits_what_is_queued() -> None:
         working, futures = held(table, rows, pool)
         working.stop()
         assert [future.result(10).id for future in futures] == [one.id for one in rows]
+
+
+def test_tasks_of_an_event_loop_and_threads_wait_side_by_side() -> None:
+    table, rows = Table(), [row() for _ in range(4)]
+    table.open.set()
+    working = committer(table.insert).start()
+
+    async def scene() -> list[Stored]:
+        alone = asyncio.to_thread(working.store, rows[0])
+        return await asyncio.gather(alone, *(working.store_async(one) for one in rows[1:]))
+
+    assert [stored.id for stored in asyncio.run(scene())] == [one.id for one in rows]
+    working.stop()
+
+
+def test_a_task_gets_its_rows_fault_and_its_timeout() -> None:
+    table = Table()
+    working = committer(table.insert, answer_timeout_seconds=0.2).start()
+    with pytest.raises(ProblemError) as late:
+        asyncio.run(working.store_async(row()))
+    assert late.value.status == 503
+    table.open.set()
+    until(lambda: working.waiting() == 0)
+    with pytest.raises(ValueError, match="bad"):
+        asyncio.run(working.store_async(row("bad")))
+    working.stop()
+
+
+def test_a_row_whose_client_was_told_503_is_not_stored_later() -> None:
+    table = Table()
+    working = committer(table.insert, answer_timeout_seconds=0.2).start()
+    first, second = row(), row()
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(working.store, first)]
+        until(lambda: len(table.batches) == 1)
+        futures.append(pool.submit(working.store, second))
+        for future in futures:
+            with pytest.raises(ProblemError):
+                future.result(30)
+    table.open.set()
+    working.stop()
+    assert table.batches == [[first]]
+
+
+def test_a_database_that_is_away_is_not_asked_for_each_row_by_itself() -> None:
+    table, rows = Away(), [row() for _ in range(3)]
+    with ThreadPoolExecutor(8) as pool:
+        working, futures = held(table, rows, pool)
+        for future in futures:
+            with pytest.raises(OperationalError):
+                future.result(30)
+    assert [len(batch) for batch in table.batches] == [1, 3]
+    working.stop()
+
+
+def test_a_commit_that_does_not_end_is_a_fault() -> None:
+    table = Table()
+    working = committer(table.insert).start()
+    assert working.fault() is None
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(working.store, row())
+        until(lambda: working.fault() is not None, STUCK_SECONDS + 30)
+        table.open.set()
+        future.result(30)
+    until(lambda: working.fault() is None)
+    working.stop()
+    assert working.fault() is not None

@@ -1,0 +1,108 @@
+"""Request bodies: read by the event loop, each within a size, a time and a share of memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from services.api.problem import ProblemError
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+# The time a body may take: 30 s, and 1 s for each 64 KiB, the rate of a slow mobile uplink.
+READ_SECONDS = 30.0
+READ_BYTES_PER_SECOND = 64 * 1024
+# The bodies that are being read or processed: of all owners, and of one. A quarter, so that one tenant cannot take it all.
+ROOM_BYTES = 256 * 1024 * 1024
+ROOM_BYTES_OWNER = 64 * 1024 * 1024
+ROOM_WAIT_SECONDS = 10.0
+
+
+class ClientGoneError(Exception):
+    """The client went away before its body was whole; there is nobody to answer."""
+
+
+class Room:
+    """Memory for bodies. A body's whole size is reserved before its first byte is read, which rules out deadlocks."""
+
+    def __init__(self, total: int = ROOM_BYTES, per_owner: int = ROOM_BYTES_OWNER) -> None:
+        self._total = total
+        self._per_owner = per_owner
+        self._taken = 0
+        self._taken_by: Counter[str] = Counter()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self, owner: str, size: int) -> None:
+        """Room for `size` bytes, until they are given back. Raises `ProblemError` 503 when none comes free in time."""
+        if not self._fits(owner, size):
+            await self._wait(owner, size)
+        self._taken += size
+        self._taken_by[owner] += size
+
+    def taken(self, owner: str) -> int:
+        return self._taken_by[owner]
+
+    def _fits(self, owner: str, size: int) -> bool:
+        """A body that is larger than an owner's share goes alone."""
+        of_owner = self._taken_by[owner]
+        return (of_owner == 0 or of_owner + size <= self._per_owner) and (
+            self._taken == 0 or self._taken + size <= self._total
+        )
+
+    async def _wait(self, owner: str, size: int) -> None:
+        try:
+            async with asyncio.timeout(ROOM_WAIT_SECONDS):
+                while not self._fits(owner, size):
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(future)
+                    await future
+        except TimeoutError:
+            raise ProblemError(503, "too many bodies at once; try again", Retry_After="1") from None
+
+    def give_back(self, owner: str, size: int) -> None:
+        self._taken -= size
+        self._taken_by[owner] -= size
+        # Owners come and go.
+        if not self._taken_by[owner]:
+            del self._taken_by[owner]
+        # All of them, in the order in which they came: the first may still not fit where a smaller one does.
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
+
+async def read_body(receive: Receive, length: int | None, bytes_max: int) -> bytes:
+    """The body, `length` bytes long when the client said so. Raises `ProblemError` 413 and 408, and `ClientGoneError`."""
+    if length == 0:
+        return b""
+    if length is not None and length > bytes_max:
+        raise _too_large(bytes_max)
+    seconds = READ_SECONDS + (length if length is not None else bytes_max) / READ_BYTES_PER_SECOND
+    try:
+        async with asyncio.timeout(seconds):
+            return await _pieces(receive, length, bytes_max)
+    except TimeoutError:
+        raise ProblemError(408, f"the body did not come within {seconds:.0f} s", Connection="close") from None
+
+
+async def _pieces(receive: Receive, length: int | None, bytes_max: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        piece = message["body"]
+        pieces.append(piece)
+        size += len(piece)
+        if size > bytes_max:
+            raise _too_large(bytes_max)
+        if size == length or not message["more_body"]:
+            return piece if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(bytes_max: int) -> ProblemError:
+    return ProblemError(413, f"the body is larger than {bytes_max} bytes")

@@ -1,0 +1,74 @@
+"""From the event loop to Flask: a request whose body is whole becomes a WSGI call, and its answer one piece."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from services.api.head import Head
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    headers: Iterable[tuple[bytes, bytes]]
+    body: bytes
+
+
+def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
+    """What `app` answers; for a thread, as it may wait for Postgres."""
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> Any:
+        started[:] = [(status, headers)]
+        return lambda _: None
+
+    chunks = app(environ, start_response)
+    try:
+        body = b"".join(chunks)
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+    status, headers = started[0]
+    return Answer(int(status[:3]), encoded(headers), body)
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """As ASGI wants them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def environ_of(head: Head, body: bytes, scope: Mapping[str, Any]) -> dict[str, Any]:
+    """As PEP 3333 has it."""
+    server, client = scope.get("server") or ("", ""), scope.get("client") or ("", "")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": head.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": head.path,
+        "QUERY_STRING": head.query,
+        "SERVER_PROTOCOL": f"HTTP/{head.version}",
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1]),
+        "REMOTE_ADDR": str(client[0]),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in head.headers.items():
+        if name not in {"content-length", "content-type", "transfer-encoding"}:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value
+    if "content-type" in head.headers:
+        environ["CONTENT_TYPE"] = head.headers["content-type"]
+    environ["CONTENT_LENGTH"] = str(len(body))
+    return environ

@@ -1,0 +1,100 @@
+"""The two ports, served by granian in one event loop until a signal; requests under way then have a time to finish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import threading
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from tidings.settings import split_listen
+
+# Connections at a time on each port, if the limit of open files allows. granian's default is its backlog. A silent
+# connection costs some kilobytes and is closed after 30 s: the time for a head in HTTP/1. In `auto` it would stay.
+CONNECTIONS_MAX = 8192
+# Postgres, the log, and what is opened for a moment.
+OTHER_FILES = 128
+BACKLOG = 1024
+HEAD_MILLISECONDS = 30_000
+# Of each connection, which bounds a head to about this size. The default, 408 KiB, would allow 3 GiB of half heads.
+BUFFER_BYTES = 64 * 1024
+DRAIN_SECONDS = 20.0
+# For what comes after the drain: the committer's last batch and the pools.
+CLOSE_SECONDS = 10.0
+
+
+class PortTakenError(Exception):
+    """An address cannot be listened at; the text is a sentence for the operator."""
+
+
+async def serve(apps: dict[str, Any]) -> int:
+    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status."""
+    connections_max = _allow_open_files(len(apps))
+    servers = [_server(listen, app, connections_max) for listen, app in apps.items()]
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = [asyncio.create_task(server.serve()) for server in servers]
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+    asked_to_stop = stopping.is_set()
+    end_after(DRAIN_SECONDS + CLOSE_SECONDS)
+    for server in servers:
+        server.stop()  # type: ignore[no-untyped-call]
+    await asyncio.wait(serving, timeout=DRAIN_SECONDS)
+    return 0 if asked_to_stop else 1
+
+
+def end_after(seconds: float) -> None:
+    """End this process then, whatever it still waits for."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _allow_open_files(ports: int) -> int:
+    """Raise the soft limit of open files, 1,024 on most systems; the connections that each port may then have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ports * CONNECTIONS_MAX + OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(CONNECTIONS_MAX, max(64, (soft - OTHER_FILES) // ports))
+
+
+def _server(listen: str, app: Any, connections_max: int) -> Server:
+    host, port = split_listen(listen)
+    return Server(
+        app,
+        address=host,
+        port=port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=connections_max,
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_MILLISECONDS, max_buffer_size=BUFFER_BYTES),
+        log_access=False,
+        log_enabled=False,
+    )
+
+
+def check_free(listen: str) -> None:
+    """Raise `PortTakenError` unless the port is free. granian sets SO_REUSEPORT, so two apis would share a port."""
+    host, port = split_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise PortTakenError(f"cannot listen at {listen}: {os.strerror(error.errno or 0)}") from None
