@@ -16,6 +16,16 @@ def new_submission_id() -> SubmissionId:
     return SubmissionId(UUID(bytes=uuid_utils.uuid7().bytes))
 
 
+def batch_ids(first: UUID, count: int) -> list[SubmissionId]:
+    """The ids of a batch from its first one on, each one more than the one before. See `new_batch_id`."""
+    return [SubmissionId(UUID(int=first.int + number)) for number in range(count)]
+
+
+def new_batch_id() -> SubmissionId:
+    """The first id of a batch of up to 4096: its last 12 bits are 0, so that 60 random ones and the time are left."""
+    return SubmissionId(UUID(int=new_submission_id().int & ~0xFFF))
+
+
 def new_event_id() -> EventId:
     return EventId(UUID(bytes=uuid_utils.uuid7().bytes))
 

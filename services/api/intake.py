@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,13 +12,13 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from services.api.committer import Committer
-from services.api.models import NewBatch, NewSubmission, fingerprint
+from services.api.models import NewBatch, NewSubmission, batch_fingerprint, fingerprint
 from services.api.presentation import RETRY_AFTER_SECONDS, links
 from services.api.problem import Fault, ProblemError, faults_of
 from services.api.row import Row, Stored
 from services.api.store import Store
 from tidings.completion import timestamp
-from tidings.ids import new_submission_id
+from tidings.ids import batch_ids, new_batch_id, new_submission_id
 from tidings.targets import Target
 
 
@@ -60,8 +61,11 @@ class Intake:
         if not stored.repeated:
             self._submitted[row.target].inc()
 
-    def many(self, tenant: str, content: Any, *, trace: str | None) -> list[Row]:
-        """Store all of a batch in one transaction, or none. Raises `ProblemError` naming each faulty item's index."""
+    def many(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> list[Row]:
+        """Store all of a batch in one transaction, or none; of a repeat with the same key the rows as they were stored.
+
+        Raises `ProblemError` naming each faulty item's index.
+        """
         try:
             batch = NewBatch.model_validate(content)
         except ValidationError as error:
@@ -75,10 +79,18 @@ class Intake:
                 faults += error.faults
         if faults:
             raise ProblemError(422, "nothing was stored: some submissions are not valid", *faults[:100])
-        self._store.insert(rows)
-        for row in rows:
-            self._submitted[row.target].inc()
-        return rows
+        ids = batch_ids(new_batch_id(), len(rows))
+        rows = [replace(row, id=id_) for row, id_ in zip(rows, ids, strict=True)]
+        if key is not None:
+            rows[0] = replace(rows[0], idempotency_key=key, fingerprint=batch_fingerprint(batch.submissions))
+        stored = self._store.insert(rows, batch=True)
+        if not stored[0].same_input:
+            why = "it was used with another input"
+            raise ProblemError(422, "the Idempotency-Key belongs to another submission", Fault("Idempotency-Key", why))
+        if not stored[0].repeated:
+            for row in rows:
+                self._submitted[row.target].inc()
+        return [replace(row, id=one.id) for row, one in zip(rows, stored, strict=True)]
 
     def row(self, tenant: str, content: Any, prefix: str = "", *, key: str | None, trace: str | None) -> Row:
         """A submission as it is to be stored. Raises `ProblemError` 422; `prefix` is where in the body it stands."""

@@ -118,7 +118,16 @@ def depth(value: Any) -> int:
 
 def fingerprint(submission: NewSubmission) -> bytes:
     """What makes two submissions the same: SHA-256 over all that was asked for, whatever the order of keys."""
-    return hashlib.sha256(orjson.dumps(vars(submission), option=orjson.OPT_SORT_KEYS)).digest()
+    asked = dict(vars(submission))
+    if asked["expires_in"] is None:
+        # Fingerprints of earlier releases, which knew no such member, stay valid.
+        del asked["expires_in"]
+    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def batch_fingerprint(submissions: list[Any]) -> bytes:
+    """The same of a batch: of its items in their order."""
+    return hashlib.sha256(b"batch" + orjson.dumps(submissions, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def idempotency_key(header: str | None) -> str | None:

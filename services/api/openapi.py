@@ -167,7 +167,7 @@ ROUTES = (
            headers=("Idempotency-Key", "traceparent"), example=_EXAMPLE_NEW,
            others=((200, "A repeat: the submission that the Idempotency-Key made", SubmissionShown),)),
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
-           example={"submissions": [_EXAMPLE_NEW]}),
+           headers=("Idempotency-Key", "traceparent"), example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
     _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown, headers=("If-None-Match",),
            others=((304, "Unchanged since the ETag of If-None-Match", None),)),

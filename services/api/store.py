@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Literal, LiteralString, TypeVar
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from psycopg_pool import PoolTimeout
 from services.api.callback import Attempt, Result
 from services.api.database import Pool, answering_within
 from services.api.row import Row, Stored
-from tidings.ids import SubmissionId, new_event_id
+from tidings.ids import SubmissionId, batch_ids, new_event_id
 
 T = TypeVar("T")
 _COLUMNS = tuple(field.name for field in fields(Row))
@@ -37,8 +37,9 @@ class Store:
         self._writers = writers
         self._q = queries
 
-    def insert(self, rows: Sequence[Row]) -> list[Stored]:
-        """Commit `rows` in one transaction; one answer each, in order.
+    def insert(self, rows: Sequence[Row], *, batch: bool = False) -> list[Stored]:
+        """Commit `rows` in one transaction; one answer each, in order. `batch`: their ids follow each other, and the key of
+        the first is the key of all.
 
         Repeated when the connection was lost, as a COMMIT whose answer is lost may have been carried out, and when a
         partition was attached between routing a row and inserting it.
@@ -46,15 +47,15 @@ class Store:
         deadline = time.monotonic() + REPEAT_SECONDS
         for attempt in range(1, ATTEMPTS_MAX):
             try:
-                return self._insert(rows, again=attempt > 1)
+                return self._insert(rows, again=attempt > 1, batch=batch)
             except PoolTimeout:
                 raise  # there is no database to ask
             except (OperationalError, CheckViolation):
                 if time.monotonic() > deadline:
                     raise
-        return self._insert(rows, again=True)
+        return self._insert(rows, again=True, batch=batch)
 
-    def _insert(self, rows: Sequence[Row], *, again: bool) -> list[Stored]:
+    def _insert(self, rows: Sequence[Row], *, again: bool, batch: bool) -> list[Stored]:
         """`again`: some may be stored already. Their ids are our own, so a row of that id is this row."""
         statement = self._q["insert_submissions"] + (f"\n{self._q['unless_there']}" if again else "")
         with self._writers.connection() as connection:
@@ -63,6 +64,9 @@ class Store:
                 return [Stored(row.id, repeated=False, same_input=True) for row in rows]
             with connection.transaction():
                 earlier = self._earlier(connection, rows)
+                if batch and earlier:
+                    [first] = earlier.values()
+                    return [replace(first, id=id_) for id_ in batch_ids(first.id, len(rows))]
                 _insert(connection, statement, [row for row in rows if row.id not in earlier])
         return [earlier.get(row.id) or Stored(row.id, repeated=False, same_input=True) for row in rows]
 

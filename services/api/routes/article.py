@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response, request
 
 from services.api.authentication import guarded_by
-from services.api.models import parse_json, traceparent
+from services.api.models import idempotency_key, parse_json, traceparent
 from services.api.parts import Parts
 from services.api.presentation import images_in
 from services.api.problem import Fault, ProblemError
@@ -19,17 +19,17 @@ def add_article(app: Flask, parts: Parts) -> None:
     @guarded_by("api_key")
     def generate_image() -> Response:
         tenant = parts.authentication.tenant()
-        prompt = request.args.get("prompt")
-        if prompt is None and request.method == "POST":
-            content = parse_json(body_of(request, parts.settings.input_bytes_max), request.content_type or "")
-            prompt = content.get("prompt") if isinstance(content, dict) else None
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise ProblemError(400, "a prompt is needed", Fault("prompt", "is missing"))
+        prompt = _prompt(parts)
         content = {"target": parts.settings.image_target, "input": {"prompt": prompt}}
-        row, _ = parts.intake.one(tenant, content, key=None, trace=traceparent(request.headers.get("traceparent")))
+        _, stored = parts.intake.one(
+            tenant,
+            content,
+            key=idempotency_key(request.headers.get("Idempotency-Key")),
+            trace=traceparent(request.headers.get("traceparent")),
+        )
         if request.accept_mimetypes.best_match(["text/plain", "application/json"]) == "application/json":
-            return json_reply({"submissionId": str(row.id)})
-        return Response(f"Generating image. Your submission id: {row.id}", content_type="text/plain; charset=utf-8")
+            return json_reply({"submissionId": str(stored.id)})
+        return Response(f"Generating image. Your submission id: {stored.id}", content_type="text/plain; charset=utf-8")
 
     @app.get("/get-image-is-ready")
     @guarded_by("api_key")
@@ -49,3 +49,17 @@ def add_article(app: Flask, parts: Parts) -> None:
             return json_reply({"status": "unableToGenerate", "reason": "the answer holds no image"})
         url = pictures[0].url or f"{parts.settings.public_url}/v1/submissions/{id_}/images/0"
         return json_reply({"status": "completed", "imageUrl": url})
+
+
+def _prompt(parts: Parts) -> str:
+    """The prompt of the query or of the body. Raises `ProblemError`."""
+    if request.method == "HEAD":
+        # Flask takes it for a GET, which submits; a HEAD must be safe (RFC 9110, section 9.2.1).
+        raise ProblemError(405, "a HEAD submits nothing", Allow="GET, POST, OPTIONS")
+    prompt = request.args.get("prompt")
+    if prompt is None and request.method == "POST":
+        content = parse_json(body_of(request, parts.settings.input_bytes_max), request.content_type or "")
+        prompt = content.get("prompt") if isinstance(content, dict) else None
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ProblemError(400, "a prompt is needed", Fault("prompt", "is missing"))
+    return prompt

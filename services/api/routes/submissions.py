@@ -47,7 +47,12 @@ def add_submissions(app: Flask, parts: Parts) -> None:
     def submit_batch() -> Response:
         tenant = parts.authentication.tenant()
         content = parse_json(body_of(request, parts.settings.batch_bytes_max), request.content_type or "")
-        rows = parts.intake.many(tenant, content, trace=traceparent(request.headers.get("traceparent")))
+        rows = parts.intake.many(
+            tenant,
+            content,
+            key=idempotency_key(request.headers.get("Idempotency-Key")),
+            trace=traceparent(request.headers.get("traceparent")),
+        )
         return json_reply({"submissions": [accepted(row) for row in rows]}, 202)
 
     @app.get("/v1/submissions")

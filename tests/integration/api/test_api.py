@@ -600,3 +600,52 @@ def test_a_batch_has_a_limit_of_its_own(client: Client) -> None:
     body = b'{"submissions":[' + b" " * (33 * 1024 * 1024) + b"]}"
     answer = client.http.post("/v1/submissions/batch", data=body, headers=ALICE, content_type="application/json")
     assert answer.status_code == 413
+
+
+def batch(client: Client, prompts: list[str], key: str | None = "once") -> Any:
+    items = [{"target": "demo-images", "input": {"prompt": prompt}} for prompt in prompts]
+    headers = ALICE if key is None else ALICE | {"Idempotency-Key": key}
+    return client.http.post("/v1/submissions/batch", json={"submissions": items}, headers=headers)
+
+
+def test_a_repeated_batch_with_the_same_key_is_stored_once(client: Client) -> None:
+    first, again = batch(client, ["a", "b", "c"]), batch(client, ["a", "b", "c"])
+    ids = [item["id"] for item in first.json["submissions"]]
+    assert [item["id"] for item in again.json["submissions"]] == ids
+    assert len(set(ids)) == client.count("submissions") == 3
+    for id_, prompt in zip(ids, "abc", strict=True):
+        with psycopg.connect(client.admin_url) as connection:
+            row = connection.execute("SELECT body FROM tidings.submissions WHERE id = %s", (id_,)).fetchone()
+        assert row is not None
+        assert orjson.loads(row[0]) == {"prompt": prompt}
+    for other in (["a", "b"], ["a", "b", "c", "d"], ["a", "c", "b"]):
+        refused = batch(client, other)
+        assert (refused.status_code, refused.json["errors"][0]["field"]) == (422, "Idempotency-Key")
+    assert client.submit({"Idempotency-Key": "once"}).status_code == 422
+    assert client.count("submissions") == 3
+    assert batch(client, ["a"], None).status_code == batch(client, ["a"], None).status_code == 202
+    assert client.count("submissions") == 5
+
+
+def test_a_batch_raced_by_itself_is_stored_once(client: Client) -> None:
+    ids: set[str] = set()
+    threads = [
+        threading.Thread(
+            target=lambda: ids.update(i["id"] for i in batch(client, ["a", "b"]).get_json()["submissions"])
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(ids) == client.count("submissions") == 2
+
+
+def test_the_articles_endpoint_takes_a_key_and_a_head_submits_nothing(client: Client) -> None:
+    headers = ALICE | {"Idempotency-Key": "k", "Accept": "application/json"}
+    made = [client.http.get("/generate-image?prompt=x", headers=headers).json["submissionId"] for _ in range(2)]
+    assert made[0] == made[1]
+    head = client.http.head("/generate-image?prompt=x", headers=ALICE)
+    assert (head.status_code, head.headers["Allow"]) == (405, "GET, POST, OPTIONS")
+    assert client.count("submissions") == 1

@@ -14,7 +14,7 @@ from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
 from tests.integration.dispatcher.conftest import Letters, Partitions
 from tidings import log
-from tidings.change import ResultChange
+from tidings.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.progress import AGE_SECONDS_MAX, Progress
 from tidings.topics import SUBMISSIONS
 
@@ -28,10 +28,15 @@ class Outbox:
         self.poison: set[str] = set()
         self.sent: list[str] = []
 
-    def send(self, ids: Sequence[str]) -> None:
+    def send(self, changes: Sequence[SubmissionChange]) -> set[str]:
+        ids = [str(change.id) for change in changes]
         if self.poison & set(ids):
             raise ZeroDivisionError("who would have thought")
         self.sent += [id_ for id_ in ids if id_ not in self.sent]
+        return set()
+
+    def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
+        assert not removals
 
     def end(self, changes: Sequence[ResultChange]) -> None:
         assert not changes
