@@ -17,6 +17,7 @@ LISTENS = {
     "services.dispatcher": "DISPATCHER_LISTEN",
     "services.notifier": "NOTIFIER_LISTEN",
     "services.watcher": "WATCHER_LISTEN",
+    "services.reconciler": "RECONCILER_LISTEN",
     "examples.provider": "PROVIDER_LISTEN",
 }
 
@@ -50,7 +51,8 @@ def make(tmp_path: Path) -> Make:
             "QSTASH_URL": there.relay,
             "QSTASH_TOKEN": "token",
             "QSTASH_CURRENT_SIGNING_KEY": "k" * 32,
-            "TIDINGS_API_URL": there.api,
+            "TIDINGS_API_INTERNAL_URL": there.api,
+            "RECONCILER_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{there.connect.rpartition(':')[2]}/none",
             "TIDINGS_INTERNAL_TOKEN": "internal",
             "TIDINGS_WEBHOOK_SECRET": SECRET,
             "TIDINGS_TARGETS_FILE": str(ROOT / "targets.toml"),

@@ -17,7 +17,7 @@ from tests.integration.processes.conftest import Make, Neighbours, nobody
 from tests.process import Process, started
 from tidings.shutdown import END_SECONDS, EXIT_CUT_SHORT
 
-MODULES = ["services.dispatcher", "services.notifier", "services.watcher"]
+MODULES = ["services.dispatcher", "services.notifier", "services.reconciler", "services.watcher"]
 # The bound, and as much again for a machine that is busy.
 SECONDS = END_SECONDS * 3
 
