@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 
-from tests.integration.notifier.conftest import Message, Notifying, Topics
+from tests.integration.notifier.conftest import ROW, Message, Notifying, Topics
 from tests.wait import until
 from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
 
@@ -32,7 +32,9 @@ def test_a_channels_topic_is_made_when_first_named_and_no_more_than_the_limit(to
 def test_what_cannot_be_decoded_is_put_aside_with_its_reason_and_stops_nothing(topics: Topics, notify: Notify) -> None:
     notifying = notify()
     key = str(uuid.uuid4())
-    topics.write(RESULTS, key, b'{"op": "c", "after": {"outcome": "unheard-of"}}')
+    ids_of_row = {"submission_id": key, "event_id": str(uuid.uuid4())}
+    unheard = json.dumps({"op": "c", "after": ROW | ids_of_row | {"outcome": "unheard-of"}}).encode()
+    topics.write(RESULTS, key, unheard)
     topics.write(RESULTS, key, b"\xff\xfe")
     ids = sorted(topics.change() for _ in range(8))  # on most partitions, so likely also behind those two
     until(lambda: topics.completions(*ids) == ids, 30)
@@ -43,8 +45,8 @@ def test_what_cannot_be_decoded_is_put_aside_with_its_reason_and_stops_nothing(t
     # The partitions are not read in step: the completions of others may all be there before these two.
     until(lambda: len(put_aside()) == 2, 30)
     letters = put_aside()
-    assert set(letters) == {b'{"op": "c", "after": {"outcome": "unheard-of"}}', b"\xff\xfe"}
-    assert "unheard-of" in letters[b'{"op": "c", "after": {"outcome": "unheard-of"}}'].headers["reason"]
+    assert set(letters) == {unheard, b"\xff\xfe"}
+    assert "unheard-of" in letters[unheard].headers["reason"]
     assert "not JSON" in letters[b"\xff\xfe"].headers["reason"]
     assert all(letter.headers["source"].startswith(f"{RESULTS}/") for letter in letters.values())
     assert topics.completions(key) == []
