@@ -148,15 +148,27 @@ class Stack:
         with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
             connection.execute(statement, parameters)
 
-    def written(self, topic: str) -> int:
-        """How many records, markers of transactions among them, were written to a topic and are still there."""
-        consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
+    def keys(self, topic: str) -> set[str]:
+        """The keys of the committed records that a topic holds now."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}",
+            isolation_level="read_committed", enable_auto_commit=False,
+        )  # fmt: skip
+        found: set[str] = set()
         try:
             parts = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
-            ends, begins = consumer.end_offsets(parts), consumer.beginning_offsets(parts)
-            return sum(ends[part] - begins[part] for part in parts)
+            consumer.assign(parts)
+            consumer.seek_to_beginning()
+
+            def at_end() -> bool:
+                for records in consumer.poll(timeout_ms=200).values():
+                    found.update(record.key.decode() for record in records)
+                return all(consumer.position(part) >= end for part, end in consumer.end_offsets(parts).items())
+
+            until(at_end, 30)
         finally:
             consumer.close()
+        return found
 
     def delete_records(self, topic: str) -> None:
         """Delete all that a topic holds now, as its retention would."""
