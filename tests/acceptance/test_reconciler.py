@@ -64,7 +64,7 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
     assert keeper is not None
     keeper.send_signal(signal.SIGSTOP)  # it would start the api again
     try:
-        hasty.kill("services.api")
+        api.send_signal(signal.SIGKILL)
         waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
         until(lambda: hasty.count(waiting, id_), 60)
         # As if its thousand retries were used up: days of an outage in one statement.
@@ -72,6 +72,7 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
     finally:
         keeper.send_signal(signal.SIGCONT)
+    hasty.ready("api")
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
     assert len(hasty.completions({id_})[id_]) == 1
 
