@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import assert_never
 
-from services.relay.message import Draft, Encoded, Stored
-from services.relay.store.chunks import Chunks, KeptAnswer
+from services.relay.memory import Memory, NoRoomError
+from services.relay.message import INLINE_BYTES_MAX, Body, Draft, Encoded, Piece, Stored, Unencoded, Unstored
+from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
 
-# A body up to this goes into the message's row. Calls to AI services are smaller, and rows stay cheap to move about;
-# a larger one would be read from the database and held in memory with each claim.
-INLINE_BYTES_MAX = 64 * 1024
-# An answer up to this is held in memory until it is written: most are, and it saves four statements each. It is also
-# as much as is looked at for an error (JUDGED_BYTES_MAX).
+# An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
+# (JUDGED_BYTES_MAX).
 ANSWER_INLINE_BYTES_MAX = 1024 * 1024
-# Large bodies that move at once, in each direction; each holds a piece or two, and buffers of the two connections.
-TRANSFERS_MAX = 16
+# So long an answer waits for room in memory before it is stored in pieces instead.
+ANSWER_ROOM_SECONDS = 30.0
 
 
 class TooLargeError(Exception):
     """The body is larger than is accepted: 413."""
 
 
-@dataclass(frozen=True)
-class Inline:
-    content: bytes
-
-
-Taken = Inline | Stored
-
-
 class Bodies:
     """`bytes_max`: RELAY_BODY_BYTES_MAX."""
 
-    def __init__(self, chunks: Chunks, bytes_max: int) -> None:
+    def __init__(self, chunks: Chunks, bytes_max: int, memory: Memory | None = None) -> None:
+        memory = memory or Memory()
         self._chunks = chunks
         self._bytes_max = bytes_max
-        self._taking = asyncio.Semaphore(TRANSFERS_MAX)
-        self._sending = asyncio.Semaphore(TRANSFERS_MAX)
-        self._spooling = asyncio.Semaphore(TRANSFERS_MAX)
-        self._composing = asyncio.Semaphore(TRANSFERS_MAX)
+        self._held = memory.answers
+        self._taking = asyncio.Semaphore(memory.transfers)
+        self._sending = asyncio.Semaphore(memory.transfers)
+        self._spooling = asyncio.Semaphore(memory.transfers)
+        self._composing = asyncio.Semaphore(memory.transfers)
 
-    async def take(self, stream: AsyncIterable[bytes], content_length: int | None) -> Taken:
+    async def take(self, stream: AsyncIterable[bytes], content_length: int | None) -> Body:
         """Read a request's body; a large one is stored when this returns, but kept only once a message names it.
 
         Raises `TooLargeError`, before anything is read when `content_length` says so, and what `stream` raises.
@@ -57,7 +49,17 @@ class Bodies:
             start += piece
             if len(start) > INLINE_BYTES_MAX:
                 return await self._store(bytes(start), pieces)
-        return Inline(bytes(start))
+        return bytes(start)
+
+    async def keep(self, content: bytes) -> Body:
+        """A body that is in memory already: as it is, or stored when it is too large for a row."""
+        return content if len(content) <= INLINE_BYTES_MAX else await self.store(content)
+
+    async def store(self, content: bytes) -> Stored:
+        """The same of one that is known to be too large."""
+        writer = self._chunks.writer()
+        await writer.write(content)
+        return await writer.close()
 
     async def _store(self, start: bytes, rest: AsyncIterator[bytes]) -> Stored:
         async with self._taking:
@@ -81,6 +83,29 @@ class Bodies:
             async for piece in self._chunks.read(stored.key, stored.size):
                 yield piece
 
+    async def hold(
+        self, key: str, origin: str, start: bytes, rest: AsyncIterator[bytes], size: int | None
+    ) -> tuple[bytes, bool]:
+        """All of an answer of which `start` is read already, when it is small enough to be held, and whether it is all.
+
+        `size` is what its head says. It waits for room, while the other side waits to send more; the room that it takes has
+        the key `key`.
+        """
+        bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
+        if size is not None and size > bytes_max:
+            return start, False
+        try:
+            await self._held.take(key, bytes_max if size is None else size, origin, ANSWER_ROOM_SECONDS)
+        except NoRoomError:
+            return start, False
+        whole = bytearray(start)
+        while len(whole) <= bytes_max:
+            piece = await anext(rest, b"")
+            if not piece:
+                return bytes(whole), True
+            whole += piece
+        return bytes(whole), False
+
     async def spool(self, start: bytes, rest: AsyncIterator[bytes], bytes_max: int) -> tuple[Stored, bool]:
         """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more."""
         async with self._spooling:
@@ -95,42 +120,29 @@ class Bodies:
 
     async def compose(self, draft: Draft) -> Draft:
         """Store the body of a draft that is to be put together, if it is. Raises `MissingPieceError`."""
-        if not draft.pieces:
+        if not isinstance(draft.body, Unstored):
             return draft
         async with self._composing:
             writer = self._chunks.writer()
-            for piece in draft.pieces:
-                if isinstance(piece, Encoded):
-                    async for content in self._chunks.read(piece.key, piece.size):
-                        await writer.write(base64.b64encode(content))
-                else:
-                    await writer.write(piece)
-            stored = await writer.close()
-        return with_body(replace(draft, pieces=()), stored)
+            for piece in draft.body.pieces:
+                await self._write(writer, piece)
+            return replace(draft, body=await writer.close())
+
+    async def _write(self, writer: Writer, piece: Piece) -> None:
+        match piece:
+            case Encoded():
+                async for content in self._chunks.read(piece.key, piece.size):
+                    await writer.write(base64.b64encode(content))
+            case Unencoded():
+                view = memoryview(piece.content)
+                for start in range(0, len(view), PIECE_BYTES):
+                    await writer.write(base64.b64encode(view[start : start + PIECE_BYTES]))
+            case bytes():
+                await writer.write(piece)
+            case _:
+                assert_never(piece)
 
     async def kept(self, message_id: str, attempt: int) -> tuple[KeptAnswer, AsyncIterator[bytes]] | None:
         """`GET /v2/messages/{id}/body/{attempt}`: the whole of an answer that its callback had no room for."""
         answer = await self._chunks.answer(message_id, attempt)
         return None if answer is None else (answer, self.send(Stored(answer.key, answer.size, b"")))
-
-
-def with_body(draft: Draft, taken: Taken) -> Draft:
-    """`draft`, which was made with `inline_part(taken)`, with the body that was taken."""
-    if isinstance(taken, Inline):
-        return draft
-    deduplication_id = draft.deduplication_id
-    if deduplication_id is not None and deduplication_id.startswith("content:"):
-        deduplication_id = f"content:{hashlib.sha256(deduplication_id.encode() + taken.sha256).hexdigest()}"
-    return replace(
-        draft,
-        body=b"",
-        body_key=taken.key,
-        body_size=taken.size,
-        body_sha256=taken.sha256,
-        deduplication_id=deduplication_id,
-    )
-
-
-def inline_part(taken: Taken) -> bytes:
-    """What a draft is made with: the body, or nothing when it is stored and `with_body` adds it."""
-    return taken.content if isinstance(taken, Inline) else b""

@@ -9,10 +9,11 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import psycopg
 
-from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
+from services.relay.bodies import Bodies
 from services.relay.guard import Guard, GuardedResolver
 from services.relay.hosts import HostList, normal_host
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
@@ -21,7 +22,7 @@ from services.relay.http.proxy import proxy_of
 from services.relay.http.reading import Response
 from services.relay.http.request import Origin, Request, origin_of, request, target_of
 from services.relay.http.resolving import Resolve, system_addresses
-from services.relay.message import Claimed
+from services.relay.message import INLINE_BYTES_MAX, Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import MissingPieceError
 from services.relay.wire.outcome import Answer, Fate, Spooled
@@ -65,7 +66,7 @@ class Courier:
         self._settings = settings
         self._bodies = bodies
         self._signing_key = signing_key
-        self._inline_bytes_max = min(ANSWER_INLINE_BYTES_MAX, settings.body_bytes_max)
+        self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
         self._third_parties = HostList(settings.third_parties)
         self._guard = Guard(settings.allow_private, HostList(settings.allow_hosts))
         proxy = settings.egress_proxy
@@ -158,10 +159,14 @@ class Courier:
 
     async def _read(self, message: Claimed, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
-        if response.rest is None:
-            return Answer(response.status, response.headers, response.body, error)
-        beginning = response.body[:BEGINNING_BYTES]
-        spooled, cut = await self._spool(message, response.body, response.rest)
+        body, whole = response.body, response.rest is None
+        if response.rest is not None:
+            host, size = urlsplit(message.url).netloc, _content_length(response.headers)
+            body, whole = await self._bodies.hold(message.id, host, body, response.rest, size)
+        if whole or response.rest is None:
+            return Answer(response.status, response.headers, body, error)
+        beginning = body[:BEGINNING_BYTES]
+        spooled, cut = await self._spool(message, body, response.rest)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -205,6 +210,12 @@ class Courier:
         if message.schedule_id is not None:
             headers["Upstash-Schedule-Id"] = message.schedule_id
         return headers
+
+
+def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
+    """None: the answer's head does not say."""
+    found = [value for name, value in headers if name.lower() == "content-length"]
+    return int(found[0]) if found and found[0].isdecimal() else None
 
 
 def _failed(error: str, fate: Fate) -> Answer:

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
-from services.relay.ending import Ending, ending_of
+from services.relay.ending import LOGGED_BYTES_MAX, Ending, ending_of
+from services.relay.memory import Memory, Share
 from services.relay.metrics import RelayMetrics
 from services.relay.store.chunks import MissingPieceError
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.wire.outcome import Answer, Failed, Retry, state_of
+from services.relay.wire.outcome import Answer, Failed, Retry, Spooled, state_of
 from tidings.log import fault
 
 # One transaction for so many at the most.
@@ -22,7 +23,6 @@ FINISH_MAX = 500
 FINISH_BYTES_MAX = 16 * 1024 * 1024
 # Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
 UNWRITTEN_MAX = 5_000
-UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 FAULT_PAUSE_SECONDS = 1.0
 
 
@@ -37,7 +37,9 @@ class EndingWriter:
         log: BoundLogger,
         *,
         wake: Callable[[float], None],
+        held: Share | None = None,
     ) -> None:
+        """`held`: the room for answers in memory."""
         self._messages = messages
         self._bodies = bodies
         self._metrics = metrics
@@ -45,8 +47,8 @@ class EndingWriter:
         self._wake = wake
         # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self._unwritten: dict[str, int] = {}
-        self._unwritten_bytes = 0
+        self._unwritten: set[str] = set()
+        self._held = held or Memory().answers
 
     @property
     def unwritten(self) -> int:
@@ -55,14 +57,19 @@ class EndingWriter:
     @property
     def full(self) -> bool:
         """No further call should begin before some of this is written."""
-        return len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX
+        return len(self._unwritten) >= UNWRITTEN_MAX or self._held.crowded
 
     async def put(self, ending: Ending) -> None:
-        """Take an ending. Callbacks with a large answer in them are stored first, piece by piece."""
+        """Take an ending. Large bodies in it are stored first, piece by piece."""
+        self._held.hold((ending.message.id, "ending"), _size_bytes(ending))
         if ending.composing:
-            ending = await self._composed(ending)
-        self._unwritten[ending.message.id] = size = _size_bytes(ending)
-        self._unwritten_bytes += size
+            try:
+                ending = await self._composed(ending)
+            except BaseException:
+                self._held.give((ending.message.id, "ending"))
+                raise
+            self._held.hold((ending.message.id, "ending"), _size_bytes(ending))
+        self._unwritten.add(ending.message.id)
         self._endings.put_nowait(ending)
 
     async def run_once(self) -> int:
@@ -71,7 +78,8 @@ class EndingWriter:
         await self._write(endings)
         await self._release(endings)
         for ending in endings:
-            self._unwritten_bytes -= self._unwritten.pop(ending.message.id, 0)
+            self._unwritten.discard(ending.message.id)
+            self._held.give((ending.message.id, "ending"))
             self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self._wake(ending.verdict.delay_seconds)
@@ -118,7 +126,8 @@ class EndingWriter:
         except UnstorableError as error:
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
             answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
-            await self._messages.finish([ending_of(ending.message, answer, datetime.now(UTC), final=True)])
+            failed = ending_of(ending.message, answer, datetime.now(UTC), final=True)
+            await self._messages.finish([await self._composed(failed) if failed.composing else failed])
 
     async def _repeated(self, step: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -131,18 +140,30 @@ class EndingWriter:
                 return
 
     async def _composed(self, ending: Ending) -> Ending:
-        """With large callbacks stored. As long as the database is away, so long this waits."""
+        """With large bodies stored. As long as the database is away, so long this waits."""
         while True:
             try:
-                return replace(ending, callbacks=[await self._bodies.compose(draft) for draft in ending.callbacks])
+                callbacks = [await self._bodies.compose(draft) for draft in ending.callbacks]
+                return replace(ending, callbacks=callbacks, answer=await self._kept(ending))
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 bare = replace(ending.message, body_key=None, body_size=0)
                 follow = ending_of(bare, answer, datetime.now(UTC), final=isinstance(ending.verdict, Failed))
-                return replace(ending, callbacks=follow.callbacks)
+                ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
+
+    async def _kept(self, ending: Ending) -> Answer:
+        """As much of the answer as is still needed: all of it goes into a dead letter, but is stored when it is large."""
+        answer = ending.answer
+        if isinstance(ending.verdict, Failed) and not ending.burying:
+            return answer
+        shown = replace(answer, body=answer.body[:LOGGED_BYTES_MAX])
+        if not ending.burying:
+            return shown
+        stored = await self._bodies.store(answer.body)
+        return replace(shown, spooled=Spooled(stored.key, stored.size, stored.size))
 
     async def _release(self, endings: list[Ending]) -> None:
         """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
@@ -154,4 +175,5 @@ class EndingWriter:
 
 
 def _size_bytes(ending: Ending) -> int:
-    return len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
+    bodies = sum(draft.inline_bytes for draft in ending.callbacks)
+    return len(ending.message.body) + len(ending.answer.body) + bodies

@@ -13,6 +13,7 @@ from structlog.stdlib import BoundLogger
 from services.relay.courier import Courier
 from services.relay.ending import Ending, ending_of, unjudged
 from services.relay.ending_writer import EndingWriter
+from services.relay.memory import CALL_BYTES, Memory
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
@@ -50,7 +51,9 @@ class Pump:
         log: BoundLogger,
         *,
         waking: Waking,
+        memory: Memory | None = None,
     ) -> None:
+        self._memory = memory or Memory()
         self._messages = messages
         self._processes = processes
         self._courier = courier
@@ -76,7 +79,7 @@ class Pump:
         claims = (self._messages.claim_keyed, self._messages.claim)
         room = left = self._room()
         for claim in claims if self._keyed_first else reversed(claims):
-            claimed = await claim(left) if left > 0 else []
+            claimed = await claim(left, self._memory.calls.left) if left > 0 else []
             for message in claimed:
                 self._start(message)
             left -= len(claimed)
@@ -126,7 +129,8 @@ class Pump:
         if self._writer.full:
             return 0
         held = len(self._calls) + self._writer.unwritten
-        return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
+        places = self._memory.calls.left // CALL_BYTES
+        return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held, places)
 
     async def _claim_loop(self) -> None:
         while True:
@@ -190,16 +194,23 @@ class Pump:
         if message.fault is not None:
             self._end(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
         else:
-            self._hold(message.id, self._call(message))
+            self._hold(message, self._call(message))
 
     def _end(self, message: Claimed, answer: Answer) -> None:
         """Fail what is not to be called (again)."""
-        self._hold(message.id, self._writer.put(ending_of(message, answer, datetime.now(UTC), final=True)))
+        self._hold(message, self._writer.put(ending_of(message, answer, datetime.now(UTC), final=True)))
 
-    def _hold(self, message_id: str, work: Coroutine[Any, Any, None]) -> None:
+    def _hold(self, message: Claimed, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
-        self._calls[message_id] = task
-        task.add_done_callback(lambda _: self._calls.pop(message_id, None))
+        self._calls[message.id] = task
+        self._memory.calls.hold(message.id, CALL_BYTES + len(message.body))
+        message_id = message.id  # the callback must not hold the body
+        task.add_done_callback(lambda _: self._ended(message_id))
+
+    def _ended(self, message_id: str) -> None:
+        self._calls.pop(message_id, None)
+        self._memory.calls.give(message_id)
+        self._memory.answers.give(message_id)
 
     async def _call(self, message: Claimed) -> None:
         started = time.monotonic()

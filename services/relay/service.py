@@ -23,6 +23,7 @@ from services.relay.courier import Courier
 from services.relay.ending_writer import EndingWriter
 from services.relay.intake import Intake
 from services.relay.janitor import Janitor
+from services.relay.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.routes.deps import Deps
@@ -102,11 +103,13 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
     owner = uuid.uuid4()
     messages = Messages(database, vault, owner=owner, logs=settings.log_days > 0)
     signing_keys = SigningKeys(database, vault, _seed(settings))
-    bodies = Bodies(Chunks(database), settings.body_bytes_max)
+    memory = Memory(settings.memory_bytes_max)
+    bodies = Bodies(Chunks(database), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, lambda: signing_keys.pair.current)
     waking = Waking()
-    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake)
-    pump = Pump(messages, Processes(database, owner=owner), courier, writer, settings, metrics, log, waking=waking)
+    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, held=memory.answers)
+    processes = Processes(database, owner=owner)
+    pump = Pump(messages, processes, courier, writer, settings, metrics, log, waking=waking, memory=memory)
     window = settings.deduplication_seconds
     intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)
     topics = Topics(database, vault)
@@ -117,6 +120,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pool: Pool
         authenticator=Authenticator(settings.token.get_secret_value(), Tokens(database).find, time.monotonic),
         intake=intake,
         bodies=bodies,
+        memory=memory,
         messages=messages,
         views=MessageViews(database, vault),
         queues=Queues(database),

@@ -137,10 +137,11 @@ class Reading:
             self._move()
         elif self._size > self._inline_bytes_max and not self.response.done():
             self._streaming = True
+            # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
+            self._hold_up()
             self.response.set_result(Response(self._status, tuple(self._headers), self._taken(), self._rest()))
-        if self._streaming and len(self._body) > AHEAD_BYTES_MAX and not self._paused:
-            self._paused = True
-            self._pace(True)
+        if self._streaming and len(self._body) > AHEAD_BYTES_MAX:
+            self._hold_up()
 
     def on_message_complete(self) -> None:
         if self.complete or self._parser is None:
@@ -181,17 +182,26 @@ class Reading:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
+    def _hold_up(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._pace(True)
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._pace(False)
+
     async def _rest(self) -> AsyncIterator[bytes]:
         while True:
             if self._body:
                 yield self._taken()
-                if self._paused and not self._body:
-                    self._paused = False
-                    self._pace(False)
             elif self.complete:
+                self._go_on()
                 return
             elif self._error is not None:
                 raise self._error
             else:
+                self._go_on()
                 self._moved = asyncio.get_running_loop().create_future()
                 await self._moved

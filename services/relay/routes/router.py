@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
 from aiohttp import web
 
+from services.relay.memory import NoRoomError
 from services.relay.routes import (
     bulk_actions,
     events,
@@ -189,7 +191,8 @@ class Router:
         try:
             token = await self._token(request, found)
             await let_come(request)
-            return await found.route.handler(self._deps, Call(request, found.parts, found.query, token))
+            with closing(self._deps.memory.holding("" if token is None else token.name)) as holding:
+                return await found.route.handler(self._deps, Call(request, found.parts, found.query, token, holding))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -224,6 +227,8 @@ class Router:
                 return error_reply(error.status, str(error), error.headers)
             case web.HTTPRequestEntityTooLarge():
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
+            case NoRoomError():
+                return error_reply(503, "the relay has no memory for this request now", {"Retry-After": "1"})
             case web.RequestPayloadError():
                 return error_reply(400, "the body broke off, or is not framed as HTTP has it")
         self._deps.log.error("request_failed", route=route.path, error=fault(error))

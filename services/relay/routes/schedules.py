@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aiohttp import web
 
-from services.relay.bodies import inline_part
 from services.relay.message import Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
@@ -25,14 +22,12 @@ async def create(deps: Deps, call: Call) -> web.Response:
 async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
     """The schedule of a request; its id. Raises `InvalidRequestError`."""
     address, query = separated(call.parts[0])
-    taken = await call.take(deps.bodies)
-    stored = taken if isinstance(taken, Stored) else None
-    options = options_of(call.headers, query)
+    body = await call.take(deps.bodies)
     try:
-        return await _create(deps, Asked(address, options, inline_part(taken), call.caller_ip, protocol, stored=stored))
+        return await _create(deps, Asked(address, options_of(call.headers, query), body, call.caller_ip, protocol))
     except Exception:
-        if stored is not None:
-            await deps.bodies.release(stored.key)
+        if isinstance(body, Stored):
+            await deps.bodies.release(body.key)
         raise
 
 
@@ -49,12 +44,13 @@ async def _create(deps: Deps, asked: Asked) -> str:
     )
     url = "https://group.invalid" if isinstance(target, GroupName) else target.text
     check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
-    await deps.schedules.upsert(replace(drafted, stored=asked.stored), now)
+    await deps.schedules.upsert(drafted, now)
     deps.rescheduled()
     return drafted.schedule_id
 
 
-async def listed(deps: Deps, _call: Call) -> web.Response:
+async def listed(deps: Deps, call: Call) -> web.Response:
+    await call.holding.take_page()
     return json_reply([schedule_object(schedule) for schedule in await deps.schedules.all()])
 
 

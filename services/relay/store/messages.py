@@ -16,6 +16,7 @@ from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store import written
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import Sealer, claimed_of
+from services.relay.store.slicing import slices
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry
 
@@ -24,6 +25,9 @@ Touch = tuple[str, datetime | None, bool]
 
 # Of keys with something to claim so many are looked at in one go; the others are next.
 KEYS_MAX = 100
+# Bodies of a claim are in memory twice for a moment, those that a statement writes five times: as base64, JSON and so on.
+CLAIM_BYTES_MAX = 4 * 1024 * 1024
+STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
@@ -82,15 +86,17 @@ class Messages:
         await self._insert(connection, new)
         return accepted
 
-    async def claim(self, batch_max: int) -> list[Claimed]:
-        """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
-        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max))
-        return claimed_of(self._vault, found)
+    async def claim(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
+        """Take up to `batch_max` due messages without a flow key, with bodies of up to `bytes_max` together; one is taken
+        whatever its size. Their attempts are on record when this returns.
+        """
+        values = self._claiming(batch_max) | {"bytes_max": min(bytes_max, CLAIM_BYTES_MAX)}
+        return claimed_of(self._vault, await self._database.fetch(self._q["claim"], values))
 
-    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+    async def claim_keyed(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
         """The same of messages with a flow key, within the limits of all processes together."""
-        found = await self._database.fetch(self._q["claim_keyed"], self._claiming(batch_max) | {"keys_max": KEYS_MAX})
-        return claimed_of(self._vault, found)
+        values = self._claiming(batch_max) | {"bytes_max": min(bytes_max, CLAIM_BYTES_MAX), "keys_max": KEYS_MAX}
+        return claimed_of(self._vault, await self._database.fetch(self._q["claim_keyed"], values))
 
     async def take_over(self, batch_max: int) -> list[Claimed]:
         """Take messages of dead processes that are not to be repeated."""
@@ -193,8 +199,9 @@ class Messages:
         if not new:
             return
         sealer = Sealer(self._vault)
-        values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in new]
-        await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
+        for some in slices(new, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes):
+            values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in some]
+            await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
             await connection.execute(self._q["make_queues"], {"queues": names})
@@ -209,8 +216,9 @@ class Messages:
             steps = [written.step(n, message, row) for n, (message, row) in enumerate(logged)]
             await connection.execute(self._q["log"], {"rows": written.as_json(steps)})
         if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
-            letters = [written.letter(ending) for ending in buried]
-            await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
+            for some in slices(buried, STATEMENT_BYTES_MAX, lambda ending: len(ending.answer.body)):
+                letters = [written.letter(ending) for ending in some]
+                await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
         if kept := [
             written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url
         ]:

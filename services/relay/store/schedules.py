@@ -9,12 +9,13 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
-from services.relay.bodies import with_body
-from services.relay.message import Draft, Stored
+from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.message import Draft
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.store.sealing import UnreadableError
+from services.relay.store.sealing import UnreadableError, body_of
 from services.relay.store.topics import Topics
+from services.relay.store.written import in_row
 from services.relay.vault import Vault
 from services.relay.wire.address import GroupName, destination
 from services.relay.wire.cron import next_after, parse_cron
@@ -50,12 +51,11 @@ class Schedules:
 
     async def upsert(self, draft: ScheduleDraft, now: datetime) -> None:
         """Make the schedule or replace it; it fires next after `now`. One that is paused stays so."""
-        stored = draft.stored
+        body = in_row(draft.body)
         parameters = {
-            "body_key": None if stored is None else stored.key, "body_size": None if stored is None else stored.size,
-            "body_sha256": None if stored is None else stored.sha256,
+            "body": body.content, "body_key": body.key, "body_size": body.size, "body_sha256": body.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
-            "sealed": self._vault.seal({"options": draft.options}), "body": draft.body, "protocol": draft.protocol,
+            "sealed": self._vault.seal({"options": draft.options}), "protocol": draft.protocol,
             "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": next_after(draft.cron, now),
         }  # fmt: skip
 
@@ -129,7 +129,7 @@ class Schedules:
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = next_after(parse_cron(row["cron"]), now)
-            drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row)]
+            drafts = await self._drafts(connection, row)
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
         except (InvalidRequestError, UnreadableError, UnstorableError) as error:
@@ -139,25 +139,25 @@ class Schedules:
             await connection.execute(self._q["fired"], outcome | {"message_ids": ids})
 
     async def _drafts(self, connection: AsyncConnection[Any], row: Row) -> list[Draft]:
-        options = self._options(row)
+        options, body = self._options(row), body_of(row)
         common = {"protocol": row["protocol"], "caller_ip": row["caller_ip"], "queue": row["queue"]}
         address = destination(row["destination"])
         if isinstance(address, GroupName):
             endpoints = await self._topics.expand_in(connection, address.text)
             if endpoints:
                 return [
-                    firing(row["id"], endpoint.url, merged(headers, options), row["body"], **common,
+                    firing(row["id"], endpoint.url, merged(headers, options), body, **common,
                            topic=address.text, endpoint=endpoint.name)
                     for endpoint, headers in endpoints
                 ]  # fmt: skip
             host = address.as_host()
             if host is None:
                 raise InvalidRequestError(f"URL group {address.text} has no endpoints")
-            return [firing(row["id"], host.text, options, row["body"], **common)]
-        return [firing(row["id"], address.text, options, row["body"], **common)]
+            return [firing(row["id"], host.text, options, body, **common)]
+        return [firing(row["id"], address.text, options, body, **common)]
 
     async def _views(self, schedule_id: str | None) -> list[ScheduleView]:
-        found = await self._database.fetch(self._q["select"], {"id": schedule_id})
+        found = await self._database.fetch(self._q["select"], {"id": schedule_id, "bytes_max": PAGE_BYTES_MAX})
         ids = [message_id for row in found for message_id in row["last_message_ids"]]
         told = await self._database.fetch(self._q["states"], {"ids": ids}) if ids else []
         states = {row["id"]: _STATES.get(row["state"], "IN_PROGRESS") for row in told if row["state"] is not None}
@@ -190,10 +190,3 @@ class Schedules:
         except InvalidToken:
             raise UnreadableError("the schedule cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
         return options
-
-
-def _with_body(draft: Draft, row: Row) -> Draft:
-    """With the schedule's body, where that is in pieces."""
-    if row["body_key"] is None:
-        return draft
-    return with_body(draft, Stored(row["body_key"], row["body_size"], row["body_sha256"]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from services.relay.message import CallbackOptions, Draft
+from services.relay.message import CallbackOptions, Draft, Unstored
 from services.relay.wire.headers import folded
 from services.relay.wire.publishing import draft
 
@@ -38,6 +38,7 @@ def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float
         old: CallbackOptions | None = getattr(original, field)
         if old is not None:
             read.setdefault(name, old.url)
+    assert not isinstance(original.body, Unstored), "what was accepted before has its body"
     asked = draft(original.url, read, original.body, now_seconds=now_seconds, topic=original.topic)
     changed: dict[str, Any] = {field: getattr(asked, field) for name, field in _FIELDS.items() if name in options}
     for name, field in _CALLBACKS.items():

@@ -74,8 +74,8 @@ _IDS = ["msg_00000010", "msg_00000020"]
 _VERDICTS = orjson.dumps(
     [{"id": one, "state": "delivered", "retried": 0, "delay_seconds": 0.0} for one in _IDS]
 ).decode()
-_ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None}
-_CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
+_ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None, "bytes_max": 1_000_000}
+_CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER, "logs": True}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
             {"rows": _VERDICTS, "owner": OWNER},
         ),
         ("messages", "leave", {"ids": _IDS}),
-        ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0}),
+        ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0, "body_bytes_max": 65536}),
         ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
         ("message_views", "select_ids", _ANYTHING | {"message_ids": _IDS}),
         ("message_views", "select_ids", _ANYTHING | {"label": ["l10", "l20"]}),
@@ -115,7 +115,7 @@ _CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
         ("janitor", "queued_in", {"queues_max": 100}),
         ("janitor", "prune_chunks", {"batch_max": 100, "age_seconds": 3600.0}),
         ("janitor", "prune_flow_keys", {"batch_max": 100, "days": 3.0}),
-        ("events", "told", {"ids": _IDS, "body_bytes_max": 2048}),
+        ("events", "told", {"ids": _IDS, "body_bytes_max": 2048, "bytes_max": 1_000_000}),
         ("schedules", "states", {"ids": _IDS}),
     ],
 )

@@ -16,7 +16,7 @@ from services.relay.vault import Vault
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 
-FILES = 5
+FILES = 6
 
 
 def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -12,10 +13,11 @@ from prometheus_client import CollectorRegistry
 from services.relay.bodies import Bodies
 from services.relay.ending import Ending, ending_of
 from services.relay.ending_writer import EndingWriter
-from services.relay.message import Claimed
+from services.relay.memory import Share
+from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.wire.outcome import Answer
+from services.relay.wire.outcome import Answer, Spooled
 from tidings import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -109,5 +111,93 @@ def test_many_unwritten_bytes_hold_back_further_calls() -> None:
         while written.unwritten:
             await written.run_once()
         assert not written.full
+
+    told(story)
+
+
+class Storing:
+    """Stands for `Bodies`: `stored` are the large bodies, which it stores once `begin` is set."""
+
+    def __init__(self) -> None:
+        self.begin = asyncio.Event()
+        self.stored: list[bytes] = []
+
+    async def compose(self, draft: Draft) -> Draft:
+        await self.begin.wait()
+        assert isinstance(draft.body, Unstored)
+        self.stored.append(draft.url.encode())
+        return replace(draft, body=Stored("callback", 100, b""))
+
+    async def store(self, content: bytes) -> Stored:
+        self.stored.append(content)
+        return Stored("answer", len(content), b"")
+
+    async def release(self, *_keys: str) -> None:
+        pass
+
+
+def storing() -> tuple[EndingWriter, Storing, Share, Letterbox]:
+    bodies, share, database = Storing(), Share(10_000_000), Letterbox()
+    metrics = RelayMetrics(CollectorRegistry())
+    written = EndingWriter(
+        cast("Messages", database), cast("Bodies", bodies), metrics, log.get("test"), wake=lambda _: None, held=share
+    )
+    return written, bodies, share, database
+
+
+class Letterbox:
+    """Stands for `Messages.finish`, and keeps the endings."""
+
+    def __init__(self) -> None:
+        self.endings: list[Ending] = []
+
+    async def finish(self, endings: Sequence[Ending]) -> int:
+        self.endings += endings
+        return len(endings)
+
+
+def large(status: int) -> Ending:
+    message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"), retries_max=0)
+    return ending_of(message, Answer(status, (), b"x" * 1_000_000), NOW)
+
+
+def test_what_waits_to_be_stored_is_held_and_given_back_when_it_is_broken_off() -> None:
+    async def story() -> None:
+        written, _, share, _ = storing()
+        putting = asyncio.create_task(written.put(large(200)))
+        await asyncio.sleep(0)
+        assert share.left == 9_000_000
+        putting.cancel()
+        await asyncio.gather(putting, return_exceptions=True)
+        assert share.left == 10_000_000
+
+    told(story)
+
+
+def test_once_a_callback_is_stored_the_answer_is_not_held_any_more() -> None:
+    async def story() -> None:
+        written, bodies, share, database = storing()
+        bodies.begin.set()
+        await written.put(large(200))
+        assert share.left > 9_990_000
+        await written.run_once()
+        assert share.left == 10_000_000
+        [one] = database.endings
+        assert [draft.body for draft in one.callbacks] == [Stored("callback", 100, b"")]
+
+    told(story)
+
+
+def test_a_dead_letters_large_answer_is_stored_and_its_beginning_goes_into_the_row() -> None:
+    async def story() -> None:
+        written, bodies, _, database = storing()
+        bodies.begin.set()
+        await written.put(large(500))
+        await written.run_once()
+        [one] = database.endings
+        assert bodies.stored == [b"http://callback.example/", b"x" * 1_000_000]
+        assert one.answer.spooled == Spooled("answer", 1_000_000, 1_000_000)
+        assert 0 < len(one.answer.body) <= INLINE_BYTES_MAX
+        assert "answer" in one.stored_keys
 
     told(story)

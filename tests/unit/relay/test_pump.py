@@ -22,10 +22,10 @@ class Backlog:
 
     asked: list[tuple[str, int]] = field(default_factory=list)
 
-    async def claim(self, batch_max: int) -> list[Claimed]:
+    async def claim(self, batch_max: int, _bytes_max: int) -> list[Claimed]:
         return self._take("plain", batch_max)
 
-    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+    async def claim_keyed(self, batch_max: int, _bytes_max: int) -> list[Claimed]:
         return self._take("keyed", batch_max)
 
     def _take(self, kind: str, batch_max: int) -> list[Claimed]:
@@ -37,6 +37,7 @@ class Backlog:
 class _Message:
     id: str
     fault: None = None
+    body: bytes = b""
 
 
 class Writer:
