@@ -56,6 +56,7 @@ class Call:
 
     async def body(self, bytes_max: int) -> bytearray:
         """The whole body, for which there is room twice. Raises `RefusedError`, and `NoRoomError`."""
+        bytes_max = min(bytes_max, self.request.client_max_size)
         length = self.request.content_length
         if length is not None and length > bytes_max:
             raise _too_large(bytes_max)
