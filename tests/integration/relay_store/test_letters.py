@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.message import CallbackOptions, Draft
+from services.relay.message import CallbackOptions, Draft, Stored
 from services.relay.wire.cursor import decode_cursor
 from services.relay.wire.filters import Filters
 from services.relay.wire.invalid import InvalidRequestError
@@ -154,7 +154,7 @@ def test_many_are_retried_together_but_for_those_that_cannot_be_read(run: Run) -
 
 def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        [letter_id] = await fail(stores, draft(body=b"", body_key="pieces", body_size=70_000_000))
+        [letter_id] = await fail(stores, draft(body=Stored("pieces", 70_000_000, b"hash")))
         await stores.letters.retry(letter_id, {})
         [claimed] = await stores.claim()
         assert (claimed.body_key, claimed.body_size) == ("pieces", 70_000_000)
