@@ -164,10 +164,7 @@ def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
 
 def test_letters_with_different_stored_bodies_are_different_content(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        stored = [
-            draft(body=b"", body_key=f"pieces-{n}", body_size=70_000, body_sha256=sha256(bytes([n])).digest())
-            for n in range(2)
-        ]
+        stored = [draft(body=Stored(f"pieces-{n}", 70_000, sha256(bytes([n])).digest())) for n in range(2)]
         letters = await fail(stores, *stored)
         by_content = {"Upstash-Content-Based-Deduplication": "true"}
         retried = [await stores.letters.retry(one, by_content) for one in letters]
