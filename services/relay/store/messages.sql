@@ -124,11 +124,11 @@ SELECT extract(epoch FROM least(
 -- name: finish
 -- The verdicts of a batch of attempts. Only of claims that are still ours: a cancelled one stays cancelled, and the
 -- verdict of an earlier claim is not the later one's. A queued one keeps its place until its callbacks have ended as
--- well: see leave. What is to be tried again waits while its queue is paused.
+-- well: see leave. What is to be tried again waits while its queue is paused. `unknown` counts those in a row.
 UPDATE relay.messages AS m
 SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
-  retried = v.retried, started_at = NULL, lease_owner = NULL,
+  retried = v.retried, unknown = 0, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
 FROM json_to_recordset(%(rows)s::json)
