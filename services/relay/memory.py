@@ -62,6 +62,8 @@ class Share:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._used = 0
+        # Of that, what has a name.
+        self._taken = 0
         self._held: dict[Hashable, tuple[int, str]] = {}
         self._of_name: dict[str, int] = {}
         self._waiting: deque[_Waiting] = deque()
@@ -73,15 +75,12 @@ class Share:
 
     @property
     def crowded(self) -> bool:
-        """There is no room, or somebody waits for it: not those whose name has its half, unless they are so many that what
-        they have read comes to as much.
+        """What nobody had to wait for has half of the room, or what has begun and waits for room comes to all of it.
+
+        What was taken does not count, as a few names can have all of that for as long as they like.
         """
-        waiting = self._waiting
-        return (
-            self._used >= self._bytes_max
-            or len(waiting) * WAITING_BYTES >= self._bytes_max
-            or any(not self._has_its_half(one.size, one.name) for one in waiting)
-        )
+        held = self._used - self._taken
+        return 2 * held >= self._bytes_max or len(self._waiting) * WAITING_BYTES >= self._bytes_max
 
     def hold(self, key: Hashable, size: int, name: str = "") -> None:
         """Count what is in memory already, or must be; once more of the same key, its new size counts."""
@@ -94,6 +93,7 @@ class Share:
         self._held[key] = (size, name)
         self._used += size
         if name:
+            self._taken += size
             self._of_name[name] = self._of_name.get(name, 0) + size
 
     def give(self, key: Hashable) -> None:
@@ -159,6 +159,7 @@ class Share:
         size, name = found
         self._used -= size
         if name:
+            self._taken -= size
             left = self._of_name[name] - size
             if left:
                 self._of_name[name] = left

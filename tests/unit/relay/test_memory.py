@@ -165,11 +165,12 @@ def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
     assert isinstance(memory.holding("one"), Holding)
 
 
-def test_whoever_waits_for_a_names_half_holds_nobody_else_up() -> None:
+def test_names_that_have_all_the_room_hold_nobody_else_up_but_many_that_wait_do() -> None:
     async def story() -> None:
         share = Share(100 * WAITING_BYTES)
         await share.take("a", 50 * WAITING_BYTES, "one")
-        waiting = [asked(share, f"w{n}", 1, "one") for n in range(99)]
+        await share.take("b", 50 * WAITING_BYTES, "two")
+        waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(99)]
         await settled()
         assert not share.crowded
         # Each has the beginning of its answer in memory.
@@ -182,16 +183,11 @@ def test_whoever_waits_for_a_names_half_holds_nobody_else_up() -> None:
     told(story)
 
 
-def test_a_use_is_crowded_when_somebody_waits_for_room() -> None:
-    async def story() -> None:
-        share = Share(100)
-        await share.take("a", 50, "one")
-        assert not share.crowded
-        waiting = asked(share, "b", 60, "two")
-        await settled()
-        assert share.crowded
-        share.give("a")
-        await waiting
-        assert not share.crowded
-
-    told(story)
+def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
+    share = Share(100)
+    share.hold("a", 49)
+    assert not share.crowded
+    share.hold("b", 1)
+    assert share.crowded
+    share.give("a")
+    assert not share.crowded
