@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import sys
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import assert_never
 
 import psycopg
 
 from services.relay.http.faults import NoAnswerError
-from services.relay.message import Draft, Encoded, Stored
+from services.relay.memory import Memory, NoRoomError
+from services.relay.message import INLINE_BYTES_MAX, Body, Draft, Encoded, Piece, Stored, Unencoded, Unstored
 from services.relay.sending import Sending
-from services.relay.shares import Shares
-from services.relay.store.chunks import Chunks, KeptAnswer, Writer
+from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
 
-# A body up to this goes into the message's row. Calls to AI services are smaller, and rows stay cheap to move about;
-# a larger one would be read from the database and held in memory with each claim.
-INLINE_BYTES_MAX = 64 * 1024
-# An answer up to this is held in memory until it is written: most are, and it saves four statements each. It is also
-# as much as is looked at for an error (JUDGED_BYTES_MAX).
+# An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
+# (JUDGED_BYTES_MAX).
 ANSWER_INLINE_BYTES_MAX = 1024 * 1024
-# Large bodies that move at once, in each direction; each holds a piece or two, and buffers of the two connections: 2 MB.
-TRANSFERS_MAX = 64
-# Requests that wait for that, of which each holds some 200 KB; one token may have a fifth. More are told to come again.
-WAITING_MAX = 1000
+# So long an answer waits for room in memory before it is stored in pieces instead.
+ANSWER_ROOM_SECONDS = 30.0
 # An upload waits as long for a place as clients wait for an answer; whoever reads a kept answer can come again at once.
 UPLOAD_SECONDS = 30.0
 READER_SECONDS = 10.0
-# Callbacks that are put together at once. They wait for nobody but the database.
-COMPOSING_MAX = 16
-# Between two pieces of an answer of more than ANSWER_INLINE_BYTES_MAX. A model that thinks does so at the beginning, and who
-# streams for so long sends something every few seconds.
+# Between two pieces of an answer that is stored. A model that thinks does so at the beginning, and who streams for so long
+# sends something every few seconds.
 STALL_SECONDS = 120.0
 # Pieces of what did not end well are removed within this, or by the janitor.
 DISCARD_SECONDS = 30.0
@@ -50,34 +42,23 @@ class TooLargeError(Exception):
     """The body is larger than is accepted: 413."""
 
 
-@dataclass(frozen=True)
-class Inline:
-    content: bytes
-
-
-Taken = Inline | Stored
-
-
 class Bodies:
-    """`bytes_max`: RELAY_BODY_BYTES_MAX; `calls_max`: deliveries that may wait for a place. `token` and `origin` say in
-    whose name one is taken.
+    """`bytes_max`: RELAY_BODY_BYTES_MAX; `memory` is the process's. `token` and `origin` say in whose name a place for a
+    large body is taken.
     """
 
     def __init__(
-        self, chunks: Chunks, bytes_max: int, *, calls_max: int = 5000, stall_seconds: float = STALL_SECONDS
+        self, chunks: Chunks, bytes_max: int, memory: Memory | None = None, *, stall_seconds: float = STALL_SECONDS
     ) -> None:
+        memory = memory or Memory()
         self._chunks = chunks
         self._bytes_max = bytes_max
         self._stall_seconds = stall_seconds
-        self._taking = Shares(TRANSFERS_MAX, WAITING_MAX)
-        self._sending = Shares(TRANSFERS_MAX, calls_max)
-        # An answer that was paid for is not refused: its call waits, as long as it may.
-        self._spooling = Shares(TRANSFERS_MAX, sys.maxsize)
-        self._reading = Shares(TRANSFERS_MAX, WAITING_MAX)
-        self._composing = asyncio.Semaphore(COMPOSING_MAX)
+        self._held = memory.answers
+        self._places = memory.transfers
         self._discarding: set[asyncio.Task[None]] = set()
 
-    async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Taken:
+    async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Body:
         """Read a request's body; a large one is stored when this returns, but kept only once a message names it.
 
         Raises `TooLargeError`, before anything is read when `content_length` says so, `NoPlaceError`, and what `stream`
@@ -91,10 +72,20 @@ class Bodies:
             start += piece
             if len(start) > INLINE_BYTES_MAX:
                 return await self._store(bytes(start), pieces, token)
-        return Inline(bytes(start))
+        return bytes(start)
+
+    async def keep(self, content: bytes) -> Body:
+        """A body that is in memory already: as it is, or stored when it is too large for a row."""
+        return content if len(content) <= INLINE_BYTES_MAX else await self.store(content)
+
+    async def store(self, content: bytes) -> Stored:
+        """The same of one that is known to be too large. It takes no place, as whoever has it has counted it."""
+        async with self._writing() as writer:
+            await writer.write(content)
+            return await writer.close()
 
     async def _store(self, start: bytes, rest: AsyncIterator[bytes], token: str) -> Stored:
-        async with self._taking.place(token, UPLOAD_SECONDS), self._writing() as writer:
+        async with self._places.taking.place(token, UPLOAD_SECONDS), self._writing() as writer:
             piece = start
             while piece:
                 if writer.size + len(piece) > self._bytes_max:
@@ -137,14 +128,37 @@ class Bodies:
 
     def sending(self, stored: Stored, origin: str) -> Sending:
         """A stored body on its way to `origin`."""
-        return Sending(self._chunks, stored, self._sending, origin)
+        return Sending(self._chunks, stored, self._places.sending, origin)
+
+    async def hold(
+        self, key: Hashable, origin: str, start: bytes, rest: AsyncIterator[bytes], size: int | None
+    ) -> tuple[bytes, bool]:
+        """All of an answer of which `start` is read already, when it is small enough to be held, and whether it is all.
+
+        `size` is what its head says. It waits for room, while the other side waits to send more; the room that it takes has
+        the key `key`.
+        """
+        bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
+        if size is not None and size > bytes_max:
+            return start, False
+        try:
+            await self._held.take(key, bytes_max if size is None else size, origin, ANSWER_ROOM_SECONDS)
+        except NoRoomError:
+            return start, False
+        whole = bytearray(start)
+        while len(whole) <= bytes_max:
+            piece = await anext(rest, b"")
+            if not piece:
+                return bytes(whole), True
+            whole += piece
+        return bytes(whole), False
 
     async def spool(self, start: bytes, rest: AsyncIterator[bytes], bytes_max: int, origin: str) -> tuple[Stored, bool]:
         """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more.
 
         Raises `NoAnswerError` when no more of it comes.
         """
-        async with self._spooling.place(origin, None), self._writing() as writer:
+        async with self._places.spooling.place(origin, None), self._writing() as writer:
             await writer.write(start[:bytes_max])
             cut = len(start) > bytes_max
             while not cut and (piece := await self._next(rest)):
@@ -162,17 +176,26 @@ class Bodies:
 
     async def compose(self, draft: Draft) -> Draft:
         """Store the body of a draft that is to be put together, if it is. Raises `MissingPieceError`."""
-        if not draft.pieces:
+        if not isinstance(draft.body, Unstored):
             return draft
-        async with self._composing, self._writing() as writer:
-            for piece in draft.pieces:
-                if isinstance(piece, Encoded):
-                    async for content in self._chunks.read(piece.key, piece.size):
-                        await writer.write(base64.b64encode(content))
-                else:
-                    await writer.write(piece)
-            stored = await writer.close()
-        return with_body(replace(draft, pieces=()), stored)
+        async with self._places.composing, self._writing() as writer:
+            for piece in draft.body.pieces:
+                await self._write(writer, piece)
+            return replace(draft, body=await writer.close())
+
+    async def _write(self, writer: Writer, piece: Piece) -> None:
+        match piece:
+            case Encoded():
+                async for content in self._chunks.read(piece.key, piece.size):
+                    await writer.write(base64.b64encode(content))
+            case Unencoded():
+                view = memoryview(piece.content)
+                for start in range(0, len(view), PIECE_BYTES):
+                    await writer.write(base64.b64encode(view[start : start + PIECE_BYTES]))
+            case bytes():
+                await writer.write(piece)
+            case _:
+                assert_never(piece)
 
     async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
         """The same of several, all or none."""
@@ -181,7 +204,7 @@ class Bodies:
             for draft in drafts:
                 composed.append(await self.compose(draft))  # noqa: PERF401  what is done so far is needed below
         except BaseException:
-            self.discard([draft.body_key for draft in composed if draft.body_key is not None])
+            self.discard(stored_keys(composed))
             raise
         return composed
 
@@ -191,30 +214,13 @@ class Bodies:
 
     def reading(self, token: str) -> AbstractAsyncContextManager[None]:
         """A place for `read`. Entering it raises `NoPlaceError`."""
-        return self._reading.place(token, READER_SECONDS)
+        return self._places.reading.place(token, READER_SECONDS)
 
     def read(self, answer: KeptAnswer) -> AsyncGenerator[bytes, None]:
         """A kept answer, a piece at a time. Raises `MissingPieceError`."""
         return self._chunks.read(answer.key, answer.size)
 
 
-def with_body(draft: Draft, taken: Taken) -> Draft:
-    """`draft`, which was made with `inline_part(taken)`, with the body that was taken."""
-    if isinstance(taken, Inline):
-        return draft
-    deduplication_id = draft.deduplication_id
-    if deduplication_id is not None and deduplication_id.startswith("content:"):
-        deduplication_id = f"content:{hashlib.sha256(deduplication_id.encode() + taken.sha256).hexdigest()}"
-    return replace(
-        draft,
-        body=b"",
-        body_key=taken.key,
-        body_size=taken.size,
-        body_sha256=taken.sha256,
-        deduplication_id=deduplication_id,
-    )
-
-
-def inline_part(taken: Taken) -> bytes:
-    """What a draft is made with: the body, or nothing when it is stored and `with_body` adds it."""
-    return taken.content if isinstance(taken, Inline) else b""
+def stored_keys(drafts: Sequence[Draft]) -> list[str]:
+    """Of those of these bodies that are stored."""
+    return [draft.body.key for draft in drafts if isinstance(draft.body, Stored)]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from services.relay.memory import CALL_BYTES, Memory
 from services.relay.message import Claim
 
 
@@ -27,10 +28,13 @@ class Call:
 
 
 class Calls:
-    """Bounded by what is claimed. A claim is held from the moment its row is read until its task has ended."""
+    """Bounded by what is claimed. A claim is held from the moment its row is read until its task has ended, and with it the
+    memory that it and its answer take.
+    """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, memory: Memory | None = None) -> None:
         self._monotonic = monotonic
+        self._memory = memory or Memory()
         self._held: dict[Claim, Call] = {}
         # The newest claim of each message.
         self._newest: dict[str, Claim] = {}
@@ -56,7 +60,12 @@ class Calls:
         """Orphans that were put right, or that were not this process's any more."""
         self._orphans -= set(orphans)
 
-    def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+    @property
+    def bytes_left(self) -> int:
+        """For the bodies of further calls; below 0 when more is held than there is room for."""
+        return self._memory.calls.left
+
+    def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]], *, body_bytes: int = 0) -> None:
         """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and broken off. A
         claim that came back by way of another process, while its call is still under way here, goes on as it is.
         """
@@ -65,6 +74,7 @@ class Calls:
         self.abort(claim[0])
         self._held[claim] = call = Call()
         self._newest[claim[0]] = claim
+        self._memory.calls.hold(claim, CALL_BYTES + body_bytes)
         call.task = asyncio.create_task(work(call))
         call.task.add_done_callback(lambda _: self._ended(claim, call))
 
@@ -104,6 +114,8 @@ class Calls:
 
     def _ended(self, claim: Claim, call: Call) -> None:
         del self._held[claim]
+        self._memory.calls.give(claim)
+        self._memory.answers.give(claim)
         if self._newest.get(claim[0]) == claim:
             del self._newest[claim[0]]
         if call.sent and not call.settled:

@@ -10,12 +10,12 @@ from contextlib import nullcontext
 
 import psycopg
 
-from services.relay.bodies import ANSWER_INLINE_BYTES_MAX, Bodies
+from services.relay.bodies import Bodies
 from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError, StaleError
-from services.relay.http.reading import Response
 from services.relay.http.request import Request, request
 from services.relay.http.resolving import Resolve
-from services.relay.message import Claimed
+from services.relay.http.response import Response
+from services.relay.message import INLINE_BYTES_MAX, Claimed
 from services.relay.sending import Sending
 from services.relay.settings import RelaySettings
 from services.relay.shares import NoPlaceError
@@ -51,7 +51,7 @@ class Courier:
         self._settings = settings
         self._bodies = bodies
         self._signing_key = signing_key
-        self._inline_bytes_max = min(ANSWER_INLINE_BYTES_MAX, settings.body_bytes_max)
+        self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
         self._ways = Ways(settings, tls, resolve)
 
     @property
@@ -133,10 +133,14 @@ class Courier:
 
     async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
-        if response.rest is None:
-            return Answer(response.status, response.headers, response.body, error)
-        beginning = response.body[:BEGINNING_BYTES]
-        spooled, cut = await self._spool(message, way, response.body, response.rest)
+        body, whole = response.body, response.rest is None
+        if response.rest is not None:
+            origin, size = way.origin.authority, _content_length(response.headers)
+            body, whole = await self._bodies.hold(message.claim, origin, body, response.rest, size)
+        if whole or response.rest is None:
+            return Answer(response.status, response.headers, body, error)
+        beginning = body[:BEGINNING_BYTES]
+        spooled, cut = await self._spool(message, way, body, response.rest)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -191,6 +195,12 @@ def _not_sent(error: NotSentError) -> Answer:
     if isinstance(error, NotAttemptedError):
         return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
     return _failed(str(error), "not sent")
+
+
+def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
+    """None: the answer's head does not say."""
+    found = [value for name, value in headers if name.lower() == "content-length"]
+    return int(found[0]) if found and found[0].isdecimal() else None
 
 
 def _failed(error: str, fate: Fate) -> Answer:

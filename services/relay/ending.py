@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from services.relay.message import Claimed, Draft
+from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
 from services.relay.wire.backoff import asked_pause_seconds
 from services.relay.wire.callback import callbacks
 from services.relay.wire.headers import listed, readable
@@ -45,15 +45,21 @@ class Ending:
 
     @property
     def composing(self) -> bool:
-        """Whether callbacks are still to be put together from stored bodies, before this can be committed."""
-        return any(draft.pieces for draft in self.callbacks)
+        """Whether large bodies are still to be stored before this can be committed: of callbacks, or the dead letter's answer."""
+        return self.burying or any(isinstance(draft.body, Unstored) for draft in self.callbacks)
+
+    @property
+    def burying(self) -> bool:
+        """Whether a dead letter is to have an answer that is too large for its row."""
+        return isinstance(self.verdict, Failed) and len(self.answer.body) > INLINE_BYTES_MAX
 
     @property
     def stored_keys(self) -> list[str]:
         """The stored bodies this has to do with. Once it is committed, those may go that nothing names."""
         spooled = self.answer.spooled
         keys = [self.message.body_key, None if spooled is None else spooled.key]
-        return [key for key in (*keys, *(draft.body_key for draft in self.callbacks)) if key is not None]
+        bodies = [draft.body for draft in self.callbacks]
+        return [key for key in keys if key is not None] + [body.key for body in bodies if isinstance(body, Stored)]
 
 
 def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = False) -> Ending:

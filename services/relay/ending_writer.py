@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
-from services.relay.ending import Ending, ending_of
+from services.relay.ending import Ending
+from services.relay.ending_bodies import EndingBodies, bare
+from services.relay.memory import Memory, Share
 from services.relay.message import Claim
 from services.relay.metrics import RelayMetrics
-from services.relay.store.chunks import MissingPieceError
 from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.wire.outcome import Answer, Failed, Retry, state_of
+from services.relay.wire.outcome import Retry, state_of
 from tidings.log import fault
 
 # One transaction for so many at the most.
@@ -25,7 +25,6 @@ FINISH_MAX = 500
 FINISH_BYTES_MAX = 16 * 1024 * 1024
 # Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
 UNWRITTEN_MAX = 5_000
-UNWRITTEN_BYTES_MAX = 64 * 1024 * 1024
 FAULT_PAUSE_SECONDS = 1.0
 # So often a batch is tried before its endings are written one by one: after refusals that are no trouble with the
 # connection, and after trouble, as one ending may be what breaks the connection or outlasts the statement timeout.
@@ -35,12 +34,6 @@ TROUBLES_MAX = 5
 TROUBLES_ALONE_MAX = 2
 # An ending that cannot be written at all is tried again after so many pauses.
 ASIDE_PAUSES = 5
-
-
-@dataclass(frozen=True)
-class _Unwritten:
-    size_bytes: int
-    since: float
 
 
 class EndingWriter:
@@ -55,11 +48,14 @@ class EndingWriter:
         *,
         wake: Callable[[float], None],
         now: Callable[[], datetime],
+        held: Share | None = None,
         pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
-        """`now` is aware: what the log is stamped with. `pause_seconds` is between tries."""
+        """`now` is aware: what the log is stamped with. `held`: the room for answers in memory. `pause_seconds` is between
+        tries.
+        """
         self._messages = messages
-        self._bodies = bodies
+        self._large = EndingBodies(bodies, log, now=now, pause_seconds=pause_seconds)
         self._metrics = metrics
         self._log = log
         self._wake = wake
@@ -67,8 +63,9 @@ class EndingWriter:
         self._pause_seconds = pause_seconds
         # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        self._unwritten: dict[Claim, _Unwritten] = {}
-        self._unwritten_bytes = 0
+        # Since when, by the monotonic clock.
+        self._unwritten: dict[Claim, float] = {}
+        self._held = held or Memory().answers
         # Refused before: they are written alone, so that they are refused alone.
         self._suspects: set[Claim] = set()
 
@@ -86,21 +83,27 @@ class EndingWriter:
 
     def unwritten_since(self) -> float | None:
         """When the oldest ending that waits came, by the monotonic clock; None: there is none but those put aside."""
-        return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
+        return next((since for claim, since in self._unwritten.items() if claim not in self._suspects), None)
 
     @property
     def full(self) -> bool:
         """No further call should begin before some of this is written."""
-        return len(self._unwritten) >= UNWRITTEN_MAX or self._unwritten_bytes >= UNWRITTEN_BYTES_MAX
+        return len(self._unwritten) >= UNWRITTEN_MAX or self._held.crowded
 
     async def put(self, ending: Ending) -> None:
-        """Take the ending of a claim, once. Callbacks with a large answer in them are stored first, piece by piece."""
-        if ending.composing:
-            ending = await self._composed(ending)
-        if ending.message.claim in self._unwritten:
+        """Take the ending of a claim, once. Large bodies in it are stored first, piece by piece."""
+        claim = ending.message.claim
+        if claim in self._unwritten:
             return
-        self._unwritten[ending.message.claim] = one = _Unwritten(_size_bytes(ending), time.monotonic())
-        self._unwritten_bytes += one.size_bytes
+        self._held.hold(_key(claim), _size_bytes(ending))
+        if ending.composing:
+            try:
+                ending = await self._large.stored(ending)
+            except BaseException:
+                self._held.give(_key(claim))
+                raise
+            self._held.hold(_key(claim), _size_bytes(ending))
+        self._unwritten[claim] = time.monotonic()
         self._endings.put_nowait(ending)
 
     async def run_once(self) -> int:
@@ -177,13 +180,8 @@ class EndingWriter:
             if is_trouble(error):
                 raise
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            bare = self._bare(ending)
-            return bare, await self._messages.finish([bare])
-
-    def _bare(self, ending: Ending) -> Ending:
-        answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
-        message = replace(ending.message, body_key=None, body_size=0) if ending.message.body_key else ending.message
-        return ending_of(message, answer, self._now(), final=True)
+            without = bare(ending, self._now())
+            return without, await self._messages.finish([without])
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
@@ -194,40 +192,20 @@ class EndingWriter:
         for ending in endings:
             claim = ending.message.claim
             self._suspects.discard(claim)
-            if (one := self._unwritten.pop(claim, None)) is not None:
-                self._unwritten_bytes -= one.size_bytes
+            self._unwritten.pop(claim, None)
+            self._held.give(_key(claim))
         for ending in kept:
             self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self._wake(ending.verdict.delay_seconds)
-        await self._release(endings)
+        await self._large.release(endings)
 
-    async def _composed(self, ending: Ending) -> Ending:
-        """With large callbacks stored. As long as the database is away, so long this waits."""
-        while True:
-            try:
-                return replace(ending, callbacks=await self._bodies.compose_all(ending.callbacks))
-            except asyncio.CancelledError:
-                # The message is not ours any more, so that no ending will release what its answer was stored in.
-                self._bodies.discard(ending.stored_keys)
-                raise
-            except MissingPieceError as error:
-                answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
-                bare = replace(ending.message, body_key=None, body_size=0)
-                follow = ending_of(bare, answer, self._now(), final=isinstance(ending.verdict, Failed))
-                return replace(ending, callbacks=follow.callbacks)
-            except Exception as error:  # noqa: BLE001
-                self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
-                await asyncio.sleep(self._pause_seconds)
 
-    async def _release(self, endings: Sequence[Ending]) -> None:
-        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
-        if keys := [key for ending in endings for key in ending.stored_keys]:
-            try:
-                await self._bodies.release(*keys)
-            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
-                self._log.error("release_failed", error=fault(error), count=len(keys))
+def _key(claim: Claim) -> tuple[Claim, str]:
+    """Beside the claim itself, which has the room for the answer as it came."""
+    return claim, "ending"
 
 
 def _size_bytes(ending: Ending) -> int:
-    return len(ending.answer.body) + sum(len(draft.body) for draft in ending.callbacks)
+    bodies = sum(draft.inline_bytes for draft in ending.callbacks)
+    return len(ending.message.body) + len(ending.answer.body) + bodies

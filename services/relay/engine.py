@@ -17,6 +17,7 @@ from services.relay.drain import Drain
 from services.relay.ending_writer import EndingWriter
 from services.relay.leases import Leases
 from services.relay.loops import FAULT_PAUSE_SECONDS, Loop
+from services.relay.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.readiness import Readiness
@@ -52,6 +53,7 @@ class Surroundings:
     """
 
     owner: UUID
+    memory: Memory
     waking: Waking
     signing_key: Callable[[], str]
     intake: Loop
@@ -69,12 +71,12 @@ def build_engine(
 ) -> Engine:
     """`databases`: the engine's, and the lease's."""
     database, lease = databases
-    owner, waking, logs = around.owner, around.waking, settings.log_days > 0
+    owner, memory, waking, logs = around.owner, around.memory, around.waking, settings.log_days > 0
     messages = Messages(database, vault, owner=owner, logs=logs)
-    bodies = Bodies(Chunks(database), settings.body_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
+    bodies = Bodies(Chunks(database), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, around.signing_key)
-    calls, clock = Calls(), DatabaseClock()
-    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now)
+    calls, clock = Calls(memory=memory), DatabaseClock()
+    writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now, held=memory.answers)
     pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking)
     leases = Leases(
         Processes(lease, owner=owner),

@@ -24,7 +24,7 @@ class _Asked:
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(draft.body) for draft in self.drafts)
+        return sum(draft.inline_bytes for draft in self.drafts)
 
 
 class Intake:

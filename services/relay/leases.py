@@ -12,7 +12,7 @@ from services.relay.database_clock import DatabaseClock
 from services.relay.ending_writer import EndingWriter
 from services.relay.message import Claim, Claimed
 from services.relay.metrics import RelayMetrics
-from services.relay.store.claims import Claims, Difference
+from services.relay.store.claims import UNKNOWN_MAX, Claims, Difference
 from services.relay.store.processes import Processes
 from services.relay.wire.outcome import Answer
 
@@ -104,9 +104,7 @@ class Leases:
         with self._calls.claiming():
             failed = await self._claims.take_over(SWEEP_MAX, lapsed=lapsed)
             for message in failed:
-                self._fail(
-                    message, Answer(0, (), b"", error="fate unknown: the relay died during the call", fate="unknown")
-                )
+                self._fail(message, Answer(0, (), b"", error=_died(message), fate="unknown"))
         if expired or failed:
             self._metrics.expiries.inc(expired + len(failed))
             self._metrics.unknown.inc(expired + len(failed))
@@ -142,3 +140,8 @@ def astray(found: Iterable[Difference], held: Callable[[Claim], bool], old_secon
     for.
     """
     return [one for one in found if one.leased and one.age_seconds >= old_seconds and not held(one.claim)]
+
+
+def _died(message: Claimed) -> str:
+    died = "fate unknown: the relay died during the call"
+    return died if message.on_unknown == "fail" else f"{died}, as it did {UNKNOWN_MAX} times before in a row"

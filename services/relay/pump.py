@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from structlog.stdlib import BoundLogger
 
@@ -15,6 +16,7 @@ from services.relay.courier import Courier
 from services.relay.database_clock import DatabaseClock
 from services.relay.ending import Ending, ending_of, unjudged
 from services.relay.ending_writer import EndingWriter
+from services.relay.memory import CALL_BYTES
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
@@ -86,9 +88,9 @@ class Pump:
             left -= await self._claim(claim, left) if left > 0 else 0
         return max(0, room) - max(0, left)
 
-    async def _claim(self, claim: Callable[[int], Awaitable[list[Claimed]]], batch_max: int) -> int:
+    async def _claim(self, claim: Callable[[int, int], Awaitable[list[Claimed]]], batch_max: int) -> int:
         with self._calls.claiming():
-            claimed = await claim(batch_max)
+            claimed = await claim(batch_max, self._calls.bytes_left)
             if not self._stopped:
                 for message in claimed:
                     self._start(message)
@@ -99,7 +101,8 @@ class Pump:
         if self._writer.full or self._stopped:
             return 0
         held = len(self._calls) + self._writer.unwritten
-        return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held)
+        places = self._calls.bytes_left // CALL_BYTES
+        return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held, places)
 
     async def _idle(self) -> None:
         if self._room() <= 0:
@@ -113,11 +116,14 @@ class Pump:
         if message.fault is not None:
             self.fail(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
         else:
-            self._calls.hold(message.claim, lambda call: self._call(message, call))
+            self._hold(message, lambda call: self._call(message, call))
 
     def fail(self, message: Claimed, answer: Answer) -> None:
         """Fail what is not to be called (again)."""
-        self._calls.hold(message.claim, lambda call: self._settle(message, answer, call, final=True))
+        self._hold(message, lambda call: self._settle(message, answer, call, final=True))
+
+    def _hold(self, message: Claimed, work: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
+        self._calls.hold(message.claim, work, body_bytes=len(message.body))
 
     async def _call(self, message: Claimed, call: Call) -> None:
         started = time.monotonic()

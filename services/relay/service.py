@@ -20,6 +20,7 @@ from services.relay.engine import Surroundings, build_engine
 from services.relay.intake import Intake
 from services.relay.janitor import Janitor
 from services.relay.loops import Loop
+from services.relay.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.routes.deps import Deps
 from services.relay.routes.router import Router
@@ -105,14 +106,18 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         Loop("signing_keys", signing_keys.refresh, log, every=KEYS_SECONDS),
         Loop("gauge", lambda: _measure(messages, metrics), log, every=GAUGE_SECONDS),
     ]
-    around = Surroundings(owner, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others)
+    memory = Memory(settings.memory_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
+    around = Surroundings(
+        owner, memory, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others
+    )
     databases = Database(pools.engine), Database(pools.lease)
     engine = build_engine(settings, vault, tls, databases, metrics, log, around)
     deps = Deps(
         settings=settings,
         authenticator=authenticator,
         intake=intake,
-        bodies=Bodies(Chunks(api), settings.body_bytes_max),
+        bodies=Bodies(Chunks(api), settings.body_bytes_max, memory),
+        memory=memory,
         messages=messages,
         views=MessageViews(api, vault),
         queues=Queues(api),

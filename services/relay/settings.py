@@ -9,6 +9,7 @@ from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from services.relay.http.request import origin_of
+from services.relay.memory import BYTES_MAX
 from tidings.log import LogFormat
 from tidings.settings import Listen, Settings
 
@@ -45,6 +46,8 @@ class RelaySettings(Settings):
     concurrency_max: int = Field(10_000, ge=1, validation_alias="RELAY_CONCURRENCY_MAX")
     lease_seconds: float = Field(15.0, ge=1, validation_alias="RELAY_LEASE_SECONDS")
     drain_seconds: float = Field(20.0, ge=0, validation_alias="RELAY_DRAIN_SECONDS")
+    # Of the whole process; what is counted against it is in memory.py. With less than this it does nothing at a time.
+    memory_bytes_max: int = Field(BYTES_MAX, ge=64 * 1024 * 1024, validation_alias="RELAY_MEMORY_BYTES_MAX")
     body_bytes_max: int = Field(50 * 1024 * 1024, ge=1024, validation_alias="RELAY_BODY_BYTES_MAX")
     # A larger answer is cut; one between this and body_bytes_max is stored, and its callback has its first part.
     answer_bytes_max: int = Field(512 * 1024 * 1024, ge=1024, validation_alias="RELAY_ANSWER_BYTES_MAX")

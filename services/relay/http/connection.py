@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Self, cast
 
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
-from services.relay.http.reading import Reading, Response
+from services.relay.http.reading import Reading
 from services.relay.http.request import Request
+from services.relay.http.response import Response
 
 # A connection that the other side had closed before the request reached it shows that within a round trip: the end was on
 # its way already, or the request is answered by a reset. A round trip around the world is 0.3 s, with a lost segment 0.6 s.

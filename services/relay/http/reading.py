@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.relay.http.faults import NoAnswerError, StaleError
+from services.relay.http.response import Response
 from services.relay.http.rewriting import Rewriting
 
 # Heads, trailers and chunk extensions of an answer have so many bytes at most: real heads have 1 to 8 KB.
@@ -21,20 +21,6 @@ HEAD_BYTES_MAX = 64 * 1024
 OVERHEAD_FACTOR_MAX = 16
 # So much of an answer that is taken piece by piece lies here before the other side has to wait.
 AHEAD_BYTES_MAX = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """`headers` in the order and case in which they came; bytes that are no UTF-8 are kept as surrogates.
-
-    `body` is the whole body when `rest` is None, else its beginning, and `rest` has what follows, piece by piece; it
-    raises `NoAnswerError` when the other side ends before the answer does.
-    """
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    rest: AsyncIterator[bytes] | None = None
 
 
 class Reading:
@@ -187,10 +173,11 @@ class Reading:
         elif self._size > self._inline_bytes_max and not self.response.done():
             self._streaming = True
             self._pieces.clear()
+            # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
+            self._hold_up()
             self.response.set_result(Response(self._status, tuple(self._headers), self._taken(), self._rest()))
-        if self._streaming and len(self._body) > AHEAD_BYTES_MAX and not self._paused:
-            self._paused = True
-            self._pace(True)
+        if self._streaming and len(self._body) > AHEAD_BYTES_MAX:
+            self._hold_up()
 
     def on_message_complete(self) -> None:
         if self.complete or self._parser is None:
@@ -233,17 +220,26 @@ class Reading:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
+    def _hold_up(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._pace(True)
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._pace(False)
+
     async def _rest(self) -> AsyncIterator[bytes]:
         while True:
             if self._body:
                 yield self._taken()
-                if self._paused and not self._body:
-                    self._paused = False
-                    self._pace(False)
             elif self.complete:
+                self._go_on()
                 return
             elif self._error is not None:
                 raise self._error
             else:
+                self._go_on()
                 self._moved = asyncio.get_running_loop().create_future()
                 await self._moved

@@ -11,13 +11,18 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from aiohttp import web
 
-from services.relay.bodies import Bodies, Taken, TooLargeError
+from services.relay.bodies import Bodies, TooLargeError
+from services.relay.memory import JSON_COPIES, Holding
+from services.relay.message import INLINE_BYTES_MAX, Body
 from services.relay.routes.reply import RefusedError
 from services.relay.routes.storable import check_text
 from services.relay.shares import NoPlaceError
 from services.relay.store.tokens import Token
 from services.relay.wire.invalid import InvalidRequestError
+from services.relay.wire.json_values import UNSEEN_BYTES_MAX, check_values
 
+# Beside a batch no JSON is large: 500 ids, or the endpoints of a group.
+JSON_BYTES_MAX = 1024 * 1024
 # A body of 50 MB takes this long at 1.4 Mbit/s; who is slower holds memory that others need.
 BODY_SECONDS = 300.0
 PARAMETERS_MAX = 1000
@@ -34,6 +39,7 @@ class Call:
     parts: tuple[str, ...]
     query: str
     token: Token | None
+    holding: Holding
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -54,20 +60,37 @@ class Call:
         check_text("the name in the path", name)
         return name
 
-    async def body(self) -> bytes:
-        """Raises `web.HTTPRequestEntityTooLarge`, and `RefusedError` when it does not come in time."""
+    async def body(self, bytes_max: int) -> bytearray:
+        """The whole body, for which there is room twice. Raises `RefusedError`, and `NoRoomError`."""
+        bytes_max = min(bytes_max, self.request.client_max_size)
+        length = self.request.content_length
+        if length is not None and length > bytes_max:
+            raise _too_large(bytes_max)
+        if self.request.body_exists:
+            await self.holding.take(JSON_COPIES * (bytes_max if length is None else length))
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await self.request.read()
+                return await self._read(bytes_max)
         except TimeoutError:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
-    async def take(self, bodies: Bodies) -> Taken:
-        """The body of a message, of which a large one is stored. Raises `RefusedError`."""
+    async def _read(self, bytes_max: int) -> bytearray:
+        # Not by the library's `read`, which has all of it twice at the end.
+        body = bytearray()
+        async for piece in self.request.content.iter_any():
+            body += piece
+            if len(body) > bytes_max:
+                raise _too_large(bytes_max)
+        return body
+
+    async def take(self, bodies: Bodies) -> Body:
+        """The body of a message, of which a large one is stored. Raises `RefusedError`, and `NoRoomError`."""
+        length = self.request.content_length
+        if self.request.body_exists:
+            await self.holding.take(INLINE_BYTES_MAX if length is None else min(length, INLINE_BYTES_MAX))
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                stream, size = self.request.content.iter_any(), self.request.content_length
-                return await bodies.take(stream, size, self.owner)
+                return await bodies.take(self.request.content.iter_any(), length, self.owner)
         except TooLargeError as error:
             raise RefusedError(413, str(error)) from None
         except NoPlaceError as error:
@@ -75,17 +98,21 @@ class Call:
         except TimeoutError:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
-    async def json_body(self) -> bytes:
+    async def json_body(self, bytes_max: int = JSON_BYTES_MAX) -> bytearray:
         """A body that is to be JSON. Raises `RefusedError` when it is compressed."""
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in {"", "identity"}:
             raise RefusedError(415, f"this body must be JSON as it is, not {encoding[:50]!r}")
-        return await self.body()
+        return await self.body(bytes_max)
 
-    async def json(self) -> Any:
+    async def json(self, bytes_max: int = JSON_BYTES_MAX) -> Any:
         """The body as JSON. Raises `InvalidRequestError`."""
+        body = await self.json_body(bytes_max)
+        if len(body) > UNSEEN_BYTES_MAX:
+            # For the largest it takes a second, in which the event loop has others to serve.
+            await asyncio.to_thread(check_values, body)
         try:
-            return orjson.loads(await self.json_body())
+            return orjson.loads(body)
         except orjson.JSONDecodeError:
             raise InvalidRequestError("the body is not JSON") from None
 
@@ -105,3 +132,7 @@ class Call:
         if unknown := given.keys() - set(known):
             raise InvalidRequestError(f"unknown parameter {min(unknown)[:50]!r}")
         return given
+
+
+def _too_large(bytes_max: int) -> RefusedError:
+    return RefusedError(413, f"the body is larger than {bytes_max} bytes")

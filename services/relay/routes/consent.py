@@ -41,7 +41,7 @@ def list_filters(route: Route, query: str) -> Filters:
 
 
 def bulk_filters(
-    route: Route, query: str, body: bytes, headers: Mapping[str, str], rule: BulkWithoutFilter
+    route: Route, query: str, body: bytes | bytearray, headers: Mapping[str, str], rule: BulkWithoutFilter
 ) -> Filters | None:
     """What is chosen; None: nothing, as a list of ids in the body is empty. Raises `InvalidRequestError`."""
     filters = _storable(read_filters(route, query, body))

@@ -12,6 +12,7 @@ from structlog.stdlib import BoundLogger
 from services.relay.authentication import Authenticator
 from services.relay.bodies import Bodies
 from services.relay.intake import Intake
+from services.relay.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
 from services.relay.store.contents import Contents
@@ -39,6 +40,7 @@ class Deps:
     authenticator: Authenticator
     intake: Intake
     bodies: Bodies
+    memory: Memory
     messages: Messages
     views: MessageViews
     queues: Queues

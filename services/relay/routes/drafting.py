@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.relay.bodies import with_body
-from services.relay.message import Draft, Stored
+from services.relay.message import Body, Draft
 from services.relay.routes.storable import check_text
 from services.relay.store.topics import Topics
 from services.relay.wire.invalid import InvalidRequestError
@@ -18,18 +17,14 @@ Expansion = Sequence[tuple[EndpointView, Mapping[str, str]]]
 
 @dataclass(frozen=True)
 class Asked:
-    """`address` is as it came; `options` are by lower-case name. With a `queue` the messages wait for their turn in it.
-
-    `stored`: a large body, `body` is empty then.
-    """
+    """`address` is as it came; `options` are by lower-case name. With a `queue` the messages wait for their turn in it."""
 
     address: str
     options: Mapping[str, str]
-    body: bytes
+    body: Body
     caller_ip: str
     protocol: int = 2
     queue: str | None = None
-    stored: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -98,24 +93,23 @@ class Drafter:
         same = self._read.get(key)
         if same is not None:
             check_text("the destination", url)
-            drafted = same.sent_to(url, asked.body)
-        else:
-            drafted = draft(
-                url,
-                options,
-                asked.body,
-                now_seconds=self._now_seconds,
-                protocol=asked.protocol,
-                caller_ip=asked.caller_ip,
-                queue=asked.queue,
-                topic=topic,
-                endpoint=endpoint,
-            )
-            check_storable(drafted)
-            # A deduplication id may be made of the address and the body.
-            if drafted.deduplication_id is None:
-                self._read[key] = drafted
-        return drafted if asked.stored is None else with_body(drafted, asked.stored)
+            return same.sent_to(url, asked.body)
+        drafted = draft(
+            url,
+            options,
+            asked.body,
+            now_seconds=self._now_seconds,
+            protocol=asked.protocol,
+            caller_ip=asked.caller_ip,
+            queue=asked.queue,
+            topic=topic,
+            endpoint=endpoint,
+        )
+        check_storable(drafted)
+        # A deduplication id may be made of the address and the body.
+        if drafted.deduplication_id is None:
+            self._read[key] = drafted
+        return drafted
 
 
 def check_storable(drafted: Draft) -> None:

@@ -13,10 +13,14 @@ from services.relay.wire.filters import Route
 
 
 async def events(deps: Deps, call: Call) -> web.Response:
-    found, cursor = await deps.events.list(list_filters(Route.EVENTS, call.query))
+    filters = list_filters(Route.EVENTS, call.query)
+    await call.holding.take_page()
+    found, cursor = await deps.events.list(filters)
     return json_reply(present({"cursor": cursor, "events": [event_object(event) for event in found]}))
 
 
 async def logs(deps: Deps, call: Call) -> web.Response:
-    found, cursor = await deps.events.list(list_filters(Route.LOGS, call.query))
+    filters = list_filters(Route.LOGS, call.query)
+    await call.holding.take_page()
+    found, cursor = await deps.events.list(filters)
     return json_reply(present({"cursor": cursor, "logs": [event_object(event, "logs") for event in found]}))

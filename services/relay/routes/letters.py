@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from services.relay.bodies import ANSWER_INLINE_BYTES_MAX
 from services.relay.routes.call import Call
 from services.relay.routes.consent import bulk_filters, list_filters
 from services.relay.routes.deps import Deps
 from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, json_reply, not_found
+from services.relay.store.letters import RETRY_BYTES_MAX
 from services.relay.wire.answers import letter_object, present
 from services.relay.wire.filters import Filters, Route
 from services.relay.wire.headers import OPTION_PREFIXES
@@ -17,11 +19,14 @@ from services.relay.wire.publishing import options_of
 
 async def listed(deps: Deps, call: Call) -> web.Response:
     """`GET /v2/dlq`; no cursor at the end."""
-    letters, cursor = await deps.letters.list(list_filters(Route.LETTERS, call.query))
+    filters = list_filters(Route.LETTERS, call.query)
+    await call.holding.take_page()
+    letters, cursor = await deps.letters.list(filters)
     return json_reply(present({"cursor": cursor, "messages": [letter_object(letter) for letter in letters]}))
 
 
 async def get(deps: Deps, call: Call) -> web.Response:
+    await call.holding.take_page(ANSWER_INLINE_BYTES_MAX)
     letter = await deps.letters.get(call.name())
     if letter is None:
         raise not_found(f"dead letter {call.name()}")
@@ -59,6 +64,7 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
     """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it. 404 when ids are named, and none is there."""
     check_rate(deps, call, 1)
     filters = await _chosen(deps, call)
+    await call.holding.take(2 * RETRY_BYTES_MAX)
     message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
     if filters is not None and filters.dlq_ids and filters.cursor is None and not message_ids:
         raise RefusedError(404, "none of these dead letters is there to be sent again")

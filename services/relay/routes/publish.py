@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from services.relay.bodies import inline_part
-from services.relay.message import Draft, Stored
+from services.relay.message import Body, Draft, Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafted, Drafter
 from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, json_reply
 from services.relay.routes.schedules import create_schedule
-from services.relay.store.messages import Accepted
+from services.relay.store.messages import Accepted, UnstorableError
 from services.relay.wire import values
 from services.relay.wire.answers import published_object
 from services.relay.wire.invalid import InvalidRequestError
 from services.relay.wire.publishing import options_of, separated
 
 BATCH_MAX = 1000
-# URL groups multiply: so many messages, with so much in their bodies, come of one request at the most.
+# URL groups multiply: so many messages, with so much in their rows, come of one request at the most.
 MESSAGES_MAX = 10_000
 BYTES_MAX = 256 * 1024 * 1024
+# After any other fault nobody knows whether the messages were committed; the pieces of those that were not go later.
+REFUSALS = (InvalidRequestError, RefusedError, UnstorableError)
 
 
 async def publish(deps: Deps, call: Call) -> web.Response:
@@ -47,46 +49,71 @@ async def publish_v1(deps: Deps, call: Call) -> web.Response:
 
 async def batch(deps: Deps, call: Call) -> web.Response:
     """`POST /v2/batch`: a malformed item refuses the whole; an item that cannot be accepted has its error in its place."""
-    asked = _items(await call.json(), call.caller_ip)
-    drafter = Drafter(deps.topics, deps.now().timestamp())
+    items = _items(await call.json(deps.settings.body_bytes_max))
     drafted: list[Drafted | str] = []
-    for item in asked:
-        try:
-            drafted.append(await drafter.draft(item))
-        except InvalidRequestError as error:
-            drafted.append(str(error))
-    accepted = iter(
-        await _accept(deps, call, [d for item in drafted if isinstance(item, Drafted) for d in item.drafts])
-    )
+    try:
+        await _draft_items(deps, call, items, drafted)
+        accepted = await _accept(deps, call, _drafts(drafted))
+    except REFUSALS:
+        await _release(deps, _drafts(drafted))
+        raise
+    await _release(deps, [draft for draft, one in zip(_drafts(drafted), accepted, strict=True) if one.deduplicated])
+    left = iter(accepted)
     answers = [
-        {"error": item} if isinstance(item, str) else _answer(item, [next(accepted) for _ in item.drafts])
+        {"error": item} if isinstance(item, str) else _answer(item, [next(left) for _ in item.drafts])
         for item in drafted
     ]
     return json_reply(answers)
 
 
+async def _draft_items(deps: Deps, call: Call, items: list[_Item], drafted: list[Drafted | str]) -> None:
+    """Append to `drafted` what each of `items` asks for, or why it cannot be accepted. `items` is emptied, so that no body is
+    in memory twice.
+    """
+    drafter = Drafter(deps.topics, deps.now().timestamp())
+    items.reverse()
+    while items:
+        item = items.pop()
+        body = await deps.bodies.keep(item.body.encode())
+        try:
+            drafted.append(
+                await drafter.draft(Asked(item.address, item.options, body, call.caller_ip, queue=item.queue))
+            )
+        except InvalidRequestError as error:
+            drafted.append(str(error))
+            await _release_body(deps, body)
+
+
+def _drafts(drafted: Sequence[Drafted | str]) -> list[Draft]:
+    return [draft for item in drafted if isinstance(item, Drafted) for draft in item.drafts]
+
+
 async def _publish(deps: Deps, call: Call, tail: str, *, queue: str | None = None, protocol: int = 2) -> web.Response:
     address, query = separated(tail)
     options = options_of(call.headers, query)
-    taken = await call.take(deps.bodies)
-    stored = taken if isinstance(taken, Stored) else None
-    asked = Asked(address, options, inline_part(taken), call.caller_ip, protocol, queue, stored)
+    body = await call.take(deps.bodies)
+    asked = Asked(address, options, body, call.caller_ip, protocol, queue)
     try:
         drafted = await Drafter(deps.topics, deps.now().timestamp()).draft(asked)
         accepted = await _accept(deps, call, drafted.drafts)
-    except Exception:
-        await _release(deps, stored)
+    except REFUSALS:
+        await _release_body(deps, body)
         raise
     if any(message.deduplicated for message in accepted):
-        await _release(deps, stored)
+        await _release_body(deps, body)
     status = 202 if all(message.deduplicated for message in accepted) else 201 if protocol == 1 else 200
     return json_reply(_answer(drafted, accepted), status)
 
 
-async def _release(deps: Deps, stored: Stored | None) -> None:
+async def _release_body(deps: Deps, body: Body) -> None:
     """Remove a stored body, unless a message took it after all."""
-    if stored is not None:
-        await deps.bodies.release(stored.key)
+    if isinstance(body, Stored):
+        await deps.bodies.release(body.key)
+
+
+async def _release(deps: Deps, drafts: Sequence[Draft]) -> None:
+    if keys := {draft.body.key for draft in drafts if isinstance(draft.body, Stored)}:
+        await deps.bodies.release(*keys)
 
 
 async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accepted]:
@@ -101,7 +128,7 @@ def check_amount(drafts: Sequence[Draft]) -> None:
     """They are one transaction. Raises `RefusedError`."""
     if len(drafts) > MESSAGES_MAX:
         raise RefusedError(413, f"more than {MESSAGES_MAX} messages come of this request")
-    if sum(len(draft.body) for draft in drafts) > BYTES_MAX:
+    if sum(draft.inline_bytes for draft in drafts) > BYTES_MAX:
         raise RefusedError(413, f"the messages of this request hold more than {BYTES_MAX} bytes together")
 
 
@@ -115,15 +142,25 @@ def _answer(drafted: Drafted, accepted: Sequence[Accepted]) -> Any:
     return answers if drafted.group else answers[0]
 
 
-def _items(content: Any, caller_ip: str) -> list[Asked]:
+@dataclass(frozen=True)
+class _Item:
+    """A message of a batch as it was asked for."""
+
+    address: str
+    options: dict[str, str]
+    body: str
+    queue: str | None
+
+
+def _items(content: Any) -> list[_Item]:
     if not isinstance(content, list):
         raise InvalidRequestError("the body must be a JSON array of messages")
     if not 0 < len(content) <= BATCH_MAX:
         raise InvalidRequestError(f"the body must be an array of 1 to {BATCH_MAX} messages, not {len(content)}")
-    return [_item(index, item, caller_ip) for index, item in enumerate(content)]
+    return [_item(index, item) for index, item in enumerate(content)]
 
 
-def _item(index: int, item: Any, caller_ip: str) -> Asked:
+def _item(index: int, item: Any) -> _Item:
     """One message of a batch. Null counts as absent, as the vendor's clients send it. Raises `InvalidRequestError`."""
     if not isinstance(item, dict):
         raise InvalidRequestError(f"message {index} of the batch must be an object")
@@ -140,9 +177,7 @@ def _item(index: int, item: Any, caller_ip: str) -> Asked:
     }
     # As with publish: telemetry is no option of the message.
     kept = options_of(headers, "")
-    return Asked(
-        present["destination"], kept, present.get("body", "").encode(), caller_ip, queue=present.get("queue") or None
-    )
+    return _Item(present["destination"], kept, present.get("body", ""), present.get("queue") or None)
 
 
 def _header(index: int, name: str, value: Any) -> str:

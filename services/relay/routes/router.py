@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
 import psycopg
 from aiohttp import web
 
+from services.relay.memory import NoRoomError
 from services.relay.routes import (
     bulk_actions,
     contents,
@@ -48,6 +50,8 @@ Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]
 _PARTS = {"{destination}": "(.+)", "{key}": "([^?]+?)"}
 # QSTASH_URL ending in / or /v2/publish is a common mistake; whatever the client asks for then stands behind it.
 _DOUBLED = re.compile(r"^/+(?:v[12]/publish/+)*(?=v[12]/)")
+
+BROKEN_OFF = "the body broke off, or is not framed as HTTP has it"
 
 
 @dataclass(frozen=True)
@@ -195,7 +199,8 @@ class Router:
         try:
             token = await self._token(request, found)
             await let_come(request)
-            return await found.route.handler(self._deps, Call(request, found.parts, found.query, token))
+            with closing(self._deps.memory.holding("" if token is None else token.name)) as holding:
+                return await found.route.handler(self._deps, Call(request, found.parts, found.query, token, holding))
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -224,14 +229,15 @@ class Router:
 
     def _refusal(self, route: Route, request: web.Request, error: Exception) -> web.Response:
         match error:
-            case InvalidRequestError():
-                return error_reply(400, str(error))
+            case InvalidRequestError() | web.RequestPayloadError():
+                broken = isinstance(error, web.RequestPayloadError)
+                return error_reply(400, BROKEN_OFF if broken else str(error))
             case RefusedError():
                 return error_reply(error.status, str(error), error.headers)
             case web.HTTPRequestEntityTooLarge():
                 return error_reply(413, f"the body is larger than {self._deps.settings.body_bytes_max} bytes")
-            case web.RequestPayloadError():
-                return error_reply(400, "the body broke off, or is not framed as HTTP has it")
+            case NoRoomError():
+                return error_reply(503, "the relay has no memory for this request now", {"Retry-After": "1"})
             case ConnectionError() if request.transport is None:
                 # The client went away; nobody hears the answer.
                 self._deps.log.info("client_gone", route=route.path)

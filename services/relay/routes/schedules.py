@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from aiohttp import web
 
-from services.relay.bodies import inline_part
 from services.relay.message import Stored
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
@@ -26,15 +23,13 @@ async def create(deps: Deps, call: Call) -> web.Response:
 async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
     """The schedule of a request; its id. Raises `InvalidRequestError`."""
     address, query = separated(call.parts[0])
-    taken = await call.take(deps.bodies)
-    stored = taken if isinstance(taken, Stored) else None
-    options = options_of(call.headers, query)
+    body = await call.take(deps.bodies)
     try:
-        asked = Asked(address, options, inline_part(taken), call.caller_ip, protocol, stored=stored)
+        asked = Asked(address, options_of(call.headers, query), body, call.caller_ip, protocol)
         return await _create(deps, call, asked)
     except Exception:
-        if stored is not None:
-            await deps.bodies.release(stored.key)
+        if isinstance(body, Stored):
+            await deps.bodies.release(body.key)
         raise
 
 
@@ -53,12 +48,13 @@ async def _create(deps: Deps, call: Call, asked: Asked) -> str:
     check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
     # Its firings are charged to the token, but they come later.
     check_rate(deps, call, 1)
-    await deps.schedules.upsert(replace(drafted, stored=asked.stored), now, call.token)
+    await deps.schedules.upsert(drafted, now, call.token)
     deps.rescheduled()
     return drafted.schedule_id
 
 
-async def listed(deps: Deps, _call: Call) -> web.Response:
+async def listed(deps: Deps, call: Call) -> web.Response:
+    await call.holding.take_page()
     return json_reply([schedule_object(schedule) for schedule in await deps.schedules.all()])
 
 

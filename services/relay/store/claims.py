@@ -15,6 +15,10 @@ from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries
 from services.relay.store.sealing import claimed_of
 from services.relay.vault import Vault
 
+# A message that was being called when its process died, so many times in a row, is not repeated once more, as it may be
+# what they die of. Deployments that kill processes in the middle of calls come to fewer.
+UNKNOWN_MAX = 10
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -40,7 +44,7 @@ class Claims:
 
     async def differences(self, held: Collection[Claim]) -> list[Difference]:
         """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
-        asked = {"held": written.claims(held), "owner": self._owner}
+        asked = {"held": written.claims(held), "owner": self._owner, "unknown_max": UNKNOWN_MAX}
         found = await self._database.fetch(self._q["differences"], asked)
         return [
             Difference((row["id"], row["started_at"]), row["leased"], row["taken_over"], row["age_seconds"])
@@ -59,13 +63,15 @@ class Claims:
 
     async def expire(self, batch_max: int, *, lapsed: bool = True) -> int:
         """Put back messages of dead processes; how many. `lapsed` false: only of those that gave their leases up."""
-        asked = {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed, "logs": self._logs}
-        return await self._put_back("expire", asked)
+        return await self._put_back("expire", self._sweeping(batch_max, lapsed=lapsed) | {"logs": self._logs})
 
     async def take_over(self, batch_max: int, *, lapsed: bool = True) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated. `lapsed` as with `expire`."""
-        asked = {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed}
+        """Take messages of dead processes that are not to be repeated (any more). `lapsed` as with `expire`."""
+        asked = self._sweeping(batch_max, lapsed=lapsed)
         return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
+
+    def _sweeping(self, batch_max: int, *, lapsed: bool) -> Row:
+        return {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed, "unknown_max": UNKNOWN_MAX}
 
     async def _put_back(self, name: str, asked: Row) -> int:
         async def work(connection: AsyncConnection[Any]) -> int:

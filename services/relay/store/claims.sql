@@ -1,9 +1,10 @@
 -- name: differences
 -- Where what this process holds and what is leased to it differ. `leased`: it is this process's by its row and not
 -- held; otherwise it is held, and was cancelled or given to another. `taken_over`: a leased one of a dead process, see
--- take_over.
+-- take_over; of those that may be repeated, only that takes `unknown` past the limit.
 WITH mine AS MATERIALIZED (
-  SELECT id, started_at, on_unknown = 'fail' AND unknown > 0 AS taken_over FROM relay.messages
+  SELECT id, started_at, (on_unknown = 'fail' AND unknown > 0) OR unknown > %(unknown_max)s AS taken_over
+  FROM relay.messages
   WHERE state = 'active' AND lease_owner = %(owner)s
 ), held AS (
   SELECT * FROM json_to_recordset(%(held)s::json) AS v (id text, started_at timestamptz)
@@ -54,11 +55,12 @@ RETURNING m.id
 
 -- name: expire
 -- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
--- count as one of the retries, as it may be our crash and not the destination's. Only a process whose own lease holds
--- looks for them, and never at its own calls. A lease of -infinity was released; others count once `lapsed` is true.
+-- count as one of the retries, as it may be our crash and not the destination's. But one that was called when its process
+-- died, so many times in a row, may be what processes die of: see take_over. Only a process whose own lease holds looks
+-- for them, and never at its own calls. A lease of -infinity was released; others count once `lapsed` is true.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
-  WHERE state = 'active' AND on_unknown = 'retry'
+  WHERE state = 'active' AND on_unknown = 'retry' AND unknown < %(unknown_max)s
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
       AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
@@ -81,11 +83,11 @@ WITH expired AS (
 SELECT id, flow_key, queue FROM back
 
 -- name: take_over
--- Those that asked not to be repeated are taken over, to be ended as failed. `unknown` marks them: whoever takes one
--- over and does not learn of it must not take it for a claim of its own that was never sent.
+-- Those that asked not to be repeated, or were repeated too often, are taken over, to be ended as failed. `unknown` marks
+-- them: whoever takes one over and does not learn of it must not take it for a claim of its own that was never sent.
 WITH expired AS (
   SELECT id, period FROM relay.messages
-  WHERE state = 'active' AND on_unknown = 'fail'
+  WHERE state = 'active' AND (on_unknown = 'fail' OR unknown >= %(unknown_max)s)
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
       AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from services.relay.memory import PAGE_BYTES_MAX
 from services.relay.store.database import Database, Row
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
 from services.relay.store.sealing import UnreadableError, open_sealed
@@ -18,6 +19,8 @@ from services.relay.wire.views import AttemptView, EventView
 PAGE_MAX = 1000
 # A page may hold a thousand messages. A larger body is shown by the message itself.
 BODY_BYTES_MAX = 2048
+# Of the headers and options of a page's messages. Only headers of many KB each come to this; the last are then not shown.
+DETAILS_BYTES_MAX = 4 * PAGE_BYTES_MAX
 # Of what was sealed the log shows these.
 _SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
 _FAULTS = frozenset({"ERROR", "RETRY", "FAILED"})
@@ -34,13 +37,19 @@ class Events:
         self._q = filtered("events")
 
     async def list(self, filters: Filters) -> tuple[list[EventView], str | None]:
-        """A page of `filters.count` events or PAGE_MAX, and the next page's cursor, None at the end."""
+        """A page of `filters.count` events or PAGE_MAX, and the next page's cursor, None at the end; fewer events when their
+        answers are large.
+        """
         limit = filters.count or PAGE_MAX
-        values = parameters(filters) | {"limit": limit + 1, "cursor_id": _sequence(filters.cursor)}
+        values = parameters(filters) | {
+            "limit": limit + 1,
+            "cursor_id": _sequence(filters.cursor),
+            "bytes_max": PAGE_BYTES_MAX,
+        }
         statement = self._q["earliest" if filters.earliest_first else "newest"]
         found = await fetch_planned(self._database, statement, values)
         page = found[:limit]
-        more = len(found) > limit
+        more = bool(found) and found[0]["found"] > len(page)
         cursor = encode_cursor(microseconds(page[-1]["at"]), str(page[-1]["sequence"])) if more else None
         told = await self._told({row["message_id"] for row in page})
         return [_view(row, told.get(row["message_id"], {}), filters.trim_body) for row in page], cursor
@@ -53,7 +62,7 @@ class Events:
         """What the log shows of these messages beside its columns: keyword arguments of `EventView`, by id."""
         if not ids:
             return {}
-        values = {"ids": sorted(ids), "body_bytes_max": BODY_BYTES_MAX}
+        values = {"ids": sorted(ids), "body_bytes_max": BODY_BYTES_MAX, "bytes_max": DETAILS_BYTES_MAX}
         found = await fetch_planned(self._database, self._q["told"], values)
         # Rows of before 0004 have no details. What was sealed together is opened once.
         opened = {

@@ -8,27 +8,41 @@ AND (%(to_at)s::timestamptz IS NULL OR at < %(to_at)s)
 AND /* common */
 
 -- name: newest
-SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms, next_due_at, status, error, response_header, response_body
-FROM relay.events
-WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) < (%(cursor_at)s, %(cursor_id)s::bigint))
-  AND /* filtered */
-ORDER BY at DESC, sequence DESC
-LIMIT %(limit)s
+WITH page AS (
+  SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms, next_due_at, status, error, response_header, response_body,
+    coalesce(octet_length(response_header::text), 0) + coalesce(octet_length(response_body), 0) AS size
+  FROM relay.events
+  WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) < (%(cursor_at)s, %(cursor_id)s::bigint))
+    AND /* filtered */
+  ORDER BY at DESC, sequence DESC
+  LIMIT %(limit)s
+), sized AS (
+  SELECT *, count(*) OVER () AS found, sum(size) OVER (ORDER BY at DESC, sequence DESC) - size AS before FROM page
+)
+SELECT * FROM sized WHERE before < %(bytes_max)s ORDER BY at DESC, sequence DESC
 
 -- name: earliest
-SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms, next_due_at, status, error, response_header, response_body
-FROM relay.events
-WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) > (%(cursor_at)s, %(cursor_id)s::bigint))
-  AND /* filtered */
-ORDER BY at, sequence
-LIMIT %(limit)s
+WITH page AS (
+  SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms, next_due_at, status, error, response_header, response_body,
+    coalesce(octet_length(response_header::text), 0) + coalesce(octet_length(response_body), 0) AS size
+  FROM relay.events
+  WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) > (%(cursor_at)s, %(cursor_id)s::bigint))
+    AND /* filtered */
+  ORDER BY at, sequence
+  LIMIT %(limit)s
+), sized AS (
+  SELECT *, count(*) OVER () AS found, sum(size) OVER (ORDER BY at, sequence) - size AS before FROM page
+)
+SELECT * FROM sized WHERE before < %(bytes_max)s ORDER BY at, sequence
 
 -- name: told
 -- What a page's messages were: as sealed when they were accepted, and the small body of those that are still there. A body is
 -- not kept in the log, so that none outlives its message.
-SELECT e.message_id, e.details, m.body FROM relay.events AS e
+SELECT e.message_id, m.body,
+  CASE WHEN sum(octet_length(e.details)) OVER (ORDER BY e.message_id) <= %(bytes_max)s THEN e.details END AS details
+FROM relay.events AS e
 LEFT JOIN LATERAL (
   SELECT body FROM relay.messages WHERE id = e.message_id AND body_key IS NULL AND body_size <= %(body_bytes_max)s LIMIT 1
 ) AS m ON true

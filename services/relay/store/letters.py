@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from psycopg import AsyncConnection
 
-from services.relay.message import Draft
+from services.relay.bodies import ANSWER_INLINE_BYTES_MAX
+from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.message import INLINE_BYTES_MAX
 from services.relay.store.database import Database, Row, rows
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters, planned_rows
 from services.relay.store.message_views import message_view
 from services.relay.store.messages import Messages
 from services.relay.store.sealing import UnreadableError, draft_of, open_sealed
+from services.relay.store.slicing import beginning
 from services.relay.vault import Vault
 from services.relay.wire.cursor import encode_cursor
 from services.relay.wire.filters import Filters
@@ -22,10 +24,15 @@ from services.relay.wire.overriding import overridden
 from services.relay.wire.views import LetterView
 
 Ids = list[str]
+Views = list[LetterView]
 
 PAGE_MAX = 100
 # So many are removed or retried in one transaction; who wants more goes on with the cursor.
 BULK_MAX = 500
+# Of the bodies of those that are retried in one transaction.
+RETRY_BYTES_MAX = 8 * 1024 * 1024
+# A larger body is not shown, and of a larger answer only the beginning.
+_SHOWN = {"body_bytes_max": INLINE_BYTES_MAX, "answer_bytes_max": ANSWER_INLINE_BYTES_MAX}
 
 
 class Letters:
@@ -49,17 +56,18 @@ class Letters:
         self._q = filtered("letters")
 
     async def list(self, filters: Filters) -> tuple[list[LetterView], str | None]:
-        """A page of `filters.count` letters or PAGE_MAX, and the next page's cursor."""
+        """A page of `filters.count` letters or PAGE_MAX, and the next page's cursor; fewer when their bodies are large."""
         limit = filters.count or PAGE_MAX
         statement = self._q["earliest" if filters.earliest_first else "newest"]
-        found = await fetch_planned(self._database, statement, _selection(filters, limit + 1))
-        page = found[:limit]
-        return [self._view(row, filters.trim_body) for row in page], _cursor(page) if len(found) > limit else None
+        found = await fetch_planned(self._database, statement, _selection(filters, limit + 1) | _SHOWN)
+        page = beginning(found[:limit], PAGE_BYTES_MAX, _size)
+        views = await self._views([row["id"] for row in page], filters.trim_body)
+        return views, _cursor(page) if len(found) > len(page) else None
 
     async def get(self, letter_id: str) -> LetterView | None:
         """With its whole answer, as far as that was kept."""
-        found = await self._database.fetch(self._q["get"], {"id": letter_id})
-        return self._view(found[0], None) if found else None
+        found = await self._views([letter_id], None)
+        return found[0] if found else None
 
     async def delete(self, letter_id: str) -> bool:
         """Was it there?"""
@@ -82,8 +90,8 @@ class Letters:
         """
 
         async def work(connection: AsyncConnection[Any]) -> str | None:
-            found = await rows(connection, self._q["take"], {"ids": [letter_id]})
-            drafts = [overridden(self._draft(row), overrides, self._clock()) for row in found]
+            found = await rows(connection, self._q["take"], {"ids": [letter_id]} | _SHOWN)
+            drafts = [overridden(draft_of(self._vault, row), overrides, self._clock()) for row in found]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
             return accepted[0].message_id if accepted else None
 
@@ -93,19 +101,23 @@ class Letters:
         """Publish what matches once more; the new ids, and where to go on. Letters that cannot be read stay."""
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None]:
-            found, cursor = await self._matching(connection, filters)
+            found, cursor = await self._matching(connection, filters, RETRY_BYTES_MAX)
             readable = [row["id"] for row in found if self._readable(row)]
-            taken = await rows(connection, self._q["take"], {"ids": readable})
-            drafts = [self._draft(row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
+            taken = await rows(connection, self._q["take"], {"ids": readable} | _SHOWN)
+            drafts = [draft_of(self._vault, row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
             return [one.message_id for one in accepted], cursor
 
         return await self._database.run(work)
 
-    async def _matching(self, connection: AsyncConnection[Any], filters: Filters) -> tuple[Sequence[Row], str | None]:
+    async def _matching(
+        self, connection: AsyncConnection[Any], filters: Filters, bytes_max: int | None = None
+    ) -> tuple[Sequence[Row], str | None]:
+        """Letters to be removed or retried, with up to `bytes_max` in their bodies; and the cursor when there may be more."""
         limit = min(filters.count or BULK_MAX, BULK_MAX)
-        found = await planned_rows(connection, self._q["matching"], _selection(filters, limit))
-        return found, _cursor(found) if len(found) == limit else None
+        found = await planned_rows(connection, self._q["matching"], _selection(filters, limit) | _SHOWN)
+        some = found if bytes_max is None else beginning(found, bytes_max, _size)
+        return some, _cursor(some) if len(some) < len(found) or len(found) == limit else None
 
     def _readable(self, row: Row) -> bool:
         try:
@@ -114,19 +126,25 @@ class Letters:
             return False
         return True
 
-    def _draft(self, row: Row) -> Draft:
-        draft = draft_of(self._vault, row)
-        return replace(draft, body_key=row["body_key"], body_size=row["body_size"])
+    async def _views(self, ids: Ids, trim_body: int | None) -> Views:
+        """In the order of `ids`; without those that are gone."""
+        found = await self._database.fetch(self._q["shown"], {"ids": ids, "trim_body": trim_body} | _SHOWN)
+        return [self._view(row) for row in found]
 
-    def _view(self, row: Row, trim_body: int | None) -> LetterView:
+    def _view(self, row: Row) -> LetterView:
         return LetterView(
             row["id"],
             message_view(self._vault, row | {"id": row["message_id"], "state": "failed", "due_at": row["failed_at"]}),
             row["response_status"],
             row["response_header"],
-            row["response_body"] if trim_body is None else row["response_body"][:trim_body],
+            row["response_body"],
             row["failed_at"],
         )
+
+
+def _size(row: Row) -> int:
+    size: int = row["size"]
+    return size
 
 
 def _selection(filters: Filters, limit: int) -> dict[str, Any]:

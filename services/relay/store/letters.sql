@@ -8,15 +8,21 @@ AND (%(to_at)s::timestamptz IS NULL OR failed_at < %(to_at)s)
 AND /* common */
 
 -- name: newest
--- Ids are in the order of time.
-SELECT * FROM relay.dead_letters
+-- Ids are in the order of time. What they hold is read in a second step, when it is known how much that is.
+SELECT id, failed_at, octet_length(sealed)
+    + CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END
+    + least(coalesce(response_size, octet_length(response_body)), %(answer_bytes_max)s) AS size
+FROM relay.dead_letters
 WHERE (%(cursor_id)s::text IS NULL OR id < %(cursor_id)s)
   AND /* filtered */
 ORDER BY id DESC
 LIMIT %(limit)s
 
 -- name: earliest
-SELECT * FROM relay.dead_letters
+SELECT id, failed_at, octet_length(sealed)
+    + CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END
+    + least(coalesce(response_size, octet_length(response_body)), %(answer_bytes_max)s) AS size
+FROM relay.dead_letters
 WHERE (%(cursor_id)s::text IS NULL OR id > %(cursor_id)s)
   AND /* filtered */
 ORDER BY id
@@ -24,18 +30,40 @@ LIMIT %(limit)s
 
 -- name: matching
 -- Of those to be removed or retried. What another transaction has in hand, it does away with.
-SELECT id, failed_at, sealed FROM relay.dead_letters
+SELECT id, failed_at, sealed,
+  CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END AS size
+FROM relay.dead_letters
 WHERE (%(cursor_id)s::text IS NULL OR id < %(cursor_id)s)
   AND /* filtered */
 ORDER BY id DESC
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
--- name: get
-SELECT * FROM relay.dead_letters WHERE id = %(id)s
+-- name: shown
+-- An answer in pieces is shown whole while it is small enough, else its beginning is.
+SELECT l.id, l.message_id, l.failed_at, l.url, l.method, l.sealed, l.retries_max, l.timeout_ms, l.caller_ip, l.labels, l.queue,
+  l.flow_key, l.topic, l.endpoint, l.schedule_id, l.created_at, l.not_before, l.response_status, l.response_header,
+  CASE WHEN octet_length(l.body) <= %(body_bytes_max)s THEN l.body ELSE '' END AS body,
+  substring(coalesce(pieces.whole, l.response_body) FROM 1 FOR coalesce(%(trim_body)s::integer, 2147483647)) AS response_body
+FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS asked (id, n)
+JOIN relay.dead_letters AS l ON l.id = asked.id
+LEFT JOIN LATERAL (
+  SELECT string_agg(content, '' ORDER BY part) AS whole FROM relay.chunks
+  WHERE key = l.response_key AND l.response_size <= %(answer_bytes_max)s
+) AS pieces ON true
+ORDER BY asked.n
 
 -- name: take
-DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING *
+-- Without their answers. A large body in a row of before 0008 goes into pieces here.
+WITH gone AS (
+  DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING *
+)
+SELECT id, kind, protocol, url, method, sealed, retries_max, timeout_ms, on_unknown, caller_ip, labels, queue, topic, endpoint,
+  schedule_id, body_size,
+  CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body ELSE '' END AS body,
+  CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_key ELSE relay.store_pieces(body) END AS body_key,
+  CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_sha256 ELSE sha256(body) END AS body_sha256
+FROM gone
 
 -- name: delete
 DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from services.relay.message import FlowControl
+from services.relay.message import INLINE_BYTES_MAX, FlowControl
 from services.relay.store.database import Database, Row
 from services.relay.store.events import Events
 from services.relay.store.filtering import fetch_planned, filtered, parameters
@@ -38,7 +38,8 @@ class MessageViews:
 
         A large body, which is stored in pieces, is left out.
         """
-        found = await self._database.fetch(self._q["get"], {"id": message_id, "keep_seconds": keep_seconds})
+        asked = {"id": message_id, "keep_seconds": keep_seconds, "body_bytes_max": INLINE_BYTES_MAX}
+        found = await self._database.fetch(self._q["get"], asked)
         if not found:
             return None
         view = message_view(self._vault, found[0])

@@ -16,6 +16,7 @@ from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
 from services.relay.store.sealing import Sealer, claimed_of
+from services.relay.store.slicing import slices
 from services.relay.vault import Vault
 from services.relay.wire.outcome import Failed, Retry
 
@@ -26,6 +27,9 @@ Touch = tuple[str, datetime | None, bool]
 KEYS_MAX = 100
 # The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
 COUNT_MAX = 100_000
+# Bodies of a claim are in memory twice for a moment, those that a statement writes five times: as base64, JSON and so on.
+CLAIM_BYTES_MAX = 4 * 1024 * 1024
+STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
@@ -84,15 +88,20 @@ class Messages:
         await self._insert(connection, new)
         return accepted
 
-    async def claim(self, batch_max: int) -> list[Claimed]:
-        """Take up to `batch_max` due messages without a flow key; their attempts are on record when this returns."""
-        found = await self._database.fetch(self._q["claim"], self._claiming(batch_max), seconds=ENGINE_SECONDS)
-        return claimed_of(self._vault, found)
+    async def claim(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
+        """Take up to `batch_max` due messages without a flow key, with bodies of up to `bytes_max` together; one is taken
+        whatever its size. Their attempts are on record when this returns.
+        """
+        return await self._claim("claim", batch_max, bytes_max)
 
-    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+    async def claim_keyed(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
         """The same of messages with a flow key, within the limits of all processes together."""
-        values = self._claiming(batch_max) | {"keys_max": KEYS_MAX}
-        found = await self._database.fetch(self._q["claim_keyed"], values, seconds=ENGINE_SECONDS)
+        return await self._claim("claim_keyed", batch_max, bytes_max)
+
+    async def _claim(self, statement: str, batch_max: int, bytes_max: int) -> list[Claimed]:
+        limits = {"batch_max": batch_max, "bytes_max": min(bytes_max, CLAIM_BYTES_MAX), "keys_max": KEYS_MAX}
+        values = limits | {"owner": self._owner, "logs": self._logs}
+        found = await self._database.fetch(self._q[statement], values, seconds=ENGINE_SECONDS)
         return claimed_of(self._vault, found)
 
     async def next_due_seconds(self) -> float | None:
@@ -156,9 +165,6 @@ class Messages:
         [row] = await self._database.fetch(self._q["depth"], {"count_max": COUNT_MAX})
         return row
 
-    def _claiming(self, batch_max: int) -> dict[str, Any]:
-        return {"batch_max": batch_max, "owner": self._owner, "logs": self._logs}
-
     async def _holders(
         self, connection: AsyncConnection[Any], keys: Sequence[str | None], ids: Sequence[str], window_seconds: float
     ) -> dict[str, str]:
@@ -180,8 +186,9 @@ class Messages:
         if not new:
             return
         sealer = Sealer(self._vault)
-        values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in new]
-        await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
+        for some in slices(new, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes):
+            values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in some]
+            await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
             await connection.execute(self._q["make_queues"], {"queues": names})
@@ -196,8 +203,9 @@ class Messages:
             steps = [written.step(n, message, row) for n, (message, row) in enumerate(logged)]
             await connection.execute(self._q["log"], {"rows": written.as_json(steps)})
         if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
-            letters = [written.letter(ending) for ending in buried]
-            await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
+            for some in slices(buried, STATEMENT_BYTES_MAX, lambda ending: len(ending.answer.body)):
+                letters = [written.letter(ending) for ending in some]
+                await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
         if kept := [
             written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url
         ]:

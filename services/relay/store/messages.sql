@@ -76,16 +76,20 @@ ON CONFLICT (key) DO UPDATE SET
   updated_at = clock_timestamp()
 
 -- name: claim
--- The attempts are on record, with their start, when this commits: before any socket opens.
+-- The attempts are on record, with their start, when this commits: before any socket opens. Rows of before 0008 may have
+-- large bodies in them; the first is taken whatever its size.
 WITH due AS (
-  SELECT id, period FROM relay.messages
+  SELECT id, period, due_at, CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size FROM relay.messages
   WHERE state = 'waiting' AND flow_key IS NULL AND due_at <= clock_timestamp()
   ORDER BY due_at, id
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
+), sized AS (
+  SELECT id, period, size, sum(size) OVER (ORDER BY due_at, id ROWS UNBOUNDED PRECEDING) AS total FROM due
 ), claimed AS (
   UPDATE relay.messages AS m SET state = 'active', started_at = clock_timestamp(), lease_owner = %(owner)s
-  FROM due WHERE m.id = due.id AND m.period = due.period
+  FROM sized WHERE m.id = sized.id AND m.period = sized.period
+    AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   RETURNING m.*
 ), logged AS (
@@ -99,7 +103,7 @@ SELECT * FROM claimed
 
 -- name: claim_keyed
 WITH claimed AS (
-  SELECT m.* FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s) AS m
+  SELECT m.* FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s, %(bytes_max)s) AS m
   WHERE p.owner = %(owner)s AND p.lease_until > clock_timestamp()
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
@@ -120,11 +124,11 @@ SELECT extract(epoch FROM least(
 -- name: finish
 -- The verdicts of a batch of attempts. Only of claims that are still ours: a cancelled one stays cancelled, and the
 -- verdict of an earlier claim is not the later one's. A queued one keeps its place until its callbacks have ended as
--- well: see leave. What is to be tried again waits while its queue is paused.
+-- well: see leave. What is to be tried again waits while its queue is paused. `unknown` counts those in a row.
 UPDATE relay.messages AS m
 SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
-  retried = v.retried, started_at = NULL, lease_owner = NULL,
+  retried = v.retried, unknown = 0, started_at = NULL, lease_owner = NULL,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
 FROM json_to_recordset(%(rows)s::json)

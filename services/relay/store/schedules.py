@@ -11,13 +11,14 @@ import psycopg
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
-from services.relay.bodies import with_body
-from services.relay.message import Draft, Stored
+from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.message import Draft
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.messages import Messages
-from services.relay.store.sealing import UnreadableError
+from services.relay.store.sealing import UnreadableError, body_of
 from services.relay.store.tokens import Token
 from services.relay.store.topics import Topics
+from services.relay.store.written import in_row
 from services.relay.vault import Vault
 from services.relay.wire.address import GroupName, destination
 from services.relay.wire.cron import Cron, next_after, parse_cron
@@ -61,15 +62,14 @@ class Schedules:
 
         Its firings count against the limit of `token`, also when that was revoked. Raises `InvalidRequestError`.
         """
-        stored = draft.stored
+        body = in_row(draft.body)
         content: dict[str, Any] = {"options": draft.options}
         if token is not None and token.publishes_per_second is not None:
             content |= {"token": token.name, "publishes_per_second": token.publishes_per_second}
         parameters = {
-            "body_key": None if stored is None else stored.key, "body_size": None if stored is None else stored.size,
-            "body_sha256": None if stored is None else stored.sha256,
+            "body": body.content, "body_key": body.key, "body_size": body.size, "body_sha256": body.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
-            "sealed": self._vault.seal(content), "body": draft.body, "protocol": draft.protocol,
+            "sealed": self._vault.seal(content), "protocol": draft.protocol,
             "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": _next(draft.cron, now),
         }  # fmt: skip
 
@@ -146,7 +146,7 @@ class Schedules:
         try:
             outcome["next_at"] = _next(parse_cron(row["cron"]), now)
             content = self._opened(row)
-            drafts = [_with_body(draft, row) for draft in await self._drafts(connection, row, content["options"])]
+            drafts = await self._drafts(connection, row, content["options"])
             wait_seconds = self._wait(content, len(drafts), late)
             if wait_seconds > 0:
                 await connection.execute(self._q["later"], outcome | {"next_at": now + timedelta(seconds=wait_seconds)})
@@ -175,24 +175,25 @@ class Schedules:
         return seconds
 
     async def _drafts(self, connection: AsyncConnection[Any], row: Row, options: dict[str, str]) -> list[Draft]:
+        body = body_of(row)
         common = {"protocol": row["protocol"], "caller_ip": row["caller_ip"], "queue": row["queue"]}
         address = destination(row["destination"])
         if isinstance(address, GroupName):
             endpoints = await self._topics.expand_in(connection, address.text)
             if endpoints:
                 return [
-                    firing(row["id"], endpoint.url, merged(headers, options), row["body"], **common,
+                    firing(row["id"], endpoint.url, merged(headers, options), body, **common,
                            topic=address.text, endpoint=endpoint.name)
                     for endpoint, headers in endpoints
                 ]  # fmt: skip
             host = address.as_host()
             if host is None:
                 raise InvalidRequestError(f"URL group {address.text} has no endpoints")
-            return [firing(row["id"], host.text, options, row["body"], **common)]
-        return [firing(row["id"], address.text, options, row["body"], **common)]
+            return [firing(row["id"], host.text, options, body, **common)]
+        return [firing(row["id"], address.text, options, body, **common)]
 
     async def _views(self, schedule_id: str | None) -> list[ScheduleView]:
-        found = await self._database.fetch(self._q["select"], {"id": schedule_id})
+        found = await self._database.fetch(self._q["select"], {"id": schedule_id, "bytes_max": PAGE_BYTES_MAX})
         ids = [message_id for row in found for message_id in row["last_message_ids"]]
         told = await self._database.fetch(self._q["states"], {"ids": ids}) if ids else []
         states = {row["id"]: _STATES.get(row["state"], "IN_PROGRESS") for row in told if row["state"] is not None}
@@ -225,13 +226,6 @@ class Schedules:
             return self._vault.open(row["sealed"])
         except InvalidToken:
             raise UnreadableError("the schedule cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
-
-
-def _with_body(draft: Draft, row: Row) -> Draft:
-    """With the schedule's body, where that is in pieces."""
-    if row["body_key"] is None:
-        return draft
-    return with_body(draft, Stored(row["body_key"], row["body_size"], row["body_sha256"]))
 
 
 def _next(cron: Cron, now: datetime) -> datetime:

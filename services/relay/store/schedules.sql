@@ -10,8 +10,10 @@ ON CONFLICT (id) DO UPDATE SET cron = excluded.cron, destination = excluded.dest
   paused = s.paused OR excluded.paused, next_at = excluded.next_at, error = NULL
 
 -- name: select
-SELECT id, cron, destination, queue, sealed, body, protocol, caller_ip, paused, created_at, next_at, last_at,
-  last_message_ids, error
+-- In a long list the last are shown without their bodies.
+SELECT id, cron, destination, queue, sealed,
+  CASE WHEN sum(octet_length(body)) OVER (ORDER BY created_at, id) <= %(bytes_max)s THEN body ELSE '' END AS body,
+  protocol, caller_ip, paused, created_at, next_at, last_at, last_message_ids, error
 FROM relay.schedules
 WHERE %(id)s::text IS NULL OR id = %(id)s
 ORDER BY created_at, id

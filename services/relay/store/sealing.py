@@ -7,7 +7,16 @@ from typing import Any
 
 from cryptography.fernet import InvalidToken
 
-from services.relay.message import NOTHING_REDACTED, CallbackOptions, Claimed, Draft, FlowControl, Redaction
+from services.relay.message import (
+    NOTHING_REDACTED,
+    Body,
+    CallbackOptions,
+    Claimed,
+    Draft,
+    FlowControl,
+    Redaction,
+    Stored,
+)
 from services.relay.store.database import Row
 from services.relay.vault import Vault, as_json
 
@@ -56,9 +65,15 @@ def draft_of(vault: Vault, row: Row) -> Draft:
     """The message of a row, as it was accepted: to be published once more. Raises `UnreadableError`."""
     columns = {name: row[name] for name in _COLUMNS}
     return Draft(
-        **columns, body=row["body"], body_key=row["body_key"], body_size=row["body_size"], body_sha256=row["body_sha256"],
+        **columns, body=body_of(row),
         labels=tuple(row["labels"]), **open_sealed(vault, row["sealed"]),
     )  # fmt: skip
+
+
+def body_of(row: Row) -> Body:
+    """The body of a message, dead letter or schedule."""
+    key = row["body_key"]
+    return row["body"] if key is None else Stored(key, row["body_size"], row["body_sha256"] or b"")
 
 
 def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from services.relay.ending import Ending, Logged, header_lists
-from services.relay.message import Claim, Claimed, Draft
+from services.relay.message import INLINE_BYTES_MAX, Body, Claim, Claimed, Draft, Stored, Unstored
 from services.relay.wire.outcome import Retry, state_of
 
 # An escaped NUL, but not an escaped backslash before the text u0000.
@@ -24,18 +24,38 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def message(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
-    """A new message."""
+    """A new message. Raises `ValueError` for a body that no row may have."""
+    body = in_row(draft.body)
     return {
         "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
-        "body": _base64(draft.body), "body_key": draft.body_key,
-        "body_size": len(draft.body) if draft.body_size is None else draft.body_size,
-        "body_sha256": None if draft.body_sha256 is None else _base64(draft.body_sha256),
+        "body": _base64(body.content), "body_key": body.key, "body_size": body.size,
+        "body_sha256": None if body.sha256 is None else _base64(body.sha256),
         "sealed": _base64(sealed), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
         "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
         "labels": draft.labels, "queue": draft.queue,
         "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
         "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
     }  # fmt: skip
+
+
+class BodyColumns(NamedTuple):
+    """The columns of a body, in messages and schedules: its bytes, or else (`content` is empty then) where its pieces are."""
+
+    content: bytes
+    key: str | None
+    size: int
+    sha256: bytes | None
+
+
+def in_row(body: Body | Unstored) -> BodyColumns:
+    """All bodies of rows come through here. Raises `ValueError` for one that is too large, or still to be stored."""
+    match body:
+        case Stored():
+            return BodyColumns(b"", body.key, body.size, body.sha256)
+        case bytes() if len(body) <= INLINE_BYTES_MAX:
+            return BodyColumns(body, None, len(body), None)
+        case _:
+            raise ValueError("a large body must be stored in pieces before its message")
 
 
 def step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:

@@ -12,7 +12,17 @@ from typing import Any
 
 import orjson
 
-from services.relay.message import CallbackOptions, Claimed, Draft, Encoded, Kind, Piece
+from services.relay.message import (
+    INLINE_BYTES_MAX,
+    CallbackOptions,
+    Claimed,
+    Draft,
+    Encoded,
+    Kind,
+    Piece,
+    Unencoded,
+    Unstored,
+)
 from services.relay.wire.headers import listed
 from services.relay.wire.outcome import Answer, Failed, Retry, Verdict
 from services.relay.wire.redaction import shown_headers
@@ -31,13 +41,11 @@ def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: d
 
 
 def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kind, content: dict[str, Any]) -> Draft:
-    pieces = _pieces(message, answer, content)
     return Draft(
         url=options.url,
         method=options.method,
         headers={"Content-Type": "application/json"} | options.headers,
-        body=b"" if pieces else orjson.dumps(content),
-        pieces=pieces,
+        body=_body(message, answer, content),
         kind=kind,
         protocol=message.protocol,
         delay_seconds=options.delay_seconds,
@@ -52,11 +60,12 @@ def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kin
 
 
 def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datetime) -> dict[str, Any]:
+    """The callback without the two bodies, which have their places in it."""
     header = listed(answer.headers)
     content: dict[str, Any] = {
         "status": answer.status,
         "header": header,
-        "body": base64.b64encode(answer.body).decode(),
+        "body": "",
         "retried": message.retried,
         "maxRetries": message.retries_max,
         "sourceMessageId": message.id,
@@ -64,7 +73,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         "method": message.method,
         # Keys are hidden, as the callback's receiver is not always the sender.
         "sourceHeader": shown_headers(message.headers, message.redact),
-        "sourceBody": base64.b64encode(message.body).decode(),
+        "sourceBody": "",
         "notBefore": milliseconds(message.not_before),
         "createdAt": milliseconds(message.created_at),
         "callerIP": message.caller_ip,
@@ -88,20 +97,27 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
     return content
 
 
-def _pieces(message: Claimed, answer: Answer, content: dict[str, Any]) -> tuple[Piece, ...]:
-    """The JSON of `content` with stored bodies to be filled in; none when both are small, and `content` has them."""
-    large: dict[str, Encoded] = {}
-    if answer.spooled is not None:
-        large["body"] = Encoded(answer.spooled.key, answer.spooled.shown)
-    if message.body_key is not None:
-        large["sourceBody"] = Encoded(message.body_key, message.body_size)
-    if not large:
-        return ()
-    small = {name: value for name, value in content.items() if name not in large}
-    pieces: list[Piece] = [orjson.dumps(small).removesuffix(b"}")]
-    for name, encoded in large.items():
-        pieces += [b',"%s":"' % name.encode(), encoded, b'"']
-    return (*pieces, b"}")
+def _body(message: Claimed, answer: Answer, content: dict[str, Any]) -> bytes | Unstored:
+    """`content` with the two bodies in it: as it is sent when it fits into a row, else in pieces to be stored."""
+    stored = answer.spooled is not None or message.body_key is not None
+    if not stored and _base64_bytes(answer.body, message.body) <= INLINE_BYTES_MAX:
+        content["body"] = base64.b64encode(answer.body).decode()
+        content["sourceBody"] = base64.b64encode(message.body).decode()
+        whole = orjson.dumps(content)
+        if len(whole) <= INLINE_BYTES_MAX:
+            return whole
+    spooled = answer.spooled
+    body = Unencoded(answer.body) if spooled is None else Encoded(spooled.key, spooled.shown)
+    source = Unencoded(message.body) if message.body_key is None else Encoded(message.body_key, message.body_size)
+    small = {name: value for name, value in content.items() if name not in {"body", "sourceBody"}}
+    pieces: tuple[Piece, ...] = (
+        orjson.dumps(small).removesuffix(b"}"), b',"body":"', body, b'","sourceBody":"', source, b'"}',
+    )  # fmt: skip
+    return Unstored(pieces)
+
+
+def _base64_bytes(*contents: bytes) -> int:
+    return sum(4 * ((len(content) + 2) // 3) for content in contents)
 
 
 def _known(message: Claimed) -> dict[str, Any]:

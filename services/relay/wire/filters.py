@@ -102,7 +102,7 @@ class Filters:
         return not any(chosen) and self.from_ms is None and self.to_ms is None
 
 
-def read_filters(route: Route, query: str, body: bytes = b"") -> Filters:
+def read_filters(route: Route, query: str, body: bytes | bytearray = b"") -> Filters:
     """The filters in a query and in a JSON body. Raises `InvalidRequestError`, naming what is unknown or wrong."""
     given: dict[str, list[str]] = {}
     for name, value in [*_of_query(query), *_of_body(body)]:
@@ -145,7 +145,7 @@ def _of_query(query: str) -> list[tuple[str, str]]:
     return [(name, value) for name, value in pairs if name.lower() != "qstash_token"]
 
 
-def _of_body(body: bytes) -> Iterable[tuple[str, str]]:
+def _of_body(body: bytes | bytearray) -> Iterable[tuple[str, str]]:
     if not body.strip():
         return []
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
-from services.relay.message import CallbackOptions, Draft
+from services.relay.message import CallbackOptions, Draft, Unstored
 from services.relay.wire.headers import folded
 from services.relay.wire.publishing import draft
 
@@ -39,13 +38,9 @@ def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float
         old: CallbackOptions | None = getattr(original, field)
         if old is not None:
             read.setdefault(name, old.url)
+    assert not isinstance(original.body, Unstored), "what was accepted before has its body"
     asked = draft(original.url, read, original.body, now_seconds=now_seconds, topic=original.topic)
     changed: dict[str, Any] = {field: getattr(asked, field) for name, field in _FIELDS.items() if name in options}
-    if original.body_key is not None and (asked.deduplication_id or "").startswith("content:"):
-        # The id was made of an empty body: the pieces of a stored one are not here, but their hash is.
-        stored = original.body_sha256 or original.body_key.encode()
-        content = sha256(str(asked.deduplication_id).encode() + stored)
-        changed["deduplication_id"] = f"content:{content.hexdigest()}"
     for name, field in _CALLBACKS.items():
         changed[field] = _callback(getattr(original, field), getattr(asked, field), options, name)
     # What is hidden once is so for good; else whoever may publish could look at it.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import uuid_utils
 
-from services.relay.message import Draft, Stored
+from services.relay.message import Body, Draft
 from services.relay.wire import values
 from services.relay.wire.address import Destination, GroupName
 from services.relay.wire.cron import Cron, parse_cron
@@ -26,8 +26,7 @@ _OF_THE_SCHEDULE = frozenset({"upstash-cron", "upstash-schedule-id", "upstash-qu
 class ScheduleDraft:
     """A schedule as accepted: `destination` (a URL or the name of a group), `options` and `body` make its messages.
 
-    `schedule_id` is the one to be created or replaced; `options` hold no relay token. `stored`: a large body, `body` is
-    empty then.
+    `schedule_id` is the one to be created or replaced; `options` hold no relay token.
     """
 
     schedule_id: str
@@ -35,17 +34,16 @@ class ScheduleDraft:
     destination: str
     queue: str | None
     options: dict[str, str]
-    body: bytes
+    body: Body
     caller_ip: str = ""
     protocol: int = 2
     paused: bool = False
-    stored: Stored | None = None
 
 
 def schedule_draft(
     destination: Destination,
     options: Mapping[str, str],
-    body: bytes,
+    body: Body,
     *,
     new_id: str,
     protocol: int = 2,
@@ -85,7 +83,7 @@ def firing(
     schedule_id: str,
     url: str,
     options: Mapping[str, str],
-    body: bytes,
+    body: Body,
     *,
     protocol: int = 2,
     caller_ip: str = "",

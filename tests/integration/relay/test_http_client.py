@@ -19,9 +19,10 @@ from services.relay.http.connection import STALE_SECONDS
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.pool import Pool
-from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading, Response
+from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading
 from services.relay.http.request import Origin, Request, request
 from services.relay.http.resolving import Names
+from services.relay.http.response import Response
 from services.relay.http.tls import tls_context
 from stack.ports import free_ports
 from tests.certificates import authority

@@ -4,15 +4,24 @@ process sweeps up its own.
 
 from __future__ import annotations
 
+from typing import cast
 from uuid import UUID
 
+from prometheus_client import CollectorRegistry
+
+from services.relay.calls import Calls
+from services.relay.database_clock import DatabaseClock
 from services.relay.ending import ending_of
-from services.relay.message import FlowControl
-from services.relay.store.claims import Claims
+from services.relay.ending_writer import EndingWriter
+from services.relay.leases import Leases
+from services.relay.message import Claimed, FlowControl
+from services.relay.metrics import RelayMetrics
+from services.relay.store.claims import UNKNOWN_MAX, Claims
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from services.relay.wire.outcome import Answer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
+from tidings import log
 
 DEAD = UUID(int=2)
 
@@ -131,5 +140,66 @@ def test_one_that_was_taken_over_is_told_from_a_claim_that_was_never_sent(run: R
         assert (lost.leased, lost.taken_over) == (True, True)
         other = Claims(stores.database, stores.vault, owner=UUID(int=3))
         assert await other.give_back([lost.claim]) == 0
+
+    run(story)
+
+
+async def died(stores: Stores, times: int) -> None:
+    """So many processes in a row die while they call what is due; after each the message waits again."""
+    for _ in range(times):
+        await claimed_by_the_dead(stores, 1)
+        await stores.processes.renew(60)
+        assert await stores.claims.take_over(10) == []
+        assert await stores.claims.expire(10) == 1
+
+
+async def swept(stores: Stores) -> list[tuple[Claimed, Answer]]:
+    """What a sweep of this process fails."""
+    failed: list[tuple[Claimed, Answer]] = []
+    leases = Leases(
+        stores.processes,
+        stores.claims,
+        Calls(),
+        cast("EndingWriter", None),
+        DatabaseClock(),
+        RelayMetrics(CollectorRegistry()),
+        log.get("test"),
+        lease_seconds=60,
+        fail=lambda message, answer: failed.append((message, answer)),
+        given_up=lambda: None,
+    )
+    await leases.beat_once()
+    assert await leases.sweep_once() == 1
+    return failed
+
+
+def test_a_message_under_which_process_after_process_dies_fails_at_last_and_says_why(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [message_id] = await stores.accept(draft())
+        await died(stores, UNKNOWN_MAX)
+        # A claim that is not sent is no such call, and told from one that was taken over.
+        await stores.claim()
+        [unsent] = await stores.claims.differences([])
+        assert (unsent.leased, unsent.taken_over) == (True, False)
+        assert await stores.claims.give_back([unsent.claim]) == 1
+        await claimed_by_the_dead(stores, 1)
+        [(message, answer)] = await swept(stores)
+        [lost] = await stores.claims.differences([])
+        assert (lost.leased, lost.taken_over) == (True, True)
+        assert answer.fate == "unknown"
+        assert f"died during the call, as it did {UNKNOWN_MAX} times before" in (answer.error or "")
+        await stores.messages.finish([ending_of(message, answer, later(), final=True)])
+        assert await stores.states() == {message_id: "failed"}
+
+    run(story)
+
+
+def test_an_answer_in_between_begins_the_count_anew(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(retry_delay="0"))
+        await died(stores, UNKNOWN_MAX)
+        assert await stores.finish(await stores.claim(), 503) == 1
+        assert await unknowns(stores) == [0]
+        await died(stores, 1)
 
     run(story)

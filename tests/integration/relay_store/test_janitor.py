@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from services.relay.janitor import PERIODS_MAX, Janitor
-from services.relay.message import FlowControl
+from services.relay.message import FlowControl, Stored
 from services.relay.store.database import Database, queries
 from services.relay.wire.flow import Pin
 from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings
@@ -161,8 +161,10 @@ def test_tables_stay_small_while_a_transaction_holds_vacuum_back(
 def test_long_lived_messages_are_deleted_after_their_end_with_their_pieces(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
-        long = {"body": b"", "body_size": 10, "delay_seconds": 3600.0}
-        gone, buried = await stores.accept(draft(body_key="a", **long), draft(body_key="b", **long, retries_max=0))
+        one, other = Stored("a", 10, b"hash"), Stored("b", 10, b"hash")
+        gone, buried = await stores.accept(
+            draft(body=one, delay_seconds=3600.0), draft(body=other, delay_seconds=3600.0, retries_max=0)
+        )
         for key in ("a", "b"):
             await stores.rows(
                 "INSERT INTO relay.chunks VALUES (%(key)s, 0, 'x'), (%(key)s, 1, 'y') RETURNING key", key=key
@@ -185,7 +187,7 @@ def test_long_lived_messages_are_deleted_after_their_end_with_their_pieces(run: 
 def test_pieces_that_nothing_refers_to_go_after_a_while(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
-        await stores.accept(draft(body=b"", body_key="used", body_size=1))
+        await stores.accept(draft(body=Stored("used", 1, b"hash")))
         for key, age_minutes in (("used", 14 * 60), ("orphan", 14 * 60), ("young", 12 * 60)):
             await stores.rows(
                 "INSERT INTO relay.chunks VALUES (%(key)s, 0, 'x', now() - make_interval(mins => %(age)s)) RETURNING key",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.message import CallbackOptions, Draft
+from services.relay.message import CallbackOptions, Draft, Stored
 from services.relay.wire.cursor import decode_cursor
 from services.relay.wire.filters import Filters
 from services.relay.wire.invalid import InvalidRequestError
@@ -154,7 +154,7 @@ def test_many_are_retried_together_but_for_those_that_cannot_be_read(run: Run) -
 
 def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        [letter_id] = await fail(stores, draft(body=b"", body_key="pieces", body_size=70_000_000))
+        [letter_id] = await fail(stores, draft(body=Stored("pieces", 70_000_000, b"hash")))
         await stores.letters.retry(letter_id, {})
         [claimed] = await stores.claim()
         assert (claimed.body_key, claimed.body_size) == ("pieces", 70_000_000)
@@ -164,10 +164,7 @@ def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
 
 def test_letters_with_different_stored_bodies_are_different_content(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        stored = [
-            draft(body=b"", body_key=f"pieces-{n}", body_size=70_000, body_sha256=sha256(bytes([n])).digest())
-            for n in range(2)
-        ]
+        stored = [draft(body=Stored(f"pieces-{n}", 70_000, sha256(bytes([n])).digest())) for n in range(2)]
         letters = await fail(stores, *stored)
         by_content = {"Upstash-Content-Based-Deduplication": "true"}
         retried = [await stores.letters.retry(one, by_content) for one in letters]

@@ -121,8 +121,11 @@ _LETTERS = orjson.dumps(
     ]
 ).decode()
 _ANSWERS = orjson.dumps([{"message_id": _IDS[0], "attempt": 0, "key": "a", "size": 1, "header": {}}]).decode()
-_ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None}
-_CLAIMING = {"batch_max": 100, "owner": OWNER, "logs": True}
+# So much of bodies and answers as statements may have or show.
+_BYTES = {"bytes_max": 1_000_000, "body_bytes_max": 65536, "answer_bytes_max": 1_000_000}
+_ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None} | _BYTES
+_CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER, "logs": True}
+_SWEEPING = _CLAIMING | {"lapsed": True, "unknown_max": 10}
 _PRUNING = {
     "batch_max": 100, "keep_seconds": 60.0, "age_seconds": 3600.0, "answer_seconds": 3600.0, "days": 3.0,
     "grace_seconds": 10.0, "queues_max": 100, "after": "idle1", "upto": "idle10010",
@@ -143,9 +146,9 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "claim", _CLAIMING),
     ("messages", "claim_keyed", _CLAIMING | {"keys_max": 100}),
     ("messages", "next_due", {}),
-    ("claims", "expire", _CLAIMING | {"lapsed": True}),
-    ("claims", "take_over", _CLAIMING | {"lapsed": True}),
-    ("claims", "differences", {"held": _HELD, "owner": OWNER}),
+    ("claims", "expire", _SWEEPING),
+    ("claims", "take_over", _SWEEPING),
+    ("claims", "differences", {"held": _HELD, "owner": OWNER, "unknown_max": 10}),
     ("claims", "give_back", {"claims": _HELD, "owner": OWNER, "logs": True}),
     ("claims", "disown", {"claims": _HELD, "owner": OWNER}),
     ("messages", "finish", {"rows": _VERDICTS, "owner": OWNER}),
@@ -200,7 +203,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "cancel", {"ids": _IDS, "logs": True}),
     ("messages", "labelled", {"labels": ["l10"], "limit": 100}),
-    ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0}),
+    ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
     ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
     ("message_views", "select_ids", _ANYTHING | {"message_ids": _IDS}),
     ("message_views", "select_ids", _ANYTHING | {"label": ["l10", "l20"]}),
@@ -211,12 +214,12 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("events", "newest", _ANYTHING | {"message_ids": _IDS}),
     ("events", "earliest", _ANYTHING),
     ("events", "attempts", {"message_id": _IDS[0]}),
-    ("events", "told", {"ids": _IDS, "body_bytes_max": 2048}),
+    ("events", "told", {"ids": _IDS} | _BYTES),
     ("letters", "newest", _ANYTHING),
     ("letters", "earliest", _ANYTHING),
     ("letters", "matching", _ANYTHING),
-    ("letters", "get", {"id": "1"}),
-    ("letters", "take", {"ids": ["1"]}),
+    ("letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
+    ("letters", "take", {"ids": ["1"]} | _BYTES),
     ("letters", "delete", {"ids": ["1"]}),
     ("queues", "select", {"name": "q1"}),
     ("queues", "cancel_queued", {"name": "nobody"}),

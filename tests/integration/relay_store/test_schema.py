@@ -18,7 +18,7 @@ from services.relay.vault import Vault
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 
-FILES = 6
+FILES = sum(file.name.endswith(".sql") for file in resources.files("services.relay.schema_files").iterdir())
 
 
 def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> None:

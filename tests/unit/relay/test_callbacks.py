@@ -6,10 +6,21 @@ import base64
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
+import pytest
 
-from services.relay.message import CallbackOptions, Claimed, Redaction
+from services.relay.message import (
+    INLINE_BYTES_MAX,
+    CallbackOptions,
+    Claimed,
+    Draft,
+    Encoded,
+    Redaction,
+    Unencoded,
+    Unstored,
+)
 from services.relay.wire.callback import callbacks
 from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
 
@@ -25,9 +36,15 @@ MESSAGE = Claimed(
 ANSWER = Answer(503, (("A", "1"), ("A", "2")), b"busy")
 
 
+def content_of(draft: Draft) -> Any:
+    """What a callback that goes into a row says."""
+    assert isinstance(draft.body, bytes)
+    return orjson.loads(draft.body)
+
+
 def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> None:
     [draft] = callbacks(MESSAGE, ANSWER, Retry(5), ended_at=NOW + timedelta(seconds=1), dlq_id="1-0")
-    content = orjson.loads(draft.body)
+    content = content_of(draft)
     assert (draft.url, draft.kind, draft.labels, draft.retries_max) == ("https://c.example", "callback", ("a", "b"), 3)
     assert draft.headers == {"Content-Type": "application/json", "X": "1"}
     assert (base64.b64decode(content["body"]), base64.b64decode(content["sourceBody"])) == (b"busy", b"asked")
@@ -44,7 +61,7 @@ def test_a_callback_has_the_headers_that_were_sent_without_their_secrets() -> No
     sent = {"X-Order": "7", "X-Inside": "i", "Authorization": "Bearer secret"}
     message = replace(MESSAGE, headers=sent, redact=Redaction(headers=frozenset({"x-inside"})))
     [draft] = callbacks(message, ANSWER, Retry(5), ended_at=NOW, dlq_id="1-0")
-    told = orjson.loads(draft.body)["sourceHeader"]
+    told = content_of(draft)["sourceHeader"]
     assert told == {
         "X-Order": ["7"],
         "X-Inside": [f"REDACTED:{hashlib.sha256(b'i').hexdigest()}"],
@@ -55,14 +72,14 @@ def test_a_callback_has_the_headers_that_were_sent_without_their_secrets() -> No
 def test_a_failure_has_both_and_names_the_dead_letter() -> None:
     first, failure = callbacks(MESSAGE, ANSWER, Failed(), ended_at=NOW, dlq_id="1-0")
     assert (first.kind, failure.kind, failure.retries_max) == ("callback", "failure_callback", 7)
-    assert orjson.loads(failure.body)["dlqId"] == "1-0"
-    assert "dlqId" not in orjson.loads(first.body)
+    assert content_of(failure)["dlqId"] == "1-0"
+    assert "dlqId" not in content_of(first)
 
 
 def test_what_a_message_has_not_is_absent_and_the_first_version_has_headers() -> None:
     bare = replace(MESSAGE, protocol=1, labels=(), topic=None, endpoint=None, schedule_id=None, flow_key=None)
     [draft] = callbacks(bare, ANSWER, Delivered(), ended_at=NOW, dlq_id="1-0")
-    content = orjson.loads(draft.body)
+    content = content_of(draft)
     assert content["headers"] == content["header"]
     assert not {"topicName", "endpointName", "scheduleId", "flowControlKey", "label", "labels"} & set(content)
 
@@ -70,6 +87,49 @@ def test_what_a_message_has_not_is_absent_and_the_first_version_has_headers() ->
 def test_an_answers_headers_have_the_names_that_go_writes_whatever_the_destination_wrote() -> None:
     answer = Answer(200, (("content-type", "text/plain"), ("x-a", "1"), ("X-A", "2"), ("ETag", "e")), b"")
     [draft] = callbacks(replace(MESSAGE, protocol=1), answer, Delivered(), ended_at=NOW, dlq_id="1-0")
-    content = orjson.loads(draft.body)
+    content = content_of(draft)
     assert content["header"] == {"Content-Type": ["text/plain"], "X-A": ["1", "2"], "Etag": ["e"]}
     assert content["headers"] == content["header"]
+
+
+def joined(draft: Draft) -> Any:
+    """What a callback says that is to be put together: no part of it is stored yet."""
+    assert isinstance(draft.body, Unstored)
+    parts = [base64.b64encode(p.content) if isinstance(p, Unencoded) else p for p in draft.body.pieces]
+    return orjson.loads(b"".join(part for part in parts if isinstance(part, bytes)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [(b"", b"x" * INLINE_BYTES_MAX), (b"x" * INLINE_BYTES_MAX, b""), (b"x" * 30_000, b"y" * 30_000)],
+)
+def test_a_callback_that_is_too_large_for_a_row_is_to_be_stored(asked: bytes, answered: bytes) -> None:
+    message = replace(MESSAGE, body=asked, body_size=len(asked))
+    callback, failure = callbacks(message, Answer(500, (), answered), Failed(), ended_at=NOW, dlq_id="1-0")
+    for draft in (callback, failure):
+        content = joined(draft)
+        assert (base64.b64decode(content["body"]), base64.b64decode(content["sourceBody"])) == (answered, asked)
+        assert content["status"] == 500
+    assert joined(failure)["dlqId"] == "1-0"
+
+
+def test_the_largest_callback_that_fits_into_a_row_is_in_one_piece() -> None:
+    [empty] = callbacks(MESSAGE, Answer(200, (), b""), Delivered(), ended_at=NOW, dlq_id="")
+    room = (INLINE_BYTES_MAX - empty.inline_bytes) // 4 * 3
+    for size, kind in ((room, bytes), (room + 3, Unstored)):
+        [draft] = callbacks(MESSAGE, Answer(200, (), b"x" * size), Delivered(), ended_at=NOW, dlq_id="")
+        assert isinstance(draft.body, kind)
+
+
+def test_many_headers_make_a_callback_too_large_as_well() -> None:
+    headers = tuple((f"X-{n}", "v" * 1000) for n in range(70))
+    [draft] = callbacks(MESSAGE, Answer(200, headers, b"x"), Delivered(), ended_at=NOW, dlq_id="")
+    assert len(joined(draft)["header"]) == 70
+
+
+def test_stored_bodies_and_bodies_in_memory_go_into_one_callback() -> None:
+    message = replace(MESSAGE, body=b"", body_key="body_1", body_size=100_000)
+    [draft] = callbacks(message, Answer(200, (), b"small"), Delivered(), ended_at=NOW, dlq_id="")
+    assert isinstance(draft.body, Unstored)
+    assert Encoded("body_1", 100_000) in draft.body.pieces
+    assert Unencoded(b"small") in draft.body.pieces

@@ -10,7 +10,7 @@ import pytest
 from services.relay.ending import ending_of, header_lists, unjudged
 from services.relay.store import written
 from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
-from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW
+from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW, content_of
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ def test_headers_are_text_whatever_their_bytes_are(came: str, told: str) -> None
     ending = ending_of(MESSAGE, Answer(200, (("X", came),), b""), NOW)
     assert isinstance(ending.verdict, Delivered)
     assert header_lists(ending.answer) == {"X": [told]}
-    assert orjson.loads(ending.callbacks[0].body)["header"] == {"X": [told]}
+    assert content_of(ending.callbacks[0])["header"] == {"X": [told]}
 
 
 def test_an_error_of_no_text_is_told_all_the_same() -> None:
     ending = ending_of(MESSAGE, Answer(0, (), b"", error="bad \udcff", fate="unknown"), NOW)
-    assert orjson.loads(ending.callbacks[0].body)["error"] == "bad ?"
+    assert content_of(ending.callbacks[0])["error"] == "bad ?"
     orjson.dumps([row.error for row in ending.logged])
 
 
@@ -39,7 +39,7 @@ def test_the_sender_hears_of_an_answer_that_could_not_be_judged() -> None:
     ending = unjudged(replace(MESSAGE, queue="q"), ANSWER, NOW)
     assert isinstance(ending.verdict, Failed)
     assert [draft.kind for draft in ending.callbacks] == ["callback", "failure_callback"]
-    content = orjson.loads(ending.callbacks[1].body)
+    content = content_of(ending.callbacks[1])
     assert (content["status"], content["body"], content["dlqId"]) == (503, "", ending.dlq_id)
     assert "could not be judged" in content["error"]
     assert {draft.parent_id for draft in ending.callbacks} == {MESSAGE.id}

@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 from services.relay.bodies import Bodies
 from services.relay.ending import Ending, ending_of
 from services.relay.ending_writer import EndingWriter
-from services.relay.message import Claimed
+from services.relay.memory import Share
+from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.wire.outcome import Answer
+from services.relay.wire.outcome import Answer, Spooled
 from tidings import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -52,7 +53,9 @@ class Database:
         return kept
 
 
-def writer(database: Database, registry: CollectorRegistry | None = None, bodies: object = None) -> EndingWriter:
+def writer(
+    database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: Share | None = None
+) -> EndingWriter:
     metrics = RelayMetrics(registry or CollectorRegistry())
     return EndingWriter(
         cast("Messages", database),
@@ -61,6 +64,7 @@ def writer(database: Database, registry: CollectorRegistry | None = None, bodies
         log.get("test"),
         wake=lambda _seconds: None,
         now=lambda: NOW,
+        held=held,
         pause_seconds=0.01,
     )
 
@@ -131,13 +135,14 @@ def test_an_ending_that_cannot_be_written_at_all_is_kept_and_nobody_waits_for_it
 
 def test_endings_of_two_claims_of_a_message_are_two_and_of_one_claim_one() -> None:
     async def story() -> None:
-        database = Database()
-        written = writer(database)
+        database, held = Database(), Share(10_000)
+        written = writer(database, held=held)
         await written.put(ending("a", b"x" * 100))
         await written.put(ending("a", b"x" * 100))
         await written.put(ending("a", b"x" * 100, started_at=NOW + timedelta(seconds=1)))
-        assert (written.unwritten, await written.run_once()) == (2, 2)
-        assert (written.unwritten, written._unwritten_bytes) == (0, 0)
+        assert (written.unwritten, held.left) == (2, 9_800)
+        assert await written.run_once() == 2
+        assert (written.unwritten, held.left) == (0, 10_000)
 
     told(story)
 
@@ -163,15 +168,15 @@ def test_stopped_while_bodies_are_removed_nothing_is_left_unwritten() -> None:
             await asyncio.Event().wait()
 
     async def story() -> None:
-        bodies = Held()
-        written = writer(Database(), bodies=bodies)
+        bodies, held = Held(), Share(10_000)
+        written = writer(Database(), bodies=bodies, held=held)
         one = ending("a")
         await written.put(replace(one, message=replace(one.message, body_key="k")))
         writing = asyncio.create_task(written.run_once())
         await bodies.begun.wait()
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
-        assert (written.unwritten, written._unwritten_bytes) == (0, 0)
+        assert (written.unwritten, held.left) == (0, 10_000)
 
     told(story)
 
@@ -213,5 +218,144 @@ def test_many_unwritten_bytes_hold_back_further_calls() -> None:
         while written.unwritten:
             await written.run_once()
         assert not written.full
+
+    told(story)
+
+
+class Storing:
+    """Stands for `Bodies`: `stored` are the large bodies, which it stores once `begin` is set; the first `faults` answers
+    it does not.
+    """
+
+    def __init__(self) -> None:
+        self.begin = asyncio.Event()
+        self.stored: list[bytes] = []
+        self.discarded: list[str] = []
+        self.faults = 0
+
+    async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
+        await self.begin.wait()
+        assert all(isinstance(draft.body, Unstored) for draft in drafts)
+        self.stored += [draft.url.encode() for draft in drafts]
+        return [replace(draft, body=Stored("callback", 100, b"")) for draft in drafts]
+
+    def discard(self, keys: Sequence[str]) -> None:
+        self.discarded += keys
+
+    async def store(self, content: bytes) -> Stored:
+        if self.faults:
+            self.faults -= 1
+            raise psycopg.OperationalError
+        self.stored.append(content)
+        return Stored("answer", len(content), b"")
+
+    async def release(self, *_keys: str) -> None:
+        pass
+
+
+def storing() -> tuple[EndingWriter, Storing, Share, Letterbox]:
+    bodies, share, database = Storing(), Share(10_000_000), Letterbox()
+    return writer(database, bodies=bodies, held=share), bodies, share, database
+
+
+class Letterbox:
+    """Stands for `Messages.finish`, and keeps the endings."""
+
+    def __init__(self) -> None:
+        self.endings: list[Ending] = []
+
+    async def finish(self, endings: Sequence[Ending]) -> list[Ending]:
+        self.endings += endings
+        return list(endings)
+
+
+def large(status: int) -> Ending:
+    message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"), retries_max=0)
+    return ending_of(message, Answer(status, (), b"x" * 1_000_000), NOW)
+
+
+def test_what_waits_to_be_stored_is_held_and_given_back_when_it_is_broken_off() -> None:
+    async def story() -> None:
+        written, _, share, _ = storing()
+        putting = asyncio.create_task(written.put(large(200)))
+        await asyncio.sleep(0)
+        assert share.left == 9_000_000
+        putting.cancel()
+        await asyncio.gather(putting, return_exceptions=True)
+        assert share.left == 10_000_000
+
+    told(story)
+
+
+def test_once_a_callback_is_stored_the_answer_is_not_held_any_more() -> None:
+    async def story() -> None:
+        written, bodies, share, database = storing()
+        bodies.begin.set()
+        await written.put(large(200))
+        assert share.left > 9_990_000
+        await written.run_once()
+        assert share.left == 10_000_000
+        [one] = database.endings
+        assert [draft.body for draft in one.callbacks] == [Stored("callback", 100, b"")]
+
+    told(story)
+
+
+def test_a_dead_letters_large_answer_is_stored_and_its_beginning_goes_into_the_row() -> None:
+    async def story() -> None:
+        written, bodies, _, database = storing()
+        bodies.begin.set()
+        await written.put(large(500))
+        await written.run_once()
+        [one] = database.endings
+        assert bodies.stored == [b"http://callback.example/", b"x" * 1_000_000]
+        assert one.answer.spooled == Spooled("answer", 1_000_000, 1_000_000)
+        assert 0 < len(one.answer.body) <= INLINE_BYTES_MAX
+        assert "answer" in one.stored_keys
+
+    told(story)
+
+
+def test_a_dead_letters_answer_that_is_not_stored_leaves_no_callback_behind() -> None:
+    async def story() -> None:
+        written, bodies, share, _ = storing()
+        bodies.begin.set()
+        bodies.faults = 1
+        await written.put(large(500))
+        assert bodies.discarded == ["callback"]
+        await written.run_once()
+        assert share.left == 10_000_000
+
+    told(story)
+
+
+@pytest.mark.parametrize(("header", "followed"), [("v", 1), ("v" * INLINE_BYTES_MAX, 0)])
+def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed: int) -> None:
+    """The callback has the message's body as base64, and its headers."""
+
+    async def story() -> None:
+        database = Database(refuses=b"bad")
+        ends: list[Ending] = []
+
+        def refusing(one: Ending) -> bool:
+            ends.append(one)
+            return one.answer.body == b"bad"
+
+        database.refusing = refusing
+        written = writer(database)
+        message = replace(
+            ending("a").message,
+            body=b"x" * 60_000,
+            body_size=60_000,
+            headers={"X": header},
+            callback=CallbackOptions("http://callback.example/"),
+        )
+        one = ending_of(message, Answer(200, (), b"bad"), NOW)
+        await written.put(replace(one, callbacks=()))
+        await written.run_once()
+        assert database.written == {"a": "the answer could not be stored"}
+        buried = ends[-1]
+        assert len(buried.callbacks) == followed
+        assert not buried.composing
 
     told(story)

@@ -26,8 +26,9 @@ class Database:
         await self.held.wait()
         if any(draft.body == b"bad" for draft in drafts):
             raise UnstorableError("no")
-        self.transactions.append([draft.body for draft in drafts])
-        return [Accepted(draft.body.decode(), deduplicated=False) for draft in drafts]
+        bodies = [draft.body for draft in drafts if isinstance(draft.body, bytes)]
+        self.transactions.append(bodies)
+        return [Accepted(body.decode(), deduplicated=False) for body in bodies]
 
 
 def draft(body: str) -> Draft:

@@ -32,10 +32,10 @@ class Backlog:
 
     asked: list[tuple[str, int]] = field(default_factory=list)
 
-    async def claim(self, batch_max: int) -> list[Claimed]:
+    async def claim(self, batch_max: int, _bytes_max: int) -> list[Claimed]:
         return self._take("plain", batch_max)
 
-    async def claim_keyed(self, batch_max: int) -> list[Claimed]:
+    async def claim_keyed(self, batch_max: int, _bytes_max: int) -> list[Claimed]:
         return self._take("keyed", batch_max)
 
     def _take(self, kind: str, batch_max: int) -> list[Claimed]:
@@ -47,6 +47,7 @@ class Backlog:
 class _Message:
     id: str
     fault: None = None
+    body: bytes = b""
 
     @property
     def claim(self) -> Claim:
@@ -159,9 +160,9 @@ def test_the_log_of_an_attempt_is_stamped_by_the_clock_that_stamped_its_start(ah
 
 def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
     class Slow(One):
-        async def claim(self, batch_max: int) -> list[Claimed]:
+        async def claim(self, batch_max: int, bytes_max: int) -> list[Claimed]:
             claiming.stop()
-            return await super().claim(batch_max)
+            return await super().claim(batch_max, bytes_max)
 
     calls = Calls()
     claiming = pump(Slow(NOW), calls=calls)

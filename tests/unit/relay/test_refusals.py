@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from services.relay.memory import Memory, NoRoomError
 from services.relay.message import Draft
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
@@ -50,6 +51,7 @@ def deps(doorman: Doorman | None = None) -> Deps:
     parts = SimpleNamespace(
         authenticator=doorman or Doorman(),
         settings=SimpleNamespace(body_bytes_max=1024),
+        memory=Memory(),
         log=structlog.get_logger(),
         now=lambda: NOW,
     )
@@ -129,6 +131,7 @@ def test_no_handler_runs_for_who_is_not_let_in() -> None:
         (InvalidRequestError("the field is wrong"), 400, "the field is wrong"),
         (not_found("message msg_1"), 404, "message msg_1 not found"),
         (web.HTTPRequestEntityTooLarge(1024, 2048), 413, "the body is larger than 1024 bytes"),
+        (NoRoomError(), 503, "the relay has no memory for this request now"),
         (web.RequestPayloadError("ZZ"), 400, "the body broke off, or is not framed as HTTP has it"),
         (UnreadableError("its key is gone"), 500, "its key is gone"),
         (RuntimeError("SELECT secret"), 500, "internal error"),

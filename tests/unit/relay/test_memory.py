@@ -1,0 +1,193 @@
+"""The memory budget: who gets room, who waits for it, and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from services.relay.memory import (
+    SMALL_BYTES_MAX,
+    TRANSFER_BYTES,
+    WAITING_BYTES,
+    WAITING_MAX,
+    Holding,
+    Memory,
+    NoRoomError,
+    Share,
+)
+
+
+def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def asked(share: Share, key: str, size: int, name: str = "", seconds: float = 20.0) -> asyncio.Task[None]:
+    return asyncio.create_task(share.take(key, size, name, seconds))
+
+
+async def settled() -> None:
+    """Whatever could go on has done so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_who_finds_no_room_waits_until_there_is_some_and_is_served_in_order() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 60, "one")
+        waiting = [asked(share, "b", 50, "two"), asked(share, "c", 10, "three")]
+        await settled()
+        assert [task.done() for task in waiting] == [False, False], "the small one does not overtake"
+        share.give("a")
+        await asyncio.gather(*waiting)
+        assert share.left == 40
+
+    told(story)
+
+
+def test_the_wait_is_bounded_and_what_was_not_got_is_not_held() -> None:
+    async def story() -> None:
+        share = Share(100)
+        share.hold("a", 100)
+        with pytest.raises(NoRoomError):
+            await share.take("b", 1, "one", 0.01)
+        share.give("a")
+        assert share.left == 100
+
+    told(story)
+
+
+def test_one_who_leaves_lets_in_those_behind() -> None:
+    async def story() -> None:
+        share = Share(100)
+        share.hold("a", 60)
+        large, small = asked(share, "b", 80), asked(share, "c", 10)
+        await settled()
+        large.cancel()
+        await small
+        assert share.left == 30
+
+    told(story)
+
+
+def test_one_name_has_half_at_the_most_and_others_pass_it() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 40, "greedy")
+        second = asked(share, "b", 20, "greedy")
+        await asked(share, "c", 30, "modest")
+        assert not second.done()
+        share.give("a")
+        await second
+        assert share.left == 50
+
+    told(story)
+
+
+def test_what_is_larger_than_all_room_is_admitted_alone() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 500, "one")
+        other = asked(share, "b", 1, "two")
+        await settled()
+        assert not other.done()
+        share.give("a")
+        await other
+
+    told(story)
+
+
+def test_a_key_is_counted_once_and_given_back_once() -> None:
+    share = Share(100)
+    share.hold("a", 50, "one")
+    share.hold("a", 20, "one")
+    assert share.left == 80
+    share.give("a")
+    share.give("a")
+    assert share.left == 100
+
+
+def test_who_is_let_in_and_cancelled_in_the_same_moment_holds_nothing() -> None:
+    async def story() -> None:
+        share = Share(100)
+        share.hold("a", 100)
+        waiting = asked(share, "b", 100)
+        await settled()
+        share.give("a")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert share.left == 100
+
+    told(story)
+
+
+def test_no_more_wait_than_can_be_served() -> None:
+    async def story() -> None:
+        share = Share(100)
+        share.hold("a", 100)
+        waiting = [asked(share, f"w{n}", 1) for n in range(WAITING_MAX)]
+        await settled()
+        with pytest.raises(NoRoomError):
+            await share.take("b", 1, "one")
+        share.give("a")
+        await settled()
+        assert sum(task.done() for task in waiting) == 100
+        for task in waiting:
+            task.cancel()
+
+    told(story)
+
+
+def test_a_request_gives_back_what_it_held() -> None:
+    async def story() -> None:
+        memory = Memory()
+        free = (memory.requests.left, memory.batches.left)
+        small, large = memory.holding("one"), memory.holding("one")
+        await small.take(SMALL_BYTES_MAX)
+        await large.take(SMALL_BYTES_MAX + 1)
+        assert (memory.requests.left, memory.batches.left) == (free[0] - SMALL_BYTES_MAX, free[1] - SMALL_BYTES_MAX - 1)
+        for holding in (small, large):
+            holding.close()
+        assert (memory.requests.left, memory.batches.left) == free
+
+    told(story)
+
+
+@pytest.mark.parametrize("bytes_max", [64, 256, 512, 4096])
+def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
+    memory = Memory(bytes_max * 1024 * 1024)
+    shares = (memory.calls, memory.answers, memory.requests, memory.batches)
+    transfers = memory.transfers.places * TRANSFER_BYTES
+    assert 0 < sum(share.left for share in shares) + transfers <= bytes_max * 1024 * 1024
+    assert isinstance(memory.holding("one"), Holding)
+
+
+def test_names_that_have_all_the_room_hold_nobody_else_up_but_many_that_wait_do() -> None:
+    async def story() -> None:
+        share = Share(100 * WAITING_BYTES)
+        await share.take("a", 50 * WAITING_BYTES, "one")
+        await share.take("b", 50 * WAITING_BYTES, "two")
+        waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(99)]
+        await settled()
+        assert not share.crowded
+        # Each has the beginning of its answer in memory.
+        waiting.append(asked(share, "w", 1, "one"))
+        await settled()
+        assert share.crowded
+        for task in waiting:
+            task.cancel()
+
+    told(story)
+
+
+def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
+    share = Share(100)
+    share.hold("a", 49)
+    assert not share.crowded
+    share.hold("b", 1)
+    assert share.crowded
+    share.give("a")
+    assert not share.crowded
