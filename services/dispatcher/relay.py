@@ -61,11 +61,15 @@ class Relay:
         return [_verdict(item) for item in items]
 
     def cancel(self, labels: Sequence[str]) -> Refused | None:
-        """Cancel every message that carries one of `labels`; none is fine too. `Refused`: the relay cannot do that.
+        """Cancel every call that carries one of `labels`; none is fine too. `Refused`: the relay cannot do that.
 
-        Raises `UnavailableError`.
+        Callbacks, which carry the label as well, tell of attempts that were made, and go on. A relay that knows no such
+        filter cancels them too. Raises `UnavailableError`.
         """
-        answer = self._call("DELETE", "/v2/messages", params=[("label", label) for label in labels])
+        params = [("label", label) for label in labels]
+        answer = self._call("DELETE", "/v2/messages", params=[*params, ("kind", "message")])
+        if answer.status_code == 400:
+            answer = self._call("DELETE", "/v2/messages", params=params)
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
     def live(self, labels: Sequence[str]) -> set[str]:

@@ -26,6 +26,7 @@ _TEXTS = (
     "label",
     "flow_key",
     "caller_ip",
+    "kinds",
 )
 
 

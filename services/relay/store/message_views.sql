@@ -19,6 +19,7 @@ SELECT (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AN
 ended_at IS NULL
 AND (%(message_ids)s::text[] IS NULL OR id = ANY(%(message_ids)s))
 AND (%(label)s::text[] IS NULL OR label = ANY(%(label)s) OR (cardinality(labels) > 1 AND labels && %(label)s))
+AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
 AND (%(from_at)s::timestamptz IS NULL OR created_at >= %(from_at)s)
 AND (%(to_at)s::timestamptz IS NULL OR created_at < %(to_at)s)
 AND /* common */

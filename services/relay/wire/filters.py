@@ -31,7 +31,7 @@ _FIELDS = {
     "queuename": "queue", "scheduleid": "schedule", "label": "label", "flowcontrolkey": "flow_key",
     "callerip": "caller_ip", "responsestatus": "response_status", "fromdate": "from_ms", "todate": "to_ms",
     "count": "count", "cursor": "cursor", "all": "all", "order": "earliest_first", "trimbody": "trim_body",
-    "async": "asynchronous",
+    "async": "asynchronous", "kind": "kinds",
 }  # fmt: skip
 # As messages have them since they were accepted, beside what was written: it is what older ones have.
 _ENCODED: Mapping[str, Callable[[str], str]] = {"url": encoded, "path": percent_encoded}
@@ -50,7 +50,7 @@ class Route(Enum):
     LOGS = ("logs", 100, _COMMON | {"states", "response_status", "earliest_first", "trim_body"})
     LETTERS = ("dlq", 100, _COMMON | {"dlq_ids", "response_status", "earliest_first", "trim_body"})
     LETTERS_BULK = ("bulk dlq", 500, _COMMON | {"dlq_ids", "response_status", "all", "asynchronous"})
-    MESSAGES_BULK = ("bulk messages", 500, _COMMON | {"all", "asynchronous"})
+    MESSAGES_BULK = ("bulk messages", 500, _COMMON | {"all", "asynchronous", "kinds"})
 
     def __init__(self, title: str, count_max: int, known: frozenset[str]) -> None:
         self.title = title
@@ -68,7 +68,8 @@ class Filters:
     """Or within a field, and across the fields; an empty field filters nothing. Times are Unix ms, inclusive.
 
     `count` None: as many as there are (bulk routes only). `states` are spelled as in `/v2/events` (`CANCELED`), with
-    `IN_PROGRESS` expanded. `all` is the consent of a bulk request to no filter. Newest first unless `earliest_first`.
+    `IN_PROGRESS` expanded. `kinds`, an extension of ours, are message, callback and failure_callback. `all` is the
+    consent of a bulk request to no filter. Newest first unless `earliest_first`.
     """
 
     message_ids: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ class Filters:
     flow_key: tuple[str, ...] = ()
     caller_ip: tuple[str, ...] = ()
     response_status: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
     from_ms: int | None = None
     to_ms: int | None = None
     count: int | None = None
@@ -134,6 +136,7 @@ def read_filters(route: Route, query: str, body: bytes | bytearray = b"") -> Fil
 
 _TEXTS = (
     "message_ids", "dlq_ids", "url", "host", "path", "topic", "queue", "schedule", "label", "flow_key", "caller_ip",
+    "kinds",
 )  # fmt: skip
 
 

@@ -119,6 +119,7 @@ class Dispatching:
         self.relay: Callable[[Received], Reply] = self.accept
         self.requests_to_relay = 0
         self.cancels = Reply()
+        self.knows_kinds = True
         self.removed: list[dict[str, Any]] = []
         self.removal_reply = Reply()
         self.live: set[str] = set()
@@ -173,10 +174,13 @@ class Dispatching:
             self.removed.append(json.loads(received.body))
             return self.removal_reply
         self.requests_to_relay += 1
-        if received.method == "DELETE":
-            self.cancelled += [pair.removeprefix("label=") for pair in query.split("&")]
-            return self.cancels
-        return self.relay(received)
+        return self._cancel(query) if received.method == "DELETE" else self.relay(received)
+
+    def _cancel(self, query: str) -> Reply:
+        pairs = query.split("&")
+        self.cancelled += [pair.removeprefix("label=") for pair in pairs if pair.startswith("label=")]
+        known = self.knows_kinds or "kind=message" not in pairs
+        return self.cancels if known else Reply(400, b'{"error": "unknown filter"}')
 
     def _bodies(self, ids: Sequence[str]) -> dict[str, Any]:
         # Two at a time, as if all were large.

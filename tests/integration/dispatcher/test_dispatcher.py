@@ -234,3 +234,11 @@ def test_an_erased_content_waits_for_a_relay_that_is_away(dispatching: Dispatchi
     dispatching.removal_reply = Reply()
     dispatching.run(16)
     assert dispatching.partitions.committed == {REMOVALS: 1}
+
+
+def test_a_relay_without_kinds_is_asked_to_cancel_all_of_a_label(dispatching: Dispatching) -> None:
+    dispatching.knows_kinds = False
+    dispatching.end(A, "cancelled")
+    dispatching.run()
+    assert dispatching.cancelled == [A, A]
+    assert dispatching.counted("tidings_cancels") == 1

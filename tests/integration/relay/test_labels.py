@@ -43,3 +43,16 @@ def test_what_is_no_label_is_refused(relay: Relay) -> None:
         assert relay.call("POST", "/v2/labels", json=body).status_code == 400
     for query in ("limit=0", "limit=1001", "limit=x", "other=1"):
         assert relay.call("GET", f"/v2/labels?{query}").status_code == 400
+
+
+def test_calls_are_cancelled_by_label_and_their_callbacks_go_on(relay: Relay) -> None:
+    with destination(lambda received: Reply(500 if received.path == "/x" else 200)) as server:
+        callback = {"Upstash_Callback": f"{server.url}/cb", "Upstash_Callback_Delay": "2s"}
+        relay.publish(f"{server.url}/x", Upstash_Label="one", Upstash_Retry_Delay="3600000", **callback)
+        until(lambda: len(server.received) == 1, 30)
+        cancelled = until(
+            lambda: relay.call("DELETE", "/v2/messages?label=one&kind=message").json()["cancelled"], 30, every=0.01
+        )
+        assert cancelled == 1
+        until(lambda: [received.path for received in server.received] == ["/x", "/cb"], 30)
+    assert relay.call("DELETE", "/v2/messages?kind=callback").status_code == 400  # that chooses nothing
