@@ -128,7 +128,7 @@ SELECT extract(epoch FROM least(
 UPDATE relay.messages AS m
 SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
-  retried = v.retried, unknown = 0, started_at = NULL, lease_owner = NULL,
+  retried = v.retried, started_at = NULL, lease_owner = NULL, unknown = 0,
   due_at = CASE WHEN v.state = 'waiting' THEN now() + make_interval(secs => v.delay_seconds) ELSE m.due_at END,
   ended_at = CASE WHEN v.state = 'waiting' THEN NULL ELSE now() END
 FROM json_to_recordset(%(rows)s::json)
