@@ -24,6 +24,8 @@ from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
 # An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
 # (JUDGED_BYTES_MAX).
 ANSWER_INLINE_BYTES_MAX = 1024 * 1024
+# The first room of an answer of unknown size; each further one is twice what has come.
+ANSWER_ROOM_BYTES = 128 * 1024
 # So long an answer waits for room in memory before it is stored in pieces instead.
 ANSWER_ROOM_SECONDS = 30.0
 # An upload waits as long for a place as clients wait for an answer; whoever reads a kept answer can come again at once.
@@ -135,18 +137,20 @@ class Bodies:
     ) -> tuple[bytes, bool]:
         """All of an answer of which `start` is read already, when it is small enough to be held, and whether it is all.
 
-        `size` is what its head says. It waits for room, while the other side waits to send more; the room that it takes has
-        the key `key`.
+        `size` is what its head says; without it the room grows with the answer, as many that are streamed for a minute come
+        to little. It waits for room, while the other side waits to send more; the room that it takes has the key `key`.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
             return start, False
-        try:
-            await self._held.take(key, bytes_max if size is None else size, origin, ANSWER_ROOM_SECONDS)
-        except NoRoomError:
-            return start, False
-        whole = bytearray(start)
+        whole, room = bytearray(start), 0
         while len(whole) <= bytes_max:
+            if len(whole) >= room:
+                room = size or min(max(2 * len(whole), ANSWER_ROOM_BYTES), bytes_max)
+                try:
+                    await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
+                except NoRoomError:
+                    break
             piece = await anext(rest, b"")
             if not piece:
                 return bytes(whole), True

@@ -102,8 +102,10 @@ class Share:
             self._serve()
 
     async def take(self, key: Hashable, size: int, name: str, seconds: float = WAIT_SECONDS) -> None:
-        """Hold `size` when there is room, waiting up to `seconds` for it. Raises `NoRoomError`."""
-        if not self._waiting and self._fits(size, name):
+        """Hold `size` when there is room, waiting up to `seconds` for it. Of a key that holds something, `size` is what it
+        holds then, and what it holds stays while it waits. Raises `NoRoomError`.
+        """
+        if not self._waiting and self._fits(key, size, name):
             self._count(key, size, name)
             return
         if len(self._waiting) >= WAITING_MAX:
@@ -135,9 +137,9 @@ class Share:
             waiting = self._waiting[0]
             if waiting.granted.done():  # given up in this very moment
                 self._waiting.popleft()
-            elif self._has_its_half(waiting.size, waiting.name):
+            elif self._has_its_half(waiting.key, waiting.size, waiting.name):
                 passed.append(self._waiting.popleft())
-            elif self._fits(waiting.size, waiting.name):
+            elif self._fits(waiting.key, waiting.size, waiting.name):
                 self._waiting.popleft()
                 self._count(waiting.key, waiting.size, waiting.name)
                 waiting.granted.set_result(None)
@@ -145,12 +147,16 @@ class Share:
                 break
         self._waiting.extendleft(reversed(passed))
 
-    def _fits(self, size: int, name: str) -> bool:
-        return (not self._used or size <= self.left) and not self._has_its_half(size, name)
+    def _fits(self, key: Hashable, size: int, name: str) -> bool:
+        own = self._own(key)
+        return (self._used == own or size - own <= self.left) and not self._has_its_half(key, size, name)
 
-    def _has_its_half(self, size: int, name: str) -> bool:
-        held = self._of_name.get(name, 0)
-        return held > 0 and held + size > self._bytes_max // 2
+    def _has_its_half(self, key: Hashable, size: int, name: str) -> bool:
+        others = self._of_name.get(name, 0) - self._own(key)
+        return others > 0 and others + size > self._bytes_max // 2
+
+    def _own(self, key: Hashable) -> int:
+        return self._held.get(key, (0, ""))[0]
 
     def _forget(self, key: Hashable) -> bool:
         found = self._held.pop(key, None)

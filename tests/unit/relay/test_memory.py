@@ -191,3 +191,39 @@ def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
     assert share.crowded
     share.give("a")
     assert not share.crowded
+
+
+def test_what_grows_takes_only_the_difference_and_keeps_what_it_has_while_it_waits() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 20, "one")
+        await share.take("a", 40, "one")
+        assert share.left == 60
+        await share.take("b", 40, "two")
+        growing = asked(share, "a", 80, "one", 0.01)
+        await settled()
+        assert (growing.done(), share.left) == (False, 20)
+        with pytest.raises(NoRoomError):
+            await growing
+        assert share.left == 20
+        growing = asked(share, "a", 80, "one")
+        await settled()
+        share.give("b")
+        await growing
+        assert share.left == 20
+
+    told(story)
+
+
+def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 20, "one")
+        await share.take("b", 20, "one")
+        with pytest.raises(NoRoomError):
+            await share.take("a", 40, "one", 0.01)
+        share.give("b")
+        await share.take("a", 200, "one")
+        assert share.left == -100
+
+    told(story)
