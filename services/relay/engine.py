@@ -64,16 +64,16 @@ def build_engine(
     settings: RelaySettings,
     vault: Vault,
     tls: ssl.SSLContext,
-    databases: tuple[Database, Database],
+    databases: tuple[Database, Database, Database],
     metrics: RelayMetrics,
     log: BoundLogger,
     around: Surroundings,
 ) -> Engine:
-    """`databases`: the engine's, and the lease's."""
-    database, lease = databases
+    """`databases`: the engine's, the lease's, and that of large bodies."""
+    database, lease, large = databases
     owner, memory, waking, logs = around.owner, around.memory, around.waking, settings.log_days > 0
     messages = Messages(database, vault, owner=owner, logs=logs)
-    bodies = Bodies(Chunks(database), settings.body_bytes_max, memory)
+    bodies = Bodies(Chunks(large), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, around.signing_key)
     calls, clock = Calls(memory=memory), DatabaseClock()
     writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now, held=memory.answers)

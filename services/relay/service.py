@@ -45,8 +45,9 @@ from services.relay.waking import Waking
 
 # Requests, and the loops that nothing under way depends on: more connections than cores gain little.
 API_CONNECTIONS_MAX = 10
-# Claims, endings and the bodies of deliveries: requests, however many and slow, do not take these.
-ENGINE_CONNECTIONS_MAX = 5
+# Claims and endings: requests, and the pieces of large bodies, however many and slow, do not take these.
+ENGINE_CONNECTIONS_MAX = 4
+BODIES_CONNECTIONS_MAX = 4
 # Another process's rotation of the signing keys counts here after so long.
 KEYS_SECONDS = 2.0
 JANITOR_SECONDS = 5.0
@@ -61,10 +62,11 @@ class Pools:
     api: Pool
     engine: Pool
     lease: Pool
+    bodies: Pool
 
     @property
     def all(self) -> tuple[Pool, ...]:
-        return self.api, self.engine, self.lease
+        return self.api, self.engine, self.lease, self.bodies
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
     around = Surroundings(
         owner, memory, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others
     )
-    databases = Database(pools.engine), Database(pools.lease)
+    databases = Database(pools.engine), Database(pools.lease), Database(pools.bodies)
     engine = build_engine(settings, vault, tls, databases, metrics, log, around)
     deps = Deps(
         settings=settings,
@@ -148,6 +150,7 @@ def build_pools(settings: RelaySettings) -> Pools:
         new_pool(url, connections_max=API_CONNECTIONS_MAX, prepared=prepared),
         new_pool(url, connections_max=ENGINE_CONNECTIONS_MAX, prepared=prepared),
         new_pool(url, connections_max=1, timeout_seconds=settings.lease_seconds / 3, prepared=prepared),
+        new_pool(url, connections_max=BODIES_CONNECTIONS_MAX, prepared=prepared),
     )
 
 

@@ -13,9 +13,9 @@ from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafted, Drafter
 from services.relay.routes.rates import check_rate
-from services.relay.routes.reply import RefusedError, json_reply
+from services.relay.routes.reply import REFUSALS, RefusedError, json_reply
 from services.relay.routes.schedules import create_schedule
-from services.relay.store.messages import Accepted, UnstorableError
+from services.relay.store.messages import Accepted
 from services.relay.wire import values
 from services.relay.wire.answers import published_object
 from services.relay.wire.invalid import InvalidRequestError
@@ -25,8 +25,6 @@ BATCH_MAX = 1000
 # URL groups multiply: so many messages, with so much in their rows, come of one request at the most.
 MESSAGES_MAX = 10_000
 BYTES_MAX = 256 * 1024 * 1024
-# After any other fault nobody knows whether the messages were committed; the pieces of those that were not go later.
-REFUSALS = (InvalidRequestError, RefusedError, UnstorableError)
 
 
 async def publish(deps: Deps, call: Call) -> web.Response:

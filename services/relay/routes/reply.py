@@ -7,6 +7,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from services.relay.store.messages import UnstorableError
+from services.relay.wire.invalid import InvalidRequestError
+
 
 class RefusedError(Exception):
     """The request is not served, with this status; the text is for its sender. `headers` go onto the answer."""
@@ -15,6 +18,11 @@ class RefusedError(Exception):
         super().__init__(text)
         self.status = status
         self.headers = headers
+
+
+# What is refused was not committed. After any other fault nobody knows whether it was: pieces of bodies then go later, by
+# the janitor.
+REFUSALS = (InvalidRequestError, RefusedError, UnstorableError)
 
 
 def json_reply(content: Any, status: int = 200) -> web.Response:

@@ -9,7 +9,7 @@ from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps
 from services.relay.routes.drafting import Asked, Drafter, check_storable
 from services.relay.routes.rates import check_rate
-from services.relay.routes.reply import done_reply, json_reply, not_found
+from services.relay.routes.reply import REFUSALS, done_reply, json_reply, not_found
 from services.relay.wire.answers import schedule_object
 from services.relay.wire.publishing import GroupName, destination, options_of, separated
 from services.relay.wire.schedule import firing, new_schedule_id, schedule_draft
@@ -27,7 +27,7 @@ async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
     try:
         asked = Asked(address, options_of(call.headers, query), body, call.caller_ip, protocol)
         return await _create(deps, call, asked)
-    except Exception:
+    except REFUSALS:
         if isinstance(body, Stored):
             await deps.bodies.release(body.key)
         raise
