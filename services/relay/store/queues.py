@@ -10,6 +10,11 @@ from psycopg import AsyncConnection
 from services.relay.store.database import Database, queries, rows
 from services.relay.wire.views import QueueView
 
+# Messages of one transaction, which holds the queue's lock, and with it whoever publishes to the queue: some 100 ms.
+CANCEL_MAX = 2000
+# Of one request: ten million messages.
+CANCELS_MAX = 5000
+
 
 class Queues:
     """All of relay.queues. A queue is made on its first use, with a parallelism of 1."""
@@ -34,12 +39,18 @@ class Queues:
     async def delete(self, name: str) -> bool:
         """Remove the queue; what still waits for its turn in it is cancelled, what has begun goes on. Was it there?"""
 
-        async def work(connection: AsyncConnection[Any]) -> bool:
+        async def work(connection: AsyncConnection[Any]) -> bool | None:
             await connection.execute(self._q["lock"], {"name": name})
-            await connection.execute(self._q["cancel_queued"], {"name": name})
+            asked = {"name": name, "batch_max": CANCEL_MAX}
+            if (await connection.execute(self._q["cancel_queued"], asked)).rowcount == CANCEL_MAX:
+                return None
             return (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
 
-        return await self._database.run(work)
+        # What is cancelled stays so, should a later transaction fail: the sender asks once more.
+        for _ in range(CANCELS_MAX):
+            if (was_there := await self._database.run(work)) is not None:
+                return was_there
+        raise TimeoutError(f"queue {name!r} is filled as fast as it is emptied")
 
     async def pause(self, name: str) -> None:
         """Nothing of the queue begins from now on; calls under way go on. An unknown queue is made."""

@@ -31,7 +31,9 @@ SELECT relay.touch_flows(%(keys)s::text[], array_fill(NULL::timestamptz, ARRAY[c
 -- name: cancel_queued
 -- Under the queue's lock, where nothing is let in, parked or moved. What is locked otherwise is being cancelled.
 WITH found AS (
-  SELECT id, period FROM relay.messages WHERE queue = %(name)s AND state = 'queued' FOR UPDATE SKIP LOCKED
+  SELECT id, period FROM relay.messages WHERE queue = %(name)s AND state = 'queued'
+  ORDER BY id LIMIT %(batch_max)s
+  FOR UPDATE SKIP LOCKED
 ), cancelled AS (
   UPDATE relay.messages AS m SET state = 'cancelled', ended_at = now(), holds = false
   FROM found WHERE m.id = found.id AND m.period = found.period

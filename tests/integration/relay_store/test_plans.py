@@ -222,7 +222,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("letters", "take", {"ids": ["1"]} | _BYTES),
     ("letters", "delete", {"ids": ["1"]}),
     ("queues", "select", {"name": "q1"}),
-    ("queues", "cancel_queued", {"name": "nobody"}),
+    ("queues", "cancel_queued", {"name": "nobody", "batch_max": 100}),
     ("flow_keys", "select", {"key": "k2", "text": "", "keys_max": 100}),
     ("flow_keys", "all_calls", {}),
     ("chunks", "answer", {"message_id": "msg_1", "attempt": 0}),

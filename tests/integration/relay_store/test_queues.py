@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.relay.message import CallbackOptions, FlowControl
+from services.relay.store.queues import CANCEL_MAX
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
@@ -107,5 +108,18 @@ def test_a_retry_waits_until_its_paused_queue_is_resumed(run: Run) -> None:
         assert await stores.claim() == []
         await stores.queues.resume("q")
         assert [one.id for one in await stores.claim()] == [message_id]
+
+    run(story)
+
+
+def test_a_long_queue_is_cancelled_in_several_transactions(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        made = await stores.accept(*(draft(queue="q") for _ in range(CANCEL_MAX + 3)))
+        assert await stores.queues.delete("q")
+        states = await stores.states()
+        assert [states[id_] for id_ in made[:1]] == ["waiting"], "the first one is let in"
+        assert {states[id_] for id_ in made[1:]} == {"cancelled"}
+        assert await stores.queues.get("q") is None
+        assert not await stores.queues.delete("q")
 
     run(story)
