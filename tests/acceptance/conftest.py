@@ -117,6 +117,21 @@ class Stack:
         _, left = psutil.wait_procs(family, 20)
         assert left == []
 
+    @contextmanager
+    def without_api(self) -> Iterator[None]:
+        """The api killed, and kept from being started again until the end."""
+        api = self.process("services.api")
+        keeper = api.parent()
+        assert keeper is not None
+        keeper.send_signal(signal.SIGSTOP)
+        try:
+            api.send_signal(signal.SIGKILL)
+            until(lambda: not _ok(f"{self.home.url('api')}/healthz"))
+            yield
+        finally:
+            keeper.send_signal(signal.SIGCONT)
+        self.ready("api")
+
     def kill_connect(self) -> None:
         """kill -9 of the Connect worker; the supervisor starts it again."""
         supervisor = psutil.Process(int(self.home.pid_file.read_text()))

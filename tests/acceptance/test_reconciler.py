@@ -59,20 +59,12 @@ def test_a_change_that_no_notifier_read_is_emitted_with_the_same_id(hasty: Stack
 def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(hasty: Stack) -> None:
     id_ = hasty.submit("dead letter", latency_seconds=2.0)
     until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
-    api = hasty.process("services.api")
-    keeper = api.parent()
-    assert keeper is not None
-    keeper.send_signal(signal.SIGSTOP)  # it would start the api again
-    try:
-        api.send_signal(signal.SIGKILL)
+    with hasty.without_api():
         waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
         until(lambda: hasty.count(waiting, id_), 60)
         # As if its thousand retries were used up: days of an outage in one statement.
         hasty.change("UPDATE relay.messages SET retries_max = 0 WHERE label = %s AND kind = 'callback'", id_)
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
-    finally:
-        keeper.send_signal(signal.SIGCONT)
-    hasty.ready("api")
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
     assert len(hasty.completions({id_})[id_]) == 1
 
