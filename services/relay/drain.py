@@ -14,10 +14,15 @@ from services.relay.loops import Loop, end_all, within
 from services.relay.pump import Pump
 from tidings.log import fault
 
-# A claim under way takes milliseconds; it is not broken off before this, as it may be committed already.
-CLAIM_SECONDS = 2.0
-# For each of the few statements that give back what is left; without a database they are left out.
-FAREWELL_SECONDS = 2.0
+# A claim under way is not broken off before the drain time and this have passed, as it may be committed already.
+CLAIM_SECONDS = 4.0
+# What is left is given back until that succeeds; after the drain time, for so long. The first try gets TRY_SECONDS, as its
+# connection may be dead, and each further one twice as long, as the database may be slow.
+FAREWELL_SECONDS = 9.0
+TRY_SECONDS = 3.0
+AGAIN_SECONDS = 0.2
+# For the statement that releases the lease, and before it for a beat under way.
+RELEASE_SECONDS = 1.0
 # Calls that are broken off end at once.
 ABORT_SECONDS = 1.0
 # Requests under way get so long after the drain. What they wait for is a commit of milliseconds.
@@ -37,6 +42,7 @@ class Drain:
         calls: Calls,
         writer: EndingWriter,
         claims: Loop,
+        heartbeat: Loop,
         others: Sequence[Loop],
         log: BoundLogger,
         *,
@@ -47,30 +53,57 @@ class Drain:
         self._calls = calls
         self._writer = writer
         self._claims = claims
+        self._heartbeat = heartbeat
         self._others = others
         self._log = log
         self._seconds = seconds
 
     async def run(self) -> None:
         """Wait for the calls in flight, up to the drain time; give the rest to the other processes."""
-        deadline = asyncio.get_running_loop().time() + self._seconds
+        deadline = _now() + self._seconds
         self._pump.stop()
-        await asyncio.gather(self._claims.end(CLAIM_SECONDS), end_all(self._others, self._log))
+        await asyncio.gather(self._claims.end(self._seconds + CLAIM_SECONDS), end_all(self._others, self._log))
         # What was claimed and not called is for others to call now, not after the drain.
-        await self._farewell()
-        while self._busy() and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  once, at the end
+        await self._farewell(deadline)
+        while self._busy() and _now() < deadline:  # noqa: ASYNC110  once, at the end
             await asyncio.sleep(0.05)
         if left := await self._calls.abort_all(ABORT_SECONDS):
             self._log.warning("drain_incomplete", calls=left)
-        await self._farewell()
-        self._said("release", await within(self._leases.release(), FAREWELL_SECONDS))
+        if await self._farewell(deadline + FAREWELL_SECONDS):
+            await self._release()
+        else:
+            detail = "claims may be left: when the lease lapses, they count as calls of unknown fate"
+            self._log.error("drain_unreturned", detail=detail)
 
     def _busy(self) -> bool:
         return len(self._calls) > 0 or self._writer.unwritten > 0
 
-    async def _farewell(self) -> None:
-        self._said("give_back", await within(self._leases.reconcile_once(astray_seconds=0.0), FAREWELL_SECONDS))
+    async def _farewell(self, deadline: float) -> bool:
+        """Give back until nothing is left to be given back; whether that was reached."""
+        patience = TRY_SECONDS
+        while (left := deadline - _now()) > 0:
+            if await self._gave_back(min(patience, left)):
+                return True
+            patience *= 2
+            await asyncio.sleep(AGAIN_SECONDS)
+        return False
+
+    async def _gave_back(self, seconds: float) -> bool:
+        """One look, and what it found put right. Its success is seen by the next look, which finds nothing."""
+        looking = asyncio.ensure_future(self._leases.reconcile_once(astray_seconds=0.0))
+        error = await within(looking, seconds)
+        self._said("give_back", error)
+        return error is None and looking.result() == 0
+
+    async def _release(self) -> None:
+        """Not while a beat may come after: it would renew what was released."""
+        error = await within(self._heartbeat.end(RELEASE_SECONDS), RELEASE_SECONDS)
+        self._said("release", error or await within(self._leases.release(), RELEASE_SECONDS))
 
     def _said(self, step: str, error: Exception | None) -> None:
         if error is not None:
             self._log.error("drain_failed", step=step, error=fault(error))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

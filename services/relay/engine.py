@@ -93,15 +93,16 @@ def build_engine(
     readiness = Readiness(settings.lease_seconds, lambda: leases.renewed, writer.unwritten_since)
     claims = Loop("claim", _claiming(pump, readiness), log)
     beat_seconds = settings.lease_seconds / 3
+    heartbeat = Loop("heartbeat", leases.beat_once, log, every=beat_seconds, again=FAULT_PAUSE_SECONDS)
     carrying = [
         Loop("finish", writer.run_once, log),
-        Loop("heartbeat", leases.beat_once, log, every=beat_seconds, again=FAULT_PAUSE_SECONDS),
+        heartbeat,
         Loop("cancel_check", leases.cancel_once, log, every=CANCEL_CHECK_SECONDS),
         around.intake,
     ]
     sweep_seconds = min(SWEEP_SECONDS_MAX, beat_seconds)
     others = [Loop("tend", leases.tend_once, log, every=sweep_seconds, again=FAULT_PAUSE_SECONDS), *around.others]
-    drain = Drain(pump, leases, calls, writer, claims, others, log, seconds=settings.drain_seconds)
+    drain = Drain(pump, leases, calls, writer, claims, heartbeat, others, log, seconds=settings.drain_seconds)
     return Engine(courier, calls, readiness, drain, [claims, *carrying, *others])
 
 

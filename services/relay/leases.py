@@ -53,23 +53,31 @@ class Leases:
         self._metrics = metrics
         self._log = log
         self._lease_seconds = lease_seconds
+        # Beats come every third of a lease. Half of it is kept in step with processes.sql.
+        self._late_seconds = lease_seconds / 2
         self._fail = fail
         self._given_up = given_up
         # When the lease was last renewed, by the monotonic clock.
         self.renewed = float("-inf")
+        # Whether the last beat succeeded.
+        self._steady = False
         self._sweeping_from = float("inf")
         self._reconciling_from = float("-inf")
 
     async def beat_once(self) -> None:
-        """Renew the lease. After an absence, or at the start, the others have a lease's time to renew theirs before
-        they are swept up: the database may have been away for them too.
+        """Renew the lease. At the start, and after a beat that failed or came late, the others have a lease's time to
+        renew theirs before they are swept up: the database may have been away for them too. A lease may lapse in an
+        outage shorter than itself, while those that were renewed a little later hold.
         """
-        asked = time.monotonic()
-        self._clock.set(await self._processes.renew(self._lease_seconds), asked)
-        if asked - self.renewed > self._lease_seconds:
+        asked, steady = time.monotonic(), self._steady
+        self._steady = False
+        now, kept = await self._processes.renew(self._lease_seconds)
+        self._clock.set(now, asked)
+        if not (steady and kept and asked - self.renewed <= self._late_seconds):
             self._sweeping_from = time.monotonic() + self._lease_seconds
             self._reconciling_from = asked
         self.renewed = asked
+        self._steady = True
 
     async def tend_once(self) -> None:
         """Reconcile, three times a lease, then sweep: not both at once, as a sweep takes over claims."""
@@ -79,7 +87,8 @@ class Leases:
         await self.sweep_once()
 
     async def reconcile_once(self, *, astray_seconds: float | None = None) -> int:
-        """Put right where what is held and what is leased differ; how many claims of this process it gave up.
+        """Put right where what is held and what is leased differ; how many claims of this process it found lost. A lost
+        one whose row is locked stays so: 0 says that none is left.
 
         `astray_seconds` 0 is for the end, when no claim can be on its way.
         """
@@ -92,17 +101,20 @@ class Leases:
             if not difference.leased:
                 self._calls.abort_claim(difference.claim)
         lost = astray(found, self._held, old_seconds)
-        given_up = await self._give_up(lost, orphans)
+        await self._give_up(lost, orphans)
         # What is leased here and too young is looked at again.
         self._calls.forget(orphans - ({one.claim for one in found if one.leased} - {one.claim for one in lost}))
-        return given_up
+        return len(lost)
 
     async def sweep_once(self) -> int:
-        """Take back what dead processes held; how many. Before this process has renewed its own lease, nothing."""
-        lapsed = self._sweeping_from <= time.monotonic() <= self.renewed + self._lease_seconds
-        expired = await self._claims.expire(SWEEP_MAX, lapsed=lapsed)
+        """Take back what dead processes held; how many. Unless this process has renewed its own lease in time, only
+        what was released.
+        """
+        lapsed = self._sweeping_from <= time.monotonic() <= self.renewed + self._late_seconds
+        left_seconds = self._lease_seconds - self._late_seconds
+        expired = await self._claims.expire(SWEEP_MAX, lapsed=lapsed, left_seconds=left_seconds)
         with self._calls.claiming():
-            failed = await self._claims.take_over(SWEEP_MAX, lapsed=lapsed)
+            failed = await self._claims.take_over(SWEEP_MAX, lapsed=lapsed, left_seconds=left_seconds)
             for message in failed:
                 self._fail(message, Answer(0, (), b"", error=_died(message), fate="unknown"))
         if expired or failed:
@@ -124,7 +136,7 @@ class Leases:
     def _held(self, claim: Claim) -> bool:
         return claim in self._calls or claim in self._writer
 
-    async def _give_up(self, lost: Iterable[Difference], orphans: frozenset[Claim]) -> int:
+    async def _give_up(self, lost: Iterable[Difference], orphans: frozenset[Claim]) -> None:
         sent = [one.claim for one in lost if one.taken_over or one.claim in orphans]
         unsent = [one.claim for one in lost if not (one.taken_over or one.claim in orphans)]
         disowned = await self._claims.disown(sent) if sent else 0
@@ -132,7 +144,6 @@ class Leases:
         if disowned or returned:
             self._log.warning("claims_put_right", never_sent=returned, fate_unknown=disowned)
             self._given_up()
-        return disowned + returned
 
 
 def astray(found: Iterable[Difference], held: Callable[[Claim], bool], old_seconds: float) -> list[Difference]:

@@ -61,17 +61,21 @@ class Claims:
         asked = {"claims": written.claims(claims), "owner": self._owner}
         return len(await self._database.fetch(self._q["disown"], asked))
 
-    async def expire(self, batch_max: int, *, lapsed: bool = True) -> int:
-        """Put back messages of dead processes; how many. `lapsed` false: only of those that gave their leases up."""
-        return await self._put_back("expire", self._sweeping(batch_max, lapsed=lapsed) | {"logs": self._logs})
+    async def expire(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> int:
+        """Put back messages of dead processes; how many. `lapsed` false: only of those that gave their leases up.
+        `left_seconds`: for so long this process's own lease must hold for a lapsed one to count.
+        """
+        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
+        return await self._put_back("expire", asked | {"logs": self._logs})
 
-    async def take_over(self, batch_max: int, *, lapsed: bool = True) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated (any more). `lapsed` as with `expire`."""
-        asked = self._sweeping(batch_max, lapsed=lapsed)
+    async def take_over(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> list[Claimed]:
+        """Take messages of dead processes that are not to be repeated (any more). The rest as with `expire`."""
+        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
         return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
 
-    def _sweeping(self, batch_max: int, *, lapsed: bool) -> Row:
-        return {"batch_max": batch_max, "owner": self._owner, "lapsed": lapsed, "unknown_max": UNKNOWN_MAX}
+    def _sweeping(self, batch_max: int, *, lapsed: bool, left_seconds: float) -> Row:
+        of_leases = {"owner": self._owner, "lapsed": lapsed, "left_seconds": left_seconds}
+        return {"batch_max": batch_max, "unknown_max": UNKNOWN_MAX} | of_leases
 
     async def _put_back(self, name: str, asked: Row) -> int:
         async def work(connection: AsyncConnection[Any]) -> int:

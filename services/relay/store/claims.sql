@@ -57,12 +57,16 @@ RETURNING m.id
 -- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
 -- count as one of the retries, as it may be our crash and not the destination's. But one that was called when its process
 -- died, so many times in a row, may be what processes die of: see take_over. Only a process whose own lease holds looks
--- for them, and never at its own calls. A lease of -infinity was released; others count once `lapsed` is true.
+-- for them, and never at its own calls. A lease of -infinity was released. Others count if `lapsed` is true and this
+-- process's own lease holds for `left_seconds` more: both are of the moment at which the statement is carried out, which
+-- may be long after it was asked.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
   WHERE state = 'active' AND on_unknown = 'retry' AND unknown < %(unknown_max)s
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
-      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
+      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp() AND EXISTS (
+        SELECT FROM relay.processes
+        WHERE owner = %(owner)s AND lease_until > clock_timestamp() + make_interval(secs => %(left_seconds)s)))))
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
@@ -89,7 +93,9 @@ WITH expired AS (
   SELECT id, period FROM relay.messages
   WHERE state = 'active' AND (on_unknown = 'fail' OR unknown >= %(unknown_max)s)
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
-      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp())))
+      AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp() AND EXISTS (
+        SELECT FROM relay.processes
+        WHERE owner = %(owner)s AND lease_until > clock_timestamp() + make_interval(secs => %(left_seconds)s)))))
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED

@@ -16,15 +16,15 @@ class Processes:
         self._q = queries("processes")
         self.owner = owner
 
-    async def renew(self, lease_seconds: float) -> datetime:
-        """One row, however many calls. Without it nothing can be claimed. Answers what the database's clock says.
+    async def renew(self, lease_seconds: float) -> tuple[datetime, bool]:
+        """One row, however many calls. Without it nothing can be claimed. Answers what the database's clock says, and
+        whether more than half of the lease was left by it.
 
         A silent database leaves time to try again.
         """
         asked = {"owner": self.owner, "lease_seconds": lease_seconds}
         [row] = await self._database.fetch(self._q["renew"], asked, seconds=lease_seconds / 3)
-        now: datetime = row["now"]
-        return now
+        return row["now"], row["kept"]
 
     async def cancellations(self) -> list[str]:
         """Messages whose calls are to be broken off here; each is told once."""

@@ -31,6 +31,8 @@ STOPS = 200
 AT_ONCE = 4
 # For a machine that is busy with other things.
 MARGIN_SECONDS = 30.0
+# A text that only the statement that claims has.
+CLAIM = b"SET state = 'active', started_at"
 
 
 @pytest.fixture
@@ -114,6 +116,41 @@ def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_and_are_o
             assert faulty.states() == {"waiting": 3}
             [(unknown,)] = faulty.rows("SELECT sum(unknown) FROM relay.messages")
             assert unknown == 0
+
+
+def test_what_was_claimed_and_never_sent_is_given_back_to_a_slow_database(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    """A round trip takes 0.6 s, and giving back takes several."""
+    # With a lease so long nothing that is lost is put right before the end.
+    relay = new_relay(**faulty.settings, RELAY_LEASE_SECONDS="300", RELAY_DRAIN_SECONDS="10")
+    with destination() as server:
+        faulty.proxy.lose_answers(CLAIM)
+        publish(relay, server, [f"/{n}" for n in range(300)], Tidings_On_Unknown="fail")
+        until(lambda: faulty.states() == {"active": 300}, 60)
+        faulty.proxy.heal()
+        faulty.proxy.delay(0.3)
+        assert ended(relay, 10) == 0
+        assert faulty.states() == {"waiting": 300}
+        assert server.received == []
+        [(unknown,)] = faulty.rows("SELECT sum(unknown) FROM relay.messages")
+        assert unknown == 0
+        assert faulty.rows("SELECT count(*) FROM relay.processes WHERE lease_until > now()") == [(0,)]
+
+
+def test_a_lease_is_not_released_when_nothing_could_be_given_back(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    relay = new_relay(**faulty.settings, RELAY_LEASE_SECONDS="300")
+    with destination() as server:
+        faulty.proxy.lose_answers(CLAIM)
+        publish(relay, server, ["/1"], Tidings_On_Unknown="fail")
+        until(lambda: faulty.states() == {"active": 1}, 60)
+        faulty.proxy.heal()
+        with faulty.locked("relay.messages"):
+            assert ended(relay, 1) == 0
+        assert "drain_unreturned" in log(relay)
+        assert faulty.rows("SELECT count(*) FROM relay.processes WHERE lease_until > now()") == [(1,)]
 
 
 @pytest.mark.timeout(1200)

@@ -4,6 +4,9 @@ process sweeps up its own.
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import cast
 from uuid import UUID
 
@@ -24,6 +27,7 @@ from tests.integration.relay_store.conftest import Run, Stores, draft, later
 from tidings import log
 
 DEAD = UUID(int=2)
+LEASE_SECONDS = 3.0
 
 
 async def unknowns(stores: Stores) -> list[int]:
@@ -130,6 +134,76 @@ def test_leases_that_lapsed_have_a_time_of_grace_and_released_ones_have_none(run
     run(story)
 
 
+def test_a_process_that_renewed_its_lease_late_sweeps_nobody_up_who_could_not_renew_either(run: Run) -> None:
+    """The database was away for less than a lease: that of the one lapsed, while that of the other holds."""
+
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        await claimed_by_the_dead(stores, 2)
+        leases = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
+        await Processes(stores.database, owner=DEAD).renew(3600)
+        await beat(leases, LEASE_SECONDS * 1.5)
+        await asyncio.sleep(LEASE_SECONDS * 0.7)
+        await lapse(stores, DEAD)
+        assert await leases.sweep_once() == 0
+        await leases.beat_once()
+        assert await leases.sweep_once() == 0
+        # One that does not come back is swept up all the same.
+        deadline, swept_up = time.monotonic() + 60, 0
+        while swept_up < 2 and time.monotonic() < deadline:
+            await beat(leases, LEASE_SECONDS / 5)
+            swept_up += await leases.sweep_once()
+        assert swept_up == 2
+
+    run(story)
+
+
+def test_leases_that_a_clock_made_lapse_have_a_time_of_grace(run: Run) -> None:
+    """A failover to a server whose clock is ahead."""
+
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        await claimed_by_the_dead(stores, 2)
+        leases = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
+        await Processes(stores.database, owner=DEAD).renew(3600)
+        await beat(leases, LEASE_SECONDS * 1.5)
+        await lapse(stores, DEAD)
+        await lapse(stores, stores.processes.owner)
+        await leases.beat_once()
+        assert await leases.sweep_once() == 0
+
+    run(story)
+
+
+def test_a_sweep_that_is_carried_out_late_takes_nothing(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(draft(), draft(on_unknown="fail"))
+        await claimed_by_the_dead(stores, 2)
+        await stores.processes.renew(60)
+        await lapse(stores, DEAD)
+        assert await stores.claims.expire(10, left_seconds=61) == 0
+        assert await stores.claims.take_over(10, left_seconds=61) == []
+        assert await stores.claims.expire(10, left_seconds=20) == 1
+        assert len(await stores.claims.take_over(10, left_seconds=20)) == 1
+
+    run(story)
+
+
+async def lapse(stores: Stores, owner: UUID) -> None:
+    await stores.rows(
+        "UPDATE relay.processes SET lease_until = now() - interval '1 s' WHERE owner = %(owner)s RETURNING owner",
+        owner=owner,
+    )
+
+
+async def beat(leases: Leases, seconds: float) -> None:
+    """Beats in time, for so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await leases.beat_once()
+        await asyncio.sleep(LEASE_SECONDS / 10)
+
+
 def test_one_that_was_taken_over_is_told_from_a_claim_that_was_never_sent(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(on_unknown="fail"))
@@ -156,7 +230,14 @@ async def died(stores: Stores, times: int) -> None:
 async def swept(stores: Stores) -> list[tuple[Claimed, Answer]]:
     """What a sweep of this process fails."""
     failed: list[tuple[Claimed, Answer]] = []
-    leases = Leases(
+    leases = sweeping(stores, lambda message, answer: failed.append((message, answer)), lease_seconds=60)
+    await leases.beat_once()
+    assert await leases.sweep_once() == 1
+    return failed
+
+
+def sweeping(stores: Stores, fail: Callable[[Claimed, Answer], None], *, lease_seconds: float) -> Leases:
+    return Leases(
         stores.processes,
         stores.claims,
         Calls(),
@@ -164,13 +245,10 @@ async def swept(stores: Stores) -> list[tuple[Claimed, Answer]]:
         DatabaseClock(),
         RelayMetrics(CollectorRegistry()),
         log.get("test"),
-        lease_seconds=60,
-        fail=lambda message, answer: failed.append((message, answer)),
+        lease_seconds=lease_seconds,
+        fail=fail,
         given_up=lambda: None,
     )
-    await leases.beat_once()
-    assert await leases.sweep_once() == 1
-    return failed
 
 
 def test_a_message_under_which_process_after_process_dies_fails_at_last_and_says_why(run: Run) -> None:
