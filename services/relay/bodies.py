@@ -133,43 +133,62 @@ class Bodies:
         return Sending(self._chunks, stored, self._places.sending, origin)
 
     async def hold(
-        self, key: Hashable, origin: str, start: bytes, rest: AsyncIterator[bytes], size: int | None
-    ) -> tuple[bytes, bool]:
-        """All of an answer of which `start` is read already, when it is small enough to be held, and whether it is all.
+        self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], size: int | None
+    ) -> bool:
+        """Read on into `start`, what has come of an answer, while it is small enough to be held; whether it is all of it.
 
         `size` is what its head says; without it the room grows with the answer, as many that are streamed for a minute come
         to little. It waits for room, while the other side waits to send more; the room that it takes has the key `key`.
+        Raises `NoAnswerError` when no more of it comes.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
-            return start, False
-        whole, room = bytearray(start), 0
-        while len(whole) <= bytes_max:
-            if len(whole) >= room:
-                room = size or min(max(2 * len(whole), ANSWER_ROOM_BYTES), bytes_max)
+            return False
+        room = 0
+        while len(start) <= bytes_max:
+            if len(start) >= room:
+                room = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
                 try:
                     await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
                 except NoRoomError:
                     break
-            piece = await anext(rest, b"")
+            piece = await self._next(rest)
             if not piece:
-                return bytes(whole), True
-            whole += piece
-        return bytes(whole), False
+                return True
+            start += piece
+        return False
 
-    async def spool(self, start: bytes, rest: AsyncIterator[bytes], bytes_max: int, origin: str) -> tuple[Stored, bool]:
-        """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more.
+    async def spool(
+        self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], bytes_max: int
+    ) -> tuple[Stored, bool]:
+        """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more. What `hold` took
+        for `key` is given back, and `start` is empty afterwards.
 
         Raises `NoAnswerError` when no more of it comes.
         """
-        async with self._places.spooling.place(origin, None), self._writing() as writer:
-            await writer.write(start[:bytes_max])
+        async with self._writing() as writer:
             cut = len(start) > bytes_max
-            while not cut and (piece := await self._next(rest)):
-                room = bytes_max - writer.size
-                await writer.write(piece[:room])
-                cut = len(piece) > room
-            return await writer.close(), cut
+            await self._begin(writer, key, origin, start[:bytes_max])
+            start.clear()
+            async with self._places.spooling.place(origin, None):
+                while not cut and (piece := await self._next(rest)):
+                    room = bytes_max - writer.size
+                    await writer.write(piece[:room])
+                    cut = len(piece) > room
+                return await writer.close(), cut
+
+    async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
+        """Store the beginning of an answer: it may wait for a place for hours, and others like it as well.
+
+        Until then it counts without a name, as its origin cannot hold that up.
+        """
+        self._held.hold(key, len(start))
+        try:
+            await writer.write(start)
+            if not self._places.spooling.ready(origin):
+                await writer.flush()
+        finally:
+            self._held.give(key)
 
     async def _next(self, rest: AsyncIterator[bytes]) -> bytes:
         try:

@@ -133,14 +133,15 @@ class Courier:
 
     async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
-        body, whole = response.body, response.rest is None
-        if response.rest is not None:
-            origin, size = way.origin.authority, _content_length(response.headers)
-            body, whole = await self._bodies.hold(message.claim, origin, body, response.rest, size)
-        if whole or response.rest is None:
-            return Answer(response.status, response.headers, body, error)
-        beginning = body[:BEGINNING_BYTES]
-        spooled, cut = await self._spool(message, way, body, response.rest)
+        rest = response.rest
+        if rest is None:
+            return Answer(response.status, response.headers, bytes(response.body), error)
+        origin, size = way.origin.authority, _content_length(response.headers)
+        body = response.body if isinstance(response.body, bytearray) else bytearray(response.body)
+        if await self._bodies.hold(message.claim, origin, body, rest, size):
+            return Answer(response.status, response.headers, bytes(body), error)
+        beginning = bytes(body[:BEGINNING_BYTES])
+        spooled, cut = await self._spool(message, way, body, rest)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -153,10 +154,10 @@ class Courier:
         )
 
     async def _spool(
-        self, message: Claimed, way: Way, start: bytes, rest: AsyncIterator[bytes]
+        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes]
     ) -> tuple[Spooled, bool]:
         bytes_max = self._settings.answer_bytes_max
-        stored, cut = await self._bodies.spool(start, rest, bytes_max, way.origin.authority)
+        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max)
         shown = min(stored.size, self._settings.body_bytes_max)
         public = self._settings.public_url
         url = None

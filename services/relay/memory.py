@@ -8,10 +8,11 @@ up to 256 KB that come at once of an answer which then waits for room.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from services.relay.shares import PART
 from services.relay.transfers import Transfers
 
 MIB = 1024 * 1024
@@ -55,18 +56,26 @@ class _Waiting:
 class Share:
     """`bytes_max` bytes for one use. What holds a part of it has a key, and may have a name: a token, a destination.
 
-    One name gets half at the most. Who waits is served in order, past those whose name has its half. One that is larger than
-    there is room is admitted when it is alone, as it would never be otherwise.
+    One name gets half at the most, or when `fair` a quarter of what is left to it, so that no few names have all. Who waits
+    is served in order, past those whose name has its part and those that are larger than all of it: such a one is admitted
+    when it is alone, as it would never be otherwise. `waiting_max` may wait, one name a quarter of those that still may.
+    With `first_grows` what is held for longest gets more at once, as two that grow would wait for each other.
     """
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(
+        self, bytes_max: int, *, waiting_max: int = WAITING_MAX, fair: bool = False, first_grows: bool = False
+    ) -> None:
         self._bytes_max = bytes_max
+        self._waiting_max = waiting_max
+        self._fair = fair
+        self._first_grows = first_grows
         self._used = 0
-        # Of that, what has a name.
-        self._taken = 0
+        self._taken = 0  # of that, what has a name
+        # The longest held first, and who waits for longest; a key waits once at a time.
         self._held: dict[Hashable, tuple[int, str]] = {}
         self._of_name: dict[str, int] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: dict[Hashable, _Waiting] = {}
+        self._waiting_of: Counter[str] = Counter()
 
     @property
     def left(self) -> int:
@@ -75,12 +84,10 @@ class Share:
 
     @property
     def crowded(self) -> bool:
-        """What nobody had to wait for has half of the room, or what has begun and waits for room comes to all of it.
-
-        What was taken does not count, as a few names can have all of that for as long as they like.
+        """What nobody had to wait for has half of the room. What was taken, and who waits, does not count: destinations can
+        keep that up for as long as they like.
         """
-        held = self._used - self._taken
-        return 2 * held >= self._bytes_max or len(self._waiting) * WAITING_BYTES >= self._bytes_max
+        return 2 * (self._used - self._taken) >= self._bytes_max
 
     def hold(self, key: Hashable, size: int, name: str = "") -> None:
         """Count what is in memory already, or must be; once more of the same key, its new size counts."""
@@ -89,7 +96,8 @@ class Share:
             self._serve()
 
     def _count(self, key: Hashable, size: int, name: str) -> None:
-        self._forget(key)
+        if (found := self._held.get(key)) is not None:
+            self._uncount(*found)
         self._held[key] = (size, name)
         self._used += size
         if name:
@@ -108,11 +116,10 @@ class Share:
         if not self._waiting and self._fits(key, size, name):
             self._count(key, size, name)
             return
-        if len(self._waiting) >= WAITING_MAX:
-            raise NoRoomError
+        self._admit(name)
         waiting = _Waiting(key, size, name, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        # Past those who wait for their name's half.
+        self._waiting[key] = waiting
+        self._waiting_of[name] += 1
         self._serve()
         try:
             async with asyncio.timeout(seconds):
@@ -123,46 +130,61 @@ class Share:
                 raise NoRoomError from None
             raise
 
+    def _admit(self, name: str) -> None:
+        may_wait = self._waiting_max - len(self._waiting)
+        if may_wait <= 0 or (name and self._waiting_of[name] * PART >= may_wait):
+            raise NoRoomError
+
     def _withdraw(self, waiting: _Waiting) -> None:
-        if waiting in self._waiting:
-            self._waiting.remove(waiting)
+        if waiting.key in self._waiting:
+            self._leave(waiting)
             self._serve()
         else:
             self.give(waiting.key)
 
+    def _leave(self, waiting: _Waiting) -> None:
+        del self._waiting[waiting.key]
+        self._waiting_of[waiting.name] -= 1
+        if not self._waiting_of[waiting.name]:
+            del self._waiting_of[waiting.name]
+
     def _serve(self) -> None:
-        """Let in who fits now: of each name in order, and nobody past one for whom there is no room at all."""
-        passed: deque[_Waiting] = deque()
-        while self._waiting:
-            waiting = self._waiting[0]
-            if waiting.granted.done():  # given up in this very moment
-                self._waiting.popleft()
-            elif self._has_its_half(waiting.key, waiting.size, waiting.name):
-                passed.append(self._waiting.popleft())
-            elif self._fits(waiting.key, waiting.size, waiting.name):
-                self._waiting.popleft()
-                self._count(waiting.key, waiting.size, waiting.name)
-                waiting.granted.set_result(None)
-            else:
+        """Let in who fits now: of each name in order, and nobody past one for whom there is only not enough room."""
+        if self._first_grows and (first := self._waiting.get(next(iter(self._held), None))) is not None:
+            self._let_in(first)
+        for waiting in list(self._waiting.values()):
+            if waiting.granted.done() or self._fits(waiting.key, waiting.size, waiting.name):
+                self._let_in(waiting)
+            elif waiting.size <= self._bytes_max and not self._has_its_part(waiting.key, waiting.size, waiting.name):
                 break
-        self._waiting.extendleft(reversed(passed))
+
+    def _let_in(self, waiting: _Waiting) -> None:
+        self._leave(waiting)
+        if not waiting.granted.done():  # given up in this very moment
+            self._count(waiting.key, waiting.size, waiting.name)
+            waiting.granted.set_result(None)
 
     def _fits(self, key: Hashable, size: int, name: str) -> bool:
         own = self._own(key)
-        return (self._used == own or size - own <= self.left) and not self._has_its_half(key, size, name)
+        if own and self._first_grows and key == next(iter(self._held)):
+            return True
+        return (self._used == own or size - own <= self.left) and not self._has_its_part(key, size, name)
 
-    def _has_its_half(self, key: Hashable, size: int, name: str) -> bool:
-        others = self._of_name.get(name, 0) - self._own(key)
-        return others > 0 and others + size > self._bytes_max // 2
+    def _has_its_part(self, key: Hashable, size: int, name: str) -> bool:
+        own = self._own(key)
+        others = self._of_name.get(name, 0) - own
+        most = (self.left + own - size) // PART if self._fair else self._bytes_max // 2 - size
+        return others > 0 and others > most
 
     def _own(self, key: Hashable) -> int:
         return self._held.get(key, (0, ""))[0]
 
     def _forget(self, key: Hashable) -> bool:
-        found = self._held.pop(key, None)
-        if found is None:
-            return False
-        size, name = found
+        if (found := self._held.pop(key, None)) is not None:
+            self._uncount(*found)
+        return found is not None
+
+    def _uncount(self, size: int, name: str) -> None:
         self._used -= size
         if name:
             self._taken -= size
@@ -171,7 +193,6 @@ class Share:
                 self._of_name[name] = left
             else:
                 del self._of_name[name]
-        return True
 
 
 class Memory:
@@ -186,8 +207,9 @@ class Memory:
         spare = max(bytes_max - PROCESS_BYTES, bytes_max // 4)
         part = spare // 16
         self.calls = Share(8 * part)
-        self.answers = Share(2 * part)
-        self.batches = Share(part)
+        # What waits has its beginning in memory: together as much as the share. The others are stored without waiting.
+        self.answers = Share(2 * part, waiting_max=2 * part // WAITING_BYTES, fair=True)
+        self.batches = Share(part, first_grows=True)
         self.requests = Share(part)
         self.transfers = Transfers(4 * part // TRANSFER_BYTES, calls_max)
 
@@ -202,7 +224,7 @@ class Holding:
     def __init__(self, memory: Memory, name: str) -> None:
         self._memory = memory
         self._name = name
-        self._taken: list[tuple[Share, Hashable]] = []
+        self._taken: list[tuple[Share, Hashable]] = [(memory.requests, self), (memory.batches, self)]
 
     async def take(self, size: int) -> None:
         """Have room for `size` bytes more until the request has its answer. Raises `NoRoomError`."""
@@ -211,6 +233,13 @@ class Holding:
             key = (self, len(self._taken))
             await share.take(key, size, self._name)
             self._taken.append((share, key))
+
+    async def grow(self, size: int) -> None:
+        """Have room for a body that has `size` by now. Raises `NoRoomError`."""
+        share = self._memory.requests if size <= SMALL_BYTES_MAX else self._memory.batches
+        await share.take(self, size, self._name)
+        if share is self._memory.batches:
+            self._memory.requests.give(self)
 
     async def take_page(self, bytes_max: int = PAGE_BYTES_MAX) -> None:
         """The same for an answer that shows so much."""

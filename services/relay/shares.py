@@ -41,6 +41,10 @@ class Shares:
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
+    def ready(self, key: str) -> bool:
+        """Whether there is a place at once."""
+        return key not in self._waiting and self._allowed(key)
+
     @asynccontextmanager
     async def place(self, key: str, seconds: float | None) -> AsyncIterator[None]:
         """A place for the block. Raises `NoPlaceError`."""
@@ -52,7 +56,7 @@ class Shares:
 
     async def take(self, key: str, seconds: float | None) -> Place:
         """A place, to be released. Raises `NoPlaceError`, at the latest after `seconds`; None: the caller has a limit."""
-        if key not in self._waiting and self._allowed(key):
+        if self.ready(key):
             self._grant(key)
         else:
             await self._wait(key, seconds)

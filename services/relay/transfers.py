@@ -24,7 +24,7 @@ class Transfers:
         self.places = sum(_part(places, part) for part in parts)
         self.taking = Shares(_part(places, TAKING), WAITING_MAX)
         self.sending = Shares(_part(places, SENDING), calls_max)
-        # An answer that was paid for is not refused: its call waits, as long as it may.
+        # An answer that was paid for is not refused: its call waits, as long as it may, with its beginning stored.
         self.spooling = Shares(_part(places, SPOOLING), sys.maxsize)
         self.reading = Shares(_part(places, READING), WAITING_MAX)
         self.composing = asyncio.Semaphore(_part(places, COMPOSING))

@@ -175,7 +175,8 @@ class Reading:
             self._pieces.clear()
             # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
             self._hold_up()
-            self.response.set_result(Response(self._status, tuple(self._headers), self._taken(), self._rest()))
+            start = bytearray(self._taken())
+            self.response.set_result(Response(self._status, tuple(self._headers), start, self._rest()))
         if self._streaming and len(self._body) > AHEAD_BYTES_MAX:
             self._hold_up()
 

@@ -11,10 +11,11 @@ class Response:
     """`headers` in the order and case in which they came; bytes that are no UTF-8 are kept as surrogates.
 
     `body` is the whole body when `rest` is None, else its beginning, and `rest` has what follows, piece by piece; it
-    raises `NoAnswerError` when the other side ends before the answer does.
+    raises `NoAnswerError` when the other side ends before the answer does. The beginning belongs to the reader, who clears
+    it once it is stored: the connection keeps this object for as long as the exchange lasts.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
-    body: bytes
+    body: bytes | bytearray
     rest: AsyncIterator[bytes] | None = None

@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 
 from services.relay.bodies import Bodies, TooLargeError
-from services.relay.memory import JSON_COPIES, Holding
+from services.relay.memory import JSON_COPIES, SMALL_BYTES_MAX, Holding
 from services.relay.message import INLINE_BYTES_MAX, Body
 from services.relay.routes.reply import RefusedError
 from services.relay.routes.storable import check_text
@@ -25,6 +25,11 @@ from services.relay.wire.json_values import UNSEEN_BYTES_MAX, check_values
 JSON_BYTES_MAX = 1024 * 1024
 # A body of 50 MB takes this long at 1.4 Mbit/s; who is slower holds memory that others need.
 BODY_SECONDS = 300.0
+# JSON that is large counts as it comes: who announces much and sends little holds little. Room is asked for as much again as
+# has come, within these; and each must be full within the time, which a slow line needs for a few hundred KB.
+STEP_BYTES_MIN = SMALL_BYTES_MAX // JSON_COPIES
+STEP_BYTES_MAX = 1024 * 1024
+STEP_SECONDS = 30.0
 PARAMETERS_MAX = 1000
 
 
@@ -61,27 +66,38 @@ class Call:
         return name
 
     async def body(self, bytes_max: int) -> bytearray:
-        """The whole body, for which there is room twice. Raises `RefusedError`, and `NoRoomError`."""
+        """The whole body, for which there is room twice as it comes. Raises `RefusedError`, and `NoRoomError`."""
         bytes_max = min(bytes_max, self.request.client_max_size)
         length = self.request.content_length
         if length is not None and length > bytes_max:
             raise _too_large(bytes_max)
-        if self.request.body_exists:
-            await self.holding.take(JSON_COPIES * (bytes_max if length is None else length))
+        if not self.request.body_exists:
+            return bytearray()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await self._read(bytes_max)
+                return await self._read(bytes_max, bytes_max if length is None else length)
         except TimeoutError:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
-    async def _read(self, bytes_max: int) -> bytearray:
+    async def _read(self, bytes_max: int, expected: int) -> bytearray:
         # Not by the library's `read`, which has all of it twice at the end.
         body = bytearray()
-        async for piece in self.request.content.iter_any():
-            body += piece
-            if len(body) > bytes_max:
-                raise _too_large(bytes_max)
-        return body
+        pieces = self.request.content.iter_any()
+        while True:
+            room = min(expected, len(body) + min(max(len(body), STEP_BYTES_MIN), STEP_BYTES_MAX))
+            await self.holding.grow(JSON_COPIES * room)
+            try:
+                async with asyncio.timeout(STEP_SECONDS):
+                    async for piece in pieces:
+                        body += piece
+                        if len(body) > bytes_max:
+                            raise _too_large(bytes_max)
+                        if room <= len(body) < expected:
+                            break
+                    else:
+                        return body
+            except TimeoutError:
+                raise RefusedError(408, f"too little of the body came within {STEP_SECONDS:.0f} s") from None
 
     async def take(self, bodies: Bodies) -> Body:
         """The body of a message, of which a large one is stored. Raises `RefusedError`, and `NoRoomError`."""

@@ -40,7 +40,9 @@ class KeptAnswer:
 
 
 class Chunks:
-    """The table of pieces. A key is of one body, whose pieces are numbered from 0 and are PIECE_BYTES but for the last."""
+    """The table of pieces. A key is of one body, whose pieces are numbered from 0. But for the last they are PIECE_BYTES, or less after
+    `Writer.flush`, and always a multiple of 3.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -107,7 +109,7 @@ class Writer:
         """Bytes taken so far."""
         return self._size
 
-    async def write(self, content: bytes) -> None:
+    async def write(self, content: bytes | bytearray) -> None:
         """Take more of the body."""
         self._hash.update(content)
         self._size += len(content)
@@ -117,15 +119,20 @@ class Writer:
             self._buffer += view[:room]
             view = view[room:]
             if len(self._buffer) == PIECE_BYTES:
-                await self._flush()
+                await self._flush(PIECE_BYTES)
+
+    async def flush(self) -> None:
+        """Store what is here before more of the body comes, but for up to 2 bytes: base64 is joined by threes."""
+        if size := len(self._buffer) // 3 * 3:
+            await self._flush(size)
 
     async def close(self) -> Stored:
         """Store what is left; the whole body is there when this returns."""
         if self._buffer:
-            await self._flush()
+            await self._flush(len(self._buffer))
         return Stored(self._key, self._size, self._hash.digest())
 
-    async def _flush(self) -> None:
-        await self._chunks.write(self._key, self._part, bytes(self._buffer))
+    async def _flush(self, size: int) -> None:
+        await self._chunks.write(self._key, self._part, bytes(self._buffer[:size]))
         self._part += 1
-        self._buffer.clear()
+        self._buffer = self._buffer[size:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -161,11 +162,11 @@ def test_a_request_without_room_is_told_to_come_again(new_relay: Callable[..., R
         going_on = threading.Event()
 
         def slowly() -> Iterator[bytes]:
-            yield first
+            yield first + b" " * MIB
             going_on.wait(PATIENCE_SECONDS)
             yield b" "
 
-        # Of unknown length, so there must be room for the largest.
+        # What has come of it is more than there is room for.
         slow = threads.submit(
             lambda: relay.session.post(f"{relay.url}/v2/batch", data=slowly(), timeout=PATIENCE_SECONDS)
         )
@@ -176,6 +177,16 @@ def test_a_request_without_room_is_told_to_come_again(new_relay: Callable[..., R
     assert "memory" in refused.json()["error"]
     assert relay.publish("https://example.com", "x" * 60_000, Upstash_Delay="1h").status_code == 200
     assert batch(relay, [{"destination": "https://example.com", "body": "x" * MIB}]).status_code == 200
+
+
+def test_a_batch_that_announces_much_and_sends_little_holds_nobody_up(relay: Relay) -> None:
+    authorization = str(relay.session.headers["Authorization"])
+    head = f"POST /v2/batch HTTP/1.1\r\nHost: relay\r\nAuthorization: {authorization}\r\n"
+    with socket.create_connection(("127.0.0.1", int(relay.url.rpartition(":")[2]))) as stalled:
+        stalled.sendall(f"{head}Content-Length: {50 * MIB}\r\n\r\n[".encode())
+        item = {"destination": "https://example.com", "body": "x" * MIB, "headers": {"Upstash-Delay": "1h"}}
+        assert [batch(relay, [item]).status_code for _ in range(3)] == [200] * 3
+        assert relay.call("GET", "/v2/dlq").status_code == 200
 
 
 def _refused(relay: Relay, body: bytes) -> list[requests.Response]:

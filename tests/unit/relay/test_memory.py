@@ -165,20 +165,76 @@ def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
     assert isinstance(memory.holding("one"), Holding)
 
 
-def test_names_that_have_all_the_room_hold_nobody_else_up_but_many_that_wait_do() -> None:
+def test_names_that_have_all_the_room_and_wait_for_more_hold_nobody_else_up() -> None:
     async def story() -> None:
         share = Share(100 * WAITING_BYTES)
         await share.take("a", 50 * WAITING_BYTES, "one")
         await share.take("b", 50 * WAITING_BYTES, "two")
-        waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(99)]
+        waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(100)]
         await settled()
         assert not share.crowded
-        # Each has the beginning of its answer in memory.
-        waiting.append(asked(share, "w", 1, "one"))
-        await settled()
-        assert share.crowded
         for task in waiting:
             task.cancel()
+
+    told(story)
+
+
+def test_one_name_has_a_quarter_of_the_places_to_wait_that_are_left() -> None:
+    async def story() -> None:
+        share = Share(100, waiting_max=100)
+        share.hold("a", 100)
+        waiting = [asked(share, f"{name}{n}", 1, name) for name in ("one", "two") for n in range(50)]
+        await settled()
+        assert [sum(task.done() for task in waiting[at : at + 50]) for at in (0, 50)] == [30, 34]
+        assert all(isinstance(task.exception(), NoRoomError) for task in waiting if task.done())
+        waiting.append(asked(share, "three", 1, "three"))
+        await settled()
+        assert not waiting[-1].done()
+        for task in waiting:
+            task.cancel()
+
+    told(story)
+
+
+def test_of_a_fair_share_two_names_do_not_take_all() -> None:
+    async def story() -> None:
+        share = Share(100, fair=True)
+        waiting = [asked(share, f"{name}{n}", 4, name) for name in ("one", "two") for n in range(50)]
+        await settled()
+        assert share.left >= 50
+        await share.take("c", 40, "three")
+        for task in waiting:
+            task.cancel()
+
+    told(story)
+
+
+def test_one_that_is_larger_than_all_room_lets_others_pass_until_it_is_alone() -> None:
+    async def story() -> None:
+        share = Share(100)
+        await share.take("a", 10, "one")
+        large = asked(share, "b", 500, "two")
+        await share.take("c", 10, "three", 1.0)
+        share.give("a")
+        await settled()
+        assert not large.done()
+        share.give("c")
+        await large
+
+    told(story)
+
+
+def test_of_two_that_grow_the_first_gets_what_it_needs_and_then_the_other() -> None:
+    async def story() -> None:
+        share = Share(100, first_grows=True)
+        await share.take("a", 50, "one")
+        await share.take("b", 50, "two")
+        second = asked(share, "b", 200, "two")
+        await share.take("a", 200, "one", 1.0)
+        assert not second.done()
+        share.give("a")
+        await second
+        assert share.left == -100
 
     told(story)
 
