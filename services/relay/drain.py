@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from structlog.stdlib import BoundLogger
 
@@ -65,11 +65,13 @@ class Drain:
         await asyncio.gather(self._claims.end(self._seconds + CLAIM_SECONDS), end_all(self._others, self._log))
         # What was claimed and not called is for others to call now, not after the drain.
         await self._farewell(deadline)
-        while self._busy() and _now() < deadline:  # noqa: ASYNC110  once, at the end
-            await asyncio.sleep(0.05)
+        await _idle(self._busy, deadline)
         if left := await self._calls.abort_all(ABORT_SECONDS):
             self._log.warning("drain_incomplete", calls=left)
-        if await self._farewell(deadline + FAREWELL_SECONDS):
+        last = deadline + FAREWELL_SECONDS
+        if await self._farewell(last):
+            # Calls that ended, and whose endings are on their way.
+            await _idle(lambda: self._writer.unwritten > 0, last)
             await self._release()
         else:
             detail = "claims may be left: when the lease lapses, they count as calls of unknown fate"
@@ -103,6 +105,11 @@ class Drain:
     def _said(self, step: str, error: Exception | None) -> None:
         if error is not None:
             self._log.error("drain_failed", step=step, error=fault(error))
+
+
+async def _idle(busy: Callable[[], bool], deadline: float) -> None:
+    while busy() and _now() < deadline:  # noqa: ASYNC110  once, at the end
+        await asyncio.sleep(0.05)
 
 
 def _now() -> float:

@@ -138,6 +138,19 @@ def test_what_was_claimed_and_never_sent_is_given_back_to_a_slow_database(
         assert faulty.rows("SELECT count(*) FROM relay.processes WHERE lease_until > now()") == [(0,)]
 
 
+def test_endings_that_a_slow_database_takes_after_the_drain_time_are_kept(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    relay = new_relay(**faulty.settings)
+    with destination(lambda _: Reply(delay_seconds=60)) as server:
+        publish(relay, server, [f"/{n}" for n in range(100)], Tidings_On_Unknown="fail")
+        until(lambda: len(server.received) == 100, 60)
+        faulty.proxy.delay(0.4)
+        server.released.set()
+        assert ended(relay, 1) == 0
+        assert faulty.states() == {"delivered": 100}
+
+
 def test_a_lease_is_not_released_when_nothing_could_be_given_back(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
