@@ -168,8 +168,8 @@ class Bodies:
         """
         async with self._writing() as writer:
             cut = len(start) > bytes_max
-            await self._begin(writer, key, origin, start[:bytes_max])
-            start.clear()
+            del start[bytes_max:]
+            await self._begin(writer, key, origin, start)
             async with self._places.spooling.place(origin, None):
                 while not cut and (piece := await self._next(rest)):
                     room = bytes_max - writer.size
@@ -178,15 +178,16 @@ class Bodies:
                 return await writer.close(), cut
 
     async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
-        """Store the beginning of an answer: it may wait for a place for hours, and others like it as well.
-
-        Until then it counts without a name, as its origin cannot hold that up.
+        """Store the beginning of an answer, as it may wait for a place for hours, and many like it. Until that is done it counts
+        without a name: its origin cannot hold it up.
         """
         self._held.hold(key, len(start))
         try:
-            await writer.write(start)
-            if not self._places.spooling.ready(origin):
-                await writer.flush()
+            async with self._places.beginning:
+                await writer.write(start)
+                start.clear()
+                if not self._places.spooling.ready(origin):
+                    await writer.flush()
         finally:
             self._held.give(key)
 

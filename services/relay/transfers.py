@@ -13,6 +13,8 @@ WAITING_MAX = 1000
 # Of the places so many twelfths are for each kind. Uploads, deliveries and answers may last as long as the other side
 # takes; whoever reads a kept answer can come again, and callbacks that are put together wait for nobody but the database.
 TAKING, SENDING, SPOOLING, READING, COMPOSING = 3, 3, 3, 2, 1
+# Beginnings of answers that are stored at a time: each is in memory in four copies meanwhile.
+BEGINNING = 4
 PARTS = TAKING + SENDING + SPOOLING + READING + COMPOSING
 
 
@@ -26,6 +28,7 @@ class Transfers:
         self.sending = Shares(_part(places, SENDING), calls_max)
         # An answer that was paid for is not refused: its call waits, as long as it may, with its beginning stored.
         self.spooling = Shares(_part(places, SPOOLING), sys.maxsize)
+        self.beginning = asyncio.Semaphore(BEGINNING)
         self.reading = Shares(_part(places, READING), WAITING_MAX)
         self.composing = asyncio.Semaphore(_part(places, COMPOSING))
 
