@@ -14,7 +14,6 @@ from services.api.composition import wire
 from services.api.server import PortTakenError, check_free, serve
 from services.api.settings import ApiSettings
 from tidings import log
-from tidings.files import raise_file_limit
 from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit
 
 
@@ -23,7 +22,6 @@ def main() -> None:
     """Serve the REST API. Settings come from the environment: docs/ARCHITECTURE.md."""
     settings = read_or_exit(ApiSettings)
     log.configure("api", level=settings.log_level, log_format=settings.log_format)
-    raise_file_limit()
     closing = ExitStack()
     try:
         for listen in (settings.listen, settings.internal_listen):

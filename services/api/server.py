@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import socket
 import threading
@@ -14,6 +13,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from tidings.files import raise_file_limit
 from tidings.settings import split_listen
 
 # Connections at a time on each port, if the limit of open files allows. granian's default is its backlog. A silent
@@ -61,13 +61,8 @@ def end_after(seconds: float) -> None:
 
 
 def _allow_open_files(ports: int) -> int:
-    """Raise the soft limit of open files, 1,024 on most systems; the connections that each port may then have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = ports * CONNECTIONS_MAX + OTHER_FILES
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return min(CONNECTIONS_MAX, max(64, (soft - OTHER_FILES) // ports))
+    """Raise the limit of open files; the connections that each port may then have."""
+    return min(CONNECTIONS_MAX, max(64, (raise_file_limit() - OTHER_FILES) // ports))
 
 
 def _server(listen: str, app: Any, connections_max: int) -> Server:
