@@ -125,7 +125,7 @@ _ANSWERS = orjson.dumps([{"message_id": _IDS[0], "attempt": 0, "key": "a", "size
 _BYTES = {"bytes_max": 1_000_000, "body_bytes_max": 65536, "answer_bytes_max": 1_000_000}
 _ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None} | _BYTES
 _CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER, "logs": True}
-_SWEEPING = _CLAIMING | {"lapsed": True, "unknown_max": 10}
+_SWEEPING = _CLAIMING | {"lapsed": True, "left_seconds": 5.0, "unknown_max": 10}
 _PRUNING = {
     "batch_max": 100, "keep_seconds": 60.0, "age_seconds": 3600.0, "answer_seconds": 3600.0, "days": 3.0,
     "grace_seconds": 10.0, "queues_max": 100, "after": "idle1", "upto": "idle10010",
