@@ -2,6 +2,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv/bin
 P ?=
+# Files of tests run side by side, as most of them wait; each of so many processes starts servers of its own.
+TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit bench-relay check venv
@@ -34,7 +36,7 @@ compose-env: ## write .env with new secrets for docker compose, unless it is the
 	@$(PYTHON) stack/compose_env.py
 
 test: venv ## all tests but those that need Docker, on real servers
-	@$(VENV)/python -m pytest -m "not compose"
+	@$(VENV)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
 
 bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 	@$(VENV)/python -m benchmarks.bench_cdc
