@@ -8,20 +8,12 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
 
 from tidings.ids import new_event_id
+from tidings.postgres import connect
 
-CONNECT_TIMEOUT_SECONDS = 5
 # A look reads a bounded part of an index; what takes longer meets a lock or a sick server, and is tried again.
-STATEMENT_TIMEOUT_MS = 15_000
-# A server that vanished without a RST is noticed after 10 s without an acknowledgement, or 3 unanswered probes.
-NETWORK: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
+STATEMENT_SECONDS = 15.0
 NO_ID = UUID(int=0)
 
 
@@ -92,14 +84,8 @@ class Store:
         """Each statement is a transaction. After an error the next one gets a new connection."""
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(
-                    self._database_url,
-                    autocommit=True,
-                    row_factory=dict_row,
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                    options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-                    application_name="tidings-reconciler",
-                    **NETWORK,
+                self._connection = connect(
+                    self._database_url, application="tidings-reconciler", statement_seconds=STATEMENT_SECONDS
                 )
             cursor = self._connection.execute(self._q[name], parameters)
             return cursor.fetchall() if cursor.description else []
