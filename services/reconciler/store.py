@@ -39,6 +39,11 @@ class Store:
         parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
         return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
 
+    def first_open(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, UUID | None]:
+        """Of the next submissions by id, up to `upto`: the last, and the first that is open."""
+        [row] = self._execute("first_open", {"after": after, "upto": upto, "limit": limit})
+        return row["last"], row["first_open"]
+
     def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have open submissions told again; those that are still open."""
         return [row["id"] for row in self._execute("nudge_submissions", {"ids": list(ids)})]
@@ -51,6 +56,11 @@ class Store:
         """The next results in the order of their ends: submission and event id."""
         parameters = {"after": after, "settle_seconds": settle_seconds, "limit": limit}
         return [(row["submission_id"], row["event_id"]) for row in self._execute("ended", parameters)]
+
+    def count_ended(self, after: UUID, upto: UUID) -> int:
+        """How many results have event ids between these, `upto` included."""
+        [row] = self._execute("count_ended", {"after": after, "upto": upto})
+        return int(row["count"])
 
     def nudge_results(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have results told again."""
