@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from kafka.errors import FencedInstanceIdError, KafkaError
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
+from tidings.health import serve_health
 from tidings.kafka_changes import Changes
 from tidings.kafka_failures import FencedError, OverdueError
 from tidings.kafka_topics import administrator
@@ -32,6 +34,38 @@ class Work:
 
     changes: Changes
     run_once: Callable[[], int]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A process that reads Kafka: `name` is in its metrics and settings, `instance` tells copies of it apart. It reads
+    from `kafka`, bootstrap servers, and answers health checks at `listen`.
+    """
+
+    name: str
+    instance: str
+    kafka: str
+    listen: str
+
+
+def run(
+    reader: Reader, connect: Callable[[ExitStack], Work], *, shutdown: Shutdown, progress: Progress, log: BoundLogger
+) -> int:
+    """Work until a signal, with health and metrics; the exit status."""
+    health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, {"kafka": progress.fault})
+    loop = Loop(
+        connect,
+        reader=reader,
+        shutdown=shutdown,
+        progress=progress,
+        metrics=LoopMetrics(reader.name, progress, REGISTRY),
+        clock=time.monotonic,
+        log=log,
+    )
+    status = loop.run()
+    health.stop()
+    log.info("stopped", status=status)
+    return status
 
 
 class LoopMetrics:
@@ -59,21 +93,18 @@ class Loop:
         self,
         connect: Callable[[ExitStack], Work],
         *,
-        process: str,
-        instance: str,
+        reader: Reader,
         shutdown: Shutdown,
         progress: Progress,
         metrics: LoopMetrics,
-        replaced: Callable[[Changes], bool],
         clock: Callable[[], float],
         log: BoundLogger,
     ) -> None:
         self._connect = connect
-        self._name = {"by": f"another {process} of this name", "instance": instance}
+        self._reader = reader
         self._shutdown = shutdown
         self._progress = progress
         self._metrics = metrics
-        self._replaced = replaced
         self._clock = clock
         self._log = log
         self._failures = 0
@@ -85,7 +116,8 @@ class Loop:
                 with ExitStack() as stack:
                     self._work(self._connect(stack))
             except (FencedError, FencedInstanceIdError) as error:
-                self._log.error("fenced", **self._name, error=fault(error))
+                by = f"another {self._reader.name} of this name"
+                self._log.error("fenced", by=by, instance=self._reader.instance, error=fault(error))
                 return EXIT_FENCED
             except KafkaError as error:
                 self._wait("kafka_failed", error)
@@ -101,7 +133,7 @@ class Loop:
                 if work.run_once():
                     self._failures = 0
             except OverdueError as error:
-                if self._replaced(work.changes):
+                if replaced(self._reader.kafka, work.changes):
                     raise FencedError(str(error)) from error
                 raise
             self._progress.turned(len(work.changes.assignment()))

@@ -21,10 +21,9 @@ from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import Relay
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.submissions import Submissions
-from tidings import log
-from tidings.health import serve_health
+from tidings import kafka_loop, log
 from tidings.kafka_changes import change_consumer
-from tidings.kafka_loop import Loop, LoopMetrics, Work, replaced
+from tidings.kafka_loop import Work
 from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
 from tidings.kafka_transactions import discard
 from tidings.progress import Progress
@@ -94,7 +93,6 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
     metrics = DispatcherMetrics(REGISTRY)
     outbox = _outbox(settings, targets, metrics, logger)
     progress = Progress(time.monotonic)
-    health = serve_health("DISPATCHER_LISTEN", settings.listen, {"kafka": progress.fault})
 
     def connect(stack: ExitStack) -> Work:
         create_topics(settings.kafka, TOPICS)
@@ -111,21 +109,8 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 
-    loop = Loop(
-        connect,
-        process="dispatcher",
-        instance=settings.instance,
-        shutdown=shutdown,
-        progress=progress,
-        metrics=LoopMetrics("dispatcher", progress, REGISTRY),
-        replaced=lambda changes: replaced(settings.kafka, changes),
-        clock=time.monotonic,
-        log=logger,
-    )
-    status = loop.run()
-    health.stop()
-    logger.info("stopped", status=status)
-    return status
+    reader = kafka_loop.Reader("dispatcher", settings.instance, settings.kafka, settings.listen)
+    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

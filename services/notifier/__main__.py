@@ -13,10 +13,9 @@ from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.settings import NotifierSettings
-from tidings import log
-from tidings.health import serve_health
+from tidings import kafka_loop, log
 from tidings.kafka_changes import change_consumer
-from tidings.kafka_loop import Loop, LoopMetrics, Work, replaced
+from tidings.kafka_loop import Work
 from tidings.kafka_topics import KafkaTopics, create_topics
 from tidings.kafka_transactions import Transactions, transactional_producer
 from tidings.progress import Progress
@@ -32,7 +31,6 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     logger = log.get("notifier")
     metrics = NotifierMetrics(REGISTRY)
     progress = Progress(time.monotonic)
-    health = serve_health("NOTIFIER_LISTEN", settings.listen, {"kafka": progress.fault})
     # Outlives a connection: which topics refuse is not to be learnt anew after each failure.
     channels = Channels(KafkaTopics(settings.kafka), channels_max=settings.channels_max, clock=time.monotonic)
 
@@ -56,21 +54,8 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, notifier.run_once)
 
-    loop = Loop(
-        connect,
-        process="notifier",
-        instance=settings.instance,
-        shutdown=shutdown,
-        progress=progress,
-        metrics=LoopMetrics("notifier", progress, REGISTRY),
-        replaced=lambda changes: replaced(settings.kafka, changes),
-        clock=time.monotonic,
-        log=logger,
-    )
-    status = loop.run()
-    health.stop()
-    logger.info("stopped", status=status)
-    return status
+    reader = kafka_loop.Reader("notifier", settings.instance, settings.kafka, settings.listen)
+    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -47,7 +47,9 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
     relays = [Relay(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(2)]
     expiry = Expiry(stores[0], metrics, logger, now=lambda: datetime.now(UTC))
     acted = Acted(settings.repeat_seconds, time.monotonic)
-    opened = OpenSubmissions(stores[1], relays[0], acted, metrics, logger, grace_seconds=settings.grace_seconds)
+    opened = OpenSubmissions(
+        stores[1], relays[0], acted, metrics, logger, clock=time.monotonic, grace_seconds=settings.grace_seconds
+    )
     events = KafkaEventReader(lambda: _consumer(settings), COMPLETIONS)
     completions = Completions(
         stores[2],

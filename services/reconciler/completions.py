@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from uuid import UUID
 from structlog.stdlib import BoundLogger
 
 from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.read_results import Hour, ReadResults
 from services.reconciler.store import NO_ID, Store
 
 NAME = "completions"
@@ -21,6 +23,9 @@ AHEAD_MAX = 200_000
 LOOKBACK_SECONDS_MAX = 6 * 86_400
 # An event id has the api's clock, an event's offset by time has the broker's.
 CLOCKS_DIFFER_MS = 600_000
+# Results that became visible later than the settle time lie before the cursor: so often the results of each hour are
+# counted, by their index, and compared with how many were read.
+FAR_EVERY_SECONDS = 3_600.0
 
 
 class EventReader(Protocol):
@@ -66,11 +71,14 @@ class Completions:
         self._grace_seconds = grace_seconds
         self._repeat_seconds = repeat_seconds
         self._cursor: UUID | None = None
+        self._read = ReadResults(NO_ID)
+        self._to_count: deque[Hour] = deque()
+        self._far_at = clock() + FAR_EVERY_SECONDS
         self._rows: dict[UUID, _Outstanding] = {}
         self._ahead: set[UUID] = set()
 
     def run_once(self) -> int:
-        """Read rows and events, a bounded number of each; how many rows and events were read.
+        """Read rows and events, a bounded number of each; how many rows and events were read, or hours counted.
 
         After any error it begins anew from the low-water mark.
         """
@@ -86,6 +94,7 @@ class Completions:
         done = self._read_rows()
         if len(self._ahead) < AHEAD_MAX:
             done += self._read_events()
+        done += self._look_far()
         if self._events.caught_up():
             self._nudge()
         self._metrics.outstanding.set(len(self._rows))
@@ -97,10 +106,15 @@ class Completions:
         mark = self._store.low_water(NAME)
         mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
         mark = max(mark, self._store.floor(LOOKBACK_SECONDS_MAX))
+        self._read = ReadResults(UUID(int=mark.int - 1))
+        self._begin_after(UUID(int=mark.int - 1))
+
+    def _begin_after(self, cursor: UUID) -> None:
         self._rows.clear()
         self._ahead.clear()
-        self._cursor = UUID(int=mark.int - 1)
-        self._events.begin((mark.int >> 80) - CLOCKS_DIFFER_MS)
+        self._to_count.clear()
+        self._cursor = cursor
+        self._events.begin((cursor.int >> 80) - CLOCKS_DIFFER_MS)
 
     def _read_rows(self) -> int:
         assert self._cursor is not None
@@ -114,7 +128,24 @@ class Completions:
             else:
                 self._rows[event_id] = _Outstanding(submission_id, now)
             self._cursor = event_id
+            self._read.add(event_id)
         return len(found)
+
+    def _look_far(self) -> int:
+        """Count one hour; how many that was. One with more results than were read is read again, and what follows."""
+        assert self._cursor is not None
+        if not self._to_count and self._clock() >= self._far_at:
+            self._to_count = deque(self._read.hours(self._store.floor(LOOKBACK_SECONDS_MAX), self._cursor))
+            self._far_at = self._clock() + FAR_EVERY_SECONDS
+        if not self._to_count:
+            return 0
+        hour = self._to_count.popleft()
+        late = self._store.count_ended(hour.after, hour.upto) - hour.count
+        if late > 0:
+            self._log.warning("became_visible_late", results=late)
+            self._read.forget_from(hour)
+            self._begin_after(hour.after)
+        return 1
 
     def _read_events(self) -> int:
         assert self._cursor is not None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import psycopg
 from structlog.stdlib import BoundLogger
 
-from services.reconciler.store import CONNECT_TIMEOUT_SECONDS, NETWORK
+from tidings.postgres import connect
 from tidings.retention import Dropped, Retention
 
 # Counting a month of submissions takes longer than a look at an index.
-STATEMENT_TIMEOUT_MS = 300_000
+STATEMENT_SECONDS = 300.0
 
 
 class OldMonths:
@@ -23,13 +22,8 @@ class OldMonths:
 
     def run_once(self) -> int:
         """Drop what may go; 0, as there is nothing more to do until tomorrow."""
-        with psycopg.connect(
-            self._database_url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-            application_name="tidings-reconciler",
-            **NETWORK,
+        with connect(
+            self._database_url, application="tidings-reconciler", statement_seconds=STATEMENT_SECONDS
         ) as connection:
             retention = Retention(connection, self._days)
             for outcome in retention.drop():

@@ -5,7 +5,7 @@ result is one that nobody works on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from structlog.stdlib import BoundLogger
@@ -18,10 +18,17 @@ from services.reconciler.store import NO_ID, Store
 NAME = "open_submissions"
 # Submissions of one look, most of which have ended: some milliseconds of an index.
 SWEEP_MAX = 5_000
+# A pass begins at the low-water mark. A submission below it that became visible late, as one whose commit waited for a
+# standby for longer than the grace, is found by a far look: by the same index, so many at a time, some 50 ms each.
+FAR_SECONDS = 31 * 86_400
+FAR_EVERY_SECONDS = 3_600.0
+FAR_MAX = 20_000
 
 
 class OpenSubmissions:
-    """A pass goes over all submissions from the low-water mark to those younger than the grace, some at a time."""
+    """A pass goes over all submissions from the low-water mark to those younger than the grace, some at a time. After
+    some passes a far look goes over those below the mark, and puts the mark before the first that is open.
+    """
 
     def __init__(
         self,
@@ -31,15 +38,20 @@ class OpenSubmissions:
         metrics: ReconcilerMetrics,
         log: BoundLogger,
         *,
+        clock: Callable[[], float],
         grace_seconds: float,
     ) -> None:
+        """`clock` is monotonic seconds."""
         self._store = store
         self._relay = relay
         self._acted = acted
         self._metrics = metrics
         self._log = log
+        self._clock = clock
         self._grace_seconds = grace_seconds
         self._after: UUID | None = None
+        self._far_after: UUID | None = None
+        self._far_at = clock()
         self._first_open: UUID | None = None
         self._open = 0
         self._unsupported = False
@@ -48,6 +60,9 @@ class OpenSubmissions:
         """Look at the next submissions; how many. 0 at the end of a pass."""
         if self._after is None:
             self._after = self._store.low_water(NAME)
+        if self._far_after is not None:
+            self._look_far(self._far_after, self._after)
+            return 1
         found = self._store.sweep(self._after, self._grace_seconds, SWEEP_MAX)
         open_ids = [id_ for id_, is_open in found if is_open]
         for start in range(0, len(open_ids), LABELS_MAX):
@@ -57,7 +72,10 @@ class OpenSubmissions:
         self._open += len(open_ids)
         if len(found) < SWEEP_MAX:
             self._end_pass(found[-1][0] if found else self._after)
-            return 0
+            if self._clock() < self._far_at:
+                return 0
+            self._far_after = self._store.floor(FAR_SECONDS)
+            return 1
         self._after = found[-1][0]
         return len(found)
 
@@ -89,6 +107,17 @@ class OpenSubmissions:
         self._metrics.letters_driven.inc(len(letters))
         for id_ in ids:
             self._log.warning("callback_driven", submission_id=str(id_))
+
+    def _look_far(self, after: UUID, mark: UUID) -> None:
+        """The next below the mark. At the end the mark is where the next pass begins."""
+        last, first_open = self._store.first_open(after, mark, FAR_MAX)
+        if first_open is not None:
+            self._log.warning("became_visible_late", submission_id=str(first_open))
+            self._after = UUID(int=first_open.int - 1)
+            self._store.set_low_water(NAME, self._after)
+        self._far_after = last if first_open is None else None
+        if self._far_after is None:
+            self._far_at = self._clock() + FAR_EVERY_SECONDS
 
     def _end_pass(self, last: UUID) -> None:
         """The next pass begins before the first that is open, as nothing before it can become open again."""

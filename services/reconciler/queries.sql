@@ -30,6 +30,19 @@ FROM (
 LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 ORDER BY s.id
 
+-- name: first_open
+-- Of the next submissions by id the first that is open, and up to where was looked. LIMIT keeps the inner look an index
+-- look-up for each row: a join might read all results.
+WITH looked AS MATERIALIZED (
+  SELECT s.id, r.found IS NULL AS open
+  FROM (
+    SELECT id FROM tidings.submissions WHERE id > %(after)s AND id <= %(upto)s ORDER BY id LIMIT %(limit)s
+  ) AS s
+  LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
+)
+SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last,
+  (SELECT id FROM looked WHERE open ORDER BY id LIMIT 1) AS first_open
+
 -- name: nudge_submissions
 -- Only those that are still open: a result that was stored since they were looked at counts.
 INSERT INTO tidings.submission_nudges (id, tenant, target, content_type, channel, traceparent, created_at)
@@ -46,6 +59,9 @@ SELECT id FROM tidings.submissions WHERE id = ANY(%(ids)s)
 SELECT submission_id, event_id FROM tidings.results
 WHERE event_id > %(after)s AND event_id < tidings.uuid_floor(now() - make_interval(secs => %(settle_seconds)s))
 ORDER BY event_id LIMIT %(limit)s
+
+-- name: count_ended
+SELECT count(*) AS count FROM tidings.results WHERE event_id > %(after)s AND event_id <= %(upto)s
 
 -- name: nudge_results
 INSERT INTO tidings.result_nudges (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent,

@@ -8,20 +8,12 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import dict_row
 
 from tidings.ids import new_event_id
+from tidings.postgres import connect
 
-CONNECT_TIMEOUT_SECONDS = 5
 # A look reads a bounded part of an index; what takes longer meets a lock or a sick server, and is tried again.
-STATEMENT_TIMEOUT_MS = 15_000
-# A server that vanished without a RST is noticed after 10 s without an acknowledgement, or 3 unanswered probes.
-NETWORK: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
+STATEMENT_SECONDS = 15.0
 NO_ID = UUID(int=0)
 
 
@@ -47,6 +39,11 @@ class Store:
         parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
         return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
 
+    def first_open(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, UUID | None]:
+        """Of the next submissions by id, up to `upto`: the last, and the first that is open."""
+        [row] = self._execute("first_open", {"after": after, "upto": upto, "limit": limit})
+        return row["last"], row["first_open"]
+
     def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have open submissions told again; those that are still open."""
         return [row["id"] for row in self._execute("nudge_submissions", {"ids": list(ids)})]
@@ -59,6 +56,11 @@ class Store:
         """The next results in the order of their ends: submission and event id."""
         parameters = {"after": after, "settle_seconds": settle_seconds, "limit": limit}
         return [(row["submission_id"], row["event_id"]) for row in self._execute("ended", parameters)]
+
+    def count_ended(self, after: UUID, upto: UUID) -> int:
+        """How many results have event ids between these, `upto` included."""
+        [row] = self._execute("count_ended", {"after": after, "upto": upto})
+        return int(row["count"])
 
     def nudge_results(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have results told again."""
@@ -92,14 +94,8 @@ class Store:
         """Each statement is a transaction. After an error the next one gets a new connection."""
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(
-                    self._database_url,
-                    autocommit=True,
-                    row_factory=dict_row,
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                    options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-                    application_name="tidings-reconciler",
-                    **NETWORK,
+                self._connection = connect(
+                    self._database_url, application="tidings-reconciler", statement_seconds=STATEMENT_SECONDS
                 )
             cursor = self._connection.execute(self._q[name], parameters)
             return cursor.fetchall() if cursor.description else []

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import dict_row
 
-CONNECT_TIMEOUT_SECONDS = 5
-STATEMENT_TIMEOUT_MS = 5000
+from tidings.postgres import connect
+
+# A look at the catalog; `/readyz` says what is wrong no later than some seconds after it began.
+STATEMENT_SECONDS = 5.0
 
 
 class DatabaseUnavailableError(Exception):
@@ -57,13 +58,8 @@ class Slot:
     def _execute(self, statement: LiteralString) -> list[dict[str, Any]]:
         try:
             if self._connection is None:
-                self._connection = psycopg.connect(
-                    self._conninfo,
-                    autocommit=True,
-                    row_factory=dict_row,
-                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                    options=f"-c statement_timeout={STATEMENT_TIMEOUT_MS}",
-                    application_name="tidings-watcher",
+                self._connection = connect(
+                    self._conninfo, application="tidings-watcher", statement_seconds=STATEMENT_SECONDS
                 )
             return self._connection.execute(statement, self._names).fetchall()
         except psycopg.Error as error:

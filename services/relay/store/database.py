@@ -9,11 +9,11 @@ from typing import Any, Literal, LiteralString, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from services.relay.store.deadline import Deadline, usable
+from tidings.postgres import network_of
 from tidings.queries import load_queries
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
@@ -39,16 +39,6 @@ MARGIN = 0.9
 WAIT_SECONDS = 10.0
 RECONNECT_SECONDS = 5.0
 CONFIGURE_SECONDS = 5.0
-# libpq's words for a peer that is silent: 5 s to connect; idle, three probes from the tenth second on, 2 s apart; 15 s
-# for what was sent and not acknowledged. An option of the address counts before these.
-NETWORK = {
-    "connect_timeout": "5",
-    "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "2",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "15000",
-}
 
 
 class Database:
@@ -148,12 +138,6 @@ def new_pool(
         configure=partial(_configure, seconds=seconds, prepared=prepared),
         kwargs={"autocommit": True, **network_of(url)},
     )
-
-
-def network_of(url: str) -> dict[str, Any]:
-    """NETWORK, but for what `url` itself says."""
-    said = conninfo_to_dict(url)
-    return {name: value for name, value in NETWORK.items() if name not in said}
 
 
 async def _configure(connection: AsyncConnection[Any], *, seconds: float, prepared: Prepared) -> None:

@@ -155,11 +155,6 @@ class Messages:
 
         return await self._database.run(work)
 
-    async def labelled(self, labels: Sequence[str], limit: int) -> list[str]:
-        """Ids of live messages that carry one of `labels`."""
-        found = await self._database.fetch(self._q["labelled"], {"labels": list(labels), "limit": limit})
-        return [row["id"] for row in found]
-
     async def depth(self) -> Row:
         """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys. Counts end at a few COUNT_MAX."""
         [row] = await self._database.fetch(self._q["depth"], {"count_max": COUNT_MAX})

@@ -204,13 +204,6 @@ WITH found AS (
 )
 SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 
--- name: labelled
--- Live messages that carry one of the labels: nearly always it is their first.
-SELECT id FROM relay.messages WHERE label = ANY(%(labels)s) AND ended_at IS NULL
-UNION
-SELECT id FROM relay.messages WHERE labels && %(labels)s::text[] AND cardinality(labels) > 1 AND ended_at IS NULL
-LIMIT %(limit)s
-
 -- name: depth
 -- How many wait and are active, how many seconds the oldest is overdue, how many keys are cooling. Each partial index
 -- is read by itself and as far as `count_max`: a longer queue is that long for whoever looks at the figure.

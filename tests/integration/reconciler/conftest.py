@@ -53,6 +53,17 @@ class Rows:
         )  # fmt: skip
         return event_id
 
+    def ended_submissions(self, count: int, *, age_seconds: float) -> None:
+        """So many submissions, a millisecond apart from that age on, each with a result."""
+        self.execute(
+            "WITH made AS (INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)"
+            " SELECT tidings.uuid_floor(now() - make_interval(secs => %s - n / 1000.0)), 'a', 't', '{}',"
+            " 'application/json', '' FROM generate_series(1, %s) AS n RETURNING id)"
+            " INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
+            " SELECT id, id, 'a', 't', 'succeeded', now() FROM made",
+            age_seconds, count,
+        )  # fmt: skip
+
     def execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode(), parameters)

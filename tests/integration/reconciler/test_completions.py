@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 
-from services.reconciler.completions import Completions, EventReader
+from services.reconciler.completions import FAR_EVERY_SECONDS, Completions, EventReader
 from services.reconciler.event_reader import KafkaEventReader, MissingTopicError
 from tests.infra.kafka import Broker
 from tests.integration.reconciler.conftest import Rows
@@ -100,6 +100,26 @@ def test_an_event_may_be_read_before_its_row(rows: Rows, look: Look, events: Fak
     look.run()
     look.run(61)
     assert rows.nudged("result_nudges", "submission_id") == []
+
+
+def test_a_result_that_became_visible_late_is_compared_within_an_hour(
+    rows: Rows, look: Look, events: FakeReader
+) -> None:
+    """As behind a standby that was away: the look is past it, and past the event of another such."""
+    events.events = [rows.end(rows.submit(), age_seconds=1000)]
+    look.run()
+    missing, seen = rows.submit(), rows.submit()
+    rows.end(missing, age_seconds=5000)
+    events.events.append(rows.end(seen, age_seconds=2000))
+    look.run(61)
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == []
+    look.run(FAR_EVERY_SECONDS)
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [missing]
+    begun = len(events.begun)
+    look.run(FAR_EVERY_SECONDS)
+    assert len(events.begun) == begun, "all that is there was read"
 
 
 def test_while_the_topic_cannot_be_read_to_its_end_nothing_is_judged(

@@ -21,8 +21,9 @@ class Look:
     def __init__(self, rows: Rows, relay: Relay) -> None:
         self.now = 0.0
         self.look = OpenSubmissions(
-            rows.store, relay, Acted(600, lambda: self.now), rows.metrics, log.get("test"), grace_seconds=120
-        )
+            rows.store, relay, Acted(600, lambda: self.now), rows.metrics, log.get("test"),
+            clock=lambda: self.now, grace_seconds=120,
+        )  # fmt: skip
 
     def full_pass(self) -> None:
         while self.look.run_once():
@@ -86,6 +87,35 @@ def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_on
         rows.end(id_)
     Look(rows, relay).full_pass()
     assert rows.store.low_water(open_submissions.NAME) >= ids[-1]
+
+
+def test_one_that_became_visible_late_is_found_by_a_far_look(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
+    """As behind a standby that was away: passes begin after it."""
+    rows.end(rows.submit(age_seconds=3600))
+    look.full_pass()
+    late, later = rows.submit(age_seconds=7200), rows.submit(age_seconds=7100)
+    fake_relay.live = {str(later)}
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == []
+    look.now += open_submissions.FAR_EVERY_SECONDS + 1
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [late]
+    # From then on each pass begins before it, until it has ended.
+    assert rows.store.low_water(open_submissions.NAME) < late
+    for id_ in (late, later):
+        rows.end(id_)
+    look.full_pass()
+    assert rows.store.low_water(open_submissions.NAME) > later
+
+
+def test_a_far_look_goes_on_over_more_than_it_takes_at_a_time(rows: Rows, look: Look) -> None:
+    rows.end(rows.submit(age_seconds=60 * 60))
+    look.full_pass()
+    rows.ended_submissions(open_submissions.FAR_MAX + 10, age_seconds=3 * 60 * 60)
+    late = rows.submit(age_seconds=2 * 60 * 60)
+    look.now += open_submissions.FAR_EVERY_SECONDS + 1
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [late]
 
 
 def test_a_relay_that_is_away_is_no_reason_to_send_again(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:

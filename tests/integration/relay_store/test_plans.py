@@ -202,7 +202,6 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
 # What an answer to a request looks for in a large table.
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "cancel", {"ids": _IDS, "logs": True}),
-    ("messages", "labelled", {"labels": ["l10"], "limit": 100}),
     ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
     ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
     ("message_views", "select_ids", _ANYTHING | {"message_ids": _IDS}),
@@ -332,7 +331,6 @@ def test_the_loops_read_no_large_table_from_end_to_end_as_they_run(million: str)
                 await stores.events.list(Filters(message_ids=(made,)))
                 await stores.events.list(Filters(count=10))
                 await stores.messages.next_due_seconds()
-                await stores.messages.labelled(["l10"], 10)
                 await stores.claims.expire(10)
                 await stores.claims.differences([])
                 await stores.queues.pause("q2")
