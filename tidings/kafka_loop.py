@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
 from tidings.kafka_changes import Changes
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_failures import FencedError, OverdueError
 from tidings.kafka_topics import administrator
 from tidings.log import fault
@@ -118,10 +119,10 @@ class Loop:
         self._shutdown.wait(seconds)
 
 
-def replaced(bootstrap: str, changes: Changes) -> bool:
+def replaced(cluster: Cluster, changes: Changes) -> bool:
     """Whether another process is the group's member under our name. Raises a `KafkaError`."""
     ours = changes.group_metadata()
-    with administrator(bootstrap) as admin:
+    with administrator(cluster) as admin:
         group = admin.describe_groups([ours.group_id])[ours.group_id]
     return any(
         member["group_instance_id"] == ours.group_instance_id and member["member_id"] != ours.member_id

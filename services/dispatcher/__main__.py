@@ -73,7 +73,7 @@ def _outbox(
 
 def _producer(settings: DispatcherSettings) -> Any:
     return KafkaProducer(
-        bootstrap_servers=settings.kafka.split(","),
+        **settings.cluster.options,
         client_id=f"{GROUP}-{settings.instance}",
         acks="all",
         enable_idempotence=True,
@@ -97,11 +97,11 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
     health = serve_health("DISPATCHER_LISTEN", settings.listen, {"kafka": progress.fault})
 
     def connect(stack: ExitStack) -> Work:
-        create_topics(settings.kafka, TOPICS)
+        create_topics(settings.cluster, TOPICS)
         producer = _producer(settings)
         stack.callback(discard, producer)
         changes = change_consumer(
-            settings.kafka, [SUBMISSIONS, RESULTS, REMOVALS],
+            settings.cluster, [SUBMISSIONS, RESULTS, REMOVALS],
             group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
         )  # fmt: skip
         stack.callback(changes.close)
@@ -118,7 +118,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         shutdown=shutdown,
         progress=progress,
         metrics=LoopMetrics("dispatcher", progress, REGISTRY),
-        replaced=lambda changes: replaced(settings.kafka, changes),
+        replaced=lambda changes: replaced(settings.cluster, changes),
         clock=time.monotonic,
         log=logger,
     )
