@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 
 from stack.errors import StackError
 from stack.ports import listens
@@ -25,6 +26,7 @@ CONNECT_HEAP = "-Xmx384m"
 START_SECONDS_MAX = 90.0
 STOP_SECONDS_MAX = 20.0
 CLUSTER_ID = "dGlkaW5ncy1uYXRpdmUtMQ"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class Server:
         self.process.wait()
 
 
-def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int) -> Server:
-    """The broker, its storage formatted once."""
+def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: Mapping[str, str] = _NONE) -> Server:
+    """The broker, its storage formatted once. `more` are properties that count beside, or instead of, the file's."""
     directory.mkdir(parents=True, exist_ok=True)
     properties = _filled(
         "broker.properties",
@@ -115,6 +117,7 @@ def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int) -> Serv
         controller_port=controller_port,
         log_directory=directory / "data",
     )
+    _add(properties, more)
     if not (directory / "data" / "meta.properties").exists():
         formatting = jvm.command(
             "-Xmx128m", "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties)
@@ -126,10 +129,13 @@ def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int) -> Serv
     return Server("kafka", command, directory, lambda: listens(port), _environment())
 
 
-def connect(jvm: Jvm, directory: Path, *, port: int, kafka_port: int, database_password: str) -> Server:
-    """A distributed Connect worker with Debezium on its class path."""
+def connect(
+    jvm: Jvm, directory: Path, *, port: int, kafka_port: int, database_password: str, more: Mapping[str, str] = _NONE
+) -> Server:
+    """A distributed Connect worker with Debezium on its class path. `more` are properties as of `kafka`."""
     directory.mkdir(parents=True, exist_ok=True)
     properties = _filled("connect-worker.properties", directory, port=port, bootstrap_servers=f"127.0.0.1:{kafka_port}")
+    _add(properties, more)
     command = jvm.command(CONNECT_HEAP, "org.apache.kafka.connect.cli.ConnectDistributed", str(properties))
     environment = _environment() | {"TIDINGS_CDC_DATABASE_PASSWORD": database_password}
     return Server("connect", command, directory, lambda: _answers(f"http://127.0.0.1:{port}/connectors"), environment)
@@ -145,6 +151,12 @@ def _filled(name: str, directory: Path, **values: object) -> Path:
     path = directory / name
     path.write_text(Template(text).safe_substitute({key: str(value) for key, value in values.items()}))
     return path
+
+
+def _add(properties: Path, more: Mapping[str, str]) -> None:
+    """Of a name that stands twice in a properties file the last one counts."""
+    with properties.open("a", encoding="utf-8") as file:
+        file.writelines(f"{name}={value}\n" for name, value in more.items())
 
 
 def _answers(url: str) -> bool:

@@ -10,6 +10,7 @@ from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOu
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
 from tidings.progress import Progress
 
@@ -25,10 +26,10 @@ HOW_TO = "docs/how-to/expired-changes.md"
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
 
-def kafka_consumer(bootstrap: str, *, group: str, instance: str, batch_max: int) -> Any:
+def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: int) -> Any:
     """kafka-python's consumer, with every setting that delivery depends on."""
     return KafkaConsumer(
-        bootstrap_servers=bootstrap.split(","),
+        **cluster.options,
         group_id=group,
         group_instance_id=f"{group}-{instance}",
         client_id=f"{group}-{instance}",
@@ -142,7 +143,7 @@ class Changes:
 
 
 def change_consumer(
-    bootstrap: str,
+    cluster: Cluster,
     topics: Iterable[str],
     *,
     group: str,
@@ -152,5 +153,5 @@ def change_consumer(
     log: BoundLogger,
 ) -> Changes:
     """Changes of `topics`, read as the member `instance` of `group`, which commits by hand."""
-    consumer = kafka_consumer(bootstrap, group=group, instance=instance, batch_max=batch_max)
+    consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
     return Changes(consumer, topics, progress=progress, log=log)

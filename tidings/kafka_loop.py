@@ -13,6 +13,7 @@ from structlog.stdlib import BoundLogger
 
 from tidings.health import serve_health
 from tidings.kafka_changes import Changes
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_failures import FencedError, OverdueError
 from tidings.kafka_topics import administrator
 from tidings.log import fault
@@ -39,12 +40,12 @@ class Work:
 @dataclass(frozen=True)
 class Reader:
     """A process that reads Kafka: `name` is in its metrics and settings, `instance` tells copies of it apart. It reads
-    from `kafka`, bootstrap servers, and answers health checks at `listen`.
+    from `cluster`, and answers health checks at `listen`.
     """
 
     name: str
     instance: str
-    kafka: str
+    cluster: Cluster
     listen: str
 
 
@@ -133,7 +134,7 @@ class Loop:
                 if work.run_once():
                     self._failures = 0
             except OverdueError as error:
-                if replaced(self._reader.kafka, work.changes):
+                if replaced(self._reader.cluster, work.changes):
                     raise FencedError(str(error)) from error
                 raise
             self._progress.turned(len(work.changes.assignment()))
@@ -150,10 +151,10 @@ class Loop:
         self._shutdown.wait(seconds)
 
 
-def replaced(bootstrap: str, changes: Changes) -> bool:
+def replaced(cluster: Cluster, changes: Changes) -> bool:
     """Whether another process is the group's member under our name. Raises a `KafkaError`."""
     ours = changes.group_metadata()
-    with administrator(bootstrap) as admin:
+    with administrator(cluster) as admin:
         group = admin.describe_groups([ours.group_id])[ours.group_id]
     return any(
         member["group_instance_id"] == ours.group_instance_id and member["member_id"] != ours.member_id

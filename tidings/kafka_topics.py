@@ -11,6 +11,7 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, RequestTimedOutError, TopicAlreadyExistsError, for_code
 from kafka.structs import TopicPartition
 
+from tidings.kafka_cluster import Cluster
 from tidings.topics import Topic
 
 REQUEST_TIMEOUT_MS = 15_000
@@ -21,10 +22,10 @@ READY_EVERY_SECONDS = 0.05
 
 
 @contextmanager
-def administrator(bootstrap: str, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> Iterator[Any]:
+def administrator(cluster: Cluster, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> Iterator[Any]:
     """An admin client for a few requests."""
     admin = KafkaAdminClient(
-        bootstrap_servers=bootstrap.split(","),
+        **cluster.options,
         request_timeout_ms=request_timeout_ms,
         bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
     )
@@ -34,12 +35,12 @@ def administrator(bootstrap: str, *, request_timeout_ms: int = REQUEST_TIMEOUT_M
         admin.close()
 
 
-def create_topics(bootstrap: str, topics: Iterable[Topic]) -> None:
+def create_topics(cluster: Cluster, topics: Iterable[Topic]) -> None:
     """Create what is missing of `topics` with the broker's default replication; what is there stays as it is.
 
     Raises a `KafkaError` when one is missing then.
     """
-    kafka_topics = KafkaTopics(bootstrap)
+    kafka_topics = KafkaTopics(cluster)
     present = kafka_topics.present()
     for name, reason in kafka_topics.make([topic for topic in topics if topic.name not in present]).items():
         raise KafkaError(f"topic {name} cannot be made: {reason}")
@@ -48,12 +49,12 @@ def create_topics(bootstrap: str, topics: Iterable[Topic]) -> None:
 class KafkaTopics:
     """The topics of one cluster; a connection is made for each call, as calls are rare."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
 
     def present(self) -> set[str]:
         """Raises a `KafkaError`."""
-        with administrator(self._bootstrap) as admin:
+        with administrator(self._cluster) as admin:
             return set(admin.list_topics())
 
     def make(self, topics: Collection[Topic]) -> dict[str, str]:
@@ -64,7 +65,7 @@ class KafkaTopics:
             topic.name: {"num_partitions": topic.partitions, "configs": {"retention.ms": str(topic.retention_ms)}}
             for topic in topics
         }
-        with administrator(self._bootstrap) as admin:
+        with administrator(self._cluster) as admin:
             answer = admin.create_topics(wanted, timeout_ms=REQUEST_TIMEOUT_MS, raise_errors=False)
             refused = {topic["name"]: name for topic in answer["topics"] if (name := _refusal(topic["error_code"]))}
             return refused | _unready(admin, [name for name in wanted if name not in refused])

@@ -14,6 +14,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
 
 # The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed
@@ -42,10 +43,10 @@ class Outgoing:
     headers: Sequence[tuple[str, bytes]]
 
 
-def transactional_producer(bootstrap: str, name: str) -> Any:
+def transactional_producer(cluster: Cluster, name: str) -> Any:
     """A producer whose transactions are those of `name`: what an earlier producer of that name left open is aborted."""
     producer = KafkaProducer(
-        bootstrap_servers=bootstrap.split(","),
+        **cluster.options,
         client_id=name,
         transactional_id=name,
         transaction_timeout_ms=int(TRANSACTION_TIMEOUT_SECONDS * 1000),

@@ -72,7 +72,7 @@ def _outbox(
 
 def _producer(settings: DispatcherSettings) -> Any:
     return KafkaProducer(
-        bootstrap_servers=settings.kafka.split(","),
+        **settings.cluster.options,
         client_id=f"{GROUP}-{settings.instance}",
         acks="all",
         enable_idempotence=True,
@@ -95,11 +95,11 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
     progress = Progress(time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
-        create_topics(settings.kafka, TOPICS)
+        create_topics(settings.cluster, TOPICS)
         producer = _producer(settings)
         stack.callback(discard, producer)
         changes = change_consumer(
-            settings.kafka, [SUBMISSIONS, RESULTS, REMOVALS],
+            settings.cluster, [SUBMISSIONS, RESULTS, REMOVALS],
             group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
         )  # fmt: skip
         stack.callback(changes.close)
@@ -109,7 +109,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 
-    reader = kafka_loop.Reader("dispatcher", settings.instance, settings.kafka, settings.listen)
+    reader = kafka_loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
     return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
 
 

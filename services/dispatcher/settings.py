@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.dispatcher.message import CALLBACK_RETRIES
+from tidings.kafka_settings import KafkaSettings
 from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen, Settings
+from tidings.settings import BaseUrl, Listen
 
 
 def _webhook_secret(secret: SecretStr) -> SecretStr:
@@ -24,8 +25,7 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-class DispatcherSettings(Settings):
-    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+class DispatcherSettings(KafkaSettings):
     # The api's port for the inside; the clients' has no /internal.
     api_url: BaseUrl = Field(validation_alias="TIDINGS_API_INTERNAL_URL")
     # Where the relay reaches the api; without it, where clients do.

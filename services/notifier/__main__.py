@@ -32,19 +32,19 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     metrics = NotifierMetrics(REGISTRY)
     progress = Progress(time.monotonic)
     # Outlives a connection: which topics refuse is not to be learnt anew after each failure.
-    channels = Channels(KafkaTopics(settings.kafka), channels_max=settings.channels_max, clock=time.monotonic)
+    channels = Channels(KafkaTopics(settings.cluster), channels_max=settings.channels_max, clock=time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
-        create_topics(settings.kafka, TOPICS)
+        create_topics(settings.cluster, TOPICS)
         channels.look_again()
         # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
         transactions = Transactions(
-            lambda: transactional_producer(settings.kafka, f"{GROUP}-{settings.instance}"), clock=time.monotonic
+            lambda: transactional_producer(settings.cluster, f"{GROUP}-{settings.instance}"), clock=time.monotonic
         )
         stack.callback(transactions.close)
         transactions.open()
         changes = change_consumer(
-            settings.kafka, [RESULTS],
+            settings.cluster, [RESULTS],
             group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
         )  # fmt: skip
         stack.callback(changes.close)
@@ -54,7 +54,7 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, notifier.run_once)
 
-    reader = kafka_loop.Reader("notifier", settings.instance, settings.kafka, settings.listen)
+    reader = kafka_loop.Reader("notifier", settings.instance, settings.cluster, settings.listen)
     return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from tidings.kafka_settings import KafkaSettings
 from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen, Settings
+from tidings.settings import BaseUrl, Listen
 
 
-class NotifierSettings(Settings):
-    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+class NotifierSettings(KafkaSettings):
     public_url: BaseUrl = Field("http://127.0.0.1:8000", validation_alias="TIDINGS_PUBLIC_URL")
     instance: str = Field("0", validation_alias="NOTIFIER_INSTANCE", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     listen: Listen = Field("127.0.0.1:8002", validation_alias="NOTIFIER_LISTEN")

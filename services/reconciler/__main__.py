@@ -93,9 +93,9 @@ def _old_months(settings: ReconcilerSettings, shutdown: Shutdown) -> list[Look]:
 
 
 def _consumer(settings: ReconcilerSettings) -> Any:
-    create_topics(settings.kafka, TOPICS)
+    create_topics(settings.cluster, TOPICS)
     return KafkaConsumer(
-        bootstrap_servers=settings.kafka.split(","),
+        **settings.cluster.options,
         client_id="tidings-reconciler",
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
+from tidings.kafka_settings import KafkaSettings
 from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen, Settings
+from tidings.settings import BaseUrl, Listen
 
 
-class ReconcilerSettings(Settings):
+class ReconcilerSettings(KafkaSettings):
     database_url: SecretStr = Field(validation_alias="RECONCILER_DATABASE_URL")
-    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
     relay_url: BaseUrl = Field(validation_alias="QSTASH_URL")
     relay_token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
     listen: Listen = Field("127.0.0.1:8005", validation_alias="RECONCILER_LISTEN")

@@ -27,7 +27,7 @@ def _watcher(settings: WatcherSettings) -> Watcher:
         "TIDINGS_CDC_DATABASE_PORT": str(settings.database_port),
         "TIDINGS_CDC_DATABASE_NAME": settings.database_name,
     }
-    wanted = configuration(settings.connector_file, values)
+    wanted = configuration(settings.connector_file, values) | settings.connector_tls()
     slot = Slot(
         settings.conninfo(),
         load_queries("services.watcher"),
@@ -46,7 +46,7 @@ def _watcher(settings: WatcherSettings) -> Watcher:
 
 def _transactions(settings: WatcherSettings) -> TransactionWatch:
     return TransactionWatch(
-        Broker(settings.kafka),
+        Broker(settings.cluster),
         seconds_max=settings.hanging_seconds,
         clock=time.monotonic,
         registry=REGISTRY,

@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from kafka.structs import TopicPartition
 
 from services.watcher.transactions import BrokerUnavailableError, OpenTransaction
+from tidings.kafka_cluster import Cluster
 
 T = TypeVar("T")
 
@@ -33,8 +34,8 @@ _UNDER_WAY = frozenset(
 class Broker:
     """One connection, made when it is needed, and anew after a failure."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
         self._admin: Any = None
 
     def open_transactions(self) -> list[OpenTransaction]:
@@ -62,7 +63,7 @@ class Broker:
         try:
             if self._admin is None:
                 self._admin = KafkaAdminClient(
-                    bootstrap_servers=self._bootstrap.split(","),
+                    **self._cluster.options,
                     client_id="tidings-watcher",
                     request_timeout_ms=REQUEST_TIMEOUT_MS,
                     bootstrap_timeout_ms=REQUEST_TIMEOUT_MS,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr
 
+from tidings.kafka_settings import KafkaSettings
 from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen, Settings
+from tidings.settings import BaseUrl, Listen
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class WatcherSettings(Settings):
+class WatcherSettings(KafkaSettings):
     connect_url: BaseUrl = Field(validation_alias="TIDINGS_CONNECT_URL")
     connector_file: Path = Field(Path("debezium/connector.json"), validation_alias="TIDINGS_CONNECTOR_FILE")
     connector_name: str = Field("tidings", validation_alias="TIDINGS_CONNECTOR_NAME", pattern=r"^[a-z0-9_-]{1,60}$")
@@ -21,7 +25,9 @@ class WatcherSettings(Settings):
     database_port: int = Field(5432, validation_alias="TIDINGS_CDC_DATABASE_PORT")
     database_name: str = Field(validation_alias="TIDINGS_CDC_DATABASE_NAME")
     database_password: SecretStr = Field(validation_alias="TIDINGS_CDC_DATABASE_PASSWORD")
-    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+    # As libpq's sslmode and sslrootcert. The file must be there for both, the watcher and Connect, at the same path.
+    database_sslmode: SslMode = Field("prefer", validation_alias="TIDINGS_CDC_DATABASE_SSLMODE")
+    database_ca_file: Path | None = Field(None, validation_alias="TIDINGS_CDC_DATABASE_CA_FILE")
     # Connect ends its transactions after 60 s, the notifier after 10 s; half a minute more, and nobody will.
     hanging_seconds: float = Field(90.0, gt=0, validation_alias="WATCHER_HANGING_SECONDS")
     listen: Listen = Field("127.0.0.1:8003", validation_alias="WATCHER_LISTEN")
@@ -37,4 +43,11 @@ class WatcherSettings(Settings):
             dbname=self.database_name,
             user="tidings_cdc",
             password=self.database_password.get_secret_value(),
+            sslmode=self.database_sslmode,
+            sslrootcert=None if self.database_ca_file is None else str(self.database_ca_file),
         )
+
+    def connector_tls(self) -> dict[str, str]:
+        """The connector's settings for TLS to the database."""
+        found: dict[str, str] = {"database.sslmode": self.database_sslmode}
+        return found if self.database_ca_file is None else found | {"database.sslrootcert": str(self.database_ca_file)}

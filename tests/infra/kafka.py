@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from stack.jars import class_path, read_lock, repository_of
 from stack.java import find_java
@@ -45,9 +46,11 @@ class Worker:
 
 
 @contextmanager
-def native_connect(directory: Path, broker: Broker) -> Iterator[Worker]:
+def native_connect(directory: Path, broker: Broker, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[Worker]:
     [port] = free_ports(1)
-    server = connect(jvm(), directory / "connect", port=port, kafka_port=broker.port, database_password=ROLE_PASSWORD)
+    server = connect(
+        jvm(), directory / "connect", port=port, kafka_port=broker.port, database_password=ROLE_PASSWORD, more=more
+    )
     server.start()
     try:
         server.wait()

@@ -20,6 +20,7 @@ from stack.ports import free_ports
 from tests.infra.kafka import Broker
 from tests.process import Process, started
 from tests.wait import until
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_topics import create_topics
 from tidings.topics import COMPLETIONS, RESULTS, TOPICS
 
@@ -43,7 +44,8 @@ class Topics:
 
     def __init__(self, broker: Broker) -> None:
         self.bootstrap = broker.bootstrap
-        create_topics(self.bootstrap, TOPICS)
+        self.cluster = Cluster(broker.bootstrap)
+        create_topics(self.cluster, TOPICS)
 
     def change(self, **changed: object) -> str:
         """Write a result's change, committed; the submission's id."""
@@ -103,6 +105,9 @@ class Notifying:
         self._log = directory / f"notifier-{port}.log"
         own = {"TIDINGS_KAFKA": bootstrap, "NOTIFIER_LISTEN": f"127.0.0.1:{port}", "NOTIFIER_INSTANCE": instance}
         self.process = Process("services.notifier", own | settings, self._log, ready_url=f"{self._url}/readyz")
+
+    def process_url(self, path: str) -> str:
+        return self._url + path
 
     def said(self, event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]

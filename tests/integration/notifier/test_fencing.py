@@ -34,10 +34,10 @@ def _commit(transactions: Transactions, instance: str, value: bytes = b"x") -> N
 
 def test_a_producer_that_another_replaced_says_so(topics: Topics, instance: str) -> None:
     with closing(
-        Transactions(lambda: transactional_producer(topics.bootstrap, instance), clock=time.monotonic)
+        Transactions(lambda: transactional_producer(topics.cluster, instance), clock=time.monotonic)
     ) as transactions:
         _commit(transactions, instance)
-        discard(transactional_producer(topics.bootstrap, instance))
+        discard(transactional_producer(topics.cluster, instance))
         with pytest.raises(FencedError):
             _commit(transactions, instance, b"of the loser")
     assert [m.value for m in topics.read(COMPLETIONS) if m.key == instance] == [b"x"]
@@ -57,10 +57,10 @@ def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics:
             return sent
 
     def pause() -> None:
-        discard(transactional_producer(topics.bootstrap, instance))  # bumps the epoch, as the coordinator does
+        discard(transactional_producer(topics.cluster, instance))  # bumps the epoch, as the coordinator does
         clock.seconds += TRANSACTION_TIMEOUT_SECONDS
 
-    with closing(Late(lambda: transactional_producer(topics.bootstrap, instance), clock=clock, seconds_max=60)) as ours:
+    with closing(Late(lambda: transactional_producer(topics.cluster, instance), clock=clock, seconds_max=60)) as ours:
         late.append(pause)
         with pytest.raises(OverdueError):
             _commit(ours, instance, b"too late")
@@ -71,14 +71,14 @@ def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics:
 def test_a_member_knows_whether_another_took_its_name(topics: Topics, instance: str) -> None:
     def member() -> Changes:
         return change_consumer(
-            topics.bootstrap, [RESULTS],
+            topics.cluster, [RESULTS],
             group=instance, instance="0", batch_max=1, progress=Progress(time.monotonic), log=log.get("test"),
         )  # fmt: skip
 
     with closing(member()) as first:
         until(lambda: first.poll(500) is None or first.assignment(), 60)
-        assert not replaced(topics.bootstrap, first)
+        assert not replaced(topics.cluster, first)
         with closing(member()) as second:
             until(lambda: second.poll(500) is None or second.assignment(), 60)
-            assert replaced(topics.bootstrap, first)
-            assert not replaced(topics.bootstrap, second)
+            assert replaced(topics.cluster, first)
+            assert not replaced(topics.cluster, second)

@@ -54,14 +54,14 @@ class FailsOnce:
 def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, instance: str) -> None:
     metrics, progress, logger = NotifierMetrics(CollectorRegistry()), Progress(time.monotonic), log.get("test")
     changes = change_consumer(
-        topics.bootstrap, [RESULTS], group=instance, instance=instance, batch_max=500, progress=progress, log=logger
+        topics.cluster, [RESULTS], group=instance, instance=instance, batch_max=500, progress=progress, log=logger
     )
     transactions = Transactions(
-        lambda: FailsOnce(transactional_producer(topics.bootstrap, instance)), clock=time.monotonic
+        lambda: FailsOnce(transactional_producer(topics.cluster, instance)), clock=time.monotonic
     )
     with closing(changes), closing(transactions):
         notifier = Notifier(
-            changes, transactions, Channels(KafkaTopics(topics.bootstrap), channels_max=0, clock=time.monotonic),
+            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, clock=time.monotonic),
             public_url="http://x", progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         until(lambda: notifier.run_once() == 0 and _at_end(changes._consumer), 60)
@@ -95,7 +95,7 @@ def test_what_a_killed_notifier_left_open_is_never_seen(
     id_ = topics.change()
     # What a kill -9 leaves: events sent, neither committed nor aborted.
     killed = KafkaProducer(
-        bootstrap_servers=topics.bootstrap, transactional_id=f"tidings-notifier-{instance}",
+        bootstrap_servers=topics.cluster, transactional_id=f"tidings-notifier-{instance}",
         transaction_timeout_ms=60_000, linger_ms=0,
     )  # fmt: skip
     with closing(killed):

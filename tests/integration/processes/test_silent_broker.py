@@ -59,7 +59,7 @@ def test_a_commit_that_nobody_answers_is_given_up_and_the_next_one_works(own: tu
         transactions.commit([Outgoing(COMPLETIONS, name.encode(), value, ())], offsets, name)
 
     with closing(
-        Transactions(lambda: transactional_producer(topics.bootstrap, name), clock=time.monotonic)
+        Transactions(lambda: transactional_producer(topics.cluster, name), clock=time.monotonic)
     ) as transactions:
         commit(b"first")
         with _stopped(server), pytest.raises((StalledError, KafkaError)):

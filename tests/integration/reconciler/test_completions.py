@@ -15,6 +15,7 @@ from tests.integration.reconciler.conftest import Rows
 from tests.wait import until
 from tidings import log
 from tidings.ids import new_event_id
+from tidings.kafka_cluster import Cluster
 from tidings.kafka_topics import create_topics
 from tidings.topics import Topic
 
@@ -176,7 +177,7 @@ def test_after_an_error_it_begins_anew_and_forgets_nothing(rows: Rows, look: Loo
 
 def test_the_real_topic_is_read_from_a_time_on_and_to_its_end(broker: Broker) -> None:
     topic = f"events-{uuid4().hex[:8]}"
-    create_topics(broker.bootstrap, [Topic(topic)])
+    create_topics(Cluster(broker.bootstrap), [Topic(topic)])
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")
     ids = [new_event_id() for _ in range(4)]
     for number, event_id in enumerate(ids):

@@ -26,6 +26,7 @@ from tests.process import Process, started
 from tests.unit.clock import Clock
 from tests.wait import until
 from tidings import log
+from tidings.kafka_cluster import Cluster
 from tidings.topics import RESULTS
 
 
@@ -41,7 +42,7 @@ def topic(broker: Broker) -> Iterator[str]:
 @pytest.fixture
 def watching(broker: Broker) -> Iterator[tuple[TransactionWatch, Clock]]:
     clock = Clock()
-    with closing(Transactions(broker.bootstrap)) as port:
+    with closing(Transactions(Cluster(broker.bootstrap))) as port:
         yield (
             TransactionWatch(port, seconds_max=60, clock=clock, registry=CollectorRegistry(), log=log.get("test")),
             clock,

@@ -1,0 +1,54 @@
+"""Kafka's settings: what must be set together is named, and no value is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tidings.kafka_settings import KafkaSettings
+
+
+def made(**variables: str) -> KafkaSettings:
+    return KafkaSettings.model_validate({"TIDINGS_KAFKA": "a:9092, b:9092"} | variables)
+
+
+def test_without_security_nothing_else_is_needed() -> None:
+    assert made().cluster.options == {
+        "bootstrap_servers": ["a:9092", "b:9092"], "security_protocol": "PLAINTEXT",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "missing"),
+    [
+        ("SCRAM-SHA-512", ["TIDINGS_KAFKA_USERNAME", "TIDINGS_KAFKA_PASSWORD"]),
+        ("OAUTHBEARER", ["TIDINGS_KAFKA_TOKEN_URL", "TIDINGS_KAFKA_CLIENT_ID", "TIDINGS_KAFKA_CLIENT_SECRET"]),
+    ],
+)
+def test_what_a_mechanism_lacks_is_named(mechanism: str, missing: list[str]) -> None:
+    with pytest.raises(ValidationError) as error:
+        made(TIDINGS_KAFKA_SECURITY="SASL_PLAINTEXT", TIDINGS_KAFKA_MECHANISM=mechanism)
+    assert all(name in str(error.value) for name in missing)
+
+
+def test_a_ca_file_that_is_not_there_is_a_fault_of_the_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="certificate file"):
+        made(TIDINGS_KAFKA_SECURITY="SSL", TIDINGS_KAFKA_CA_FILE=str(tmp_path / "none.pem"))
+
+
+def test_a_ca_file_without_tls_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="has no use"):
+        made(TIDINGS_KAFKA_CA_FILE=str(tmp_path / "ca.pem"))
+
+
+def test_neither_password_nor_client_secret_is_in_what_is_printed() -> None:
+    settings = made(
+        TIDINGS_KAFKA_SECURITY="SASL_PLAINTEXT",
+        TIDINGS_KAFKA_MECHANISM="PLAIN",
+        TIDINGS_KAFKA_USERNAME="user",
+        TIDINGS_KAFKA_PASSWORD="hidden",
+    )
+    assert settings.cluster.options["sasl_plain_password"] == "hidden"
+    assert "hidden" not in f"{settings!r} {settings.cluster!r}"

@@ -1,0 +1,79 @@
+"""The settings of every process that uses Kafka."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from tidings.kafka_cluster import Cluster, Mechanism, Sasl, Security
+from tidings.kafka_tokens import OAuthClient
+from tidings.settings import BaseUrl, Settings
+
+
+class KafkaSettings(Settings):
+    """`cluster` is what they say together."""
+
+    kafka: str = Field(validation_alias="TIDINGS_KAFKA")
+    kafka_security: Security = Field("PLAINTEXT", validation_alias="TIDINGS_KAFKA_SECURITY")
+    kafka_ca_file: Path | None = Field(None, validation_alias="TIDINGS_KAFKA_CA_FILE")
+    kafka_certificate_file: Path | None = Field(None, validation_alias="TIDINGS_KAFKA_CERTIFICATE_FILE")
+    kafka_key_file: Path | None = Field(None, validation_alias="TIDINGS_KAFKA_KEY_FILE")
+    kafka_mechanism: Mechanism = Field("SCRAM-SHA-512", validation_alias="TIDINGS_KAFKA_MECHANISM")
+    kafka_username: str = Field("", validation_alias="TIDINGS_KAFKA_USERNAME")
+    kafka_password: SecretStr = Field(SecretStr(""), validation_alias="TIDINGS_KAFKA_PASSWORD")
+    # OAUTHBEARER, by OAuth's client credentials grant.
+    kafka_token_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_KAFKA_TOKEN_URL")
+    kafka_client_id: str = Field("", validation_alias="TIDINGS_KAFKA_CLIENT_ID")
+    kafka_client_secret: SecretStr = Field(SecretStr(""), validation_alias="TIDINGS_KAFKA_CLIENT_SECRET")
+    kafka_scope: str = Field("", validation_alias="TIDINGS_KAFKA_SCOPE")
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """How the cluster is reached. Its files are read when the settings are."""
+        return Cluster(
+            self.kafka,
+            self.kafka_security,
+            self._sasl(),
+            self.kafka_ca_file,
+            self.kafka_certificate_file,
+            self.kafka_key_file,
+        )
+
+    def _sasl(self) -> Sasl | None:
+        if not self.kafka_security.startswith("SASL"):
+            return None
+        if self.kafka_mechanism != "OAUTHBEARER":
+            return Sasl(self.kafka_mechanism, self.kafka_username, self.kafka_password.get_secret_value())
+        secret = self.kafka_client_secret.get_secret_value()
+        return Sasl(
+            "OAUTHBEARER", oauth=OAuthClient(str(self.kafka_token_url), self.kafka_client_id, secret, self.kafka_scope)
+        )
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if missing := [name for name, value in self._needed().items() if not value]:
+            raise ValueError(f"{', '.join(missing)} must be set with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
+        if not self.kafka_security.endswith("SSL") and self.kafka_ca_file is not None:
+            raise ValueError(f"TIDINGS_KAFKA_CA_FILE has no use with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
+        try:
+            _ = self.cluster.options
+        except OSError as error:
+            raise ValueError(f"a certificate file of TIDINGS_KAFKA_… cannot be used: {error}") from None
+        return self
+
+    def _needed(self) -> dict[str, str]:
+        if not self.kafka_security.startswith("SASL"):
+            return {}
+        if self.kafka_mechanism == "OAUTHBEARER":
+            return {
+                "TIDINGS_KAFKA_TOKEN_URL": self.kafka_token_url or "",
+                "TIDINGS_KAFKA_CLIENT_ID": self.kafka_client_id,
+                "TIDINGS_KAFKA_CLIENT_SECRET": self.kafka_client_secret.get_secret_value(),
+            }
+        return {
+            "TIDINGS_KAFKA_USERNAME": self.kafka_username,
+            "TIDINGS_KAFKA_PASSWORD": self.kafka_password.get_secret_value(),
+        }
