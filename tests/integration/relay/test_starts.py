@@ -113,7 +113,9 @@ def test_what_begins_while_a_request_is_under_way_goes_together_in_the_next_one(
 
         def publish(number: int) -> None:
             shared.publish(
-                f"{server.url}/work/{number}", Upstash_Label=str(number), Tidings_Started_Callback=f"{server.url}/starts"
+                f"{server.url}/work/{number}",
+                Upstash_Label=str(number),
+                Tidings_Started_Callback=f"{server.url}/starts",
             )
 
         publish(0)

@@ -288,7 +288,9 @@ def test_what_was_sealed_is_opened_with_its_bytes() -> None:
     )  # fmt: skip
     vault = Vault(Fernet.generate_key().decode())
     opened = open_sealed(vault, Sealer(vault).seal(message))
-    assert opened["started_callback"] == message.started_callback == StartedCallback("https://b.example/starts", "token")
+    assert (
+        opened["started_callback"] == message.started_callback == StartedCallback("https://b.example/starts", "token")
+    )
     assert (opened["headers"], opened["callback"], opened["redact"]) == (
         message.headers,
         message.callback,

@@ -127,7 +127,9 @@ def pump(
     return Pump(*parts, waking=Waking(), begun=begun)
 
 
-async def called(messages: One, courier: object, begun: Begun = lambda _message, _over: None) -> tuple[list[Ending], Calls]:
+async def called(
+    messages: One, courier: object, begun: Begun = lambda _message, _over: None
+) -> tuple[list[Ending], Calls]:
     """The endings of one round, and what is held after it."""
     ends, calls = Ends(), Calls()
     await pump(messages, courier, ends, calls, begun).claim_once()
