@@ -37,8 +37,8 @@ Outcome = Literal["told", "refused", "failed"]
 
 
 class StartNotices:
-    """`tell` from the event loop. Each address has one request under way at the most: a start that comes alone goes at once,
-    those that come meanwhile go together in the next one.
+    """`tell` from the event loop. Each address has one request under way at the most: a start that comes alone goes at
+    once, those that come meanwhile go together in the next one.
     """
 
     def __init__(self, ways: Ways, signing_key: Callable[[], str], metrics: RelayMetrics, log: BoundLogger) -> None:

@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Of all addresses together, those of requests under way included. One takes up to a kilobyte.
+# Of all addresses together, those of requests under way included. One takes up to two kilobytes, mostly half of one.
 STARTS_MAX = 10_000
 # Addresses at a time: each has a request of its own under way, so this bounds connections too.
 URLS_MAX = 64
-# One request: up to 600 KiB, mostly a tenth of that.
+# One request: some 120 KiB, with the longest labels and data 1.6 MB.
 BATCH_MAX = 500
 # A start that is told later than this says little more than the end of the attempt will.
 AGE_SECONDS_MAX = 10.0
@@ -46,7 +46,7 @@ class Taken:
 
 class StartQueue:
     """By address, so that one that does not answer keeps no other waiting. When all is full, the longest queue loses its
-    oldest start: an address that does not answer makes room for those that do.
+    oldest start, so an address that does not answer makes room for those that do.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,6 @@ from tests.process import ROOT
 from tidings.ids import new_event_id, new_submission_id
 from tidings.retention import Dropped, Kept, Retention
 
-
 TABLES = ("submissions", "attempts", "results", "attempt_starts")
 
 

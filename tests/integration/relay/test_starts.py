@@ -1,4 +1,4 @@
-"""The begin of an attempt is told (`Tidings-Started-Callback`), and telling it harms no attempt and no other's notices."""
+"""The begin of an attempt is told (`Tidings-Started-Callback`), which harms no attempt and no other notice."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_without_the_header_nothing_is_told(shared: Relay) -> None:
 
 
 def test_what_begins_while_a_request_is_under_way_goes_together_in_the_next_one(shared: Relay) -> None:
-    released = []
+    released: list[bool] = []
 
     def answer(received: Received) -> Reply:
         if received.path == "/starts" and not released:
