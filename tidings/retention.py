@@ -1,4 +1,4 @@
-"""Dropping months of submissions, attempts and results that are old enough, and the idempotency keys of that time."""
+"""Dropping months of submissions, with all that belongs to them, and the idempotency keys of that time."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from services.api.routes.contents import add_contents
 from services.api.routes.dispatches import add_dispatches
 from services.api.routes.operations import add_operations
 from services.api.routes.results import add_results
+from services.api.routes.starts import add_starts
 from services.api.routes.submissions import add_submissions
 
 
@@ -30,6 +31,7 @@ def create_app(parts: Parts) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = max(parts.settings.callback_bytes_max, parts.settings.batch_bytes_max)
     app.url_map.converters["id"] = _Id
     register_errors(app)
-    for add in (add_submissions, add_results, add_contents, add_article, add_callbacks, add_dispatches, add_operations):
+    clients = (add_submissions, add_results, add_contents, add_article)
+    for add in (*clients, add_callbacks, add_starts, add_dispatches, add_operations):
         add(app, parts)
     return app

@@ -68,8 +68,12 @@ class Authentication:
     def callback(self, submission_id: str) -> None:
         """Raises `ProblemError` 401 unless the request holds the token that the dispatcher made for this submission."""
         token = _bearer(request.headers.get("Authorization", ""))
-        if not is_callback_token(token, self._internal_token.decode(), submission_id):
+        if not self.is_callback_token(token, submission_id):
             raise _unauthorized("the callback's token is not valid for this submission")
+
+    def is_callback_token(self, token: str, submission_id: str) -> bool:
+        """Whether the dispatcher made `token` for this submission."""
+        return is_callback_token(token, self._internal_token.decode(), submission_id)
 
     def known_tenant_of(self, authorization: str) -> str | None:
         """`tenant_of` without a query: None when one is needed. Raises `ProblemError` 401 for what is no bearer token."""

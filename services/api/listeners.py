@@ -8,17 +8,20 @@ from services.api.authentication import Authentication
 from services.api.front import BodyRule, Guard, Listener
 from services.api.head import Head
 from services.api.problem import Fault, ProblemError
+from services.api.relay_signature import RelaySignature
 from services.api.routes.dispatches import ASKED_BYTES_MAX
 from services.api.settings import ApiSettings
-from tidings.signature import InvalidSignatureError, verify_token
+from services.api.starts import STARTS_BYTES_MAX
+from tidings.signature import InvalidSignatureError
 
 CALLBACKS = ("/callbacks/relay", "/image-callback")
+STARTS = "/callbacks/relay/starts"
 # Owners of bodies that no tenant's name can be.
 _RELAY, _DISPATCHER = "#relay", "#dispatcher"
 # The dispatcher is one thread; the relay's callbacks take a thread for a few milliseconds each.
 INTERNAL_THREADS = 12
 _INTERNAL_ALONE = ("/internal/", "/metrics")
-_INTERNAL = (*_INTERNAL_ALONE, *CALLBACKS, "/healthz", "/readyz")
+_INTERNAL = (*_INTERNAL_ALONE, *CALLBACKS, STARTS, "/healthz", "/readyz")
 
 
 def public(settings: ApiSettings) -> Listener:
@@ -43,26 +46,20 @@ def internal(settings: ApiSettings, authentication: Authentication) -> Listener:
     return Listener(lambda path: path.startswith(_INTERNAL), bodies, INTERNAL_THREADS)
 
 
-def callback_bases(settings: ApiSettings) -> list[str]:
-    """The addresses that a callback may be signed for, without their path."""
-    return list(dict.fromkeys([settings.callback_url or settings.public_url, settings.public_url]))
-
-
 def _by_api_key(_head: Head) -> None:
     return None
 
 
 def _callbacks(settings: ApiSettings) -> Mapping[str, BodyRule]:
-    keys = [settings.current_signing_key.get_secret_value(), settings.next_signing_key.get_secret_value()]
-    bases = callback_bases(settings)
+    signature = RelaySignature(settings)
 
     def by_signature(head: Head) -> str:
-        path = head.path + (f"?{head.query}" if head.query else "")
         try:
-            verify_token(head.headers.get("upstash-signature", ""), keys=keys, urls=[base + path for base in bases])
+            signature.claims(head.headers.get("upstash-signature", ""), head.path, head.query)
         except InvalidSignatureError as error:
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
         return _RELAY
 
     guard: Guard = by_signature
-    return {path: BodyRule(settings.callback_bytes_max, guard) for path in CALLBACKS}
+    sizes = dict.fromkeys(CALLBACKS, settings.callback_bytes_max) | {STARTS: STARTS_BYTES_MAX}
+    return {path: BodyRule(size, guard) for path, size in sizes.items()}

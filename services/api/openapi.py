@@ -13,6 +13,7 @@ from services.api.callback import Callback
 from services.api.models import BATCH_MAX, NewSubmission
 from services.api.parameters import parameters
 from services.api.routes.dispatches import DISPATCH_IDS_MAX
+from services.api.starts import ToldStarts
 
 _ID = "01920000-0000-7000-8000-000000000001"
 _EXAMPLE_NEW = {
@@ -62,7 +63,7 @@ class AttemptShown(BaseModel):
     )
     retry_at: str | None
     started_at: str | None
-    ended_at: str
+    ended_at: str | None = Field(description="null: the attempt is under way, and nothing but its start is known")
 
 
 class SubmissionShown(BaseModel):
@@ -70,6 +71,7 @@ class SubmissionShown(BaseModel):
 
     id: str
     status: str = Field(description="queued, running, retrying, or the outcome")
+    running_since: str | None = Field(description="when the attempt under way began; null when none is known to be")
     target: str
     channel: str | None
     metadata: dict[str, JsonValue] | None
@@ -89,11 +91,11 @@ class SubmissionShown(BaseModel):
 class ListedSubmission(BaseModel):
     id: str
     status: str
+    running_since: str | None
     target: str
     channel: str | None
     created_at: str
     completed_at: str | None
-    content_removed_at: str | None = Field(description="since when input and answer are erased")
     links: Links
 
 
@@ -181,6 +183,7 @@ ROUTES = (
     _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
     _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature", ("submission",),
            example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
+    _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ToldStarts, "signature"),
     _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature", ("submission",)),
     _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest, "internal",
            example={"ids": [_ID]}),

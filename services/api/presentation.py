@@ -17,10 +17,29 @@ from tidings.completion import timestamp
 RETRY_AFTER_SECONDS = 2
 
 
-def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], now: datetime) -> str:
-    """No result and no attempt: queued; attempts alone: running, or retrying until the next; a result: its outcome."""
+@dataclass(frozen=True)
+class Begun:
+    """The newest attempt that was told to have begun; it may have ended since."""
+
+    number: int
+    at: datetime
+
+
+def under_way(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None) -> Begun | None:
+    """The attempt that has begun and not ended. `attempts` are those that ended, in their order."""
+    if outcome is not None or begun is None or (attempts and attempts[-1]["number"] >= begun.number):
+        return None
+    return begun
+
+
+def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None, now: datetime) -> str:
+    """A result: its outcome. Without one: running while an attempt is under way. Else queued without an ended attempt;
+    after one retrying until the time of the next, then running, as the next begins or its start was not told.
+    """
     if outcome is not None:
         return outcome
+    if under_way(outcome, attempts, begun) is not None:
+        return "running"
     if not attempts:
         return "queued"
     retry_at = attempts[-1]["retry_at"]
@@ -42,10 +61,12 @@ def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dic
 
 def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: datetime) -> dict[str, Any]:
     """`GET /v1/submissions/{id}`."""
-    status = derived_status(row["outcome"], attempts, now)
+    begun = None if row["begun_number"] is None else Begun(row["begun_number"], row["begun_at"])
+    running = under_way(row["outcome"], attempts, begun)
     return {
         "id": str(row["id"]),
-        "status": status,
+        "status": derived_status(row["outcome"], attempts, begun, now),
+        "running_since": None if running is None else timestamp(running.at),
         "target": row["target"],
         "channel": row["channel"],
         "metadata": row["metadata"],
@@ -54,7 +75,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "status_code": row["status_code"],
         "output": row["output"],
         "result_size": row["body_size"],
-        "attempts": [_attempt(attempt) for attempt in attempts],
+        "attempts": [*map(_attempt, attempts), *([] if running is None else [_unended(running)])],
         "created_at": timestamp(row["created_at"]),
         "expires_at": timestamp(row["expires_at"]) if row["expires_at"] else None,
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
@@ -68,6 +89,7 @@ def listed(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": str(row["id"]),
         "status": row["status"],
+        "running_since": timestamp(row["running_since"]) if row["running_since"] else None,
         "target": row["target"],
         "channel": row["channel"],
         "created_at": timestamp(row["created_at"]),
@@ -140,3 +162,9 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
         "started_at": timestamp(row["started_at"]) if row["started_at"] else None,
         "ended_at": timestamp(row["ended_at"]),
     }
+
+
+def _unended(begun: Begun) -> dict[str, Any]:
+    """The attempt under way, of which only its begin is known."""
+    unknown = dict.fromkeys(("status_code", "error", "fate", "retry_at"))
+    return {"number": begun.number, **unknown, "started_at": timestamp(begun.at), "ended_at": None}

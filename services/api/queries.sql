@@ -28,8 +28,10 @@ SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoke
 
 -- name: get
 SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason, r.status_code, r.content_type,
-  r.body_size, r.output, r.created_at AS completed_at
+  r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number, b.started_at AS begun_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+LEFT JOIN LATERAL (SELECT number, started_at FROM tidings.attempt_starts
+  WHERE submission_id = %(id)s AND r.submission_id IS NULL ORDER BY number DESC LIMIT 1) AS b ON true
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 
 -- name: attempts
@@ -49,12 +51,16 @@ WITH looked AS MATERIALIZED (
   SELECT CASE WHEN count(*) = %(look)s THEN (array_agg(id ORDER BY id))[1] END AS look_on FROM looked
 ), found AS (
   SELECT looked.*, r.created_at AS completed_at,
-    coalesce(r.outcome, CASE WHEN a.number IS NULL THEN 'queued' WHEN a.retry_at > now() THEN 'retrying'
-      ELSE 'running' END) AS status
+    coalesce(r.outcome, CASE WHEN b.started_at IS NOT NULL THEN 'running' WHEN a.number IS NULL THEN 'queued'
+      WHEN a.retry_at > now() THEN 'retrying' ELSE 'running' END) AS status,
+    b.started_at AS running_since
   FROM looked
   LEFT JOIN tidings.results AS r ON r.submission_id = looked.id
   LEFT JOIN LATERAL (SELECT number, retry_at FROM tidings.attempts WHERE submission_id = looked.id
     ORDER BY number DESC LIMIT 1) AS a ON true
+  LEFT JOIN LATERAL (SELECT started_at FROM tidings.attempt_starts
+    WHERE submission_id = looked.id AND number > coalesce(a.number, 0) AND r.submission_id IS NULL
+    ORDER BY number DESC LIMIT 1) AS b ON true
   WHERE %(target)s::text IS NULL OR looked.target = %(target)s
 )
 SELECT edge.look_on, page.* FROM edge LEFT JOIN (
@@ -88,6 +94,17 @@ INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error,
   message_id)
 VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(fate)s, %(retry_at)s, %(started_at)s, %(ended_at)s,
   %(message_id)s)
+ON CONFLICT DO NOTHING
+
+-- name: insert_starts
+-- They are there to be shown: a time that cannot be becomes the nearest that can. What is no submission's is left out.
+-- An attempt that begins anew, as its fate was unknown, has the same number and keeps its first start. In the order of
+-- their key, as two transactions with the same rows must wait for each other and not both.
+INSERT INTO tidings.attempt_starts (submission_id, number, started_at)
+SELECT s.id, told.number, least(greatest(told.started_at, s.created_at), clock_timestamp())
+FROM unnest(%(id)b::uuid[], %(number)b::integer[], %(started_at)b::timestamptz[]) AS told (id, number, started_at)
+JOIN tidings.submissions AS s ON s.id = told.id
+ORDER BY s.id, told.number
 ON CONFLICT DO NOTHING
 
 -- name: insert_result

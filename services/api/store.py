@@ -17,6 +17,7 @@ from psycopg_pool import PoolTimeout
 from services.api.callback import Attempt, Result
 from services.api.database import Pool, answering_within
 from services.api.row import Row, Stored
+from services.api.starts import Start
 from tidings.ids import SubmissionId, batch_ids, new_event_id
 
 T = TypeVar("T")
@@ -152,6 +153,20 @@ class Store:
             output = None if result.output is None else Jsonb(result.output)
             parameters = {"id": id_, "event_id": new_event_id(), **vars(result), "output": output}
             return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
+
+    def insert_starts(self, starts: Sequence[Start]) -> int:
+        """How many of them were new, and of submissions that there are."""
+        columns = {
+            "id": [start.submission_id for start in starts],
+            "number": [start.number for start in starts],
+            "started_at": [start.started_at for start in starts],
+        }
+
+        def insert() -> int:
+            with self._pool.connection() as connection:
+                return connection.execute(self._q["insert_starts"], columns).rowcount
+
+        return _once_more(insert)
 
     def dispatch(self, ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
         """`id`, `target`, `content_type`, `size` of the body in bytes, `ended`."""

@@ -38,6 +38,11 @@ class Message:
         return len(self.body.encode()) + 2_000  # headers and JSON around it
 
 
+def starts_address(callback_url: str) -> str:
+    """Where the relay tells of attempts that begin: one address for all, so that it tells of many together."""
+    return f"{callback_url}/callbacks/relay/starts"
+
+
 def callback_address(callback_url: str, submission_id: str) -> str:
     """Where the relay calls back for a submission; the signature covers it whole."""
     return f"{callback_url}/callbacks/relay?submission={submission_id}"
@@ -52,15 +57,19 @@ class Callbacks:
     retries: int = CALLBACK_RETRIES
 
     def headers(self, submission_id: str) -> dict[str, str]:
-        """The options of both callbacks of a submission's call."""
+        """The options of a submission's call by which the api learns of its attempts: both callbacks, and where their
+        begin is told, which the hosted service ignores.
+        """
+        token = callback_token(self.internal_token, submission_id)
         options = {
             "": callback_address(self.url, submission_id),
             "-Retries": str(self.retries),
             "-Retry-Delay": CALLBACK_RETRY_DELAY,
-            "-Forward-Authorization": f"Bearer {callback_token(self.internal_token, submission_id)}",
+            "-Forward-Authorization": f"Bearer {token}",
         }
         names = ("Upstash-Callback", "Upstash-Failure-Callback")
-        return {f"{name}{option}": value for name in names for option, value in options.items()}
+        headers = {f"{name}{option}": value for name in names for option, value in options.items()}
+        return headers | {"Tidings-Started-Callback": starts_address(self.url), "Tidings-Started-Data": token}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ class Call:
         self.settled = False
         self.task: asyncio.Task[None] | None = None
 
+    @property
+    def over(self) -> bool:
+        return self.task is not None and self.task.done()
+
     def sending(self) -> None:
         """From now on nobody knows whether the destination was reached, until it answers."""
         self.sent = True

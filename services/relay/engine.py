@@ -22,6 +22,7 @@ from services.relay.metrics import RelayMetrics
 from services.relay.pump import Pump
 from services.relay.readiness import Readiness
 from services.relay.settings import RelaySettings
+from services.relay.start_notices import StartNotices
 from services.relay.store.chunks import Chunks
 from services.relay.store.claims import Claims
 from services.relay.store.database import Database
@@ -29,6 +30,7 @@ from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from services.relay.vault import Vault
 from services.relay.waking import Waking
+from services.relay.ways import Ways
 
 # Within this a call whose message was cancelled by another process is broken off.
 CANCEL_CHECK_SECONDS = 0.5
@@ -40,6 +42,7 @@ class Engine:
     """`loops` are all of the process."""
 
     courier: Courier
+    notices: StartNotices
     calls: Calls
     readiness: Readiness
     drain: Drain
@@ -75,9 +78,10 @@ def build_engine(
     messages = Messages(database, vault, owner=owner, logs=logs)
     bodies = Bodies(Chunks(large), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, around.signing_key)
+    notices = StartNotices(Ways(settings, tls), around.signing_key, metrics, log)
     calls, clock = Calls(memory=memory), DatabaseClock()
     writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now, held=memory.answers)
-    pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking)
+    pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking, begun=notices.tell)
     leases = Leases(
         Processes(lease, owner=owner),
         Claims(database, vault, owner=owner, logs=logs),
@@ -103,7 +107,7 @@ def build_engine(
     sweep_seconds = min(SWEEP_SECONDS_MAX, beat_seconds)
     others = [Loop("tend", leases.tend_once, log, every=sweep_seconds, again=FAULT_PAUSE_SECONDS), *around.others]
     drain = Drain(pump, leases, calls, writer, claims, heartbeat, others, log, seconds=settings.drain_seconds)
-    return Engine(courier, calls, readiness, drain, [claims, *carrying, *others])
+    return Engine(courier, notices, calls, readiness, drain, [claims, *carrying, *others])
 
 
 def _claiming(pump: Pump, readiness: Readiness) -> Callable[[], Awaitable[None]]:

@@ -40,6 +40,14 @@ class CallbackOptions:
 
 
 @dataclass(frozen=True)
+class StartedCallback:
+    """`Tidings-Started-Callback`: where the begin of each attempt is told, and `data` with it."""
+
+    url: str
+    data: str = ""
+
+
+@dataclass(frozen=True)
 class FlowControl:
     """The limits of a flow-control key: calls at once, and calls begun in a period; None: no such limit.
 
@@ -126,6 +134,7 @@ class Draft:
     timeout_ms: int = 7_200_000
     callback: CallbackOptions | None = None
     failure_callback: CallbackOptions | None = None
+    started_callback: StartedCallback | None = None
     deduplication_id: str | None = None
     labels: tuple[str, ...] = ()
     queue: str | None = None
@@ -189,6 +198,7 @@ class Claimed:
     retry_delay: str | None = None
     callback: CallbackOptions | None = None
     failure_callback: CallbackOptions | None = None
+    started_callback: StartedCallback | None = None
     final_status: tuple[int, ...] = ()
     final_errors: tuple[str, ...] = ()
     error_field: str | None = None

@@ -26,6 +26,12 @@ class RelayMetrics:
         self.active = Gauge("relay_active", "Messages under way, of all processes", registry=registry)
         self.oldest = Gauge("relay_oldest_due_age_seconds", "How long the oldest has been due", registry=registry)
         self.expiries = Counter("relay_lease_expiries", "Messages taken back from dead processes", registry=registry)
+        self.start_notices = Counter(
+            "relay_start_notices",
+            "Begun attempts that were to be told: told, refused, dropped, or over before their turn came",
+            ["outcome"],
+            registry=registry,
+        )
         self.unknown = Counter("relay_unknown_fates", "Attempts of which nobody knows the end", registry=registry)
         self.cancelled = Counter("relay_cancelled", "Messages cancelled", registry=registry)
         self.cooling = Gauge("relay_cooling_keys", "Flow keys that pause as their provider asked", registry=registry)

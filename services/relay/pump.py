@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from structlog.stdlib import BoundLogger
@@ -33,6 +34,9 @@ OPENING_MAX = 300
 # A message published by this process wakes the pump at once; this is for what the others left, and for retries.
 IDLE_SECONDS = 0.5
 
+# An attempt, and whether it has ended when that is asked.
+Begun = Callable[[Claimed, Callable[[], bool]], None]
+
 
 class Pump:
     """`round` is the step of the claiming loop. After `stop` nothing begins any more; what was claimed is not called."""
@@ -49,7 +53,9 @@ class Pump:
         log: BoundLogger,
         *,
         waking: Waking,
+        begun: Begun,
     ) -> None:
+        """`begun` is told of attempts whose messages ask for it. It must neither wait nor raise."""
         self._messages = messages
         self._courier = courier
         self._writer = writer
@@ -59,6 +65,7 @@ class Pump:
         self._metrics = metrics
         self._log = log
         self._waking = waking
+        self._begun = begun
         self._keyed_first = False
         self._stopped = False
         metrics.in_flight.set_function(lambda: len(calls))
@@ -134,11 +141,18 @@ class Pump:
         await self._settle(message, answer, call, final=False)
 
     async def _answer(self, message: Claimed, call: Call) -> Answer:
+        sending = call.sending if message.started_callback is None else partial(self._begin, message, call)
         try:
-            return await self._courier.deliver(message, int(time.time()), sending=call.sending)
+            return await self._courier.deliver(message, int(time.time()), sending=sending)
         except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
             self._log.error("call_failed", error=fault(error), message_id=message.id)
             return Answer(0, (), b"", error="a fault of the relay", fate="unknown" if call.sent else "not sent")
+
+    def _begin(self, message: Claimed, call: Call) -> None:
+        """It is sent now; once more, when the connection turned out to be closed, and that is the same attempt."""
+        if not call.sent:
+            self._begun(message, lambda: call.over)
+        call.sending()
 
     async def _settle(self, message: Claimed, answer: Answer, call: Call, *, final: bool) -> None:
         try:

@@ -26,6 +26,7 @@ from services.relay.routes.deps import Deps
 from services.relay.routes.router import Router
 from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
+from services.relay.start_notices import StartNotices
 from services.relay.store.chunks import Chunks
 from services.relay.store.contents import Contents
 from services.relay.store.database import Database, Pool, new_pool
@@ -76,6 +77,7 @@ class Service:
     pools: Pools
     drain: Drain
     courier: Courier
+    notices: StartNotices
     signing_keys: SigningKeys
     loops: Sequence[Loop]
     router: Router
@@ -141,7 +143,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         now=_now,
     )
 
-    return Service(pools, engine.drain, engine.courier, signing_keys, engine.loops, Router(deps))
+    return Service(pools, engine.drain, engine.courier, engine.notices, signing_keys, engine.loops, Router(deps))
 
 
 def build_pools(settings: RelaySettings) -> Pools:

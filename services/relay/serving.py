@@ -42,6 +42,7 @@ async def serve(
             stack.push_async_callback(_close, pools)
             service = build(settings, vault, tls, pools, log)
             stack.callback(service.courier.close)
+            stack.callback(service.notices.close)
             # Whatever is raised from here on: the loops have ended before the connections they use are closed.
             stack.push_async_callback(end_all, service.loops, log)
             ended = await _run(service, settings, sockets, log, stack, watchdog)

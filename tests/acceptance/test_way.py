@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import signal
 import time
+from datetime import UTC, datetime
 
 import pytest
 import requests
@@ -132,6 +134,80 @@ def test_cancelling_ends_a_submission_and_its_call(stack: Stack, during: bool) -
     if during:
         until(lambda: stack.calls(call_id)["cut"] == 1)
     until(lambda: stack.count("SELECT count(*) FROM relay.messages WHERE label = %s AND ended_at IS NULL", id_) == 0)
+
+
+def test_a_submission_is_running_while_the_provider_works(stack: Stack) -> None:
+    accepted = stack.call("POST", "/v1/submissions", json={"target": "demo-images", "input": _held("running")}).json()
+    assert accepted["status"] == "queued"
+    until(lambda: stack.calls("running")["received"] == 1)
+    shown = until(lambda: found if (found := stack.shown(accepted["id"]))["status"] != "queued" else None) or {}
+    assert stack.calls("running")["answered"] == 0
+    assert (shown["status"], shown["outcome"]) == ("running", None)
+    [attempt] = shown["attempts"]
+    assert (attempt["number"], attempt["started_at"], attempt["ended_at"]) == (1, shown["running_since"], None)
+    since, created = (datetime.fromisoformat(shown[name]) for name in ("running_since", "created_at"))
+    assert created <= since <= datetime.now(UTC)
+    listed = stack.call("GET", "/v1/submissions?status=running&limit=100").json()["submissions"]
+    assert [each["running_since"] for each in listed if each["id"] == accepted["id"]] == [shown["running_since"]]
+    stack.call("DELETE", f"/v1/submissions/{accepted['id']}")
+    shown = stack.shown(accepted["id"])
+    assert (shown["status"], shown["running_since"], shown["attempts"]) == ("cancelled", None, [])
+
+
+def test_before_its_dispatch_and_without_the_header_a_submission_is_queued(stack: Stack) -> None:
+    """The dispatcher stands still, and this test sends the calls: one as the hosted service would hold it, one with the
+    header, whose start is the later one.
+    """
+    from tidings.callback_token import callback_token  # noqa: PLC0415
+
+    dispatcher = stack.process("services.dispatcher")
+    dispatcher.send_signal(signal.SIGSTOP)
+    try:
+        ids = {
+            call_id: stack.call(
+                "POST", "/v1/submissions", json={"target": "demo-images", "input": _held(call_id)}
+            ).json()["id"]
+            for call_id in ("untold", "told")
+        }
+        assert [stack.shown(id_)["status"] for id_ in ids.values()] == ["queued", "queued"]
+        _dispatch(stack, ids["untold"], "untold")
+        until(lambda: stack.calls("untold")["received"] == 1)
+        _dispatch(
+            stack,
+            ids["told"],
+            "told",
+            **{
+                "Tidings-Started-Callback": f"{stack.home.url('internal')}/callbacks/relay/starts",
+                "Tidings-Started-Data": callback_token(stack.home.secrets["internal_token"], ids["told"]),
+            },
+        )
+        until(lambda: stack.shown(ids["told"])["status"] == "running")
+        shown = stack.shown(ids["untold"])
+        assert (shown["status"], shown["running_since"], shown["attempts"]) == ("queued", None, [])
+    finally:
+        dispatcher.send_signal(signal.SIGCONT)
+    for id_ in ids.values():
+        stack.call("DELETE", f"/v1/submissions/{id_}")
+    until(lambda: stack.calls("untold")["cut"] == 1)
+
+
+def _dispatch(stack: Stack, id_: str, call_id: str, **headers: str) -> None:
+    """Send a submission's call as the dispatcher does, which will then find it sent."""
+    common = {
+        "Authorization": f"Bearer {stack.home.secrets['relay_token']}",
+        "Content-Type": "application/json",
+        "Upstash-Forward-Authorization": "Bearer demo",
+        "Upstash-Deduplication-Id": id_,
+        "Upstash-Label": id_,
+    }
+    url = f"{stack.home.url('relay')}/v2/publish/{stack.home.url('provider')}/v1/images/generations"
+    answer = requests.post(url, json=_held(call_id), headers=common | headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+
+
+def _held(call_id: str) -> dict[str, object]:
+    """A call that the provider works on for longer than a test looks at it."""
+    return {"prompt": "a boat", "x_provider": {"latency_seconds": 60, "call_id": call_id}}
 
 
 def test_a_channel_has_its_own_topic(stack: Stack) -> None:

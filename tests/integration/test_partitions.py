@@ -18,7 +18,9 @@ from psycopg import sql
 from tests.infra.postgres import PostgresServer
 from tidings.partitions import Made, Partitions
 
-TABLES = ("submissions", "attempts", "results")
+TABLES = ("submissions", "attempts", "results", "attempt_starts")
+# What `insert` puts there, and how much of it is published.
+ROWS, PUBLISHED = 6, 4
 Connection = psycopg.Connection[Any]
 
 
@@ -45,7 +47,7 @@ class Database:
         self.connection: Connection = psycopg.connect(self.url, autocommit=True)
 
     def insert(self, id_: UUID, body: bytes = b"{}", url: str | None = None) -> None:
-        """A submission with two attempts and a result."""
+        """A submission with two attempts that were told, and a result."""
         with psycopg.connect(url or self.url, autocommit=True) as connection:
             insert(connection, id_, body)
 
@@ -90,6 +92,7 @@ def insert(connection: Connection, id_: UUID, body: bytes = b"{}") -> None:
             " VALUES (%s, %s, 't', now(), 'm')",
             (id_, number),
         )
+        connection.execute("INSERT INTO tidings.attempt_starts VALUES (%s, %s, now())", (id_, number))
     connection.execute(
         "INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, body, body_size, body_sha256,"
         " submitted_at) VALUES (%s, gen_random_uuid(), 't', 'x', 'succeeded', %s, 1, 'x', now())",
@@ -106,7 +109,7 @@ def db(postgres: PostgresServer, database: str) -> Iterator[Database]:
 
 @contextmanager
 def reader(url: str) -> Iterator[None]:
-    """A transaction that has read all three tables and stays open, as pg_dump's and a Debezium snapshot's do."""
+    """A transaction that has read all the tables and stays open, as pg_dump's and a Debezium snapshot's do."""
     with psycopg.connect(url) as connection:
         for table in TABLES:
             connection.execute(sql.SQL("SELECT count(*) FROM tidings.{}").format(sql.Identifier(table)))
@@ -152,7 +155,7 @@ def test_rows_of_the_month_leave_the_default_partition_unchanged(db: Database) -
     before = {table: db.rows(table) for table in TABLES}
     assert {table: db.places(table, ids[0]) for table in TABLES} == {table: {f"{table}_default"} for table in TABLES}
     made = db.make()
-    assert (made.names, made.moved) == ([f"{table}_{month_of(NOW)}" for table in TABLES], 20)
+    assert (made.names, made.moved) == ([f"{table}_{month_of(NOW)}" for table in TABLES], 5 * ROWS)
     assert {table: db.rows(table) for table in TABLES} == before
     for table in TABLES:
         assert {place for id_ in ids for place in db.places(table, id_)} == {f"{table}_{month_of(NOW)}"}
@@ -244,12 +247,12 @@ def test_a_row_that_is_moved_is_not_told_again(db: Database) -> None:
             " SELECT uuidv7(), 't', 'x', '{}', 'application/json', '' FROM generate_series(1, 3000)"
         )
         db.insert(id_at(NOW))
-        assert told(db, slot) == 3001 + 2 + 1
-        assert db.make().moved >= 3004
+        assert told(db, slot) == 3000 + PUBLISHED
+        assert db.make().moved >= 3000 + ROWS
         assert told(db, slot) == 0
         # And the new partition's rows are told, as all others are.
         db.insert(id_at(NOW))
-        assert told(db, slot) == 4
+        assert told(db, slot) == PUBLISHED
     finally:
         db.connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
 
@@ -272,6 +275,14 @@ def test_migrating_makes_what_is_missing(postgres: PostgresServer, db: Database)
     id_ = id_at(NOW)
     db.insert(id_)
     assert db.places("attempts", id_) == {f"attempts_{month_of(NOW)}"}
+
+
+def test_the_list_of_tables_names_all_that_are_partitioned(db: Database) -> None:
+    partitioned = db.one(
+        "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class"
+        " WHERE relkind = 'p' AND relnamespace = 'tidings'::regnamespace"
+    )
+    assert sorted(db.one("SELECT tidings.month_tables()")) == partitioned == sorted(TABLES)
 
 
 def test_a_moment_before_1970_has_a_smallest_id(db: Database) -> None:

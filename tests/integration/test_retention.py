@@ -16,6 +16,8 @@ from tests.process import ROOT
 from tidings.ids import new_event_id, new_submission_id
 from tidings.retention import Dropped, Kept, Retention
 
+TABLES = ("submissions", "attempts", "results", "attempt_starts")
+
 
 class Months:
     """A database with partitions of its own for months of the past."""
@@ -32,7 +34,7 @@ class Months:
         name = f"{first:%Y_%m}"
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SET ROLE tidings_owner")
-            for parent in ("submissions", "attempts", "results"):
+            for parent in TABLES:
                 connection.execute(
                     f"CREATE TABLE tidings.{parent}_{name} PARTITION OF tidings.{parent} FOR VALUES FROM ('{_floor(first)}')"
                     f" TO ('{_floor(following)}')".encode()
@@ -48,6 +50,7 @@ class Months:
                 " VALUES (%s, 'a', 't', '{}', 'application/json', '')",
                 (id_,),
             )
+            connection.execute("INSERT INTO tidings.attempt_starts VALUES (%s, 1, now())", (id_,))
             if ended:
                 connection.execute(
                     "INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
@@ -98,7 +101,7 @@ def test_whole_ended_months_go_and_others_stay(months: Months, role_url: str) ->
     left = months.partitions()
     assert not any(name.endswith(old) for name in left)
     for name in (open_, young):
-        assert {f"submissions_{name}", f"attempts_{name}", f"results_{name}"} <= left
+        assert {f"{table}_{name}" for table in TABLES} <= left
 
 
 def test_a_month_that_is_being_read_stays_and_holds_up_no_insert(months: Months, role_url: str) -> None:

@@ -12,9 +12,10 @@ from services.api.authentication import guarded_by
 from services.api.callback import decide, read_callback
 from services.api.parts import Parts
 from services.api.problem import Fault, ProblemError
+from services.api.relay_signature import RelaySignature
 from services.api.routes.reply import body_of, json_reply
 from tidings.ids import parse_submission_id
-from tidings.signature import InvalidSignatureError, check_body, verify_token
+from tidings.signature import InvalidSignatureError, check_body
 
 
 def add_callbacks(app: Flask, parts: Parts) -> None:
@@ -24,17 +25,15 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
         "Attempts that the provider may have carried out without an answer",
         registry=parts.registry,
     )
-    keys = [parts.settings.current_signing_key.get_secret_value(), parts.settings.next_signing_key.get_secret_value()]
-    bases = dict.fromkeys([parts.settings.callback_url or parts.settings.public_url, parts.settings.public_url])
+    signature = RelaySignature(parts.settings)
 
     @app.post("/callbacks/relay")
     @app.post("/image-callback", endpoint="image_callback")
     @guarded_by("signature")
     def callback() -> Response:
-        path = request.path + (f"?{request.query_string.decode('latin-1')}" if request.query_string else "")
         token = request.headers.get("Upstash-Signature", "")
         try:
-            claims = verify_token(token, keys=keys, urls=[base + path for base in bases])
+            claims = signature.claims(token, request.path, request.query_string.decode("latin-1"))
             # The signature says that the relay sent it, and anybody who may publish there can have it send something.
             parts.authentication.callback(request.args.get("submission", ""))
             raw = body_of(request, parts.settings.callback_bytes_max)

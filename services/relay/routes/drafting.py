@@ -126,6 +126,9 @@ def _texts(drafted: Draft) -> Iterator[tuple[str, str]]:
         ("Upstash-Failure-Callback", drafted.failure_callback),
     ):
         yield name, "" if callback is None else callback.url
+    if drafted.started_callback is not None:
+        yield "Tidings-Started-Callback", drafted.started_callback.url
+        yield "Tidings-Started-Data", drafted.started_callback.data
     for label in drafted.labels:
         yield "Upstash-Label", label
     yield "Upstash-Deduplication-Id", drafted.deduplication_id or ""

@@ -15,12 +15,14 @@ from services.relay.message import (
     Draft,
     FlowControl,
     Redaction,
+    StartedCallback,
     Stored,
 )
 from services.relay.store.database import Row
 from services.relay.vault import Vault, as_json
 
-_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow")
+_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
+           "started_callback")  # fmt: skip
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip
@@ -51,6 +53,8 @@ def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
     for name in ("callback", "failure_callback"):
         if content.get(name) is not None:
             content[name] = CallbackOptions(**content[name])
+    if "started_callback" in content:
+        content["started_callback"] = StartedCallback(**content["started_callback"])
     if "flow" in content:
         content["flow"] = FlowControl(**content["flow"])
     if "redact" in content:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
-from services.relay.message import Body, CallbackOptions, Draft, FlowControl
+from services.relay.message import Body, CallbackOptions, Draft, FlowControl, StartedCallback
 from services.relay.wire import values
 from services.relay.wire.address import Destination, GroupName, Url, absolute, destination, is_option, separated
 from services.relay.wire.flow import parse_flow_control
@@ -133,6 +133,7 @@ def draft(
         timeout_ms=values.timeout_ms(options.get("upstash-timeout"), "Upstash-Timeout") or TIMEOUT_MS_DEFAULT,
         callback=_callback(options, raw, "upstash-callback"),
         failure_callback=_callback(options, raw, "upstash-failure-callback"),
+        started_callback=_started_callback(options, raw),
         deduplication_id=_deduplication(url, topic, options, own, body),
         labels=values.labels(options.get("upstash-label")),
         queue=None if queue is None else values.name(queue, "queue name"),
@@ -192,6 +193,15 @@ def _of_callback(options: Mapping[str, str], name: str) -> dict[str, str]:
         and is_deliverable(option, value)
     }
     return forwarded(bare, "") | forwarded(options, f"{prefix}forward-")
+
+
+def _started_callback(options: Mapping[str, str], raw: Mapping[str, str]) -> StartedCallback | None:
+    address = raw.get("tidings-started-callback")
+    if not address:
+        return None
+    return StartedCallback(
+        absolute(address, "Tidings-Started-Callback"), values.started_data(options.get("tidings-started-data"))
+    )
 
 
 def _flow(options: Mapping[str, str]) -> FlowControl | None:

@@ -17,6 +17,8 @@ DELAY_SECONDS_MAX = 366 * 86_400.0
 TIMEOUT_MS_MAX = 12 * 3_600_000
 LABELS_MAX = 50
 LABEL_CHARACTERS_MAX = 256
+# A token, an id: it is in memory with each attempt that begins, and in the request that tells of it.
+STARTED_DATA_BYTES_MAX = 256
 # Of more digits no option has a use, and int() refuses some thousands.
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -110,6 +112,12 @@ def on_unknown(value: str | None) -> Literal["retry", "fail"]:
         case "fail":
             return "fail"
     raise InvalidRequestError("Tidings-On-Unknown must be retry or fail")
+
+
+def started_data(value: str | None) -> str:
+    if len((value or "").encode()) > STARTED_DATA_BYTES_MAX:
+        raise InvalidRequestError(f"Tidings-Started-Data must be at most {STARTED_DATA_BYTES_MAX} bytes")
+    return value or ""
 
 
 def switched_on(value: str | None) -> bool:

@@ -61,7 +61,14 @@ def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/submissions", "/v1/submissions/batch", "/callbacks/relay", "/internal/dispatches"]
+    "path",
+    [
+        "/v1/submissions",
+        "/v1/submissions/batch",
+        "/callbacks/relay",
+        "/callbacks/relay/starts",
+        "/internal/dispatches",
+    ],
 )
 def test_who_may_not_send_is_not_waited_for(postgres: PostgresServer, database: str, tmp_path: Path, path: str) -> None:
     process = served(postgres, database, tmp_path)
@@ -123,7 +130,8 @@ def test_what_is_for_the_inside_is_not_on_the_clients_port(
         assert requests.get(f"{inside}/v1/submissions", headers=token, timeout=30).status_code == 404
         for base in (outside, inside):
             assert requests.get(f"{base}/readyz", timeout=30).status_code == 200
-            assert requests.post(f"{base}/callbacks/relay?submission=x", timeout=30).status_code == 401
+            for path in ("/callbacks/relay?submission=x", "/callbacks/relay/starts"):
+                assert requests.post(f"{base}{path}", timeout=30).status_code == 401
 
 
 @pytest.mark.parametrize("listen", ["API_LISTEN", "API_INTERNAL_LISTEN"])

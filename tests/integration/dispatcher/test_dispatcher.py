@@ -24,6 +24,14 @@ def test_offsets_are_committed_when_the_relay_has_all_of_them(dispatching: Dispa
     assert message["headers"]["Upstash-Deduplication-Id"] == A
     assert message["headers"]["Upstash-Forward-Authorization"] == "Bearer sk"
     assert message["headers"]["Upstash-Callback"].endswith(f"/callbacks/relay?submission={A}")
+    # One address for all submissions, and of each its own token.
+    assert {m["headers"]["Tidings-Started-Callback"].partition("/callbacks")[2] for m in dispatching.published} == {
+        "/relay/starts"
+    }
+    for told in dispatching.published:
+        token = told["headers"]["Tidings-Started-Data"]
+        assert told["headers"]["Upstash-Callback-Forward-Authorization"] == f"Bearer {token}"
+    assert len({m["headers"]["Tidings-Started-Data"] for m in dispatching.published}) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.message import Draft, FlowControl, Redaction
+from services.relay.message import Draft, FlowControl, Redaction, StartedCallback
 from services.relay.store.sealing import Sealer, open_sealed
 from services.relay.vault import Vault
 from services.relay.wire.headers import canonical
@@ -240,11 +240,22 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "rate=1", "Tidings-Cooling": "warm"},
         {"Tidings-Final-Status": "4xx"},
         {"Tidings-On-Unknown": "maybe"},
+        {"Tidings-Started-Callback": "ftp://x"},
+        {"Tidings-Started-Callback": "b.example", "Tidings-Started-Data": "x" * 257},
+        {"Tidings-Started-Callback": "b.example", "Tidings-Started-Data": "ä" * 129},
     ],
 )
 def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError):
         read(headers)
+
+
+def test_where_the_begin_of_an_attempt_is_told() -> None:
+    message = read({"Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "x" * 256})
+    assert message.started_callback == StartedCallback("https://b.example/starts", "x" * 256)
+    assert read({"Tidings-Started-Callback": "b.example"}).started_callback == StartedCallback("https://b.example")
+    assert read({"Tidings-Started-Data": "alone"}).started_callback is None
+    assert message.headers == {}
 
 
 def test_a_faulty_queue_name_is_refused() -> None:
@@ -272,10 +283,14 @@ def test_bytes_that_are_no_utf_8_are_delivered_as_they_came_and_read_as_latin_1(
 
 def test_what_was_sealed_is_opened_with_its_bytes() -> None:
     message = read(
-        {"Upstash-Forward-X": "Jos\udce9", "Upstash-Callback": "b.example", "Upstash-Redact-Fields": "header[X]"}
-    )
+        {"Upstash-Forward-X": "Jos\udce9", "Upstash-Callback": "b.example", "Upstash-Redact-Fields": "header[X]",
+         "Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "token"}
+    )  # fmt: skip
     vault = Vault(Fernet.generate_key().decode())
     opened = open_sealed(vault, Sealer(vault).seal(message))
+    assert (
+        opened["started_callback"] == message.started_callback == StartedCallback("https://b.example/starts", "token")
+    )
     assert (opened["headers"], opened["callback"], opened["redact"]) == (
         message.headers,
         message.callback,

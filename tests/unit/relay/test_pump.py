@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry
 from services.relay.calls import Calls
 from services.relay.database_clock import DatabaseClock
 from services.relay.ending import Ending
-from services.relay.message import Claim, Claimed
+from services.relay.message import Claim, Claimed, StartedCallback
 from services.relay.metrics import RelayMetrics
-from services.relay.pump import CLAIM_MAX, Pump
+from services.relay.pump import CLAIM_MAX, Begun, Pump
 from services.relay.settings import RelaySettings
 from services.relay.waking import Waking
-from services.relay.wire.outcome import Failed, Retry
+from services.relay.wire.outcome import Answer, Failed, Retry
 from tidings import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -47,6 +47,7 @@ class Backlog:
 class _Message:
     id: str
     fault: None = None
+    started_callback: None = None
     body: bytes = b""
 
     @property
@@ -93,17 +94,24 @@ class Ends(Writer):
 class One(Backlog):
     """Stands for `Messages` with one message, which was claimed at `started_at`."""
 
-    def __init__(self, started_at: datetime) -> None:
+    def __init__(self, started_at: datetime, told: StartedCallback | None = None) -> None:
         super().__init__()
         self.message = Claimed(
-            "m", "message", 2, "http://x.example/", "POST", {}, b"", 0, 3, 1000, "fail", "", NOW, NOW, 0, started_at
-        )
+            "m", "message", 2, "http://x.example/", "POST", {}, b"", 0, 3, 1000, "fail", "", NOW, NOW, 0, started_at,
+            started_callback=told,
+        )  # fmt: skip
 
     def _take(self, kind: str, batch_max: int) -> list[Claimed]:
         return [self.message][:batch_max] if kind == "plain" else []
 
 
-def pump(messages: Backlog, courier: object = None, writer: object = None, calls: Calls | None = None) -> Pump:
+def pump(
+    messages: Backlog,
+    courier: object = None,
+    writer: object = None,
+    calls: Calls | None = None,
+    begun: Begun = lambda _message, _over: None,
+) -> Pump:
     environment = {
         "RELAY_DATABASE_URL": "x",
         "QSTASH_TOKEN": "x",
@@ -116,13 +124,15 @@ def pump(messages: Backlog, courier: object = None, writer: object = None, calls
     metrics = RelayMetrics(CollectorRegistry())
     doubles: Any = (messages, courier or Courier(), writer or Writer(), calls or Calls())
     parts: Any = (*doubles, DatabaseClock(), settings, metrics, log.get("test"))
-    return Pump(*parts, waking=Waking())
+    return Pump(*parts, waking=Waking(), begun=begun)
 
 
-async def called(messages: One, courier: object) -> tuple[list[Ending], Calls]:
+async def called(
+    messages: One, courier: object, begun: Begun = lambda _message, _over: None
+) -> tuple[list[Ending], Calls]:
     """The endings of one round, and what is held after it."""
     ends, calls = Ends(), Calls()
-    await pump(messages, courier, ends, calls).claim_once()
+    await pump(messages, courier, ends, calls, begun).claim_once()
     async with asyncio.timeout(20):
         while len(calls):  # noqa: ASYNC110  their tasks end by themselves
             await asyncio.sleep(0)
@@ -173,3 +183,29 @@ def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
 
     asyncio.run(story())
     assert len(calls) == 0
+
+
+class Stale(Ends):
+    """A kept connection that was closed: the request is sent once more, as a part of the same attempt."""
+
+    opening = 0
+
+    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
+        sending()
+        sending()
+        return Answer(200, (), b"")
+
+
+@pytest.mark.parametrize(("courier", "asks", "times"), [
+    (Stale(), True, 1), (Stale(), False, 0), (Faulty(sends=True), True, 1), (Faulty(sends=False), True, 0),
+])  # fmt: skip
+def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(
+    courier: object, asks: bool, times: int
+) -> None:
+    told: list[tuple[str, Callable[[], bool], bool]] = []
+
+    def begun(message: Claimed, over: Callable[[], bool]) -> None:
+        told.append((message.id, over, over()))
+
+    asyncio.run(called(One(NOW, StartedCallback("http://api/") if asks else None), courier, begun))
+    assert [(id_, before, over()) for id_, over, before in told] == [("m", False, True)] * times

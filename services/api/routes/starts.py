@@ -1,0 +1,49 @@
+"""Attempts that begin, as the relay tells of them: signed, proven one by one, stored together."""
+
+from __future__ import annotations
+
+from flask import Flask, Response, request
+from prometheus_client import Counter
+from psycopg import OperationalError
+
+from services.api.authentication import guarded_by
+from services.api.parts import Parts
+from services.api.problem import Fault, ProblemError
+from services.api.relay_signature import RelaySignature
+from services.api.routes.reply import body_of, json_reply
+from services.api.starts import STARTS_BYTES_MAX, ToldStarts, proven, read_starts
+from tidings.signature import InvalidSignatureError, check_body
+
+
+def add_starts(app: Flask, parts: Parts) -> None:
+    starts = Counter(
+        "tidings_attempt_starts",
+        "Begun attempts of which the relay told: stored, forged, or repeated (those of unknown submissions too)",
+        ["outcome"],
+        registry=parts.registry,
+    )
+    signature = RelaySignature(parts.settings)
+
+    @app.post("/callbacks/relay/starts")
+    @guarded_by("signature")
+    def relay_starts() -> Response:
+        token = request.headers.get("Upstash-Signature", "")
+        try:
+            claims = signature.claims(token, request.path, request.query_string.decode("latin-1"))
+            raw = body_of(request, STARTS_BYTES_MAX)
+            check_body(claims, raw)
+        except InvalidSignatureError as error:
+            raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
+        return json_reply({"stored": stored(read_starts(raw))})
+
+    def stored(told: ToldStarts) -> int:
+        """How many were new."""
+        known = proven(told, parts.authentication.is_callback_token)
+        try:
+            new = parts.store.insert_starts(known) if known else 0
+        except OperationalError:
+            raise ProblemError(503, "the database does not answer") from None
+        for outcome, count in (("stored", new), ("repeated", len(known) - new)):
+            starts.labels(outcome).inc(count)
+        starts.labels("forged").inc(len(told.starts) - len(known))
+        return new

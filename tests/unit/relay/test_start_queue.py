@@ -1,0 +1,93 @@
+"""Which starts of attempts go together, and which are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.relay.start_queue import AGE_SECONDS_MAX, BATCH_MAX, STARTS_MAX, URLS_MAX, Start, StartQueue
+
+API, DEAD = "http://api/starts", "http://dead/starts"
+
+
+def start(number: int, put_at: float = 0.0, over: Callable[[], bool] = lambda: False) -> Start:
+    return Start(f"msg_{number}", None, 0, 1_700_000_000_000, "", put_at, over)
+
+
+def numbers(queue: StartQueue, url: str = API, now: float = 0.0) -> list[int]:
+    """Of the next batch, which is settled."""
+    taken = queue.take(url, now)
+    queue.settle(taken)
+    return [int(one.message_id.removeprefix("msg_")) for one in taken.batch]
+
+
+def test_a_single_start_is_a_batch_of_its_own() -> None:
+    queue = StartQueue()
+    assert queue.put(API, start(1)) == 0
+    assert (numbers(queue), numbers(queue), len(queue)) == ([1], [], 0)
+
+
+def test_what_came_meanwhile_goes_together_in_order_and_at_most_so_many_at_once() -> None:
+    queue = StartQueue()
+    for number in range(BATCH_MAX + 3):
+        queue.put(API, start(number))
+    assert numbers(queue) == list(range(BATCH_MAX))
+    assert numbers(queue) == [BATCH_MAX, BATCH_MAX + 1, BATCH_MAX + 2]
+
+
+def test_a_batch_that_is_given_back_comes_first_again() -> None:
+    queue = StartQueue()
+    queue.put(API, start(1))
+    queue.put(API, start(2))
+    taken = queue.take(API, 0.0)
+    queue.put(API, start(3))
+    queue.give_back(API, taken)
+    assert len(queue) == 3
+    assert (numbers(queue), len(queue)) == ([1, 2, 3], 0)
+
+
+def test_a_start_is_told_until_it_is_too_old() -> None:
+    queue = StartQueue()
+    queue.put(API, start(1, put_at=0.0))
+    queue.put(API, start(2, put_at=0.5))
+    taken = queue.take(API, AGE_SECONDS_MAX + 0.25)
+    assert ([one.message_id for one in taken.batch], taken.late, len(queue)) == (["msg_2"], 1, 1)
+
+
+def test_an_attempt_that_has_ended_is_not_told() -> None:
+    queue, ended = StartQueue(), [False]
+    queue.put(API, start(1, over=lambda: ended[0]))
+    queue.put(API, start(2))
+    ended[0] = True
+    taken = queue.take(API, 0.0)
+    assert ([one.message_id for one in taken.batch], taken.over, taken.late) == (["msg_2"], 1, 0)
+
+
+def test_when_all_is_full_the_longest_queue_makes_room() -> None:
+    queue = StartQueue()
+    for number in range(STARTS_MAX):
+        assert queue.put(DEAD, start(number)) == 0
+    assert [queue.put(API, start(number)) for number in range(3)] == [1, 1, 1]
+    assert len(queue) == STARTS_MAX
+    assert numbers(queue, API) == [0, 1, 2]
+    assert numbers(queue, DEAD)[0] == 3
+
+
+def test_starts_under_way_count() -> None:
+    queue = StartQueue()
+    for number in range(STARTS_MAX):
+        queue.put(API, start(number))
+    taken = queue.take(API, 0.0)
+    assert queue.put(API, start(STARTS_MAX)) == 1
+    queue.settle(taken)
+    assert queue.put(API, start(STARTS_MAX + 1)) == 0
+
+
+def test_addresses_are_bounded_and_forgotten_when_nothing_waits() -> None:
+    queue = StartQueue()
+    for number in range(URLS_MAX):
+        queue.put(f"{DEAD}/{number}", start(number))
+    assert queue.put(API, start(1)) == 1
+    assert numbers(queue, f"{DEAD}/0") == [0]
+    assert queue.put(API, start(1)) == 1, "its last request may be under way"
+    assert numbers(queue, f"{DEAD}/0") == []
+    assert queue.put(API, start(1)) == 0
