@@ -20,7 +20,8 @@ from services.relay.message import (
 from services.relay.store.database import Row
 from services.relay.vault import Vault, as_json
 
-_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow")
+_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
+           "public_only")  # fmt: skip
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip
