@@ -112,6 +112,10 @@ class Home:
         internal = {"TIDINGS_INTERNAL_TOKEN": self.secrets["internal_token"]}
         addresses = {"TIDINGS_PUBLIC_URL": self.url("api")}
         callbacks = {"TIDINGS_CALLBACK_URL": self.url("internal")}
+        webhooks = _given(caller, "TIDINGS_WEBHOOK_ADDRESSES")
+        # The callbacks' way and the stand-in, and not all that listens on this machine.
+        allowed = [f"127.0.0.1:{self.ports[name]}" for name in ("internal", "provider")]
+        allowed += _given(caller, "RELAY_ALLOW_HOSTS").values()
         own: dict[str, dict[str, str]] = {
             "api": {
                 "API_LISTEN": f"127.0.0.1:{self.ports['api']}",
@@ -119,7 +123,7 @@ class Home:
                 "API_DATABASE_URL": self.database_url("tidings_api", "api"),
                 "TIDINGS_IMAGE_TARGET": "demo-images",
                 "TIDINGS_WEBHOOKS": "on",
-                **signing, **internal, **addresses, **callbacks,
+                **signing, **internal, **addresses, **callbacks, **webhooks,
             },
             "dispatcher": {
                 "TIDINGS_API_INTERNAL_URL": self.url("internal"),
@@ -128,14 +132,15 @@ class Home:
                 **{name: public[name] for name in (
                     "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
                     "QSTASH_CURRENT_SIGNING_KEY")},
-                **{name: caller[name] for name in PROVIDER_KEYS if name in caller},
-                **internal, **addresses, **callbacks,
+                **_given(caller, *PROVIDER_KEYS),
+                **internal, **addresses, **callbacks, **webhooks,
             },
             "relay": {
                 "RELAY_LISTEN": f"127.0.0.1:{self.ports['relay']}",
                 "RELAY_DATABASE_URL": self.database_url("tidings_relay", "relay"),
                 "RELAY_ENCRYPTION_KEYS": self.secrets["encryption_key"],
-                "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
+                "RELAY_ALLOW_HOSTS": ",".join(allowed),
+                **_given(caller, "RELAY_ALLOW_PRIVATE"),
                 "RELAY_DEDUP_WINDOW_SECONDS": "86400",
                 "RELAY_DRAIN_SECONDS": "5",
                 "QSTASH_TOKEN": public["QSTASH_TOKEN"],
@@ -165,9 +170,12 @@ class Home:
             "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
             | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},
         }  # fmt: skip
-        passed = ("PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
-        common = {name: caller[name] for name in passed if name in caller}
+        common = _given(caller, "PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
         return common | {"TIDINGS_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"} | own[process]
+
+
+def _given(caller: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: caller[name] for name in names if name in caller}
 
 
 def open_home(environment: Mapping[str, str]) -> Home:

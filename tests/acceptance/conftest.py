@@ -223,7 +223,10 @@ def new_stack() -> Iterator[Stack]:
         Path(name).chmod(0o755)
         ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-        stack = Stack(kept | ports | {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"})
+        own = {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"}
+        # The tests' receivers of webhooks are called by that name; our own processes are by address and port.
+        webhooks = {"TIDINGS_WEBHOOK_ADDRESSES": "any", "RELAY_ALLOW_HOSTS": "localhost"}
+        stack = Stack(kept | ports | own | webhooks)
         try:
             yield stack
         finally:
