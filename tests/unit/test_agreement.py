@@ -69,6 +69,16 @@ def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
     assert compared >= 14
 
 
+def test_compose_lets_no_process_reach_connect_but_the_watcher_and_the_servers_it_needs() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    networks = {name: set(service.get("networks", ["default"])) for name, service in services.items()}
+    reach = {name for name, joined in networks.items() if joined & networks["connect"]}
+    assert reach == {"connect", "postgres", "kafka", "connector", "watcher"}
+    assert "ports" not in services["connect"]
+    # The other servers are reached by all, Connect included.
+    assert networks["postgres"] == networks["kafka"] == {"default", "cdc"}
+
+
 def test_the_relay_may_call_the_api_and_the_stand_in_and_no_network(tmp_path: Path) -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     environment = {name: service.get("environment", {}) for name, service in services.items()}
