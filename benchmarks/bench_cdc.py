@@ -21,7 +21,7 @@ from kafka.structs import TopicPartition
 from benchmarks.figures import percentile, write
 from services.watcher.connector import Connector, configuration
 from stack.ports import free_ports
-from tests.infra.kafka import native_connect, native_kafka
+from tests.infra.kafka import Worker, native_connect, native_kafka
 from tests.infra.postgres import PostgresServer, native_postgres
 from tests.process import ROOT, Process, started
 from tests.wait import until
@@ -114,12 +114,12 @@ def medians(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-def setting(postgres: PostgresServer, connect_url: str, database: str, changed: Mapping[str, str]) -> None:
+def setting(postgres: PostgresServer, worker: Worker, database: str, changed: Mapping[str, str]) -> None:
     """Have the connector run with our settings, less `changed`."""
     port = postgres.admin_url.rpartition(":")[2].partition("/")[0]
     values = {"HOST": "127.0.0.1", "PORT": port, "NAME": database}
     named = {f"TIDINGS_CDC_DATABASE_{name}": value for name, value in values.items()}
-    connector = Connector(connect_url, "tidings")
+    connector = Connector(worker.url, "tidings", worker.password)
     connector.register(configuration(ROOT / "debezium" / "connector.json", named) | dict(changed))
     time.sleep(2)  # the old task ends first; its state would be taken for the new one's
     until(lambda: (state := connector.state()) is not None and state.running, 60)
@@ -151,7 +151,7 @@ def main(seconds: int, rounds: int) -> None:
                 with started(notifier):
                     for round_ in range(rounds):
                         for which, changed in (("ours", {}), ("debezium defaults", DEFAULTS)):
-                            setting(postgres, worker.url, database, changed)
+                            setting(postgres, worker, database, changed)
                             measure(postgres.url(database), broker.bootstrap, 50, 50)  # warm
                             for rate in RATES:
                                 line = {"round": round_, "settings": which} | measure(
@@ -159,7 +159,7 @@ def main(seconds: int, rounds: int) -> None:
                                 )
                                 print(json.dumps(line), flush=True)
                                 found.append(line)
-                Connector(worker.url, "tidings")._call("DELETE", "")  # noqa: SLF001  so that the slot can go with its database
+                Connector(worker.url, "tidings", worker.password)._call("DELETE", "")  # noqa: SLF001  so that the slot can go with its database
                 with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
                     until(
                         lambda: (

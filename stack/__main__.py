@@ -18,6 +18,8 @@ from stack.watching import demonstrate, down, status, up
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run Tidings natively: Postgres, Kafka, Connect, all processes, without Docker. State is under .tidings/."""
+    # Logs, Kafka's data and Connect's files hold what clients sent, and are nobody else's to read.
+    os.umask(0o077)
 
 
 @main.command(hidden=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack.environment import write_private
 from stack.errors import StackError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ PORTS = {
 }
 _SECRETS = (
     "postgres", "api", "cdc", "stream", "relay", "reconciler", "api_key", "internal_token", "relay_token",
-    "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret",
+    "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret", "connect",
 )  # fmt: skip
 _MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "steps.jsonl")
 # What a provider key may be called, so that the dispatcher, and no other process, gets it from the caller's shell.
@@ -94,6 +95,7 @@ class Home:
             "TIDINGS_DATABASE_URL": self.database_url("postgres", "postgres"),
             "TIDINGS_KAFKA": f"127.0.0.1:{self.ports['kafka']}",
             "TIDINGS_CONNECT_URL": self.url("connect"),
+            "TIDINGS_CONNECT_PASSWORD": self.secrets["connect"],
             "QSTASH_URL": self.url("relay"),
             "QSTASH_TOKEN": self.secrets["relay_token"],
             "QSTASH_CURRENT_SIGNING_KEY": self.secrets["current_signing_key"],
@@ -103,7 +105,7 @@ class Home:
 
     def write_env_file(self) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.public_environment().items()]
-        _write_private(self.env_file, "".join(lines))
+        write_private(self.env_file, "".join(lines))
 
     def environment_of(self, process: str, caller: Mapping[str, str]) -> dict[str, str]:
         """The environment of one process: what it needs and nothing else, so no secret goes where it has no use."""
@@ -112,6 +114,10 @@ class Home:
         internal = {"TIDINGS_INTERNAL_TOKEN": self.secrets["internal_token"]}
         addresses = {"TIDINGS_PUBLIC_URL": self.url("api")}
         callbacks = {"TIDINGS_CALLBACK_URL": self.url("internal")}
+        webhooks = _given(caller, "TIDINGS_WEBHOOK_ADDRESSES")
+        # The callbacks' way and the stand-in, and not all that listens on this machine.
+        allowed = [f"127.0.0.1:{self.ports[name]}" for name in ("internal", "provider")]
+        allowed += _given(caller, "RELAY_ALLOW_HOSTS").values()
         own: dict[str, dict[str, str]] = {
             "api": {
                 "API_LISTEN": f"127.0.0.1:{self.ports['api']}",
@@ -119,7 +125,7 @@ class Home:
                 "API_DATABASE_URL": self.database_url("tidings_api", "api"),
                 "TIDINGS_IMAGE_TARGET": "demo-images",
                 "TIDINGS_WEBHOOKS": "on",
-                **signing, **internal, **addresses, **callbacks,
+                **signing, **internal, **addresses, **callbacks, **webhooks,
             },
             "dispatcher": {
                 "TIDINGS_API_INTERNAL_URL": self.url("internal"),
@@ -128,14 +134,15 @@ class Home:
                 **{name: public[name] for name in (
                     "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
                     "QSTASH_CURRENT_SIGNING_KEY")},
-                **{name: caller[name] for name in PROVIDER_KEYS if name in caller},
-                **internal, **addresses, **callbacks,
+                **_given(caller, *PROVIDER_KEYS),
+                **internal, **addresses, **callbacks, **webhooks,
             },
             "relay": {
                 "RELAY_LISTEN": f"127.0.0.1:{self.ports['relay']}",
                 "RELAY_DATABASE_URL": self.database_url("tidings_relay", "relay"),
                 "RELAY_ENCRYPTION_KEYS": self.secrets["encryption_key"],
-                "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
+                "RELAY_ALLOW_HOSTS": ",".join(allowed),
+                **_given(caller, "RELAY_ALLOW_PRIVATE"),
                 "RELAY_DEDUP_WINDOW_SECONDS": "86400",
                 "RELAY_DRAIN_SECONDS": "5",
                 "QSTASH_TOKEN": public["QSTASH_TOKEN"],
@@ -149,7 +156,7 @@ class Home:
             "watcher": {
                 "WATCHER_LISTEN": f"127.0.0.1:{self.ports['watcher']}",
                 "TIDINGS_KAFKA": public["TIDINGS_KAFKA"],
-                "TIDINGS_CONNECT_URL": public["TIDINGS_CONNECT_URL"],
+                **{name: public[name] for name in ("TIDINGS_CONNECT_URL", "TIDINGS_CONNECT_PASSWORD")},
                 "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
                 "TIDINGS_CDC_DATABASE_PORT": str(self.ports["postgres"]),
                 "TIDINGS_CDC_DATABASE_NAME": "tidings",
@@ -165,9 +172,12 @@ class Home:
             "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
             | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},
         }  # fmt: skip
-        passed = ("PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
-        common = {name: caller[name] for name in passed if name in caller}
+        common = _given(caller, "PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
         return common | {"TIDINGS_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"} | own[process]
+
+
+def _given(caller: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: caller[name] for name in names if name in caller}
 
 
 def open_home(environment: Mapping[str, str]) -> Home:
@@ -178,7 +188,9 @@ def open_home(environment: Mapping[str, str]) -> Home:
     ports = {name: _port(f"TIDINGS_PORT_{name.upper()}", port, environment) for name, port in PORTS.items()}
     directory = Path(environment.get("TIDINGS_HOME", ROOT / ".tidings")).resolve()
     (directory / "log").mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o711)  # Postgres, as another user when we are root, passes through to its own folder
+    (directory / "log").chmod(0o700)
+    # Postgres, as another user when we are root, passes through to its own folder.
+    directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return Home(directory, ports, _secrets(directory / "secrets.json"))
 
 
@@ -197,11 +209,5 @@ def _secrets(path: Path) -> dict[str, str]:
     kept = dict(json.loads(path.read_text())) if path.exists() else {}
     if kept.keys() < made.keys():
         kept = made | kept
-        _write_private(path, json.dumps(kept))
+        write_private(path, json.dumps(kept))
     return kept
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)

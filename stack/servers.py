@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 
+from stack.environment import JAVA, caller, write_private
 from stack.errors import StackError
 from stack.ports import listens
 
@@ -25,6 +27,8 @@ BROKER_HEAP = "-Xmx384m"
 CONNECT_HEAP = "-Xmx384m"
 START_SECONDS_MAX = 90.0
 STOP_SECONDS_MAX = 20.0
+# Who may use Connect's REST, by the password that the worker is started with.
+REST_USER = "tidings"
 CLUSTER_ID = "dGlkaW5ncy1uYXRpdmUtMQ"
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -36,10 +40,10 @@ class Jvm:
     java: Path
     class_path: Sequence[Path]
 
-    def command(self, heap: str, main_class: str, *arguments: str) -> list[str]:
+    def command(self, heap: str, main_class: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
         log4j = f"-Dlog4j2.configurationFile={DEBEZIUM / 'log4j2.properties'}"
         jars = os.pathsep.join(map(str, self.class_path))
-        return [str(self.java), heap, *_JVM, log4j, "-cp", jars, main_class, *arguments]
+        return [str(self.java), heap, *_JVM, log4j, *options, "-cp", jars, main_class, *arguments]
 
 
 def child(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -109,7 +113,7 @@ class Server:
 
 def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: Mapping[str, str] = _NONE) -> Server:
     """The broker, its storage formatted once. `more` are properties that count beside, or instead of, the file's."""
-    directory.mkdir(parents=True, exist_ok=True)
+    _make_private(directory)
     properties = _filled(
         "broker.properties",
         directory,
@@ -122,27 +126,45 @@ def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: M
         formatting = jvm.command(
             "-Xmx128m", "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties)
         )
-        done = subprocess.run(formatting, capture_output=True, text=True, check=False, timeout=60, env=_environment())
+        done = subprocess.run(formatting, capture_output=True, text=True, check=False, timeout=60, env=caller(JAVA))
         if done.returncode != 0:
             raise StackError(f"Kafka's storage could not be formatted: {(done.stdout + done.stderr)[-500:]}")
     command = jvm.command(BROKER_HEAP, "kafka.Kafka", str(properties))
-    return Server("kafka", command, directory, lambda: listens(port), _environment())
+    return Server("kafka", command, directory, lambda: listens(port), caller(JAVA))
 
 
 def connect(
-    jvm: Jvm, directory: Path, *, port: int, kafka_port: int, database_password: str, more: Mapping[str, str] = _NONE
+    jvm: Jvm,
+    directory: Path,
+    *,
+    port: int,
+    kafka_port: int,
+    database_password: str,
+    rest_password: str,
+    more: Mapping[str, str] = _NONE,
 ) -> Server:
-    """A distributed Connect worker with Debezium on its class path. `more` are properties as of `kafka`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """A distributed Connect worker with Debezium on its class path. `more` are properties as of `kafka`.
+
+    Its REST repeats values of a configuration that it refuses, those of `${env:…}` too, so it has a password. Both
+    passwords are of letters, digits, `-` and `_`.
+    """
+    _make_private(directory)
+    write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")
+    login = _filled("connect-login.conf", directory, login_file=directory / "rest-login.properties")
     properties = _filled("connect-worker.properties", directory, port=port, bootstrap_servers=f"127.0.0.1:{kafka_port}")
     _add(properties, more)
-    command = jvm.command(CONNECT_HEAP, "org.apache.kafka.connect.cli.ConnectDistributed", str(properties))
-    environment = _environment() | {"TIDINGS_CDC_DATABASE_PASSWORD": database_password}
-    return Server("connect", command, directory, lambda: _answers(f"http://127.0.0.1:{port}/connectors"), environment)
+    options = [f"-Djava.security.auth.login.config={login}"]
+    main_class = "org.apache.kafka.connect.cli.ConnectDistributed"
+    command = jvm.command(CONNECT_HEAP, main_class, str(properties), options=options)
+    environment = caller(JAVA) | {"TIDINGS_CDC_DATABASE_PASSWORD": database_password}
+    url = f"http://127.0.0.1:{port}/connectors"
+    return Server("connect", command, directory, lambda: answers(url, rest_password), environment)
 
 
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TIDINGS_JAVA_LOG_LEVEL") if name in os.environ}
+def _make_private(directory: Path) -> None:
+    """What was written there under another umask is closed to others with it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
 
 
 def _filled(name: str, directory: Path, **values: object) -> Path:
@@ -159,9 +181,14 @@ def _add(properties: Path, more: Mapping[str, str]) -> None:
         file.writelines(f"{name}={value}\n" for name, value in more.items())
 
 
-def _answers(url: str) -> bool:
+def answers(url: str, rest_password: str | None = None) -> bool:
+    """Whether `url`, on loopback, answers 200; of Connect's REST with its password."""
+    request = urllib.request.Request(url)  # noqa: S310  our own loopback address
+    if rest_password is not None:
+        login = base64.b64encode(f"{REST_USER}:{rest_password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {login}")
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own loopback address
+        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

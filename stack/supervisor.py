@@ -8,8 +8,6 @@ import shutil
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 
 import psycopg
@@ -25,7 +23,7 @@ from stack.jars import class_path, missing, read_lock, repository_of
 from stack.java import find_java
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
-from stack.servers import Jvm, Server, connect, kafka
+from stack.servers import Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
 from tidings.migrate import MigrateSettings, migrate
 
@@ -92,7 +90,7 @@ def _start_servers(
     # It waits a minute for the broker by itself, and loads its classes meanwhile.
     worker = connect(
         jvm, home.directory / "connect", port=ports["connect"], kafka_port=ports["kafka"],
-        database_password=home.secrets["cdc"],
+        database_password=home.secrets["cdc"], rest_password=home.secrets["connect"],
     ).start()  # fmt: skip
     servers.append(worker)
     with steps.step("Postgres 18"):
@@ -161,18 +159,10 @@ def _await_health(home: Home, worker: Server, steps: Steps) -> bool:
         ("watcher", "/readyz"), ("dispatcher", "/readyz"), ("notifier", "/readyz"), ("reconciler", "/readyz"),
     ):  # fmt: skip
         with steps.step(name):
-            while not healthy(home.url(name) + path):
+            while not answers(home.url(name) + path):
                 if time.monotonic() > deadline:
                     steps.failed(f"{name} is not ready after {HEALTH_SECONDS_MAX:.0f} s: see {home.log}/processes.log")
                     return False
                 time.sleep(0.1)
     steps.ready()
     return True
-
-
-def healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310  our own loopback address
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

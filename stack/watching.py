@@ -19,7 +19,7 @@ from rich.table import Table
 from stack.errors import StackError
 from stack.home import ROOT, Home
 from stack.ports import listens
-from stack.supervisor import healthy
+from stack.servers import answers
 
 START_SECONDS_MAX = 600.0
 STOP_SECONDS_MAX = 60.0
@@ -103,7 +103,8 @@ def status(home: Home, console: Console) -> int:
     table = Table("process", "address", "state")
     probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher", "reconciler"), "/readyz")
     probes |= {"provider": "/healthz", "connect": "/connectors"}
-    states = [(name, home.url(name), healthy(home.url(name) + path)) for name, path in probes.items()]
+    logins = {"connect": home.secrets["connect"]}
+    states = [(name, home.url(name), answers(home.url(name) + path, logins.get(name))) for name, path in probes.items()]
     # These speak no HTTP: that they listen is what can be seen from outside.
     states += [(name, f"127.0.0.1:{home.ports[name]}", listens(home.ports[name])) for name in ("postgres", "kafka")]
     for name, address, well in states:

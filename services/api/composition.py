@@ -75,6 +75,7 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
             committer,
             targets,
             webhooks=settings.webhooks == "on",
+            webhooks_public_only=settings.webhook_addresses == "public",
             input_bytes_max=settings.input_bytes_max,
             submitted=Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry),
         ),

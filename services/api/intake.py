@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from pydantic import ValidationError
 
 from services.api.committer import Committer
-from services.api.models import NewBatch, NewSubmission, batch_fingerprint, fingerprint
+from services.api.models import NewBatch, NewSubmission, batch_fingerprint, fingerprint, is_plainly_private
 from services.api.presentation import RETRY_AFTER_SECONDS, links
 from services.api.problem import Fault, ProblemError, faults_of
 from services.api.row import Row, Stored
@@ -30,6 +30,7 @@ class Intake:
         targets: Mapping[str, Target],
         *,
         webhooks: bool,
+        webhooks_public_only: bool,
         input_bytes_max: int,
         submitted: Counter,
     ) -> None:
@@ -37,6 +38,7 @@ class Intake:
         self._committer = committer
         self._targets = targets
         self._webhooks = webhooks
+        self._webhooks_public_only = webhooks_public_only
         self._input_bytes_max = input_bytes_max
         # By target, which are known and few: looking a label up takes longer than counting.
         self._submitted = {target: submitted.labels(target) for target in targets}
@@ -101,9 +103,8 @@ class Intake:
         if asked.target not in self._targets:
             why = f"there is no target {asked.target!r}; there are: {', '.join(sorted(self._targets))}"
             raise ProblemError(422, "the target is not known", Fault(f"{prefix}target", why))
-        if asked.webhook is not None and not self._webhooks:
-            why = "webhooks are switched off here; the operator sets TIDINGS_WEBHOOK_SECRET and TIDINGS_WEBHOOKS=on"
-            raise ProblemError(422, "webhooks are switched off", Fault(f"{prefix}webhook", why))
+        if asked.webhook is not None:
+            self._check_webhook(asked.webhook, prefix)
         body = orjson.dumps(asked.input)
         if len(body) > self._input_bytes_max:  # of a batch, whose body may be larger
             why = f"is larger than {self._input_bytes_max} bytes"
@@ -124,6 +125,14 @@ class Intake:
             created_at=created_at,
             expires_at=self._expires_at(asked, created_at, prefix),
         )
+
+    def _check_webhook(self, url: str, prefix: str) -> None:
+        if not self._webhooks:
+            why = "webhooks are switched off here; the operator sets TIDINGS_WEBHOOK_SECRET and TIDINGS_WEBHOOKS=on"
+            raise ProblemError(422, "webhooks are switched off", Fault(f"{prefix}webhook", why))
+        if self._webhooks_public_only and is_plainly_private(url):
+            why = "must be at a public address; the operator can permit others by TIDINGS_WEBHOOK_ADDRESSES=any"
+            raise ProblemError(422, "the webhook is not at a public address", Fault(f"{prefix}webhook", why))
 
     def _expires_at(self, asked: NewSubmission, created_at: datetime, prefix: str) -> datetime | None:
         target = self._targets[asked.target]

@@ -24,6 +24,8 @@ class ApiSettings(Settings):
     targets_file: Path = Field(Path("targets.toml"), validation_alias="TIDINGS_TARGETS_FILE")
     image_target: str = Field("openai-images", validation_alias="TIDINGS_IMAGE_TARGET")
     webhooks: Literal["on", "off"] = Field("off", validation_alias="TIDINGS_WEBHOOKS")
+    # The dispatcher reads it too, and has the relay refuse what a name leads to.
+    webhook_addresses: Literal["public", "any"] = Field("public", validation_alias="TIDINGS_WEBHOOK_ADDRESSES")
     input_bytes_max: int = Field(5 * 1024 * 1024, ge=1024, validation_alias="API_INPUT_BYTES_MAX")
     # Of up to 1,000 submissions, each within input_bytes_max; they are one INSERT and one COMMIT.
     batch_bytes_max: int = Field(32 * 1024 * 1024, ge=1024, validation_alias="API_BATCH_BYTES_MAX")

@@ -43,12 +43,13 @@ def _targets(settings: DispatcherSettings, logger: BoundLogger) -> Mapping[str, 
     return resolved
 
 
-def _outbox(
+def outbox(
     settings: DispatcherSettings,
     targets: Mapping[str, Resolved | Disabled],
     metrics: DispatcherMetrics,
     logger: BoundLogger,
 ) -> Outbox:
+    """What sends and cancels, as the settings have it."""
     callback_url = settings.callback_url or settings.public_url
     internal_token = settings.internal_token.get_secret_value()
     return Outbox(
@@ -64,6 +65,7 @@ def _outbox(
         callbacks=Callbacks(callback_url, internal_token, settings.callback_retries),
         public_url=settings.public_url,
         webhook_secret=settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
+        webhooks_public_only=settings.webhook_addresses == "public",
         now=time.time,
         metrics=metrics,
         log=logger,
@@ -91,7 +93,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIGURATION
     metrics = DispatcherMetrics(REGISTRY)
-    outbox = _outbox(settings, targets, metrics, logger)
+    sending = outbox(settings, targets, metrics, logger)
     progress = Progress(time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
@@ -104,7 +106,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         stack.callback(changes.close)
         dispatcher = Dispatcher(
-            changes, producer, outbox,
+            changes, producer, sending,
             clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)

@@ -121,10 +121,11 @@ def provider_call(resolved: Resolved, call: Call, callbacks: Callbacks) -> Messa
     return Message(call.submission_id, resolved.url, kept, call.body)
 
 
-def webhook(change: ResultChange, public_url: str, secret: str, now: int) -> Message:
+def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, public_only: bool = True) -> Message:
     """The completion as a webhook, signed as Standard Webhooks 1.0.0 says; `secret` is `whsec_<base64>`.
 
-    The timestamp is that of the publishing: the relay repeats the message as it is.
+    The timestamp is that of the publishing: the relay repeats the message as it is. `public_only`: the address is the
+    client's, and the relay must not call what it may call for us.
     """
     assert change.webhook is not None
     content = {
@@ -148,6 +149,8 @@ def webhook(change: ResultChange, public_url: str, secret: str, now: int) -> Mes
         "Upstash-Forward-webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
         "Tidings-Final-Status": "410",
     }
+    if public_only:
+        headers["Tidings-Addresses"] = "public"
     return Message(str(change.submission_id), change.webhook, headers, body)
 
 

@@ -31,6 +31,7 @@ class Outbox:
         callbacks: Callbacks,
         public_url: str,
         webhook_secret: str | None,
+        webhooks_public_only: bool = True,
         now: Callable[[], float],
         metrics: DispatcherMetrics,
         log: BoundLogger,
@@ -41,6 +42,7 @@ class Outbox:
         self._callbacks = callbacks
         self._public_url = public_url
         self._webhook_secret = webhook_secret
+        self._webhooks_public_only = webhooks_public_only
         self._now = now
         self._metrics = metrics
         self._log = log
@@ -106,7 +108,8 @@ class Outbox:
                 self._log.error("webhook_unsigned", submission_id=str(change.submission_id), detail=UNSIGNED)
             return
         now = int(self._now())
-        hooks = [webhook(change, self._public_url, self._webhook_secret, now) for change in changes]
+        only = self._webhooks_public_only
+        hooks = [webhook(change, self._public_url, self._webhook_secret, now, public_only=only) for change in changes]
         for batch in batches(hooks):
             self._publish(batch, "webhook")
 

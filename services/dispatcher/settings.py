@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -40,6 +40,8 @@ class DispatcherSettings(KafkaSettings):
     webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] | None = Field(
         None, validation_alias="TIDINGS_WEBHOOK_SECRET"
     )
+    # `any`: clients' webhooks go wherever the relay may call for us, as where all receivers are in a private network.
+    webhook_addresses: Literal["public", "any"] = Field("public", validation_alias="TIDINGS_WEBHOOK_ADDRESSES")
     targets_file: Path = Field(Path("targets.toml"), validation_alias="TIDINGS_TARGETS_FILE")
     instance: str = Field("0", validation_alias="DISPATCHER_INSTANCE", pattern=r"^[A-Za-z0-9._-]{1,64}$")
     listen: Listen = Field("127.0.0.1:8001", validation_alias="DISPATCHER_LISTEN")

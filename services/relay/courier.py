@@ -120,7 +120,7 @@ class Courier:
 
     def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
         """Where to, what, and of a stored body what is to begin before it is sent. Raises `NotSentError`."""
-        way, target = self._ways.to(message.url)
+        way, target = self._ways.to(message.url, public_only=message.public_only)
         body: bytes | AsyncGenerator[bytes, None]
         stored, sending = message.stored, None
         if stored is None:

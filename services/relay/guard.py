@@ -1,5 +1,7 @@
 """Which addresses may be called: global ones, and those the operator allows. Against server-side request forgery.
 
+A message may say that it is for public addresses only; a guard that allows nothing else then decides.
+
 A name is resolved once for each connection; if any of its addresses is forbidden the name is; the connection goes to what
 was checked, with Host and SNI of the name. A redirect is never followed.
 """
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 
 from yarl import URL
 
-from services.relay.hosts import HostList, normal_host
+from services.relay.hosts import HostPorts, normal_host
 from services.relay.http.faults import NotSentError
 from services.relay.http.request import Origin, origin_of
 from services.relay.http.resolving import Resolve
@@ -25,6 +27,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Interface identifiers of ISATAP (RFC 5214), before the IPv4 address.
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+# What a sender is told, beside the fact: who can permit it.
+ASK_THE_OPERATOR = "RELAY_ALLOW_PRIVATE or RELAY_ALLOW_HOSTS can permit it"
+ASK_THE_SENDER = "the message is for public addresses only, by its Tidings-Addresses"
 # What inet_aton, and so most resolvers, take for an IPv4 address: decimal, octal and hexadecimal, and one to four parts.
 _NUMBER = re.compile(r"^(?:0x[0-9a-f]*|[0-9]+)$")
 
@@ -63,9 +68,15 @@ def _inner(address: Address) -> Sequence[Address]:
 class Guard:
     """Decides over destinations and resolved addresses. `hosts` may be called wherever they lead."""
 
-    def __init__(self, allowed: Sequence[Network], hosts: HostList) -> None:
+    def __init__(self, allowed: Sequence[Network], hosts: HostPorts, remedy: str = ASK_THE_OPERATOR) -> None:
+        """`remedy` is said of what is refused."""
         self._allowed = allowed
         self._hosts = hosts
+        self._remedy = remedy
+
+    def allows(self, origin: Origin) -> bool:
+        """Whether the operator allows this host and port, so that nobody need look where its name leads."""
+        return self._hosts.have(normal_host(origin.host), origin.port)
 
     def check_url(self, url: str) -> Origin:
         """Where `url` leads; refused is what can be told from the address itself. Names are checked when they are resolved.
@@ -74,24 +85,23 @@ class Guard:
         """
         try:
             parts = URL(url, encoded=True)
-            host, _ = parts.raw_host or "", parts.explicit_port
+            host, port = parts.raw_host or "", parts.port or 0
         except ValueError:
             raise ForbiddenAddressError("the destination is no valid address") from None
         if parts.scheme not in {"http", "https"}:
             raise ForbiddenAddressError(f"the destination's scheme {parts.scheme[:20]!r} is neither http nor https")
         if "@" in parts.raw_authority:
             raise ForbiddenAddressError("the destination holds a user name or password before its host")
-        self.check_host(host)
+        self._check_host(host, port)
         try:
             origin = origin_of(url)
         except ValueError:
             raise ForbiddenAddressError("the destination is no valid address") from None
         # The host as it is written is one thing, and the one that is called, after IDNA, another: a proxy takes it as it is.
-        self.check_host(origin.host)
+        self._check_host(origin.host, origin.port)
         return origin
 
-    def check_host(self, host: str) -> None:
-        """The host of an address. Raises `ForbiddenAddressError`."""
+    def _check_host(self, host: str, port: int) -> None:
         host = normal_host(host)
         if not host:
             raise ForbiddenAddressError("the destination has no host")
@@ -99,24 +109,22 @@ class Guard:
             raise ForbiddenAddressError("the destination has a zone or an escape in its host")
         if host.startswith(".") or host.endswith(".") or ".." in host:
             raise ForbiddenAddressError("the destination's host has an empty label")
-        if host in self._hosts:
-            return
-        address = _literal(host.strip("[]"))
+        if not self._hosts.have(host.strip("[]"), port):
+            self.check_literal(host.strip("[]"))
+
+    def check_literal(self, host: str) -> None:
+        """The host of an address, if it is an address itself. Raises `ForbiddenAddressError`."""
+        address = _literal(normal_host(host))
         if address is not None and not permitted(address, self._allowed):
-            raise ForbiddenAddressError(
-                f"the destination {address} is not a public address; RELAY_ALLOW_PRIVATE can permit it"
-            )
+            raise ForbiddenAddressError(f"the destination {address} is not a public address; {self._remedy}")
 
     def check_resolved(self, name: str, addresses: Sequence[str]) -> None:
         """All that a name leads to. Raises `ForbiddenAddressError` if any of them is not permitted."""
-        if normal_host(name) in self._hosts:
-            return
         for text in addresses:
             if not permitted(ipaddress.ip_address(text.split("%", 1)[0]), self._allowed):
                 # The address itself stays untold: who publishes must not learn a private network's names.
                 raise ForbiddenAddressError(
-                    f"the destination {name} leads to an address that is not public; "
-                    "RELAY_ALLOW_PRIVATE or RELAY_ALLOW_HOSTS can permit it"
+                    f"the destination {name} leads to an address that is not public; {self._remedy}"
                 )
 
 
@@ -141,7 +149,7 @@ class GuardedResolver:
 
     async def __call__(self, name: str) -> Sequence[str]:
         """The addresses of `name`, which may be one itself. Raises `ForbiddenAddressError`, and what the resolver does."""
-        self._guard.check_host(name)
+        self._guard.check_literal(name)
         addresses = await self._resolve(name)
         self._guard.check_resolved(name, addresses)
         return addresses

@@ -1,9 +1,14 @@
-"""Lists of hosts as settings have them, and a host as it stands in an address. Pure."""
+"""Lists of hosts and ports as settings have them, and a host as it stands in an address. Pure."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
+
+_IN_BRACKETS = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?")
+_NAMED = re.compile(r"([^\[\]:/]+)(?::([0-9]{1,5}))?")
+_BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def normal_host(host: str) -> str:
@@ -22,3 +27,30 @@ class HostList:
     def __contains__(self, host: str) -> bool:
         """`host` as `normal_host` gives it."""
         return host in self._exact or host.endswith(self._under)
+
+
+def split_port(entry: str) -> tuple[str, int | None]:
+    """Host and port of `host`, `host:port`, `[::1]:port` or `::1`. Raises `ValueError`."""
+    if _BARE_IPV6.fullmatch(entry):
+        return entry, None
+    found = _IN_BRACKETS.fullmatch(entry) or _NAMED.fullmatch(entry)
+    port = None if found is None or found[2] is None else int(found[2])
+    if found is None or (port is not None and not 1 <= port <= 65535):
+        raise ValueError("must be hosts, each with or without :port, separated by commas")
+    return found[1], port
+
+
+class HostPorts:
+    """Entries of a `HostList`, each for all ports or, with `:port` behind it, for that one."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        """Raises `ValueError`."""
+        hosts: dict[int | None, list[str]] = {}
+        for entry in entries:
+            host, port = split_port(entry)
+            hosts.setdefault(port, []).append(host)
+        self._hosts = {port: HostList(found) for port, found in hosts.items()}
+
+    def have(self, host: str, port: int) -> bool:
+        """`host` as `normal_host` gives it, an IPv6 address without brackets."""
+        return any(host in self._hosts[key] for key in (None, port) if key in self._hosts)

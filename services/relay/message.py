@@ -119,7 +119,8 @@ class Draft:
     """A message as accepted. `headers` are those delivered, by their canonical names.
 
     `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to. Bytes of `body`
-    are at most INLINE_BYTES_MAX; `parent_id` as in `Claimed`.
+    are at most INLINE_BYTES_MAX; `parent_id` as in `Claimed`. `public_only`: no other address is called, whatever the
+    operator allows.
     """
 
     url: str
@@ -147,6 +148,7 @@ class Draft:
     final_errors: tuple[str, ...] = ()
     error_field: str | None = None
     on_unknown: Literal["retry", "fail"] = "retry"
+    public_only: bool = False
     caller_ip: str = ""
     parent_id: str | None = None
 
@@ -210,6 +212,7 @@ class Claimed:
     schedule_id: str | None = None
     parent_id: str | None = None
     redact: Redaction = NOTHING_REDACTED
+    public_only: bool = False
     fault: str | None = None
 
     @property

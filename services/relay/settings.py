@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from services.relay.hosts import HostPorts
 from services.relay.http.request import origin_of
 from services.relay.memory import BYTES_MAX
 from tidings.log import LogFormat
@@ -32,7 +33,7 @@ class RelaySettings(Settings):
     encryption_keys: SecretStr = Field(validation_alias="RELAY_ENCRYPTION_KEYS")
     destination_map: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias="RELAY_DESTINATION_MAP")
     allow_private: Annotated[tuple[Network, ...], NoDecode] = Field((), validation_alias="RELAY_ALLOW_PRIVATE")
-    # Names in the cluster, `web` or `*.svc.cluster.local`: they may be called wherever they lead.
+    # Names in the cluster, `web`, `web:8000` or `*.svc.cluster.local`: they may be called wherever they lead.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(frozenset(), validation_alias="RELAY_ALLOW_HOSTS")
     # PEM file of certificate authorities, in addition to the system's.
     ca_bundle: FilePath | None = Field(None, validation_alias="RELAY_CA_BUNDLE")
@@ -105,3 +106,9 @@ class RelaySettings(Settings):
         if not isinstance(value, str):
             return value
         return frozenset(host.strip().lower() for host in value.split(",") if host.strip())
+
+    @field_validator("allow_hosts")
+    @classmethod
+    def _with_ports(cls, value: frozenset[str]) -> frozenset[str]:
+        HostPorts(value)
+        return value

@@ -122,7 +122,7 @@ class StartNotices:
 
     async def _status(self, url: str, taken: Taken) -> int:
         """What the receiver answers to the batch."""
-        way, target = self._ways.to(url)
+        way, target = self._ways.to(url, public_only=False)
         if way.third_party:
             raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
         body = written(taken.batch)

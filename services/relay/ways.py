@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
-from services.relay.guard import Guard, GuardedResolver
-from services.relay.hosts import HostList, normal_host
+from services.relay.guard import ASK_THE_SENDER, ForbiddenAddressError, Guard, GuardedResolver
+from services.relay.hosts import HostList, HostPorts, normal_host
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NotSentError
 from services.relay.http.pool import Pool
@@ -45,12 +45,15 @@ class Way:
 
 
 class Ways:
-    """Holds two pools of connections: one behind the address guard, one for the operator's own rewrites."""
+    """Holds three pools of connections: behind the address guard, behind the guard of messages for public addresses only,
+    and for the operator's own rewrites and hosts. What came into one is never used for another's messages.
+    """
 
     def __init__(self, settings: RelaySettings, tls: ssl.SSLContext, resolve: Resolve | None = None) -> None:
         """`resolve` stands in for the system's names. Made inside a running event loop."""
         self._third_parties = HostList(settings.third_parties)
-        self._guard = Guard(settings.allow_private, HostList(settings.allow_hosts))
+        self._guard = Guard(settings.allow_private, HostPorts(settings.allow_hosts))
+        self._public_guard = Guard((), HostPorts(()), ASK_THE_SENDER)
         proxy = settings.egress_proxy
         self._proxy = None if proxy is None else proxy_of(proxy.get_secret_value())
         # A proxy resolves the destinations' names itself, and its own address is the operator's word.
@@ -58,6 +61,8 @@ class Ways:
         names = Names(self._system, asyncio.get_running_loop().time)
         slow_max = settings.concurrency_max // 2
         self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow_max=slow_max)
+        # Their destinations are their senders' customers': a part of the others' room, so that some is left in any case.
+        self._public = Pool(tls, GuardedResolver(self._public_guard, names), self._proxy, slow_max=slow_max // 2)
         self._trusted = Pool(tls, names, slow_max=slow_max)
         self._map = {_place(origin_of(source)): target for source, target in settings.destination_map.items()}
         # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
@@ -66,30 +71,38 @@ class Ways:
     @property
     def opening(self) -> int:
         """Calls that will soon have a connection: not those to a destination that lets nobody in."""
-        return self._guarded.opening + self._trusted.opening
+        return sum(pool.opening for pool in (self._guarded, self._public, self._trusted))
 
     def close(self) -> None:
-        self._guarded.close()
-        self._trusted.close()
+        for pool in (self._guarded, self._public, self._trusted):
+            pool.close()
         if isinstance(self._system, SystemNames):
             self._system.close()
 
-    def to(self, url: str) -> tuple[Way, str]:
+    def to(self, url: str, *, public_only: bool) -> tuple[Way, str]:
         """The way to a destination, and its request target. Raises `NotSentError`."""
         scheme, authority, path = _parts(url)
-        way = self._way(scheme, authority)
+        way = self._way(scheme, authority, public_only)
         return way, way.target(path)
 
-    def _new_way(self, scheme: str, authority: str) -> Way:
+    def _new_way(self, scheme: str, authority: str, public_only: bool) -> Way:  # noqa: FBT001  lru_cache's way
         text = f"{scheme}://{authority}"
         mapped = self._mapped(text, authority)
         if mapped is not None:
+            if public_only:
+                raise ForbiddenAddressError(f"RELAY_DESTINATION_MAP leads the destination elsewhere; {ASK_THE_SENDER}")
             return mapped
-        origin = self._guard.check_url(text)
+        origin = (self._public_guard if public_only else self._guard).check_url(text)
         headers, prefix = {"Host": origin.authority}, ""
         if self._proxy is not None and origin.scheme == "http":
             headers, prefix = headers | self._proxy.headers, f"http://{origin.authority}"
-        return Way(self._guarded, origin, headers, prefix, self._is_third_party(origin))
+        return Way(self._pool(origin, public_only), origin, headers, prefix, self._is_third_party(origin))
+
+    def _pool(self, origin: Origin, public_only: bool) -> Pool:  # noqa: FBT001
+        if public_only:
+            return self._public
+        # A proxy is what all goes through; it is the one that resolves names, so no guard refuses them here.
+        return self._trusted if self._proxy is None and self._guard.allows(origin) else self._guarded
 
     def _mapped(self, text: str, authority: str) -> Way | None:
         try:

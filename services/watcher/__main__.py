@@ -34,8 +34,9 @@ def _watcher(settings: WatcherSettings) -> Watcher:
         slot=wanted["slot.name"],
         publication=wanted["publication.name"],
     )
+    password = settings.connect_password.get_secret_value() if settings.connect_password else None
     return Watcher(
-        Connector(settings.connect_url, settings.connector_name),
+        Connector(settings.connect_url, settings.connector_name, password),
         slot,
         wanted,
         clock=time.monotonic,

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 
 TIMEOUT_SECONDS = 15
+REST_USER = "tidings"
 
 
 class ConnectUnavailableError(Exception):
@@ -52,9 +53,12 @@ def cause(trace: str) -> str:
 
 
 class Connector:
-    def __init__(self, connect_url: str, name: str) -> None:
+    def __init__(self, connect_url: str, name: str, password: str | None = None) -> None:
+        """`password` is the user `tidings`' at Connect's REST, if it asks for one."""
         self._url = f"{connect_url}/connectors/{name}"
         self._session = requests.Session()
+        if password is not None:
+            self._session.auth = (REST_USER, password)
 
     def register(self, wanted: Mapping[str, str]) -> bool:
         """Make the connector be as wanted; true when something changed."""

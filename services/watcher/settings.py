@@ -17,6 +17,8 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 
 class WatcherSettings(KafkaSettings):
     connect_url: BaseUrl = Field(validation_alias="TIDINGS_CONNECT_URL")
+    # Of the user `tidings` of its REST; without it Connect asks for none.
+    connect_password: SecretStr | None = Field(None, validation_alias="TIDINGS_CONNECT_PASSWORD")
     connector_file: Path = Field(Path("debezium/connector.json"), validation_alias="TIDINGS_CONNECTOR_FILE")
     connector_name: str = Field("tidings", validation_alias="TIDINGS_CONNECTOR_NAME", pattern=r"^[a-z0-9_-]{1,60}$")
     # The database as Debezium reaches it. Connect has the password from its own environment; the watcher needs it to

@@ -33,6 +33,9 @@ KEPT = (
     "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
 
+# Nobody is called with it: what is looked at is who has it.
+PROVIDER_KEY = "sk-canary-of-the-tests"
+
 
 class Stack:
     """A running stack as a user has it: `stack.submit(...)`, `stack.completions(...)`, `stack.kill("relay")`."""
@@ -223,7 +226,10 @@ def new_stack() -> Iterator[Stack]:
         Path(name).chmod(0o755)
         ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-        stack = Stack(kept | ports | {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"})
+        own = {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"}
+        # The tests' receivers of webhooks are called by that name; our own processes are by address and port.
+        webhooks = {"TIDINGS_WEBHOOK_ADDRESSES": "any", "RELAY_ALLOW_HOSTS": "localhost"}
+        stack = Stack(kept | ports | own | webhooks | {"OPENAI_API_KEY": PROVIDER_KEY})
         try:
             yield stack
         finally:

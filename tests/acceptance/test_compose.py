@@ -34,6 +34,16 @@ consumer = KafkaConsumer("tidings.completions", bootstrap_servers="kafka:9092", 
 print(any(record.key.decode() == sys.argv[1] for record in consumer))
 """
 
+# Whether the process can open a connection to Connect.
+REACHES = """
+import socket
+try:
+    socket.create_connection(("connect", 8083), 3).close()
+    print(True)
+except OSError:
+    print(False)
+"""
+
 
 class Compose:
     """One project with its own name, ports, secrets and volumes, so that it runs beside whatever else runs."""
@@ -101,6 +111,13 @@ def test_a_submission_is_told_inside_and_outside(compose: Compose) -> None:
     assert requests.get(event["output"]["data"][0]["url"], timeout=10).content.startswith(b"\x89PNG")
     assert requests.get(event["result"]["url"], headers=headers, timeout=10).json() == event["output"]
     assert compose.run("exec", "-T", "notifier", "python", "-c", INSIDE, id_).strip() == "True"
+
+
+@pytest.mark.compose
+@pytest.mark.timeout(900)
+def test_connect_is_reached_by_the_watcher_and_not_by_the_relay(compose: Compose) -> None:
+    found = {name: compose.run("exec", "-T", name, "python", "-c", REACHES).strip() for name in ("watcher", "relay")}
+    assert found == {"watcher": "True", "relay": "False"}
 
 
 @pytest.mark.compose

@@ -12,8 +12,10 @@ from types import MappingProxyType
 from stack.jars import class_path, read_lock, repository_of
 from stack.java import find_java
 from stack.ports import free_ports
-from stack.servers import Jvm, connect, kafka
+from stack.servers import REST_USER, Jvm, connect, kafka
 from tests.infra.postgres import ROLE_PASSWORD
+
+REST_PASSWORD = "rest-password"
 
 
 def jvm() -> Jvm:
@@ -42,18 +44,26 @@ def native_kafka(directory: Path) -> Iterator[Broker]:
 
 @dataclass(frozen=True)
 class Worker:
+    """`password` is of the user `tidings`; None: its REST asks for none."""
+
     url: str
+    password: str | None = None
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        return None if self.password is None else (REST_USER, self.password)
 
 
 @contextmanager
 def native_connect(directory: Path, broker: Broker, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[Worker]:
     [port] = free_ports(1)
     server = connect(
-        jvm(), directory / "connect", port=port, kafka_port=broker.port, database_password=ROLE_PASSWORD, more=more
-    )
+        jvm(), directory / "connect", port=port, kafka_port=broker.port,
+        database_password=ROLE_PASSWORD, rest_password=REST_PASSWORD, more=more,
+    )  # fmt: skip
     server.start()
     try:
         server.wait()
-        yield Worker(f"http://127.0.0.1:{port}")
+        yield Worker(f"http://127.0.0.1:{port}", REST_PASSWORD)
     finally:
         server.stop()

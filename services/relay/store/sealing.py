@@ -22,7 +22,7 @@ from services.relay.store.database import Row
 from services.relay.vault import Vault, as_json
 
 _SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
-           "started_callback")  # fmt: skip
+           "started_callback", "public_only")  # fmt: skip
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip

@@ -18,6 +18,7 @@ _FIELDS = {
     "upstash-deduplication-id": "deduplication_id", "upstash-content-based-deduplication": "deduplication_id",
     "tidings-final-status": "final_status", "tidings-final-error": "final_errors", "tidings-error-field": "error_field",
     "tidings-on-unknown": "on_unknown", "tidings-started-callback": "started_callback",
+    "tidings-addresses": "public_only",
 }  # fmt: skip
 _CALLBACKS = {"upstash-callback": "callback", "upstash-failure-callback": "failure_callback"}
 _CALLBACK_FIELDS = {

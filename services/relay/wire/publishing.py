@@ -146,6 +146,7 @@ def draft(
         final_errors=values.listed(options.get("tidings-final-error")),
         error_field=options.get("tidings-error-field") or None,
         on_unknown=values.on_unknown(options.get("tidings-on-unknown")),
+        public_only=values.public_only(options.get("tidings-addresses")),
         caller_ip=caller_ip,
     )
 

@@ -120,6 +120,15 @@ def started_data(value: str | None) -> str:
     return value or ""
 
 
+def public_only(value: str | None) -> bool:
+    match (value or "allowed").strip().lower():
+        case "allowed":
+            return False
+        case "public":
+            return True
+    raise InvalidRequestError("Tidings-Addresses must be public or allowed")
+
+
 def switched_on(value: str | None) -> bool:
     """`true` (the JavaScript client) or `True` (the Python one)."""
     return (value or "").strip().lower() == "true"

@@ -78,7 +78,7 @@ def client(postgres: PostgresServer, database: str) -> Iterator[Client]:
         yield Client(wire(_settings(url), CollectorRegistry(), closing).flask.test_client(), postgres.url(database))
 
 
-def _settings(database_url: str) -> ApiSettings:
+def _settings(database_url: str, **given: str) -> ApiSettings:
     return ApiSettings.model_validate(
         {
             "database_url": SecretStr(database_url),
@@ -90,6 +90,7 @@ def _settings(database_url: str) -> ApiSettings:
             "image_target": "demo-images",
             "input_bytes_max": 2048,
         }
+        | given
     )
 
 
@@ -148,6 +149,26 @@ def test_faults_name_the_field_and_store_nothing(client: Client, changed: dict[s
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert field in [error["field"] for error in answer.json["errors"]]
     assert client.count("submissions") == 0
+
+
+@pytest.mark.parametrize(("addresses", "status"), [(None, 422), ("public", 422), ("any", 202)])
+def test_a_webhook_into_a_private_network_is_refused_unless_the_operator_permits_it(
+    client: Client, postgres: PostgresServer, database: str, addresses: str | None, status: int
+) -> None:
+    given = {"webhooks": "on"} | ({} if addresses is None else {"webhook_addresses": addresses})
+    settings = _settings(postgres.url(database, role="tidings_api"), **given)
+    with ExitStack() as closing:
+        http = wire(settings, CollectorRegistry(), closing).flask.test_client()
+        strict = Client(http, client.admin_url)
+        private = strict.submit(webhook="http://127.0.0.1:8083/connectors/tidings/restart")
+        item = {"target": "demo-images", "input": 1, "webhook": "http://connect:8083"}
+        batch = http.post("/v1/submissions/batch", json={"submissions": [item]}, headers=ALICE)
+        public = strict.submit(webhook="https://hooks.example/a")
+    assert (private.status_code, batch.status_code, public.status_code) == (status, status, 202)
+    if status == 422:
+        fields = [orjson.loads(answer.data)["errors"][0]["field"] for answer in (private, batch)]
+        assert fields == ["webhook", "submissions.0.webhook"]
+        assert "TIDINGS_WEBHOOK_ADDRESSES" in private.text
 
 
 def test_a_batch_is_all_or_nothing(client: Client) -> None:

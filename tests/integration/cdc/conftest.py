@@ -46,7 +46,7 @@ class Cdc:
         self.name = f"cdc-{database.replace('_', '-')}"
         self.slot = f"slot_{database}"
         self.prefix = f"{database}.cdc"
-        self.connector = Connector(worker.url, self.name)
+        self.connector = Connector(worker.url, self.name, worker.password)
         self.url = postgres.url(database)
 
     def config(self, **changed: str) -> dict[str, str]:
@@ -94,7 +94,9 @@ class Cdc:
         self.drop_slot()
 
     def _order(self, method: str, path: str) -> None:
-        answer = requests.request(method, f"{self._worker.url}/connectors/{self.name}{path}", timeout=30)
+        answer = requests.request(
+            method, f"{self._worker.url}/connectors/{self.name}{path}", auth=self._worker.login, timeout=30
+        )
         assert answer.status_code < 300 or answer.status_code == 404, answer.text
 
     @contextmanager

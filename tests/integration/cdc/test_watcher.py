@@ -65,6 +65,7 @@ def watch(
     environment = {
         "TIDINGS_KAFKA": broker.bootstrap,
         "TIDINGS_CONNECT_URL": connect.url,
+        "TIDINGS_CONNECT_PASSWORD": connect.password or "",
         "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
         "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),
         "TIDINGS_CDC_DATABASE_NAME": cdc.database,

@@ -127,6 +127,7 @@ class Dispatching:
         self.labels_reply: Reply | None = None
         self.progress = Progress(lambda: self.partitions.now)
         self.dispatcher: Dispatcher
+        self.url = ""
         self.registry = CollectorRegistry()
 
     def counted(self, name: str) -> float:
@@ -195,6 +196,7 @@ class Dispatching:
 def dispatching() -> Iterator[Dispatching]:
     parts = Dispatching()
     with destination(parts.answer) as server:
+        parts.url = server.url
         metrics, logger = DispatcherMetrics(parts.registry), log.get("test")
         outbox = Outbox(
             Relay(server.url, "token"),

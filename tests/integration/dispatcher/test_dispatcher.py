@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from services.dispatcher.__main__ import outbox as outbox_of
+from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.settings import DispatcherSettings
 from tests.destination import Received, Reply
-from tests.integration.dispatcher.conftest import Dispatching
+from tests.integration.dispatcher.conftest import SECRET, Dispatching
+from tidings import log
 from tidings.callback_token import is_callback_token
+from tidings.change import decode_result
 from tidings.topics import DEAD_LETTERS, REMOVALS, RESULTS, SUBMISSIONS
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
@@ -179,6 +185,36 @@ def test_a_snapshot_sends_no_webhook_and_cancels_nothing(dispatching: Dispatchin
     assert dispatching.cancelled == [B]
     assert [json.loads(message["body"])["data"]["submission_id"] for message in dispatching.published] == [B]
     assert dispatching.partitions.committed == {RESULTS: 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"), [({}, "public"), ({"TIDINGS_WEBHOOK_ADDRESSES": "any"}, None)], ids=["by default", "any"]
+)
+def test_a_webhook_goes_to_public_addresses_unless_the_operator_says_otherwise(
+    dispatching: Dispatching, given: dict[str, str], asked: str | None
+) -> None:
+    settings = DispatcherSettings.model_validate(
+        {
+            "TIDINGS_KAFKA": "nowhere", "TIDINGS_API_INTERNAL_URL": dispatching.url, "TIDINGS_INTERNAL_TOKEN": "i",
+            "QSTASH_URL": dispatching.url, "QSTASH_TOKEN": "token", "QSTASH_CURRENT_SIGNING_KEY": "k" * 32,
+            "TIDINGS_WEBHOOK_SECRET": SECRET,
+        } | given
+    )  # fmt: skip
+    dispatching.end(A, "succeeded", webhook="https://hook.example/")
+    [record] = [record for records in dispatching.partitions.poll(0).values() for record in records]
+    change = decode_result(record.value)
+    assert change is not None
+    outbox_of(settings, {}, DispatcherMetrics(CollectorRegistry()), log.get("test")).end([change])
+    [message] = dispatching.published
+    assert message["destination"] == "https://hook.example/"
+    assert message["headers"].get("Tidings-Addresses") == asked
+
+
+def test_a_call_of_a_target_goes_where_the_operator_allows(dispatching: Dispatching) -> None:
+    dispatching.submit(A)
+    dispatching.run()
+    [message] = dispatching.published
+    assert "Tidings-Addresses" not in message["headers"]
 
 
 @pytest.mark.parametrize("status", [400, 404, 405])

@@ -128,7 +128,7 @@ async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
     target.close()
 
 
-def through_proxy(upstream: str, url: str, **given: str) -> tuple[Answer, list[str]]:
+def through_proxy(upstream: str, url: str, *, public_only: bool = False, **given: str) -> tuple[Answer, list[str]]:
     proxy = Proxy(int(upstream.rpartition(":")[2]))
 
     async def scenario(_: Courier) -> Answer:
@@ -139,7 +139,7 @@ def through_proxy(upstream: str, url: str, **given: str) -> tuple[Answer, list[s
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
         courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), lambda: KEYS[0])
         try:
-            return await courier.deliver(message(url), 1)
+            return await courier.deliver(replace(message(url), public_only=public_only), 1)
         finally:
             courier.close()
             listening.close()
@@ -201,6 +201,98 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
         assert [call.headers["Host"] for call in server.received] == [url[7:-1]]
     assert first.status == 200
     assert (second.status, "not public" in str(second.error)) == (0, True)
+
+
+def only_public(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
+    """What a message with `Tidings-Addresses: public` comes to."""
+    asked = replace(message(url), public_only=True)
+    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(asked, 1), resolve=resolve)
+    return answer
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "inside.example", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        {"RELAY_ALLOW_PRIVATE": "127.0.0.0/8"},
+        {"RELAY_ALLOW_PRIVATE": "", "RELAY_ALLOW_HOSTS": "127.0.0.1,inside.example,::ffff:127.0.0.1,::ffff:7f00:1"},
+    ],
+    ids=["network", "host"],
+)
+def test_a_message_for_public_addresses_goes_to_no_other_whatever_the_operator_allows(
+    host: str, allowed: dict[str, str]
+) -> None:
+    with destination() as server:
+        url, chosen = server.url.replace("127.0.0.1", host), settings(**allowed)
+        refused = only_public(url, chosen, resolve=Answers("127.0.0.1"))
+        assert server.received == []
+        assert delivered(url, chosen, resolve=Answers("127.0.0.1")).status == 200
+    assert (refused.status, refused.fate) == (0, "not sent")
+    assert "Tidings-Addresses" in str(refused.error)
+    assert "RELAY_ALLOW" not in str(refused.error)
+
+
+def test_a_message_for_public_addresses_takes_no_connection_of_one_that_may_go_anywhere() -> None:
+    with destination() as server:
+        url = f"http://inside.example:{server.url.rpartition(':')[2]}/"
+
+        async def both(courier: Courier) -> list[Answer]:
+            return [await courier.deliver(replace(message(url), public_only=only), 1) for only in (False, True, False)]
+
+        # The third call takes the first one's connection, as the second could have done.
+        answers = with_courier(settings(), both, resolve=Answers("127.0.0.1", "127.0.0.1"))
+        assert len(server.received) == 2
+    assert [answer.status for answer in answers] == [200, 0, 200]
+
+
+def test_a_message_for_public_addresses_is_judged_at_each_attempt() -> None:
+    places: list[Sequence[str]] = [["192.0.0.9", "127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]]
+
+    async def moving(_: str) -> Sequence[str]:
+        return places.pop(0)
+
+    async def thrice(courier: Courier) -> list[Answer]:
+        asked = replace(message("http://moving.example:9/"), public_only=True)
+        return [await courier.deliver(asked, 1) for _ in range(3)]
+
+    answers = with_courier(settings(), thrice, resolve=moving)
+    assert places == []
+    assert ["not public" in str(answer.error) for answer in answers] == [True, True, True]
+
+
+def test_a_message_for_public_addresses_goes_to_a_public_name() -> None:
+    with destination() as server:
+        answer, asked = through_proxy(server.url, "http://provider.example/hook", public_only=True)
+        refused, _ = through_proxy(server.url, "http://127.0.0.1/hook", public_only=True)
+    assert (answer.status, asked) == (200, ["POST http://provider.example/hook HTTP/1.1"])
+    assert "not a public address" in str(refused.error)
+
+
+def test_a_message_for_public_addresses_is_not_led_elsewhere_by_the_map() -> None:
+    with destination() as server:
+        chosen = settings(RELAY_DESTINATION_MAP=f"https://mapped.example={server.url}")
+        refused = only_public("https://mapped.example/x", chosen)
+        assert delivered("https://mapped.example/x", chosen).status == 200
+        assert len(server.received) == 1
+    assert "RELAY_DESTINATION_MAP" in str(refused.error)
+
+
+def test_a_host_that_is_allowed_for_one_port_is_called_at_that_one() -> None:
+    with destination() as allowed, destination() as other:
+        port = allowed.url.rpartition(":")[2]
+        chosen = settings(RELAY_ALLOW_PRIVATE="", RELAY_ALLOW_HOSTS=f"127.0.0.1:{port},inside.example:{port}")
+        for host in ("127.0.0.1", "inside.example"):
+            url = allowed.url.replace("127.0.0.1", host)
+            assert delivered(url, chosen, resolve=Answers("127.0.0.1")).status == 200
+            url = other.url.replace("127.0.0.1", host)
+            assert "RELAY_ALLOW_HOSTS" in str(delivered(url, chosen, resolve=Answers("127.0.0.1")).error)
+        assert (len(allowed.received), other.received) == (2, [])
+
+
+@pytest.mark.parametrize("hosts", ["web:", "web:x", "web:0", "web:65536", ":80", "[::1", "http://web"])
+def test_a_host_that_cannot_be_one_is_refused_at_start(hosts: str) -> None:
+    with pytest.raises(ValueError, match="RELAY_ALLOW_HOSTS"):
+        settings(RELAY_ALLOW_HOSTS=hosts)
 
 
 def test_without_another_file_nothing_was_attempted() -> None:

@@ -282,6 +282,23 @@ def test_private_addresses_are_refused_unless_permitted(new_relay: Callable[...,
         assert server.received == []
 
 
+def test_a_message_for_public_addresses_does_not_reach_what_others_may(relay: Relay) -> None:
+    with destination() as server:
+        headers = {"Tidings-Addresses": "public", "Upstash-Retries": "0", "Upstash-Callback": f"{server.url}/callback"}
+        # What a destination's own query says does not undo what its sender says.
+        item = {"destination": f"{server.url}/hook?Tidings-Addresses=allowed", "headers": headers, "body": "x"}
+        [answer] = relay.call("POST", "/v2/batch", json=[item]).json()
+        until(lambda: relay.state(answer["messageId"]) == "failed")
+        [told] = until(lambda: callbacks(server))
+        assert "Tidings-Addresses" in str(told["error"])
+        [letter] = relay.call("GET", f"/v2/dlq?messageId={answer['messageId']}").json()["messages"]
+        again = relay.call("POST", f"/v2/dlq/retry/{letter['dlqId']}").json()["messageId"]
+        until(lambda: relay.state(again) == "failed")
+        assert server.to("/hook") == []
+        assert relay.publish(f"{server.url}/hook").ok
+        until(lambda: server.to("/hook"))
+
+
 def test_no_token_or_a_wrong_one_is_401(relay: Relay) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic relay-token"}):
         answer = requests.post(f"{relay.url}/v2/publish/http://x.example", headers=headers, timeout=5)

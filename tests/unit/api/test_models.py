@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from services.api.models import NewSubmission
+from services.api.models import NewSubmission, is_plainly_private
 
 
 def webhook(url: str) -> str | None:
@@ -26,3 +26,15 @@ def test_what_the_relay_could_not_call_is_refused_while_the_client_is_there(url:
     with pytest.raises(ValidationError) as raised:
         webhook(url)
     assert [fault["loc"] for fault in raised.value.errors()] == [("webhook",)]
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("127.0.0.1", True), ("10.1.2.3:8083", True), ("169.254.169.254", True), ("[::1]:8000", True), ("[fd00::1]", True),
+        ("localhost", True), ("LOCALHOST.:80", True), ("api.localhost", True), ("connect:8083", True),
+        ("hooks.example", False), ("hooks.example.", False), ("1.1.1.1", False), ("[2606:4700::1111]", False),
+    ],
+)  # fmt: skip
+def test_an_address_that_says_itself_that_it_is_private_is_known(host: str, private: bool) -> None:
+    assert is_plainly_private(f"http://{host}/hook") is private

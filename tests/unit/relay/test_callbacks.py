@@ -53,6 +53,8 @@ def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> Non
     assert (content["flowControlKey"], content["label"], content["labels"]) == ("key", "a", ["a", "b"])
     assert (content["willRetry"], content["nextRetryAt"] - content["endedAt"]) == (True, 5000)
     assert not {"dlqId", "headers", "error"} & set(content)
+    # Its address is the sender's own, wherever the message itself went.
+    assert not callbacks(replace(MESSAGE, public_only=True), ANSWER, Retry(5), ended_at=NOW, dlq_id="1")[0].public_only
     # They would wait behind the very message that they tell of, or count against its key.
     assert (draft.queue, draft.flow) == (None, None)
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.guard import ForbiddenAddressError, Guard, GuardedResolver, Network, permitted
-from services.relay.hosts import HostList
+from services.relay.hosts import HostPorts
+from services.relay.http.request import Origin
 
 
 def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> Guard:
-    return Guard([ipaddress.ip_network(text) for text in allowed], HostList(hosts))
+    return Guard([ipaddress.ip_network(text) for text in allowed], HostPorts(hosts))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_what_is_checked_is_what_is_called(url: str, host: str) -> None:
 @pytest.mark.parametrize("host", [".svc.cluster.local", "a..svc.cluster.local", "web.."])
 def test_a_host_with_an_empty_label_is_none_that_the_operator_allows(host: str) -> None:
     with pytest.raises(ForbiddenAddressError, match="empty label"):
-        guard(hosts=["web", "*.svc.cluster.local"]).check_host(host)
+        guard(hosts=["web", "*.svc.cluster.local"]).check_url(f"http://{host}/")
 
 
 @pytest.mark.parametrize(
@@ -166,11 +167,30 @@ def test_what_the_operator_allows_passes(url: str, allowed: str) -> None:
 )  # fmt: skip
 def test_hosts_that_the_operator_allows_may_lead_anywhere(name: str, passes: bool) -> None:
     guarding = guard(hosts=["web", "*.svc.cluster.local"])
-    if passes:
+    assert guarding.allows(guarding.check_url(f"http://{name}/")) is passes
+    with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_HOSTS"):
         guarding.check_resolved(name, ["10.0.0.1"])
-    else:
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "passes"),
+    [
+        ("api", 8004, True), ("API.", 8004, True), ("api", 8000, False), ("connect", 8083, False),
+        ("127.0.0.1", 8004, True), ("127.0.0.1", 8005, False), ("::1", 8004, True), ("::1", 8005, False),
+        ("a.svc.cluster.local", 80, True), ("a.svc.cluster.local", 81, False), ("fd00::1", 1, True), ("web", 1, True),
+    ],
+)  # fmt: skip
+def test_a_host_may_be_allowed_for_one_port(host: str, port: int, passes: bool) -> None:
+    hosts = ["api:8004", "127.0.0.1:8004", "[::1]:8004", "*.svc.cluster.local:80", "fd00::1", "web"]
+    assert guard(hosts=hosts).allows(Origin("http", host, port)) is passes
+
+
+def test_an_address_that_is_allowed_for_one_port_is_refused_at_another() -> None:
+    guarding = guard(hosts=["127.0.0.1:8004"])
+    guarding.check_url("http://127.0.0.1:8004/callbacks/relay")
+    for url in ("http://127.0.0.1:8005/", "http://127.0.0.1/", "http://127.0.0.2:8004/"):
         with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_HOSTS"):
-            guarding.check_resolved(name, ["10.0.0.1"])
+            guarding.check_url(url)
 
 
 def test_one_private_address_of_several_refuses_the_name() -> None:
@@ -197,7 +217,7 @@ def test_ipv4_inside_ipv6_is_judged_as_ipv4(address: ipaddress.IPv4Address) -> N
 @given(st.ip_addresses(v=4), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
 def test_numbers_that_stand_for_an_address_are_refused(address: ipaddress.IPv4Address, form: str) -> None:
     with pytest.raises(ForbiddenAddressError):
-        guard().check_host(form.format(int(address)))
+        guard().check_url(f"http://{form.format(int(address))}/")
 
 
 @given(st.text(max_size=40))

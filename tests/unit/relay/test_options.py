@@ -97,6 +97,7 @@ def test_all_options_are_read() -> None:
             "Tidings-Final-Status": "400, 401",
             "Tidings-Final-Error": "insufficient_quota",
             "Tidings-On-Unknown": "fail",
+            "Tidings-Addresses": "public",
         },
         queue="q",
     )
@@ -113,6 +114,7 @@ def test_all_options_are_read() -> None:
     assert message.deduplication_id == "once"
     assert (message.final_status, message.final_errors) == ((400, 401), ("insufficient_quota",))
     assert message.on_unknown == "fail"
+    assert message.public_only
 
 
 def test_a_header_wins_over_its_query_parameter() -> None:
@@ -243,6 +245,7 @@ def test_redaction(fields: str, redaction: Redaction) -> None:
         {"Tidings-Started-Callback": "ftp://x"},
         {"Tidings-Started-Callback": "b.example", "Tidings-Started-Data": "x" * 257},
         {"Tidings-Started-Callback": "b.example", "Tidings-Started-Data": "ä" * 129},
+        {"Tidings-Addresses": "private"},
     ],
 )
 def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:

@@ -34,6 +34,17 @@ def test_what_is_given_counts_and_the_rest_stays() -> None:
     assert asked.failure_callback == CallbackOptions("https://example.com/failed")
 
 
+@pytest.mark.parametrize(
+    ("options", "public_only"),
+    [({}, True), ({"Tidings-Addresses": "public"}, True), ({"Tidings-Addresses": "allowed"}, False)],
+)
+def test_a_message_for_public_addresses_stays_so_unless_it_is_said_otherwise(
+    options: dict[str, str], public_only: bool
+) -> None:
+    original = replace(ORIGINAL, public_only=True)
+    assert overridden(original, options, 0.0).public_only is public_only
+
+
 def test_a_part_of_the_callback_may_be_given() -> None:
     asked = overridden(ORIGINAL, {"Upstash-Callback-Timeout": "5s"}, 0.0)
     assert asked.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
