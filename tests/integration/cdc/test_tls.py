@@ -44,6 +44,7 @@ def watch(
             environment = {
                 "TIDINGS_KAFKA": broker.bootstrap,
                 "TIDINGS_CONNECT_URL": connect.url,
+                "TIDINGS_CONNECT_PASSWORD": connect.password or "",
                 "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
                 "TIDINGS_CDC_DATABASE_PORT": str(secure.port),
                 "TIDINGS_CDC_DATABASE_NAME": cdc.database,

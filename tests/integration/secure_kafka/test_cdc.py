@@ -35,6 +35,7 @@ def test_a_row_becomes_a_change_and_the_watcher_sees_the_broker(
     address = psycopg.conninfo.conninfo_to_dict(postgres.url(cdc.database))
     settings = secure.environment("SCRAM-SHA-512") | {
         "TIDINGS_CONNECT_URL": worker.url,
+        "TIDINGS_CONNECT_PASSWORD": worker.password or "",
         "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
         "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),
         "TIDINGS_CDC_DATABASE_NAME": cdc.database,
