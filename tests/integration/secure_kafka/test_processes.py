@@ -60,7 +60,6 @@ def test_a_change_becomes_an_event_with_a_token_that_is_asked_for_once(secure: S
 
 def test_a_wrong_password_is_said_and_never_shown(secure: SecureKafka, notify: Start) -> None:
     made = notify("SCRAM-SHA-512", ready=False, TIDINGS_KAFKA_PASSWORD="not-the-password")
-    until(lambda: "Authentication failed" in made.process.log.read_text(), 60)
     until(lambda: made.said("kafka_failed"), 60)
     assert requests.get(made.process_url("/readyz"), timeout=30).status_code == 503
     assert "not-the-password" not in made.process.log.read_text()
