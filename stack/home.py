@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from stack.environment import write_private
 from stack.errors import StackError
+from stack.postgres import account, reachable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +37,9 @@ _SECRETS = (
     "postgres", "api", "cdc", "stream", "relay", "reconciler", "api_key", "internal_token", "relay_token",
     "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret", "connect",
 )  # fmt: skip
-_MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "steps.jsonl")
+_MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "start.lock", "steps.jsonl")
+# Root's checkout is often in a folder that nobody else may enter, as /root.
+ELSEWHERE = Path("/var/lib/tidings-native")
 # What a provider key may be called, so that the dispatcher, and no other process, gets it from the caller's shell.
 PROVIDER_KEYS = ("OPENAI_API_KEY",)
 
@@ -57,8 +61,24 @@ class Home:
         return self.directory / "steps.jsonl"
 
     @property
+    def start_lock(self) -> Path:
+        return self.directory / "start.lock"
+
+    @property
     def pid_file(self) -> Path:
         return self.directory / "stack.pid"
+
+    @property
+    def postgres(self) -> Path:
+        """Where Postgres' data are, or will be: in the home, unless it is root's and closed to the user that Postgres then
+        runs as. What is there stays where it is, whatever becomes of the folders above.
+        """
+        inside = self.directory / "postgres"
+        outside = ELSEWHERE / hashlib.sha256(str(self.directory).encode()).hexdigest()[:16]
+        for path in (inside, outside):
+            if path.exists():
+                return path
+        return inside if account() is None or reachable(self.directory) else outside
 
     @property
     def env_file(self) -> Path:
@@ -69,8 +89,7 @@ class Home:
 
         Only that: whoever names a folder of theirs as `TIDINGS_HOME` must not lose the rest of it.
         """
-        for name in _MADE:
-            path = self.directory / name
+        for path in [self.postgres, *(self.directory / name for name in _MADE)]:
             if path.is_dir():
                 shutil.rmtree(path)
             else:

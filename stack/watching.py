@@ -18,6 +18,7 @@ from rich.table import Table
 
 from stack.errors import StackError
 from stack.home import ROOT, Home
+from stack.lock import held, holder
 from stack.ports import listens
 from stack.servers import answers
 
@@ -28,12 +29,7 @@ COMPLETION_SECONDS_MAX = 120.0
 
 def running_pid(home: Home) -> int | None:
     """The supervisor's process, if it lives."""
-    try:
-        pid = int(home.pid_file.read_text())
-        os.kill(pid, 0)
-    except (OSError, ValueError):
-        return None
-    return pid
+    return holder(home.pid_file)
 
 
 def up(home: Home, console: Console) -> None:
@@ -41,9 +37,14 @@ def up(home: Home, console: Console) -> None:
 
     Raises `StackError`; nothing of the stack runs then.
     """
-    if running_pid(home) is not None:
-        console.print("already running")
-        return
+    with held(home.start_lock, seconds=START_SECONDS_MAX):
+        if running_pid(home) is not None:
+            console.print("already running")
+            return
+        _start(home, console)
+
+
+def _start(home: Home, console: Console) -> None:
     home.steps.unlink(missing_ok=True)
     with (home.log / "supervisor.log").open("ab") as output:
         process = subprocess.Popen(
@@ -52,8 +53,11 @@ def up(home: Home, console: Console) -> None:
         )  # fmt: skip
     try:
         follow(home, console, process)
-    except StackError:
-        down(home)  # what did start is of no use alone, and would be in the way of the next try
+    except StackError as error:
+        try:
+            down(home)  # what did start is of no use alone, and would be in the way of the next try
+        except StackError as left:
+            raise StackError(f"{error}\n{left}") from None
         raise
 
 
