@@ -32,7 +32,7 @@ logs: venv ## the last log lines; P=api for one process
 reset: venv ## stop everything and delete all data and secrets (asks first)
 	@$(VENV)/python -m stack reset
 
-compose-env: ## write .env with new secrets for docker compose, unless it is there
+compose-env: ## write .env and providers.env for docker compose, unless they are there
 	@$(PYTHON) stack/compose_env.py
 
 test: venv ## all tests but those that need Docker, on real servers

@@ -13,6 +13,12 @@ NAMES = (
 )  # fmt: skip
 
 
+PROVIDERS = """\
+# The variables that targets.toml names as ${NAME}, one NAME=value a line; the dispatcher alone gets them.
+# OPENAI_API_KEY=
+"""
+
+
 def main() -> None:
     """The path may be given; `.env` in the checkout by default, where compose looks for it."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / ".env"
@@ -22,10 +28,18 @@ def main() -> None:
     made = {name: secrets.token_hex(24) for name in NAMES}
     made["RELAY_ENCRYPTION_KEYS"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     made["TIDINGS_WEBHOOK_SECRET"] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in made.items())
-    print(f"{path} written; it holds secrets, keep it to yourself")
+    providers = path.resolve().with_name("providers.env")
+    made["TIDINGS_PROVIDERS_ENV"] = str(providers)
+    if not providers.exists():
+        write(providers, PROVIDERS)
+    write(path, "".join(f"{name}={value}\n" for name, value in made.items()))
+    print(f"{path} written; it holds secrets, keep it to yourself. Keys of providers go into {providers}")
+
+
+def write(path, text):
+    """Make a file that its owner alone can read."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 if __name__ == "__main__":

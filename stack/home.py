@@ -40,8 +40,6 @@ _SECRETS = (
 _MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "start.lock", "steps.jsonl")
 # Root's checkout is often in a folder that nobody else may enter, as /root.
 ELSEWHERE = Path("/var/lib/tidings-native")
-# What a provider key may be called, so that the dispatcher, and no other process, gets it from the caller's shell.
-PROVIDER_KEYS = ("OPENAI_API_KEY",)
 
 
 @dataclass(frozen=True)
@@ -125,78 +123,6 @@ class Home:
     def write_env_file(self) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.public_environment().items()]
         write_private(self.env_file, "".join(lines))
-
-    def environment_of(self, process: str, caller: Mapping[str, str]) -> dict[str, str]:
-        """The environment of one process: what it needs and nothing else, so no secret goes where it has no use."""
-        public = self.public_environment()
-        signing = {name: public[name] for name in ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")}
-        internal = {"TIDINGS_INTERNAL_TOKEN": self.secrets["internal_token"]}
-        addresses = {"TIDINGS_PUBLIC_URL": self.url("api")}
-        callbacks = {"TIDINGS_CALLBACK_URL": self.url("internal")}
-        webhooks = _given(caller, "TIDINGS_WEBHOOK_ADDRESSES")
-        # The callbacks' way and the stand-in, and not all that listens on this machine.
-        allowed = [f"127.0.0.1:{self.ports[name]}" for name in ("internal", "provider")]
-        allowed += _given(caller, "RELAY_ALLOW_HOSTS").values()
-        own: dict[str, dict[str, str]] = {
-            "api": {
-                "API_LISTEN": f"127.0.0.1:{self.ports['api']}",
-                "API_INTERNAL_LISTEN": f"127.0.0.1:{self.ports['internal']}",
-                "API_DATABASE_URL": self.database_url("tidings_api", "api"),
-                "TIDINGS_IMAGE_TARGET": "demo-images",
-                "TIDINGS_WEBHOOKS": "on",
-                **signing, **internal, **addresses, **callbacks, **webhooks,
-            },
-            "dispatcher": {
-                "TIDINGS_API_INTERNAL_URL": self.url("internal"),
-                "DISPATCHER_LISTEN": f"127.0.0.1:{self.ports['dispatcher']}",
-                "TIDINGS_WEBHOOK_SECRET": self.secrets["webhook_secret"],
-                **{name: public[name] for name in (
-                    "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
-                    "QSTASH_CURRENT_SIGNING_KEY")},
-                **_given(caller, *PROVIDER_KEYS),
-                **internal, **addresses, **callbacks, **webhooks,
-            },
-            "relay": {
-                "RELAY_LISTEN": f"127.0.0.1:{self.ports['relay']}",
-                "RELAY_DATABASE_URL": self.database_url("tidings_relay", "relay"),
-                "RELAY_ENCRYPTION_KEYS": self.secrets["encryption_key"],
-                "RELAY_ALLOW_HOSTS": ",".join(allowed),
-                **_given(caller, "RELAY_ALLOW_PRIVATE"),
-                "RELAY_DEDUP_WINDOW_SECONDS": "86400",
-                "RELAY_DRAIN_SECONDS": "5",
-                "QSTASH_TOKEN": public["QSTASH_TOKEN"],
-                **signing,
-            },
-            "notifier": {
-                "NOTIFIER_LISTEN": f"127.0.0.1:{self.ports['notifier']}",
-                "TIDINGS_KAFKA": public["TIDINGS_KAFKA"],
-                **addresses,
-            },
-            "watcher": {
-                "WATCHER_LISTEN": f"127.0.0.1:{self.ports['watcher']}",
-                "TIDINGS_KAFKA": public["TIDINGS_KAFKA"],
-                **{name: public[name] for name in ("TIDINGS_CONNECT_URL", "TIDINGS_CONNECT_PASSWORD")},
-                "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
-                "TIDINGS_CDC_DATABASE_PORT": str(self.ports["postgres"]),
-                "TIDINGS_CDC_DATABASE_NAME": "tidings",
-                "TIDINGS_CDC_DATABASE_PASSWORD": self.secrets["cdc"],
-            },
-            "reconciler": {
-                "RECONCILER_LISTEN": f"127.0.0.1:{self.ports['reconciler']}",
-                "RECONCILER_DATABASE_URL": self.database_url("tidings_reconciler", "reconciler"),
-                **{name: public[name] for name in ("TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN")},
-                **{name: value for name, value in caller.items()
-                   if name.startswith("RECONCILER_") or name == "TIDINGS_RETENTION_DAYS"},
-            },
-            "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{self.ports['provider']}"}
-            | {name: value for name, value in caller.items() if name.startswith("PROVIDER_")},
-        }  # fmt: skip
-        common = _given(caller, "PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
-        return common | {"TIDINGS_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"} | own[process]
-
-
-def _given(caller: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {name: caller[name] for name in names if name in caller}
 
 
 def open_home(environment: Mapping[str, str]) -> Home:

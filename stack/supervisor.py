@@ -23,6 +23,7 @@ from stack.java import find_java
 from stack.lock import held
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
+from stack.processes import environment_of
 from stack.servers import Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
 from tidings.migrate import MigrateSettings, migrate
@@ -142,7 +143,7 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
         words = [sys.executable if word == "python" else word for word in shlex.split(command)]
         kept = shlex.join([sys.executable, "-m", "stack.keep", *words])
-        env = home.environment_of(name, environment) | {"PYTHONPATH": str(ROOT)}
+        env = environment_of(home, name, environment) | {"PYTHONPATH": str(ROOT)}
         manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
     return manager
 

@@ -129,11 +129,14 @@ class Disabled:
     reason: str
 
 
+def variables(target: Target) -> frozenset[str]:
+    """The names of the `${NAME}` that stand in a target's URL and headers."""
+    return frozenset(name for text in (target.url, *target.headers.values()) for name in _VARIABLE.findall(text))
+
+
 def resolve(target: Target, environ: Mapping[str, str]) -> Resolved | Disabled:
     """Fill in `${NAME}`; `Disabled` names the variables that are not set, never a value."""
-    texts = [target.url, *target.headers.values()]
-    names = {name for text in texts for name in _VARIABLE.findall(text)}
-    missing = sorted(name for name in names if not environ.get(name))
+    missing = sorted(name for name in variables(target) if not environ.get(name))
     if missing:
         return Disabled(target, f"target {target.name} is switched off: {', '.join(missing)} not set")
 

@@ -131,7 +131,10 @@ def test_no_process_of_ours_runs_as_root(compose: Compose) -> None:
 def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(tmp_path: Path) -> None:
     path = _new_env_file(tmp_path)
     first = path.read_text()
-    assert set(_variables(path)) == set(re.findall(r"\$\{([A-Z_]+):\?", FILE.read_text()))
+    made = _variables(path)
+    providers = Path(made.pop("TIDINGS_PROVIDERS_ENV"))
+    assert set(made) == set(re.findall(r"\$\{([A-Z_]+):\?", FILE.read_text()))
+    assert (providers.parent, providers.stat().st_mode & 0o777) == (tmp_path, 0o600)
     assert path.stat().st_mode & 0o777 == 0o600
     assert _new_env_file(tmp_path).read_text() == first
 

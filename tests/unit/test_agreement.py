@@ -15,6 +15,7 @@ from services.api.application import create_app
 from services.api.openapi import document
 from services.api.parts import Parts
 from stack.home import PORTS, open_home
+from stack.processes import environment_of
 from tests.process import ROOT
 from tidings import topics
 
@@ -90,12 +91,12 @@ def test_the_relay_may_call_the_api_and_the_stand_in_and_no_network(tmp_path: Pa
     ]
     assert composed == ["api:8004,provider:8090", "", "http://api:8004", "http://provider:8090"]
     home = open_home({"TIDINGS_HOME": str(tmp_path)})
-    relay, dispatcher = (home.environment_of(name, {}) for name in ("relay", "dispatcher"))
+    relay, dispatcher = (environment_of(home, name, {}) for name in ("relay", "dispatcher"))
     named = [dispatcher[name].removeprefix("http://") for name in ("TIDINGS_CALLBACK_URL", "TIDINGS_PROVIDER_URL")]
     assert relay["RELAY_ALLOW_HOSTS"].split(",") == named
     assert "RELAY_ALLOW_PRIVATE" not in relay
     given = {"RELAY_ALLOW_HOSTS": "gpu:11434", "RELAY_ALLOW_PRIVATE": "10.0.0.0/8", "TIDINGS_WEBHOOK_ADDRESSES": "any"}
-    relay, dispatcher, api = (home.environment_of(name, given) for name in ("relay", "dispatcher", "api"))
+    relay, dispatcher, api = (environment_of(home, name, given) for name in ("relay", "dispatcher", "api"))
     assert relay["RELAY_ALLOW_HOSTS"].split(",") == [*named, "gpu:11434"]
     assert relay["RELAY_ALLOW_PRIVATE"] == "10.0.0.0/8"
     assert dispatcher["TIDINGS_WEBHOOK_ADDRESSES"] == api["TIDINGS_WEBHOOK_ADDRESSES"] == "any"

@@ -10,6 +10,9 @@ import pytest
 from stack.errors import StackError
 from stack.home import PORTS, open_home
 from stack.postgres import copy_programs
+from stack.processes import environment_of
+
+PROCESSES = ("api", "dispatcher", "relay", "notifier", "watcher", "reconciler", "provider")
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "", "\u00b2"])
@@ -65,3 +68,36 @@ def test_a_reset_leaves_no_empty_folder(tmp_path: Path) -> None:
     home = open_home({"TIDINGS_HOME": str(tmp_path / "home")})
     assert home.delete()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_of_a_new_target_reaches_the_dispatcher_alone(tmp_path: Path) -> None:
+    targets = tmp_path / "targets.toml"
+    targets.write_text('[claude]\nurl = "https://a.example/v1"\nheaders = { x-api-key = "${ANTHROPIC_API_KEY}" }\n')
+    home = open_home({"TIDINGS_HOME": str(tmp_path / "home")})
+    caller = {"TIDINGS_TARGETS_FILE": str(targets), "ANTHROPIC_API_KEY": "sk-1", "AWS_SECRET_ACCESS_KEY": "other"}
+    found = {name: environment_of(home, name, caller) for name in PROCESSES}
+    assert [name for name in PROCESSES if "ANTHROPIC_API_KEY" in found[name]] == ["dispatcher"]
+    assert [name for name in PROCESSES if "AWS_SECRET_ACCESS_KEY" in found[name]] == []
+    assert {found[name]["TIDINGS_TARGETS_FILE"] for name in ("api", "dispatcher")} == {str(targets)}
+
+
+@pytest.mark.parametrize(
+    ("process", "name"),
+    [
+        ("api", "API_THREADS"), ("dispatcher", "DISPATCHER_BATCH_MAX"), ("notifier", "NOTIFIER_CHANNELS_MAX"),
+        ("relay", "RELAY_DRAIN_SECONDS"), ("watcher", "WATCHER_HANGING_SECONDS"), ("api", "TIDINGS_IMAGE_TARGET"),
+        ("reconciler", "RECONCILER_GRACE_SECONDS"), ("reconciler", "TIDINGS_RETENTION_DAYS"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_the_caller_reaches_its_process_alone(tmp_path: Path, process: str, name: str) -> None:
+    home = open_home({"TIDINGS_HOME": str(tmp_path)})
+    found = {each: environment_of(home, each, {name: "7"}).get(name) for each in PROCESSES}
+    assert found[process] == "7"
+    assert "7" not in [value for each, value in found.items() if each != process]
+
+
+def test_addresses_and_secrets_are_the_stacks(tmp_path: Path) -> None:
+    home = open_home({"TIDINGS_HOME": str(tmp_path)})
+    caller = {"RELAY_DATABASE_URL": "postgresql://elsewhere", "RELAY_LISTEN": "0.0.0.0:1", "API_DATABASE_URL": "x"}
+    assert environment_of(home, "relay", caller) == environment_of(home, "relay", {})
+    assert environment_of(home, "api", caller) == environment_of(home, "api", {})
