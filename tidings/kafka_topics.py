@@ -16,6 +16,8 @@ from tidings.topics import Topic
 REQUEST_TIMEOUT_MS = 15_000
 # Bounds what a broker that is away costs whoever starts.
 BOOTSTRAP_TIMEOUT_MS = 5_000
+# Of the connection and of the answer; a transaction waits meanwhile.
+ABSENT_TIMEOUT_MS = 2_000
 READY_SECONDS = 10.0
 # A topic that was made is in the broker's list within less than this, unless somebody has deleted it.
 LISTED_SECONDS = 2.0
@@ -23,12 +25,14 @@ READY_EVERY_SECONDS = 0.05
 
 
 @contextmanager
-def administrator(bootstrap: str, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> Iterator[Any]:
+def administrator(
+    bootstrap: str, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS, bootstrap_timeout_ms: int = BOOTSTRAP_TIMEOUT_MS
+) -> Iterator[Any]:
     """An admin client for a few requests."""
     admin = KafkaAdminClient(
         bootstrap_servers=bootstrap.split(","),
         request_timeout_ms=request_timeout_ms,
-        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+        bootstrap_timeout_ms=bootstrap_timeout_ms,
     )
     try:
         yield admin
@@ -59,9 +63,12 @@ class KafkaTopics:
             return set(admin.list_topics())
 
     def absent(self, topics: Collection[str]) -> frozenset[str]:
-        """Those of `topics` that are not there, as far as the broker says so now."""
+        """Those of `topics` that are not there, as far as the broker says so now, within 2 * ABSENT_TIMEOUT_MS."""
         try:
-            return frozenset(topics) - self.present()
+            with administrator(
+                self._bootstrap, request_timeout_ms=ABSENT_TIMEOUT_MS, bootstrap_timeout_ms=ABSENT_TIMEOUT_MS
+            ) as admin:
+                return frozenset(topics) - set(admin.list_topics())
         except KafkaError:
             return frozenset()
 

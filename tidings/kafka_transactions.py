@@ -34,6 +34,8 @@ CLOSE_SECONDS_MAX = 2.0
 # A commit takes milliseconds. kafka-python tries a record for a topic that was deleted again and again, so whoever waits
 # for longer than this asks whether the topics are still there.
 PATIENCE_SECONDS = 1.0
+# A broker that is silent takes so long to ask, which must not outlast the transaction.
+ASK_SECONDS_MAX = 4.0
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ class Transactions:
         while (now := self._clock()) < end:
             if done_by(min(end, now + PATIENCE_SECONDS)):
                 return True
-            if absent := self._absent(topics):
+            if end - self._clock() > ASK_SECONDS_MAX and (absent := self._absent(topics)):
                 raise StalledError(absent)
         return done_by(end)
 
