@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-# 60 s, 2 min … an hour. Who deletes a topic once is not meant, and after an hour without another time all is forgotten.
+# 60 s, 2 min … an hour. Whoever deletes one topic is not left out; after an hour without another it is forgotten.
 LEFT_OUT_SECONDS = 60.0
 LEFT_OUT_SECONDS_MAX = 3600.0
 FORGOTTEN_SECONDS = 3600.0

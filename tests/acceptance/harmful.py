@@ -1,5 +1,5 @@
-"""A client that does everything allowed to it that is harmful. Its programs wait more than they work: what they take from
-others is to be places and locks, not the processor's time, which a test cannot tell from a busy machine.
+"""A client that does everything allowed to it that is harmful. Its programs wait more than they work: what they take
+from others is to be places and locks, not the processor's time, which a test cannot tell from a busy machine.
 """
 
 from __future__ import annotations

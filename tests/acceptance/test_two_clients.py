@@ -1,5 +1,5 @@
-"""Two clients, one of which does everything allowed to it that is harmful: the other's submissions end within twice their
-usual time, once each.
+"""Two clients, one of which does everything allowed to it that is harmful: the other's submissions end within twice
+their usual time, once each.
 """
 
 from __future__ import annotations
