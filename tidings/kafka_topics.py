@@ -17,17 +17,23 @@ from tidings.topics import Topic
 REQUEST_TIMEOUT_MS = 15_000
 # Bounds what a broker that is away costs whoever starts.
 BOOTSTRAP_TIMEOUT_MS = 5_000
+# Of the connection and of the answer; a transaction waits meanwhile.
+ABSENT_TIMEOUT_MS = 2_000
 READY_SECONDS = 10.0
+# A topic that was made is in the broker's list within less than this, unless somebody has deleted it.
+LISTED_SECONDS = 2.0
 READY_EVERY_SECONDS = 0.05
 
 
 @contextmanager
-def administrator(cluster: Cluster, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS) -> Iterator[Any]:
+def administrator(
+    cluster: Cluster, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS, bootstrap_timeout_ms: int = BOOTSTRAP_TIMEOUT_MS
+) -> Iterator[Any]:
     """An admin client for a few requests."""
     admin = KafkaAdminClient(
         **cluster.options,
         request_timeout_ms=request_timeout_ms,
-        bootstrap_timeout_ms=BOOTSTRAP_TIMEOUT_MS,
+        bootstrap_timeout_ms=bootstrap_timeout_ms,
     )
     try:
         yield admin
@@ -57,6 +63,16 @@ class KafkaTopics:
         with administrator(self._cluster) as admin:
             return set(admin.list_topics())
 
+    def absent(self, topics: Collection[str]) -> frozenset[str]:
+        """Those of `topics` that are not there, as far as the broker says so now, within 2 * ABSENT_TIMEOUT_MS."""
+        try:
+            with administrator(
+                self._cluster, request_timeout_ms=ABSENT_TIMEOUT_MS, bootstrap_timeout_ms=ABSENT_TIMEOUT_MS
+            ) as admin:
+                return frozenset(topics) - set(admin.list_topics())
+        except KafkaError:
+            return frozenset()
+
     def make(self, topics: Collection[Topic]) -> dict[str, str]:
         """Make `topics` in one request; why those of the answer cannot be used, by name. Raises a `KafkaError`."""
         if not topics:
@@ -83,14 +99,17 @@ def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
     Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many:
     only its own answer tells.
     """
-    waiting, deadline = set(names), time.monotonic() + READY_SECONDS
+    waiting, deleted, begun = set(names), set[str](), time.monotonic()
     while waiting:
         waiting -= {name for name in waiting if _opened(admin, name)}
-        if time.monotonic() > deadline:
+        if waiting and time.monotonic() > begun + LISTED_SECONDS:
+            deleted |= waiting - set(admin.list_topics())
+            waiting -= deleted
+        if time.monotonic() > begun + READY_SECONDS:
             break
         if waiting:
             time.sleep(READY_EVERY_SECONDS)
-    return dict.fromkeys(waiting, "not ready in time")
+    return dict.fromkeys(waiting, "not ready in time") | dict.fromkeys(deleted, "deleted meanwhile")
 
 
 def _opened(admin: Any, name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from kafka import KafkaProducer
@@ -31,6 +32,11 @@ REQUEST_TIMEOUT_MS = 5_000
 # second.
 RETRY_BACKOFF_MS = 5
 CLOSE_SECONDS_MAX = 2.0
+# A commit takes milliseconds. kafka-python tries a record for a topic that was deleted again and again, so whoever waits
+# for longer than this asks whether the topics are still there.
+PATIENCE_SECONDS = 1.0
+# A broker that is silent takes so long to ask, which must not outlast the transaction.
+ASK_SECONDS_MAX = 4.0
 
 
 @dataclass(frozen=True)
@@ -79,10 +85,17 @@ class Transactions:
     """One transaction at a time. A producer that failed once is replaced, which also aborts what it had begun."""
 
     def __init__(
-        self, make: Callable[[], Any], *, clock: Callable[[], float], seconds_max: float = COMMIT_SECONDS_MAX
+        self,
+        make: Callable[[], Any],
+        *,
+        clock: Callable[[], float],
+        absent: Callable[[Collection[str]], frozenset[str]] = lambda _: frozenset(),
+        seconds_max: float = COMMIT_SECONDS_MAX,
     ) -> None:
+        """`absent` says which of some topics are not there."""
         self._make = make
         self._clock = clock
+        self._absent = absent
         self._seconds_max = seconds_max
         self._producer: Any = None
 
@@ -122,6 +135,8 @@ class Transactions:
     def _learn(self, topics: Collection[str]) -> None:
         """Have the metadata of all `topics`, by one request: `send` makes one for each, and the time runs."""
         unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
+        if unknown and (absent := self._absent(unknown)):
+            raise StalledError(absent)
         for topic in unknown:
             self._producer._sender.add_topic(topic)
         end = self._clock() + self._seconds_max
@@ -145,11 +160,14 @@ class Transactions:
             if self._clock() > end:
                 raise StalledError(frozenset())
             sent.append((message.topic, self._send(message, first)))
-        if not self._within(manager.send_offsets_to_transaction(offsets, group), end):
+        topics = {topic for topic, _ in sent}
+        added = manager.send_offsets_to_transaction(offsets, group)
+        if not self._patiently(lambda by: self._within(added, by), end, topics):
             raise stalled(sent)
         for _, record in sent:
             try:
-                record.get(timeout=max(0.0, end - self._clock()))
+                if not self._patiently(partial(self._arrived, record), end, topics):
+                    raise stalled(sent)
             except KafkaError as error:
                 # kafka-python leaves a transaction as it is when a record was not taken in time: it would be committed
                 # without that record.
@@ -171,6 +189,24 @@ class Transactions:
             raise
         first.watch(message.topic, sent)
         return sent
+
+    def _patiently(self, done_by: Callable[[float], bool], end: float, topics: Collection[str]) -> bool:
+        """Whether it is done by `end`. Raises `StalledError` as soon as one of `topics` is known to be absent."""
+        while (now := self._clock()) < end:
+            if done_by(min(end, now + PATIENCE_SECONDS)):
+                return True
+            if end - self._clock() > ASK_SECONDS_MAX and (absent := self._absent(topics)):
+                raise StalledError(absent)
+        return done_by(end)
+
+    def _arrived(self, record: Any, end: float) -> bool:
+        try:
+            record.get(timeout=max(0.0, end - self._clock()))
+        except KafkaTimeoutError:
+            if record.is_done:
+                raise
+            return False
+        return True
 
     def _within(self, result: Any, end: float) -> bool:
         self._producer._sender.wakeup()

@@ -13,6 +13,7 @@ from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.settings import NotifierSettings
+from services.notifier.tenants import Tenants
 from tidings import kafka_loop, log
 from tidings.kafka_changes import change_consumer
 from tidings.kafka_loop import Work
@@ -31,15 +32,19 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     logger = log.get("notifier")
     metrics = NotifierMetrics(REGISTRY)
     progress = Progress(time.monotonic)
-    # Outlives a connection: which topics refuse is not to be learnt anew after each failure.
-    channels = Channels(KafkaTopics(settings.cluster), channels_max=settings.channels_max, clock=time.monotonic)
+    # These outlive a connection: which topics refuse, and whose, is not to be learnt anew after each failure.
+    topics = KafkaTopics(settings.cluster)
+    channels = Channels(topics, channels_max=settings.channels_max, clock=time.monotonic)
+    tenants = Tenants(time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
         create_topics(settings.cluster, TOPICS)
         channels.look_again()
         # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
         transactions = Transactions(
-            lambda: transactional_producer(settings.cluster, f"{GROUP}-{settings.instance}"), clock=time.monotonic
+            lambda: transactional_producer(settings.cluster, f"{GROUP}-{settings.instance}"),
+            clock=time.monotonic,
+            absent=topics.absent,
         )
         stack.callback(transactions.close)
         transactions.open()
@@ -49,7 +54,7 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         stack.callback(changes.close)
         notifier = Notifier(
-            changes, transactions, channels,
+            changes, transactions, channels, tenants,
             public_url=settings.public_url, progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         return Work(changes, notifier.run_once)

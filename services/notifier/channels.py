@@ -82,6 +82,11 @@ class Channels:
         self._stalls += 1
         return set(topics) if self._stalls >= STALLS_MAX else set()
 
+    def gone(self, topics: Collection[str]) -> set[str]:
+        """Those of `topics` that are not there any more. Raises a `KafkaError`."""
+        self.look_again()
+        return set(topics) - self._present()
+
     def new(self, channel: str) -> bool:
         """Whether its topic would have to be made first. Raises a `KafkaError`."""
         topic = channel_topic(channel)

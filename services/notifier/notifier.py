@@ -13,6 +13,7 @@ from structlog.stdlib import BoundLogger
 
 from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
+from services.notifier.tenants import Tenants
 from services.notifier.transform import DeadLetter, Event, transform
 from tidings.dead_letters import dead_letter
 from tidings.kafka_changes import Batch, Changes
@@ -36,12 +37,18 @@ class Decided:
     partition: TopicPartition
     record: Any
     decision: Event | DeadLetter | None
+    # Its tenant's channels are left out.
+    kept_off: bool = False
 
     @property
     def channel(self) -> str | None:
-        if not isinstance(self.decision, Event) or not self.decision.change.channel:
+        if self.kept_off or not isinstance(self.decision, Event) or not self.decision.change.channel:
             return None
         return str(self.decision.change.channel)
+
+    @property
+    def tenant(self) -> str | None:
+        return self.decision.change.tenant if isinstance(self.decision, Event) else None
 
 
 class Notifier:
@@ -52,6 +59,7 @@ class Notifier:
         changes: Changes,
         transactions: Transactions,
         channels: Channels,
+        tenants: Tenants,
         *,
         public_url: str,
         progress: Progress,
@@ -61,6 +69,7 @@ class Notifier:
         self._changes = changes
         self._transactions = transactions
         self._channels = channels
+        self._tenants = tenants
         self._public_url = public_url
         self._progress = progress
         self._metrics = metrics
@@ -75,7 +84,7 @@ class Notifier:
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
-        decided = self._decided(batch)
+        decided = self._kept_off(self._decided(batch))
         for part in self._parts(decided):
             self._progress.holds("its transaction is under way")
             self._settle(part)
@@ -87,6 +96,15 @@ class Notifier:
             Decided(partition, row, transform(row.value, self._public_url))
             for partition, rows in batch.items()
             for row in rows
+        ]
+
+    def _kept_off(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+        """`decided`, with those marked whose tenants' channels are left out now."""
+        return [
+            replace(one, kept_off=True)
+            if one.channel is not None and one.tenant is not None and self._tenants.left_out(one.tenant)
+            else one
+            for one in decided
         ]
 
     def _parts(self, decided: Sequence[Decided]) -> Iterator[Sequence[Decided]]:
@@ -118,7 +136,8 @@ class Notifier:
             except StalledError as error:
                 self._metrics.aborts.inc()
                 refusals += 1
-                self._suspect(error, topics)
+                self._suspect(error, decided, topics)
+                decided = self._kept_off(decided)
             else:
                 self._channels.accept(set(topics.values()))
                 self._count(decided, topics)
@@ -138,16 +157,23 @@ class Notifier:
             offsets[one.partition] = OffsetAndMetadata(one.record.offset + 1, "", -1)
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
-    def _suspect(self, error: StalledError, topics: Mapping[str, str]) -> None:
-        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does."""
+    def _suspect(self, error: StalledError, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
+        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does; those that
+        were deleted are made again.
+        """
         hanging = set(error.topics & set(topics.values()))
         self._log.warning("transaction_stalled", topics=str(error))
         if not topics or COMPLETIONS in error.topics or (error.topics and not hanging):
             raise KafkaError(f"the broker does not take events: {error}") from error
-        self._channels.look_again()
-        blamed = self._channels.blame(hanging) if hanging else self._channels.suspects(topics.values())
+        gone = self._channels.gone(topics.values())
+        blamed = self._channels.blame(hanging - gone)
+        if not gone and not hanging:
+            blamed = self._channels.suspects(topics.values())
         for topic in sorted(blamed):
             self._refuse(topic, "events were not taken in time")
+        guilty = {one.tenant for one in decided if one.channel and topics.get(one.channel) in gone | blamed}
+        for tenant, seconds in self._tenants.blame(filter(None, guilty)).items():
+            self._log.warning("tenant_left_out", tenant=tenant, seconds=seconds, topics=sorted(gone | blamed))
 
     @staticmethod
     def _is_channels(topic: str) -> bool:
@@ -179,7 +205,7 @@ class Notifier:
         now = datetime.now(UTC)
         self._metrics.batch.observe(len(decided))
         kept_off = [one.channel for one in decided if one.channel is not None and one.channel not in topics]
-        self._metrics.channels_refused.inc(len(kept_off))
+        self._metrics.channels_refused.inc(len(kept_off) + sum(one.kept_off for one in decided))
         for channel in sorted(set(kept_off)):
             if (reason := self._channels.news(channel)) is not None:
                 self._log.warning("channel_refused", channel=channel, reason=reason)

@@ -10,6 +10,7 @@ from kafka.admin import KafkaAdminClient
 
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
+from tidings.kafka_topics import _unready
 from tidings.topics import COMPLETIONS
 
 Notify = Callable[..., Notifying]
@@ -44,6 +45,12 @@ def test_a_deleted_channel_topic_holds_nobody_up_and_is_made_again(topics: Topic
     after = topics.change(channel=channel)
     until(lambda: topics.completions(after) == [after], SECONDS)
     until(lambda: after in [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")], SECONDS)
+
+
+def test_a_topic_that_was_deleted_while_it_was_made_is_not_waited_for(topics: Topics) -> None:
+    name = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
+    with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
+        assert _unready(admin, [name, COMPLETIONS]) == {name: "deleted meanwhile"}
 
 
 def test_a_channel_topic_that_refuses_a_record_holds_nobody_up(topics: Topics, notify: Notify) -> None:

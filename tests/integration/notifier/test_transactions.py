@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaTimeoutError
 from prometheus_client import CollectorRegistry
 
 from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
+from services.notifier.tenants import Tenants
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
 from tidings import log
 from tidings.kafka_changes import change_consumer
+from tidings.kafka_failures import StalledError
 from tidings.kafka_topics import KafkaTopics
-from tidings.kafka_transactions import Transactions, transactional_producer
+from tidings.kafka_transactions import Outgoing, Transactions, transactional_producer
 from tidings.progress import Progress
-from tidings.topics import COMPLETIONS, RESULTS
+from tidings.topics import COMPLETIONS, RESULTS, Topic
 
 
 class FailsOnce:
@@ -61,7 +65,7 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
     )
     with closing(changes), closing(transactions):
         notifier = Notifier(
-            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, clock=time.monotonic),
+            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, clock=time.monotonic), Tenants(time.monotonic),
             public_url="http://x", progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         until(lambda: notifier.run_once() == 0 and _at_end(changes._consumer), 60)
@@ -78,6 +82,33 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
         until(lambda: notifier.run_once() == 0 and topics.completions(*ids) == ids, 30)
     # The control: who reads uncommitted sees some of them twice, so the events of the first were really there.
     assert len(topics.completions(*ids, isolation="read_uncommitted")) == len(ids) + len(uncommitted)
+
+
+# More than the test may take: nothing but the topic's absence ends the wait.
+@pytest.mark.timeout(100)
+def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics, instance: str) -> None:
+    gone = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
+    kafka_topics = KafkaTopics(topics.cluster)
+    changes = change_consumer(
+        topics.cluster, [RESULTS], group=instance, instance=instance, batch_max=500,
+        progress=Progress(time.monotonic), log=log.get("test"),
+    )  # fmt: skip
+    transactions = Transactions(
+        lambda: transactional_producer(topics.cluster, instance),
+        clock=time.monotonic, absent=kafka_topics.absent, seconds_max=10_000,
+    )  # fmt: skip
+    message = Outgoing(gone, b"key", b"value", [])
+    with closing(changes), closing(transactions):
+        kafka_topics.make([Topic(gone)])
+        transactions.commit([message], {}, changes.group_metadata())
+        with closing(KafkaAdminClient(bootstrap_servers=topics.cluster)) as admin:
+            admin.delete_topics([gone])
+        until(lambda: kafka_topics.absent([gone]), 30)
+        # By a producer that knows the topic, then by a new one.
+        for _ in range(2):
+            with pytest.raises(StalledError) as stalled:
+                transactions.commit([message], {}, changes.group_metadata())
+            assert stalled.value.topics == {gone}
 
 
 def _committed(consumer: Any) -> dict[Any, int]:

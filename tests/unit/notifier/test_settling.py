@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.notifier.channels import STALLS_MAX, Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
+from services.notifier.tenants import Tenants
 from tests.unit.clock import Clock
 from tests.unit.test_events import ROW
 from tidings import log
@@ -43,8 +44,8 @@ class Broker:
         self.there: set[str] = set()
         self.attempts = 0
 
-    def tell(self, channel: str | None = None) -> str:
-        row = ROW | {"submission_id": str(uuid.uuid4()), "channel": channel}
+    def tell(self, channel: str | None = None, *, tenant: str = "default") -> str:
+        row = ROW | {"submission_id": str(uuid.uuid4()), "channel": channel, "tenant": tenant}
         self.records.append(Record(len(self.records), json.dumps({"op": "c", "after": row}).encode()))
         return str(row["submission_id"])
 
@@ -82,7 +83,7 @@ def broker() -> Broker:
 def notifier(broker: Broker) -> Notifier:
     made: Any = broker
     return Notifier(
-        made, made, Channels(broker, channels_max=10, clock=Clock()),
+        made, made, Channels(broker, channels_max=10, clock=Clock()), Tenants(Clock()),
         public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
         log=log.get("test"),
     )  # fmt: skip
@@ -134,6 +135,34 @@ def test_a_stall_that_nothing_explains_is_the_brokers_until_it_comes_with_channe
     assert notifier.run_once() == 2
     assert (broker.on(COMPLETIONS), broker.on(A)) == (ids, [])
     assert broker.attempts == STALLS_MAX + 1
+
+
+def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_and_nobody_else(
+    broker: Broker, notifier: Notifier
+) -> None:
+    """Under a new name each time, which no refusal of names would end."""
+    deleting = ["", "x", "y", "z"]
+
+    def deleted(messages: Sequence[Outgoing]) -> None:
+        topic = f"tidings.completions.{deleting[0]}"
+        if any(message.topic == topic for message in messages):
+            deleting.pop(0)
+            broker.there.discard(topic)
+            raise StalledError(frozenset({topic}))
+
+    broker.verdict = deleted
+    deleting.pop(0)
+    others = []
+    for name, attempts in (("x", 2), ("y", 2), ("z", 1)):
+        broker.tell(name, tenant="harmful")
+        others.append(broker.tell("b", tenant="other"))
+        before = broker.attempts
+        assert notifier.run_once() == 2
+        assert broker.attempts == before + attempts
+    assert broker.on(B) == others
+    assert len(broker.on(COMPLETIONS)) == 6
+    # The first time the topic is made again, and has its event.
+    assert [len(broker.on(f"tidings.completions.{name}")) for name in "xyz"] == [1, 0, 0]
 
 
 def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:

@@ -1,0 +1,48 @@
+"""Tenants whose channels cost others a transaction: from the second time on all channels of theirs are left out for a
+while. Channels are names, of which a tenant may invent any number; to leave out one at a time would have no end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+# 60 s, 2 min … an hour. Whoever deletes one topic is not left out; after an hour without another it is forgotten.
+LEFT_OUT_SECONDS = 60.0
+LEFT_OUT_SECONDS_MAX = 3600.0
+FORGOTTEN_SECONDS = 3600.0
+TENANTS_MAX = 1000
+
+
+@dataclass(frozen=True)
+class _Fault:
+    seconds: float
+    until: float
+
+
+class Tenants:
+    """`clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._faults: dict[str, _Fault] = {}
+
+    def blame(self, tenants: Iterable[str]) -> dict[str, float]:
+        """A transaction failed for channels of these; those that are left out now, and for how many seconds."""
+        now = self._clock()
+        left_out = {}
+        for tenant in tenants:
+            before = self._faults.pop(tenant, None)
+            if before is None or now - before.until > FORGOTTEN_SECONDS:
+                seconds = 0.0
+            else:
+                seconds = min(LEFT_OUT_SECONDS_MAX, max(LEFT_OUT_SECONDS, before.seconds * 2))
+                left_out[tenant] = seconds
+            self._faults[tenant] = _Fault(seconds, now + seconds)
+        while len(self._faults) > TENANTS_MAX:
+            del self._faults[next(iter(self._faults))]
+        return left_out
+
+    def left_out(self, tenant: str) -> bool:
+        fault = self._faults.get(tenant)
+        return fault is not None and self._clock() < fault.until
