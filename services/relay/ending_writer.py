@@ -10,9 +10,10 @@ from datetime import datetime
 from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
+from services.relay.byte_share import Share
 from services.relay.ending import Ending
 from services.relay.ending_bodies import EndingBodies, bare
-from services.relay.memory import Memory, Share
+from services.relay.memory import Memory
 from services.relay.message import Claim
 from services.relay.metrics import RelayMetrics
 from services.relay.store.faults import is_trouble
