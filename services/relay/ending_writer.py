@@ -196,7 +196,10 @@ class EndingWriter:
             self._unwritten.pop(claim, None)
             self._held.give(_key(claim))
         for ending in kept:
-            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
+            if ending.put_off:
+                self._metrics.put_offs.inc()
+            else:
+                self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self._wake(ending.verdict.delay_seconds)
         await self._large.release(endings)
