@@ -43,6 +43,8 @@ class Share:
         self._waiting_max = waiting_max
         self._fair = fair
         self._first_grows = first_grows
+        # How often something was given back.
+        self.given = 0
         self._used = 0
         self._taken = 0  # of that, what has a name
         # The longest held first, and who waits for longest; a key waits once at a time.
@@ -163,6 +165,7 @@ class Share:
 
     def _forget(self, key: Hashable) -> bool:
         if (found := self._held.pop(key, None)) is not None:
+            self.given += 1
             self._uncount(*found)
         return found is not None
 
