@@ -15,8 +15,9 @@ from typing import assert_never
 
 import psycopg
 
+from services.relay.byte_share import NoRoomError
 from services.relay.http.faults import NoAnswerError
-from services.relay.memory import Memory, NoRoomError
+from services.relay.memory import Memory
 from services.relay.message import INLINE_BYTES_MAX, Body, Draft, Encoded, Piece, Stored, Unencoded, Unstored
 from services.relay.sending import Sending
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
@@ -52,12 +53,11 @@ class Bodies:
     def __init__(
         self, chunks: Chunks, bytes_max: int, memory: Memory | None = None, *, stall_seconds: float = STALL_SECONDS
     ) -> None:
-        memory = memory or Memory()
+        self.memory = memory or Memory()
         self._chunks = chunks
         self._bytes_max = bytes_max
         self._stall_seconds = stall_seconds
-        self._held = memory.answers
-        self._places = memory.transfers
+        self._held, self._places = self.memory.answers, self.memory.transfers
         self._discarding: set[asyncio.Task[None]] = set()
 
     async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Body:

@@ -108,7 +108,9 @@ class Courier:
                 await self._begin(large, message)
             sending()
             async with asyncio.timeout_at(deadline):
-                response = await connection.exchange(asked, self._inline_bytes_max)
+                response = await connection.exchange(
+                    asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
+                )
                 return await self._read(message, way, response)
 
     async def _begin(self, sending: Sending, message: Claimed) -> None:

@@ -49,6 +49,11 @@ class Ending:
         return self.burying or any(isinstance(draft.body, Unstored) for draft in self.callbacks)
 
     @property
+    def put_off(self) -> bool:
+        """Whether there was no attempt."""
+        return _put_off(self.verdict)
+
+    @property
     def burying(self) -> bool:
         """Whether a dead letter is to have an answer that is too large for its row."""
         return isinstance(self.verdict, Failed) and len(self.answer.body) > INLINE_BYTES_MAX
@@ -75,7 +80,7 @@ def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = 
         verdict,
         follow,
         dlq_id,
-        _logged(answer, verdict, now),
+        _logged(message, answer, verdict, now),
         cool_until,
         answered=answer.status != 0 and cool_until is None,
     )
@@ -133,15 +138,18 @@ def dead_letter_id(now: datetime, message_id: str) -> str:
     return f"{int(now.timestamp() * 1000)}-{message_id[-12:]}"
 
 
-def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
+def _logged(message: Claimed, answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
+    if _put_off(verdict):
+        return []
+    # See `claim` in messages.sql.
+    begun = [Logged(message.started_at, "ACTIVE")] if message.put_offs else []
+    return begun + _ended(answer, verdict, now)
+
+
+def _ended(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
     status = answer.status or None
     if isinstance(verdict, Delivered):
         return [Logged(now, "DELIVERED", status=status)]
-    if isinstance(verdict, Retry):
-        due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
-        again = Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)
-        if _put_off(verdict):
-            return [again]
     failed = Logged(
         now,
         "ERROR",
@@ -151,7 +159,8 @@ def _logged(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
         body=answer.body[:LOGGED_BYTES_MAX],
     )
     if isinstance(verdict, Retry):
-        return [failed, again]
+        due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
+        return [failed, Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)]
     # The last row tells the whole story: who filters by FAILED sees the answer as well.
     return [failed, replace(failed, state="FAILED")]
 

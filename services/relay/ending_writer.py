@@ -10,9 +10,10 @@ from datetime import datetime
 from structlog.stdlib import BoundLogger
 
 from services.relay.bodies import Bodies
+from services.relay.byte_share import Share
 from services.relay.ending import Ending
 from services.relay.ending_bodies import EndingBodies, bare
-from services.relay.memory import Memory, Share
+from services.relay.memory import Memory
 from services.relay.message import Claim
 from services.relay.metrics import RelayMetrics
 from services.relay.store.faults import is_trouble
@@ -195,7 +196,10 @@ class EndingWriter:
             self._unwritten.pop(claim, None)
             self._held.give(_key(claim))
         for ending in kept:
-            self._metrics.attempts.labels(state_of(ending.verdict)).inc()
+            if ending.put_off:
+                self._metrics.put_offs.inc()
+            else:
+                self._metrics.attempts.labels(state_of(ending.verdict)).inc()
             if isinstance(ending.verdict, Retry):
                 self._wake(ending.verdict.delay_seconds)
         await self._large.release(endings)

@@ -95,7 +95,7 @@ def build_engine(
         given_up=waking.wake,
     )
     readiness = Readiness(settings.lease_seconds, lambda: leases.renewed, writer.unwritten_since)
-    claims = Loop("claim", _claiming(pump, readiness), log)
+    claims = Loop("claim", _claiming(pump, writer, memory, readiness), log)
     beat_seconds = settings.lease_seconds / 3
     heartbeat = Loop("heartbeat", leases.beat_once, log, every=beat_seconds, again=FAULT_PAUSE_SECONDS)
     carrying = [
@@ -110,9 +110,9 @@ def build_engine(
     return Engine(courier, notices, calls, readiness, drain, [claims, *carrying, *others])
 
 
-def _claiming(pump: Pump, readiness: Readiness) -> Callable[[], Awaitable[None]]:
+def _claiming(pump: Pump, writer: EndingWriter, memory: Memory, readiness: Readiness) -> Callable[[], Awaitable[None]]:
     async def claim() -> None:
         await pump.round()
-        readiness.claimed()
+        readiness.claimed(blocked=writer.full, settled=memory.answers.given)
 
     return claim

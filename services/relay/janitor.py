@@ -114,7 +114,7 @@ class Janitor:
             "age_seconds": CHUNK_SECONDS,
             "answer_seconds": self._settings.dead_letter_days * 86_400,
         }
-        nouns = ("long", "answers", "chunks", "deduplications", "cancellations", "processes")
+        nouns = ("long", "answers", "chunks", "deduplications", "cancellations", "put_offs", "processes")
         return sum([await self._count(f"prune_{noun}", parameters) for noun in nouns])
 
     async def _mend(self) -> int:

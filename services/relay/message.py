@@ -176,7 +176,8 @@ class Claimed:
     """A message that this process holds; `retried` is the number of the attempt, from 0.
 
     `body_key` names the pieces of a body that is too large for the row (`body` is empty then); `parent_id` is of a
-    callback: the queued message that waits for it. `fault`: why it cannot be sent at all.
+    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt. `fault`: why
+    it cannot be sent at all.
     """
 
     id: str
@@ -213,6 +214,7 @@ class Claimed:
     parent_id: str | None = None
     redact: Redaction = NOTHING_REDACTED
     public_only: bool = False
+    put_offs: int = 0
     fault: str | None = None
 
     @property

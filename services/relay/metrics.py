@@ -11,6 +11,9 @@ class RelayMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.accepted = Counter("relay_accepted", "Messages committed", ["kind"], registry=registry)
         self.attempts = Counter("relay_attempts", "Attempts that ended", ["outcome"], registry=registry)
+        self.put_offs = Counter(
+            "relay_put_offs", "Claims that came to no attempt, for want of a place", registry=registry
+        )
         self.seconds = Histogram(
             "relay_attempt_seconds",
             "How long the destination took",

@@ -1,4 +1,9 @@
-"""Whether work is being done: the lease holds, claims are asked for, endings are written. No statement is needed."""
+"""Whether work is being done: the lease holds, claims are asked for, endings are written. No statement is needed.
+
+A relay whose places are all taken by calls is at work, however long nothing ends: calls that take minutes are what it is
+for, each has a timeout, and nobody is helped when requests go elsewhere. One that can claim nothing as answers wait to be
+stored or written, while none of them is, is not: that is the database's fault, or its own.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +32,15 @@ class Readiness:
         self._unwritten_since = unwritten_since
         self._monotonic = monotonic
         self._claimed = float("-inf")
+        self._settled = 0
 
-    def claimed(self) -> None:
-        """A round of claims is through."""
-        self._claimed = self._monotonic()
+    def claimed(self, *, blocked: bool = False, settled: int = 0) -> None:
+        """A round of claims is through. `blocked`: nothing could be asked for, as answers wait to be stored or written;
+        `settled` counts those that were, or were given up.
+        """
+        if not blocked or settled != self._settled:
+            self._claimed = self._monotonic()
+        self._settled = settled
 
     def faults(self) -> Mapping[str, str]:
         """By what is at fault; empty: ready."""

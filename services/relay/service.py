@@ -114,13 +114,14 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
     around = Surroundings(
         owner, memory, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others
     )
+    bodies = Bodies(Chunks(api), settings.body_bytes_max, memory)
     databases = Database(pools.engine), Database(pools.lease), Database(pools.bodies)
     engine = build_engine(settings, vault, tls, databases, metrics, log, around)
     deps = Deps(
         settings=settings,
         authenticator=authenticator,
         intake=intake,
-        bodies=Bodies(Chunks(api), settings.body_bytes_max, memory),
+        bodies=bodies,
         memory=memory,
         messages=messages,
         views=MessageViews(api, vault),
@@ -128,7 +129,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         flow_keys=FlowKeys(api),
         topics=topics,
         schedules=schedules,
-        letters=Letters(api, vault, messages, deduplication_seconds=window),
+        letters=Letters(api, vault, messages, discard=bodies.discard, deduplication_seconds=window),
         labels=Labels(api),
         contents=Contents(api),
         events=Events(api, vault),

@@ -1,7 +1,8 @@
-"""Other sides that are stuck: a listener that lets nobody in, one that does not read, and name servers that are silent."""
+"""Other sides that are stuck: listeners that let nobody in, do not read or do not end an answer, and silent name servers."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import threading
@@ -65,6 +66,50 @@ class Deaf:
 @contextmanager
 def deaf() -> Iterator[Deaf]:
     server = Deaf()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+class Stalled:
+    """Takes requests without a body; after `release` each gets `beginning`, and then nothing more."""
+
+    def __init__(self, beginning: bytes) -> None:
+        self._beginning = beginning
+        self._loop = asyncio.new_event_loop()
+        self._released = asyncio.Event()
+        self.asked = 0
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024))
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            self.asked += 1
+            await self._released.wait()
+            writer.write(self._beginning)
+            await reader.read()
+        writer.transport.abort()
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._server.close()
+        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.close()
+
+
+@contextmanager
+def stalled(beginning: bytes) -> Iterator[Stalled]:
+    server = Stalled(beginning)
     try:
         yield server
     finally:

@@ -9,8 +9,9 @@ import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
+from services.relay.http.allowance import Allowance
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
 from services.relay.http.reading import Reading
 from services.relay.http.request import Request
@@ -22,20 +23,39 @@ from services.relay.http.response import Response
 STALE_SECONDS = 1.0
 # A destination that takes nothing of a body for so long will not: it, or what is before it, is stuck or gone.
 STALL_SECONDS = 30.0
+# So much is read at a time. Of an answer that is not asked for piece by piece yet it is little, as its reader may have to
+# wait for room, and thousands with it; the rest waits in the kernel's buffers.
+READ_BYTES = 16 * 1024
+STREAM_READ_BYTES = 64 * 1024
 
 
-class Connection(asyncio.Protocol):
+class Buffers(NamedTuple):
+    """What is read goes into these first. Connections share them, as each takes out at once what came for it."""
+
+    small: memoryview
+    large: memoryview
+
+
+def new_buffers() -> Buffers:
+    large = memoryview(bytearray(STREAM_READ_BYTES))
+    return Buffers(large[:READ_BYTES], large)
+
+
+class Connection(asyncio.BufferedProtocol):
     """`with connection:` around `exchange` and the reading of what it gives: afterwards the connection is used again, or
     broken off when anything of the exchange is left open.
     """
 
     __slots__ = (
-        "_again", "_began", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "fresh", "idle_since",
+        "_again", "_began", "_buffers", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "fresh", "idle_since",
     )  # fmt: skip
 
-    def __init__(self, again: Callable[[Connection], None], stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self, again: Callable[[Connection], None], buffers: Buffers, stall_seconds: float = STALL_SECONDS
+    ) -> None:
         """`again` takes the connection when it is free to be used again."""
         self._again = again
+        self._buffers = buffers
         self._stall_seconds = stall_seconds
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
@@ -78,8 +98,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    async def exchange(self, request: Request, inline_bytes_max: int) -> Response:
-        """Send `request`; its answer when it is whole, or when more than `inline_bytes_max` of its body is here.
+    async def exchange(
+        self, request: Request, inline_bytes_max: int, grow: Callable[[], bool] = lambda: True
+    ) -> Response:
+        """Send `request`; its answer when it is whole, or its beginning when its body has more than `inline_bytes_max` or
+        `grow` says that there is no room for so much: see `Allowance`.
 
         Raises `NotSentError`, `NoAnswerError`, `StaleError`, and what a streamed body raises.
         """
@@ -88,7 +111,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             fault = StaleError if self._used else NotSentError
             raise fault("the connection was closed before the request was sent")
-        self._reading = reading = Reading(request.method, inline_bytes_max, pace=self._pace)
+        self._reading = reading = Reading(request.method, Allowance(inline_bytes_max, grow), pace=self._pace)
         self._began = asyncio.get_running_loop().time()
         if isinstance(request.body, bytes):
             transport.write(request.head + request.body)
@@ -160,12 +183,16 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._hold_back()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        return self._buffers.large if self._reading is not None and self._reading.streaming else self._buffers.small
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._reading is None:
             # Nobody asked: it cannot be trusted to be an answer to what is asked next.
             self.abort()
         else:
-            self._reading.feed(data)
+            # Both buffers begin at the same place.
+            self._reading.feed(bytes(self._buffers.large[:nbytes]))
 
     def eof_received(self) -> None:
         """After this the transport closes itself. Over TLS the end counts only when TLS says it, by close_notify: anyone on the

@@ -8,6 +8,7 @@ calls count no more, and when they are too many the newest are put off. No I/O.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +23,10 @@ SLOW_WAIT_SECONDS = 4.0
 # A call that is put off comes again after as long as its origin has been slow: seconds for a hiccup; and no longer than
 # connecting may take, as the calls that try now have ended by then.
 LATER_SECONDS_MIN, LATER_SECONDS_MAX = 1.0, 30.0
+# Of one origin so many come again together, the next so much later, and the last after RETURN_SECONDS_MAX: each is claimed
+# and given back, which the messages of others wait for. Thirty thousand are a hundred a second.
+RETURNS_MAX, RETURNS_SECONDS = 100, 1.0
+RETURN_SECONDS_MAX = 300.0
 # `_Origin.came` loses half of itself with each look, so it is near to this many looks' worth of connections.
 _LOOKS = 2
 
@@ -51,6 +56,8 @@ class Openings:
         self._slow_max = slow_max
         self._clock = clock
         self._origins: dict[Hashable, _Origin] = {}
+        # When the last of an origin's calls that were put off come again, and how many of them.
+        self._returns: dict[Hashable, tuple[float, int]] = {}
         self._slow = 0
         self.counted = 0
 
@@ -90,6 +97,7 @@ class Openings:
     def look(self) -> None:
         """Find out which origins are slow now, and put off what is too much for them."""
         now = self._clock()
+        self._returns = {key: last for key, last in self._returns.items() if last[0] > now}
         for origin in self._origins.values():
             waiting = now - next(iter(origin.calls)).began
             rate = origin.came / (_LOOKS * LOOK_SECONDS)
@@ -104,11 +112,16 @@ class Openings:
         """What is said to a call that is put off."""
         origin = self._origins.get(key)
         since = None if origin is None else origin.slow_since
-        passed = 0.0 if since is None else self._clock() - since
-        return NotAttemptedError(
-            "too many calls wait for a connection to the destination",
-            min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX),
-        )
+        now = self._clock()
+        passed = 0.0 if since is None else now - since
+        first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
+        at, count = self._returns.get(key, (now, 0))
+        if at < first:
+            at, count = math.ceil(first / RETURNS_SECONDS) * RETURNS_SECONDS, 0
+        elif count >= RETURNS_MAX:
+            at, count = min(at + RETURNS_SECONDS, now + RETURN_SECONDS_MAX), 0
+        self._returns[key] = at, count + 1
+        return NotAttemptedError("too many calls wait for a connection to the destination", at - now)
 
     def _room(self) -> int:
         """Of one slow origin. As long as this falls with what all have, no number of them takes all."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import aiohappyeyeballs
 
-from services.relay.http.connection import STALL_SECONDS, Connection
+from services.relay.http.connection import STALL_SECONDS, Connection, new_buffers
 from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError
 from services.relay.http.opening import LOOK_SECONDS, Openings
 from services.relay.http.proxy import Proxy
@@ -55,6 +55,7 @@ class Pool:
         self._resolve = resolve
         self._proxy = proxy
         self._stall_seconds = stall_seconds
+        self._buffers = new_buffers()
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._openings = Openings(slow_max, asyncio.get_running_loop().time)
@@ -111,7 +112,7 @@ class Pool:
         return NotSentError(f"no connection: {type(error).__name__}: {_told(error)}")
 
     async def _open(self, origin: Origin, key: _Key) -> Connection:
-        connection = Connection(lambda free: self._keep(key, free), self._stall_seconds)
+        connection = Connection(lambda free: self._keep(key, free), self._buffers, self._stall_seconds)
         if self._proxy is None:
             addresses = await self._resolve(origin.host)
             await self._connect(connection, addresses, origin)

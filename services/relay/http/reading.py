@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from services.relay.http.allowance import Allowance
 from services.relay.http.faults import NoAnswerError, StaleError
 from services.relay.http.response import Response
 from services.relay.http.rewriting import Rewriting
@@ -24,28 +25,28 @@ AHEAD_BYTES_MAX = 256 * 1024
 
 
 class Reading:
-    """`response` is set when all of the answer, or more than `inline_bytes_max` of its body, is here.
+    """`response` is set when all of the answer is here, or as much of it as `allowance` says.
 
     `pace(True)` asks the other side to wait, `pace(False)` to go on.
     """
 
     __slots__ = (
-        "_body", "_chunked", "_error", "_headers", "_inline_bytes_max", "_keep", "_method", "_moved", "_odd", "_pace",
-        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_streaming", "_to_end",
-        "complete", "response",
+        "_allowance", "_body", "_chunked", "_error", "_headers", "_keep", "_method", "_moved", "_odd", "_pace",
+        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_to_end", "complete", "response",
+        "streaming",
     )  # fmt: skip
 
-    def __init__(self, method: str, inline_bytes_max: int, *, pace: Callable[[bool], None]) -> None:
+    def __init__(self, method: str, allowance: Allowance, *, pace: Callable[[bool], None]) -> None:
         self.response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         self.complete = False
         self._method = method
-        self._inline_bytes_max = inline_bytes_max
+        self._allowance = allowance
         self._pace = pace
         # All that came, while it is little and may turn out to be odd.
         self._pieces: list[bytes] = []
         self._received = 0
         self._rewriting: Rewriting | None = None
-        self._keep = self._odd = self._streaming = self._paused = False
+        self._keep = self._odd = self.streaming = self._paused = False
         self._begin()
         self._error: Exception | None = None
         self._moved: asyncio.Future[None] | None = None
@@ -106,7 +107,7 @@ class Reading:
         except HttpParserUpgrade:
             self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
         except (HttpParserError, ValueError) as error:
-            if self._pieces and not self.complete and not self._streaming:
+            if self._pieces and not self.complete and not self.streaming:
                 self._parse_again()
             else:
                 self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
@@ -132,6 +133,7 @@ class Reading:
             self._coded(value.lower().strip())
         elif lowered == b"content-length":
             self._to_end = False
+            self._allowance.announced(value)
         if not self._status:  # else a trailer
             self._headers.append(
                 (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape").strip())
@@ -168,16 +170,16 @@ class Reading:
             # Nearly every answer is one piece; a server that sends a byte a chunk must not cost an object for each.
             self._body = bytearray(self._body) if isinstance(self._body, bytes) else self._body
             self._body += piece
-        if self._streaming:
+        if self.streaming:
             self._move()
-        elif self._size > self._inline_bytes_max and not self.response.done():
-            self._streaming = True
+        elif self._allowance.exceeded(self._size) and not self.response.done():
+            self.streaming = True
             self._pieces.clear()
             # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
             self._hold_up()
             start = bytearray(self._taken())
             self.response.set_result(Response(self._status, tuple(self._headers), start, self._rest()))
-        if self._streaming and len(self._body) > AHEAD_BYTES_MAX:
+        if self.streaming and len(self._body) > AHEAD_BYTES_MAX:
             self._hold_up()
 
     def on_message_complete(self) -> None:
@@ -196,7 +198,7 @@ class Reading:
         self.complete = True
         # It knows this object as well: without the circle both are freed at once.
         self._parser = None
-        if self._streaming:
+        if self.streaming:
             self._move()
         elif not self.response.done():
             self.response.set_result(Response(self._status, tuple(self._headers), self._taken()))
@@ -208,7 +210,7 @@ class Reading:
             self._keep = False
             return
         self._error = error
-        if self._streaming:
+        if self.streaming:
             self._move()
         elif not self.response.done():
             self.response.set_exception(error)
@@ -234,6 +236,7 @@ class Reading:
     async def _rest(self) -> AsyncIterator[bytes]:
         while True:
             if self._body:
+                self._hold_up()  # see on_body
                 yield self._taken()
             elif self.complete:
                 self._go_on()

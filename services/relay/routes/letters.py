@@ -11,7 +11,7 @@ from services.relay.routes.deps import Deps
 from services.relay.routes.rates import check_rate
 from services.relay.routes.reply import RefusedError, done_reply, json_reply, not_found
 from services.relay.store.letters import RETRY_BYTES_MAX
-from services.relay.wire.answers import letter_object, present
+from services.relay.wire.answers import letter_object, present, published_object
 from services.relay.wire.filters import Filters, Route
 from services.relay.wire.headers import OPTION_PREFIXES
 from services.relay.wire.publishing import options_of
@@ -53,11 +53,14 @@ async def retry(deps: Deps, call: Call) -> web.Response:
     overrides = {
         name: value for name, value in options_of(call.headers, call.query).items() if name.startswith(OPTION_PREFIXES)
     }
-    message_id = await deps.letters.retry(call.name(), overrides)
-    if message_id is None:
+    accepted = await deps.letters.retry(call.name(), overrides)
+    if accepted is None:
         raise not_found(f"dead letter {call.name()}")
+    if accepted.deduplicated:
+        # As publish answers; the letter stays.
+        return json_reply(published_object(accepted.message_id, deduplicated=True), 202)
     deps.wake(0.0)
-    return json_reply({"messageId": message_id}, 201)
+    return json_reply({"messageId": accepted.message_id}, 201)
 
 
 async def retry_many(deps: Deps, call: Call) -> web.Response:

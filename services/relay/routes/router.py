@@ -15,7 +15,7 @@ from typing import Literal
 import psycopg
 from aiohttp import web
 
-from services.relay.memory import NoRoomError
+from services.relay.byte_share import NoRoomError
 from services.relay.routes import (
     bulk_actions,
     contents,

@@ -16,6 +16,8 @@ from services.relay.store.database import Database, queries
 # 384 KiB: a multiple of 3, so that the base64 of pieces joins to the base64 of the whole. Of half the size, a large body
 # would take a fifth longer; of twice the size, half as many could move at once in the same memory.
 PIECE_BYTES = 3 * 128 * 1024
+# Bodies that are removed by one statement: of 50 MB each that is 2600 pieces.
+RELEASE_MAX = 20
 WRITE_TRIES = 5
 WRITE_PAUSE_SECONDS = 1.0
 
@@ -80,8 +82,9 @@ class Chunks:
 
     async def release(self, keys: Sequence[str]) -> None:
         """Remove those of these bodies that no message, dead letter or kept answer names any more."""
-        if keys:
-            await self._database.execute(self._q["release"], {"keys": sorted(set(keys))})
+        ordered = sorted(set(keys))
+        for start in range(0, len(ordered), RELEASE_MAX):
+            await self._database.execute(self._q["release"], {"keys": ordered[start : start + RELEASE_MAX]})
 
     async def answer(self, message_id: str, attempt: int) -> KeptAnswer | None:
         """The answer that was too large for the callback of this attempt (its number, from 0)."""

@@ -86,6 +86,8 @@ def folded(events: list[Row]) -> tuple[AttemptView, ...]:
     attempts: list[AttemptView] = []
     for event in events:
         if event["state"] == "ACTIVE":
+            if attempts and attempts[-1].number == event["attempt"] and attempts[-1].outcome is None:
+                attempts.pop()  # a claim that was put off
             attempts.append(AttemptView(event["attempt"], event["at"]))
         elif event["state"] in _OUTCOMES and attempts and attempts[-1].number == event["attempt"]:
             last = attempts[-1]

@@ -95,6 +95,16 @@ WITH gone AS (
 )
 SELECT count(*) AS count FROM gone
 
+-- name: prune_put_offs
+-- Of messages that were cancelled, or wait for something else by now: whatever is only put off comes again within minutes.
+WITH gone AS (
+  DELETE FROM relay.put_offs WHERE message_id IN (
+    SELECT message_id FROM relay.put_offs WHERE put_off_at < clock_timestamp() - interval '1 day'
+    ORDER BY put_off_at LIMIT %(batch_max)s FOR UPDATE SKIP LOCKED)
+  RETURNING 1
+)
+SELECT count(*) AS count FROM gone
+
 -- name: prune_processes
 -- Not while calls are held in their names: those are to be given to others first.
 WITH gone AS (

@@ -14,7 +14,7 @@ from services.relay.message import INLINE_BYTES_MAX
 from services.relay.store.database import Database, Row, rows
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters, planned_rows
 from services.relay.store.message_views import message_view
-from services.relay.store.messages import Messages
+from services.relay.store.messages import Accepted, Messages
 from services.relay.store.sealing import UnreadableError, draft_of, open_sealed
 from services.relay.store.slicing import beginning
 from services.relay.vault import Vault
@@ -35,6 +35,14 @@ RETRY_BYTES_MAX = 8 * 1024 * 1024
 _SHOWN = {"body_bytes_max": INLINE_BYTES_MAX, "answer_bytes_max": ANSWER_INLINE_BYTES_MAX}
 
 
+class _DuplicateError(Exception):
+    """Nothing was published, so nothing is to be committed."""
+
+    def __init__(self, accepted: Accepted) -> None:
+        super().__init__()
+        self.accepted = accepted
+
+
 class Letters:
     """Pages are the newest first; their cursor is None at the end."""
 
@@ -44,13 +52,17 @@ class Letters:
         vault: Vault,
         messages: Messages,
         *,
+        discard: Callable[[Sequence[str]], None],
         deduplication_seconds: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`clock`: Unix seconds, for an `Upstash-Not-Before` over a letter's own."""
+        """`discard` takes the keys of stored bodies that nothing may name any more, once that is committed. `clock`: Unix
+        seconds, for an `Upstash-Not-Before` over a letter's own.
+        """
         self._database = database
         self._vault = vault
         self._messages = messages
+        self._discard = discard
         self._deduplication_seconds = deduplication_seconds
         self._clock = clock
         self._q = filtered("letters")
@@ -71,44 +83,58 @@ class Letters:
 
     async def delete(self, letter_id: str) -> bool:
         """Was it there?"""
-        return await self._database.execute(self._q["delete"], {"ids": [letter_id]}) == 1
+        gone = await self._database.fetch(self._q["delete"], {"ids": [letter_id]})
+        self._discard(_keys(gone))
+        return len(gone) == 1
 
     async def delete_many(self, filters: Filters) -> tuple[int, str | None]:
         """Remove what matches, up to `filters.count` or BULK_MAX; how many, and where to go on when there may be more."""
 
-        async def work(connection: AsyncConnection[Any]) -> tuple[int, str | None]:
+        async def work(connection: AsyncConnection[Any]) -> tuple[list[Row], str | None]:
             found, cursor = await self._matching(connection, filters)
-            await connection.execute(self._q["delete"], {"ids": [row["id"] for row in found]})
-            return len(found), cursor
+            return await rows(connection, self._q["delete"], {"ids": [row["id"] for row in found]}), cursor
 
-        return await self._database.run(work)
+        gone, cursor = await self._database.run(work)
+        self._discard(_keys(gone))
+        return len(gone), cursor
 
-    async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> str | None:
-        """Publish it once more with `overrides` (publish headers) over its own; the new message's id, None when unknown.
+    async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> Accepted | None:
+        """Publish it once more with `overrides` (publish headers) over its own; None when unknown.
 
-        Raises `InvalidRequestError` and `UnreadableError`; the letter then stays.
+        Of its own it has no deduplication id. With one of `overrides` that is taken nothing is published, and the letter
+        stays, as it does when this raises `InvalidRequestError` or `UnreadableError`.
         """
 
-        async def work(connection: AsyncConnection[Any]) -> str | None:
+        async def work(connection: AsyncConnection[Any]) -> tuple[Accepted | None, list[Row]]:
             found = await rows(connection, self._q["take"], {"ids": [letter_id]} | _SHOWN)
             drafts = [overridden(draft_of(self._vault, row), overrides, self._clock()) for row in found]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
-            return accepted[0].message_id if accepted else None
+            for one in accepted:
+                if one.deduplicated:
+                    raise _DuplicateError(one)
+            return next(iter(accepted), None), found
 
-        return await self._database.run(work)
+        try:
+            accepted, taken = await self._database.run(work)
+        except _DuplicateError as duplicate:
+            return duplicate.accepted
+        self._discard(_keys(taken))
+        return accepted
 
     async def retry_many(self, filters: Filters) -> tuple[Ids, str | None]:
         """Publish what matches once more; the new ids, and where to go on. Letters that cannot be read stay."""
 
-        async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None]:
+        async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None, list[Row]]:
             found, cursor = await self._matching(connection, filters, RETRY_BYTES_MAX)
             readable = [row["id"] for row in found if self._readable(row)]
             taken = await rows(connection, self._q["take"], {"ids": readable} | _SHOWN)
             drafts = [draft_of(self._vault, row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
-            return [one.message_id for one in accepted], cursor
+            return [one.message_id for one in accepted], cursor, taken
 
-        return await self._database.run(work)
+        ids, cursor, taken = await self._database.run(work)
+        self._discard(_keys(taken))
+        return ids, cursor
 
     async def _matching(
         self, connection: AsyncConnection[Any], filters: Filters, bytes_max: int | None = None
@@ -140,6 +166,11 @@ class Letters:
             row["response_body"],
             row["failed_at"],
         )
+
+
+def _keys(gone: Sequence[Row]) -> list[str]:
+    """Of the stored bodies of letters that are gone. A retried one's own body is named by the new message."""
+    return [key for row in gone for key in (row["body_key"], row["response_key"]) if key is not None]
 
 
 def _size(row: Row) -> int:

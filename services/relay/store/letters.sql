@@ -59,11 +59,11 @@ WITH gone AS (
   DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING *
 )
 SELECT id, kind, protocol, url, method, sealed, retries_max, timeout_ms, on_unknown, caller_ip, labels, queue, topic, endpoint,
-  schedule_id, body_size,
+  schedule_id, body_size, response_key,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body ELSE '' END AS body,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_key ELSE relay.store_pieces(body) END AS body_key,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_sha256 ELSE sha256(body) END AS body_sha256
 FROM gone
 
 -- name: delete
-DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[])
+DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING body_key, response_key

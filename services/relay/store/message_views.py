@@ -44,6 +44,8 @@ class MessageViews:
             return None
         view = message_view(self._vault, found[0])
         attempts = await self._events.attempts(message_id)
+        if view.state in {"queued", "waiting"} and attempts and attempts[-1].outcome is None:
+            attempts = attempts[:-1]  # a claim that was put off
         return replace(view, attempts=attempts, gate=await self._gate(found[0]))
 
     async def select_ids(self, filters: Filters, limit: int) -> list[str]:
@@ -55,12 +57,13 @@ class MessageViews:
         if row["state"] not in {"queued", "waiting"}:
             return Gate()
         flow = None if row["flow_key"] is None else await self._flow_keys.get(row["flow_key"])
+        put_offs, error = row["put_offs"] or 0, row["put_off_error"] or ""
         if row["queue"] is None:
-            return Gate(flow=flow)
+            return Gate(flow=flow, put_offs=put_offs, put_off_error=error)
         [counted] = await self._database.fetch(
             self._q["ahead"], {"queue": row["queue"], "id": row["id"], "holds": row["holds"]}
         )
-        return Gate(flow=flow, queue=await self._queues.get(row["queue"]), ahead=counted["ahead"])
+        return Gate(flow, await self._queues.get(row["queue"]), counted["ahead"], put_offs, error)
 
 
 def message_view(vault: Vault, row: Row) -> MessageView:

@@ -15,10 +15,11 @@ from services.relay.ending import Ending
 from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
+from services.relay.store.record import STATEMENT_BYTES_MAX, record
 from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.store.slicing import slices
 from services.relay.vault import Vault
-from services.relay.wire.outcome import Failed, Retry
+from services.relay.wire.outcome import Retry
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -27,9 +28,8 @@ Touch = tuple[str, datetime | None, bool]
 KEYS_MAX = 100
 # The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
 COUNT_MAX = 100_000
-# Bodies of a claim are in memory twice for a moment, those that a statement writes five times: as base64, JSON and so on.
+# Bodies of a claim are in memory twice for a moment.
 CLAIM_BYTES_MAX = 4 * 1024 * 1024
-STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
@@ -121,7 +121,7 @@ class Messages:
             ours = {(row["id"], row["started_at"]) for row in found}
             kept = [ending for ending in endings if ending.message.claim in ours]
             async with connection.pipeline():
-                await self._record(connection, kept)
+                await record(connection, self._q, kept, logs=self._logs)
                 await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
@@ -191,20 +191,6 @@ class Messages:
         if flows := written.flows([draft for _, draft in new]):
             await connection.execute(self._q["set_flows"], flows)
         await self._touch(connection, [(key, None, False) for key in promoted])
-
-    async def _record(self, connection: AsyncConnection[Any], endings: Sequence[Ending]) -> None:
-        if self._logs and endings:
-            logged = [(ending.message, row) for ending in endings for row in ending.logged]
-            steps = [written.step(n, message, row) for n, (message, row) in enumerate(logged)]
-            await connection.execute(self._q["log"], {"rows": written.as_json(steps)})
-        if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
-            for some in slices(buried, STATEMENT_BYTES_MAX, lambda ending: len(ending.answer.body)):
-                letters = [written.letter(ending) for ending in some]
-                await connection.execute(self._q["bury"], {"rows": written.as_json(letters)})
-        if kept := [
-            written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url
-        ]:
-            await connection.execute(self._q["keep_answers"], {"rows": written.as_json(kept)})
 
     async def _settle(
         self,

@@ -76,7 +76,8 @@ ON CONFLICT (key) DO UPDATE SET
   updated_at = clock_timestamp()
 
 -- name: claim
--- The attempts are on record, with their start, when this commits: before any socket opens. Rows of before 0008 may have
+-- The attempts are on record, with their start, when this commits: before any socket opens. Of what was put off the log
+-- has the first claim; of later ones only those that come to an attempt, once that has ended. Rows of before 0008 may have
 -- large bodies in them; the first is taken whatever its size.
 WITH due AS (
   SELECT id, period, due_at, CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size FROM relay.messages
@@ -91,26 +92,27 @@ WITH due AS (
   FROM sized WHERE m.id = sized.id AND m.period = sized.period
     AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
-  RETURNING m.*
+  RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
     retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s
+  FROM claimed WHERE %(logs)s AND put_offs IS NULL
 )
 SELECT * FROM claimed
 
 -- name: claim_keyed
 WITH claimed AS (
-  SELECT m.* FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s, %(bytes_max)s) AS m
+  SELECT m.*, (SELECT o.count FROM relay.put_offs AS o WHERE o.message_id = m.id) AS put_offs
+  FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s, %(bytes_max)s) AS m
   WHERE p.owner = %(owner)s AND p.lease_until > clock_timestamp()
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
     retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s
+  FROM claimed WHERE %(logs)s AND put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -146,6 +148,13 @@ FROM json_to_recordset(%(rows)s::json) AS v (n integer, id text, at timestamptz,
   next_due_at timestamptz, status integer, error text, header jsonb, body text)
 JOIN relay.messages AS m ON m.id = v.id
 ORDER BY v.n
+
+-- name: put_off
+INSERT INTO relay.put_offs AS p (message_id, error) SELECT * FROM unnest(%(ids)s::text[], %(errors)s::text[])
+ON CONFLICT (message_id) DO UPDATE SET count = p.count + 1, error = excluded.error, put_off_at = clock_timestamp()
+
+-- name: attempted
+DELETE FROM relay.put_offs WHERE message_id = ANY(%(ids)s)
 
 -- name: bury
 INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,

@@ -92,7 +92,8 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
         if sealed not in opened:
             opened[sealed] = _opened(vault, sealed)
         columns = {name: row[name] for name in _CLAIMED_COLUMNS}
-        claimed.append(Claimed(**columns, labels=tuple(row["labels"]), **opened[sealed]))
+        labels, put_offs = tuple(row["labels"]), row.get("put_offs") or 0
+        claimed.append(Claimed(**columns, labels=labels, put_offs=put_offs, **opened[sealed]))
     return claimed
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from services.relay.message import NOTHING_REDACTED, CallbackOptions, FlowControl, Redaction, State
 
-WaitReason = Literal["delay", "retry", "flow_control", "cooling", "queue", "paused", "due"]
+WaitReason = Literal["delay", "retry", "flow_control", "cooling", "queue", "paused", "put_off", "due"]
 EventState = Literal[
     "CREATED", "ACTIVE", "RETRY", "ERROR", "DELIVERED", "FAILED", "CANCEL_REQUESTED", "CANCELED", "IN_PROGRESS"
 ]
@@ -83,11 +83,15 @@ class AttemptView:
 
 @dataclass(frozen=True)
 class Gate:
-    """What may hold a message back, beside its own time. `ahead`: messages before it in its queue that have not ended."""
+    """What may hold a message back, beside its own time. `ahead`: messages before it in its queue that have not ended;
+    `put_offs` since its last attempt, the last for `put_off_error`.
+    """
 
     flow: FlowView | None = None
     queue: QueueView | None = None
     ahead: int = 0
+    put_offs: int = 0
+    put_off_error: str = ""
 
 
 OPEN_GATE = Gate()

@@ -20,6 +20,10 @@ def why_waiting(message: MessageView, now: datetime) -> Waiting | None:
         return None
     # A queued one waits for its turn first, and then for what is left of its own time.
     if message.state == "waiting" and message.due_at > now:
+        if message.gate.put_offs > 0:
+            return Waiting(
+                "put_off", message.due_at, f"put off {message.gate.put_offs} times: {message.gate.put_off_error}"
+            )
         if message.retried > 0:
             return Waiting("retry", message.due_at, f"attempt {message.retried} failed; the next waits until then")
         return Waiting("delay", message.due_at, "the sender asked for a delay")

@@ -200,6 +200,26 @@ def test_a_dead_letter_keeps_the_large_bodies(relay: Relay) -> None:
         " FROM relay.dead_letters",
     )
     assert (digest, request, response) == (hashlib.sha256(body).digest(), body, answer)
+    [letter] = relay.call("GET", "/v2/dlq").json()["messages"]
+    assert relay.call("DELETE", f"/v2/dlq/{letter['dlqId']}").status_code == 200
+    until(lambda: stored_bodies(relay) == 0)
+
+
+def test_a_retried_letters_answer_is_removed_and_its_body_goes_on(relay: Relay) -> None:
+    body, answer = b"b" * 100_000, b"a" * 2_000_000
+    with answering(answer, status=500) as server:
+        relay.publish(f"{server.url}/work", body, Upstash_Retries="0")
+        [letter] = until(lambda: relay.call("GET", "/v2/dlq").json()["messages"])
+        path = f"/v2/dlq/retry/{letter['dlqId']}"
+        taken = relay.publish(server.url, Upstash_Deduplication_Id="taken", Upstash_Delay="1h").json()["messageId"]
+        again = relay.call("POST", path, headers={"Upstash-Deduplication-Id": "taken"})
+        assert (again.status_code, again.json()) == (202, {"messageId": taken, "deduplicated": True})
+        assert stored_bodies(relay) == 2
+        assert relay.call("POST", path, headers={"Upstash-Delay": "1h"}).status_code == 201
+        until(lambda: stored_bodies(relay) == 1)
+    assert rows(
+        relay, "SELECT body_size FROM relay.messages JOIN relay.chunks ON key = body_key WHERE ended_at IS NULL"
+    ) == [(100_000,)]
 
 
 def test_cancelling_removes_the_stored_body(relay: Relay) -> None:

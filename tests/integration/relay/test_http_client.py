@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from services.relay.http.allowance import Allowance
 from services.relay.http.connection import STALE_SECONDS
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
@@ -244,7 +245,7 @@ def test_what_is_odd_in_a_head_is_made_plain(run: Any) -> None:
 
 def test_what_comes_in_the_middle_of_an_answer_is_not_read_as_another(run: Any) -> None:
     async def scenario() -> None:
-        reading = Reading("POST", 1_000_000, pace=lambda _: None)
+        reading = Reading("POST", Allowance(1_000_000), pace=lambda _: None)
         reading.feed(LINE + CHUNKED + b"\r\n%x\r\n" % 70_000 + b"z" * 70_000 + b"\r\n")
         reading.feed(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
         with pytest.raises(NoAnswerError, match="no valid HTTP"):

@@ -150,3 +150,19 @@ def test_slow_requests_do_not_take_the_connections_of_lease_claims_and_endings(
             until(lambda: faulty.states() == {"delivered": 1}, 60)
             assert requests.get(f"{relay.url}/readyz", timeout=30).status_code == 200
             assert not any(one.done() for one in reading[:5])
+
+
+def test_a_relay_that_can_store_no_answer_and_so_takes_no_message_is_not_ready(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    # 2 MiB are for answers: half of that waits to be stored with one of these, and its message's body.
+    relay = new_relay(**faulty.direct, RELAY_MEMORY_BYTES_MAX=str(64 * 1024 * 1024))
+    answer = b"a" * 1_040_000
+    with destination(lambda call: Reply(200, answer if call.path == "/work" else b"{}")) as server:
+        with faulty.locked("relay.chunks"):
+            relay.publish(f"{server.url}/work", b"b" * 60_000, Upstash_Callback=f"{server.url}/callback")
+            until(lambda: not ready(relay)(), 60)
+            faults = requests.get(f"{relay.url}/readyz", timeout=10).json()["faults"]
+            assert set(faults) == {"claims"}
+        until(ready(relay), 60)
+        until(lambda: server.to("/callback"), 60)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -117,10 +118,26 @@ def test_a_black_hole_does_not_take_all_places(new_relay: Callable[..., Relay]) 
             relay.publish(f"{well.url}/well")
         until(lambda: len(well.to("/well")) == 20, WELL_SECONDS)
         # What was put off was not attempted: none of its retries is used, and nobody is told.
-        message = until(lambda: next((m for id_ in ids if (m := relay.message(id_)) and len(m["attempts"]) > 1), None))
+        message = until(lambda: next((m for id_ in ids if (m := relay.message(id_)) and _put_off(m)), None))
         assert message is not None
-        assert {attempt["number"] for attempt in message["attempts"]} == {0}
+        assert "too many calls wait for a connection" in message["waiting"]["detail"]
+        assert (message["attempts"], message["retried"]) == ([], 0)
         assert well.to("/callback") == []
+
+
+def test_what_is_put_off_again_and_again_fills_no_log(new_relay: Callable[..., Relay]) -> None:
+    relay = new_relay(RELAY_CONCURRENCY_MAX="20")
+    count = 300
+    with black_hole() as hole:
+        batch(relay, hole, count)
+        until(lambda: _metric(relay, "relay_put_offs_total") >= 3 * count, 60)
+        with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
+            [put_offs] = connection.execute("SELECT sum(count) FROM relay.put_offs").fetchone() or [0]
+            [logged] = connection.execute("SELECT count(*) FROM relay.events WHERE state <> 'CREATED'").fetchone() or [
+                0
+            ]
+        assert put_offs >= 2 * count
+        assert logged <= count + 20, "one of each message, and of attempts that ended"
 
 
 def test_destinations_that_do_not_read_hold_up_no_other_body(relay: Relay) -> None:
@@ -219,3 +236,12 @@ def test_more_calls_than_there_can_be_files_wait_and_it_is_said(new_relay: Calla
         until(lambda: len(server.received) == 400, 60)
         until(lambda: all(relay.state(id_) == "delivered" for id_ in ids[-3:]), 60)
     assert relay.call("GET", "/v2/dlq").json()["messages"] == []
+
+
+def _put_off(message: dict[str, Any]) -> bool:
+    return bool(message.get("waiting", {}).get("reason") == "put_off")
+
+
+def _metric(relay: Relay, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", requests.get(f"{relay.url}/metrics", timeout=30).text, re.MULTILINE)
+    return float(found[1]) if found else 0.0

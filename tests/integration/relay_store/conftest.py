@@ -53,7 +53,9 @@ class Stores:
         self.flow_keys = FlowKeys(database)
         self.topics = Topics(database, vault)
         self.schedules = Schedules(database, vault, self.messages, self.topics)
-        self.letters = Letters(database, vault, self.messages)
+        # Keys of stored bodies that letters gave up.
+        self.discarded: list[str] = []
+        self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
         self.events = Events(database, vault)
         self.views = MessageViews(database, vault)
         self.tokens = Tokens(database)

@@ -210,6 +210,8 @@ def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
         await stores.rows(
             "INSERT INTO relay.processes VALUES (gen_random_uuid(), now() - interval '2 days') RETURNING owner"
         )
+        await stores.rows("INSERT INTO relay.put_offs (message_id, error, put_off_at) VALUES "
+                          "('old', '', now() - interval '2 days'), ('new', '', now()) RETURNING count")  # fmt: skip
         for parent, low, high in (
             ("events", "'2020-01-01+00'", "'2020-01-02+00'"),
             ("dead_letters", "'1577836800000'", "'1577923200000'"),
@@ -223,6 +225,7 @@ def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
         assert [row["id"] for row in await stores.rows("SELECT id FROM relay.deduplications")] == ["new"]
         assert [row["message_id"] for row in await stores.rows("SELECT message_id FROM relay.cancellations")] == ["new"]
         assert await stores.rows("SELECT owner FROM relay.processes") == []
+        assert [row["message_id"] for row in await stores.rows("SELECT message_id FROM relay.put_offs")] == ["new"]
         days = await stores.rows(
             "SELECT relname FROM pg_class WHERE relname ~ '^(events|dead_letters)_20' AND relkind = 'r'"
         )

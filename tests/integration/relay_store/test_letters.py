@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from services.relay.message import CallbackOptions, Draft, Stored
+from services.relay.store.messages import Accepted
 from services.relay.wire.cursor import decode_cursor
 from services.relay.wire.filters import Filters
 from services.relay.wire.invalid import InvalidRequestError
@@ -115,9 +116,9 @@ def test_a_retry_publishes_it_again_with_what_was_given_anew(run: Run) -> None:
             "Content-Type": "application/json", "Upstash-Forward-X-A": "9", "Upstash-Label": "new",
             "Upstash-Callback-Retries": "4", "Upstash-Timeout": "10s",
         }  # fmt: skip
-        message_id = await stores.letters.retry(letter_id, overrides)
+        accepted = await stores.letters.retry(letter_id, overrides)
         [claimed] = await stores.claim()
-        assert claimed.id == message_id
+        assert accepted == Accepted(claimed.id, deduplicated=False)
         assert claimed.headers == {"X-A": "9", "X-B": "2"}
         assert (claimed.labels, claimed.retries_max, claimed.timeout_ms) == (("new",), 7, 10_000)
         assert (claimed.queue, claimed.body, claimed.retried) == ("q", b"sent", 0)
@@ -167,10 +168,49 @@ def test_letters_with_different_stored_bodies_are_different_content(run: Run) ->
         stored = [draft(body=Stored(f"pieces-{n}", 70_000, sha256(bytes([n])).digest())) for n in range(2)]
         letters = await fail(stores, *stored)
         by_content = {"Upstash-Content-Based-Deduplication": "true"}
-        retried = [await stores.letters.retry(one, by_content) for one in letters]
-        assert len(set(retried)) == 2
+        retried = [accepted for one in letters if (accepted := await stores.letters.retry(one, by_content))]
+        assert len({one.message_id for one in retried}) == 2
         assert {one.body_key for one in await stores.claim()} == {"pieces-0", "pieces-1"}
         [again] = await fail(stores, stored[0])
-        assert await stores.letters.retry(again, by_content) == retried[0], "the same content is"
+        first = Accepted(retried[0].message_id, deduplicated=True)
+        assert await stores.letters.retry(again, by_content) == first, "the same content is"
+
+    run(story)
+
+
+def test_a_letter_stays_when_its_retry_is_a_duplicate(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [letter_id] = await fail(stores, draft(body=b"paid for", deduplication_id="own"))
+        [other] = await stores.accept(draft(deduplication_id="taken"))
+        assert [one.id for one in await stores.claim()] == [other]
+        retried = await stores.letters.retry(letter_id, {"Upstash-Deduplication-Id": "taken"})
+        assert retried == Accepted(other, deduplicated=True)
+        assert await stores.letters.get(letter_id) is not None
+        assert (await stores.claim(), stores.discarded) == ([], [])
+        # Its own id, under which it failed and which is still taken, does not count: this is the same message.
+        ids, _ = await stores.letters.retry_many(Filters(dlq_ids=(letter_id,)))
+        assert [(one.id, one.body) for one in await stores.claim()] == [(ids[0], b"paid for")]
+        assert await stores.letters.get(letter_id) is None
+
+    run(story)
+
+
+@pytest.mark.parametrize("way", ["delete", "delete_many", "retry", "retry_many"])
+def test_the_stored_bodies_of_a_letter_are_given_up_with_it(run: Run, way: str) -> None:
+    async def story(stores: Stores) -> None:
+        [letter_id] = await fail(stores, draft(body=Stored("pieces", 70_000_000, b"hash")))
+        await stores.rows("UPDATE relay.dead_letters SET response_key = 'answer', response_size = 1 RETURNING id")
+        by_id = Filters(dlq_ids=(letter_id,))
+        if way == "delete":
+            assert await stores.letters.delete(letter_id)
+        elif way == "delete_many":
+            assert await stores.letters.delete_many(by_id) == (1, None)
+        elif way == "retry":
+            assert await stores.letters.retry(letter_id, {})
+        else:
+            assert len((await stores.letters.retry_many(by_id))[0]) == 1
+        assert sorted(stores.discarded) == ["answer", "pieces"]
+        [named] = await stores.rows("SELECT relay.is_named('answer') AS answer, relay.is_named('pieces') AS pieces")
+        assert named == {"answer": False, "pieces": way.startswith("retry")}
 
     run(story)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from services.relay.ending import ending_of
 from services.relay.message import FlowControl
 from services.relay.wire.filters import Filters
+from services.relay.wire.outcome import Answer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 
 
@@ -38,6 +41,35 @@ def test_an_ended_message_is_shown_for_a_while_and_a_cancelled_one_is_not(run: R
         assert await stores.views.get(cancelled, 60) is not None
         await stores.messages.cancel([cancelled])
         assert await stores.views.get(cancelled, 60) is None
+
+    run(story)
+
+
+def test_what_is_put_off_writes_no_log_and_says_why_it_waits(run: Run) -> None:
+    async def put_off(stores: Stores) -> int:
+        answer = Answer(0, (), b"", error="no place for it", fate="not attempted", later_seconds=0.0)
+        # Due again, so that nobody has to wait for that.
+        await stores.rows("UPDATE relay.messages SET due_at = now() RETURNING id")
+        [claimed] = await stores.claim()
+        assert len(await stores.messages.finish([ending_of(claimed, answer, datetime.now(UTC))])) == 1
+        return claimed.put_offs
+
+    async def story(stores: Stores) -> None:
+        for flow in (None, FlowControl("k", 1, None)):
+            [message_id] = await stores.accept(draft(flow=flow))
+            assert [await put_off(stores) for _ in range(3)] == [0, 1, 2]
+            states = "SELECT state FROM relay.events WHERE message_id = %(id)s ORDER BY at, sequence"
+            assert [row["state"] for row in await stores.rows(states, id=message_id)] == ["CREATED", "ACTIVE"]
+            view = await stores.views.get(message_id, 60)
+            assert view is not None
+            assert (view.attempts, view.gate.put_offs, view.gate.put_off_error) == ((), 3, "no place for it")
+            await stores.rows("UPDATE relay.messages SET due_at = now() RETURNING id")
+            [claimed] = await stores.claim()
+            await stores.finish([claimed])
+            view = await stores.views.get(message_id, 60)
+            assert view is not None
+            assert [(one.started_at, one.outcome) for one in view.attempts] == [(claimed.started_at, "delivered")]
+            assert await stores.rows("SELECT FROM relay.put_offs") == []
 
     run(story)
 

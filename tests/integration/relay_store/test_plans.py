@@ -46,6 +46,7 @@ INSERT INTO relay.deduplications
 SELECT 'd' || n, 'msg_' || n, now() + n * interval '1 ms' FROM generate_series(1, 100000) AS n;
 INSERT INTO relay.chunks SELECT 'c' || n, 0, '' FROM generate_series(1, 100000) AS n;
 INSERT INTO relay.answers SELECT 'msg_' || n, 0, 'a' || n, 1, '{}' FROM generate_series(1, 100000) AS n;
+INSERT INTO relay.put_offs (message_id, error) SELECT 'msg_' || n, '' FROM generate_series(1, 100000) AS n;
 INSERT INTO relay.schedules (id, cron, destination, sealed, body, protocol, caller_ip, next_at)
 SELECT 's' || n, '* * * * *', 'https://example.com', '', '', 2, '', now() + n * interval '1 s'
 FROM generate_series(1, 20000) AS n;
@@ -55,7 +56,7 @@ SELECT extract(epoch FROM now())::bigint * 1000 || '-' || n, 'msg_' || n, 'messa
   'retry', '',
   '{}', now(), now(), 500, '{}', '' FROM generate_series(1, 100000) AS n;
 VACUUM ANALYZE relay.messages_p1, relay.events, relay.flow_keys, relay.deduplications, relay.chunks, relay.answers,
-  relay.schedules, relay.dead_letters;
+  relay.put_offs, relay.schedules, relay.dead_letters;
 """
 _READ = """
 SELECT sum(seq_tup_read)::bigint FROM pg_stat_user_tables WHERE schemaname = 'relay' AND relname ~ '^(messages_p1|events_)'
@@ -81,7 +82,7 @@ def scanned(plan: dict[str, Any]) -> set[str]:
     today = f"{datetime.now(UTC):%Y%m%d}"
     return found & {
         "messages_p1", f"events_{today}", f"dead_letters_{today}", "deduplications", "chunks", "answers",
-        "schedules", "flow_keys",
+        "schedules", "flow_keys", "put_offs",
     }  # fmt: skip
 
 
@@ -153,6 +154,8 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("claims", "disown", {"claims": _HELD, "owner": OWNER}),
     ("messages", "finish", {"rows": _VERDICTS, "owner": OWNER}),
     ("messages", "log", {"rows": _LOGGED}),
+    ("messages", "put_off", {"ids": ["msg_1", "new"], "errors": ["one", "two"]}),
+    ("messages", "attempted", {"ids": ["msg_1", "new"]}),
     ("messages", "bury", {"rows": _LETTERS}),
     ("messages", "keep_answers", {"rows": _ANSWERS}),
     ("messages", "lock_parents", {"ids": _IDS}),
@@ -190,7 +193,16 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("janitor", "drop_letters", {"days": 3.0}),
     *(
         ("janitor", f"prune_{noun}", _PRUNING)
-        for noun in ("long", "chunks", "answers", "deduplications", "cancellations", "processes", "flow_keys")
+        for noun in (
+            "long",
+            "chunks",
+            "answers",
+            "deduplications",
+            "cancellations",
+            "put_offs",
+            "processes",
+            "flow_keys",
+        )
     ),
     ("janitor", "keys_upto", _PRUNING),
     ("janitor", "mend_holders", _PRUNING),

@@ -9,7 +9,7 @@ import pytest
 
 from services.relay.ending import ending_of, header_lists, unjudged
 from services.relay.store import written
-from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
+from services.relay.wire.outcome import PUT_OFF_SECONDS_MAX, Answer, Delivered, Failed, Retry
 from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW, content_of
 
 
@@ -56,6 +56,25 @@ def test_what_was_not_attempted_comes_again_without_a_retry_and_nobody_is_told()
     ending = ending_of(last, answer, NOW)
     assert ending.verdict == Retry(1.5, counted=False)
     assert ending.callbacks == ()
-    assert [(row.state, row.error) for row in ending.logged] == [("RETRY", "this relay has too many files open")]
+    assert (ending.put_off, ending.logged) == (True, [])
     verdict = written.verdict(ending)
     assert (verdict["state"], verdict["retried"], verdict["delay_seconds"]) == ("waiting", last.retried, 1.5)
+
+
+def test_what_is_put_off_again_and_again_waits_for_as_long_as_it_has_waited() -> None:
+    answer = Answer(0, (), b"", error="no place", fate="not attempted", later_seconds=1.5)
+    delays = []
+    for put_offs in range(11):
+        verdict = ending_of(replace(MESSAGE, put_offs=put_offs), answer, NOW).verdict
+        assert isinstance(verdict, Retry)
+        delays.append(verdict.delay_seconds)
+    assert delays == [1.5, 2, 4, 8, 16, 32, 64, 128, 256, PUT_OFF_SECONDS_MAX, PUT_OFF_SECONDS_MAX]
+
+
+def test_the_log_has_the_begin_of_an_attempt_that_was_put_off_before() -> None:
+    answer = Answer(500, (), b"")
+    states = [
+        [row.state for row in ending_of(one, answer, NOW).logged] for one in (MESSAGE, replace(MESSAGE, put_offs=2))
+    ]
+    assert states[1] == ["ACTIVE", *states[0]]
+    assert ending_of(replace(MESSAGE, put_offs=2), answer, NOW).logged[0].at == MESSAGE.started_at

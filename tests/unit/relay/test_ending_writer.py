@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.relay.bodies import Bodies
+from services.relay.byte_share import Share
 from services.relay.ending import Ending, ending_of
 from services.relay.ending_writer import EndingWriter
-from services.relay.memory import Share
 from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
 from services.relay.store.messages import Messages, UnstorableError

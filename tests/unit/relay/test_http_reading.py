@@ -8,6 +8,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.relay.http.allowance import Allowance
 from services.relay.http.reading import Reading
 from tests.unit.relay.test_http_rewriting import answers
 
@@ -43,7 +44,7 @@ def plain(content: bytes) -> bool:
 @given(answers(), st.integers(1, 40))
 def test_an_odd_answer_never_leaves_its_connection_to_the_next(answer: bytes, size: int) -> None:
     async def scenario() -> bool:
-        reading = Reading("POST", 1_000_000, pace=lambda _: None)
+        reading = Reading("POST", Allowance(1_000_000), pace=lambda _: None)
         for at in range(0, len(answer), size):
             reading.feed(answer[at : at + size])
         if reading.response.done():

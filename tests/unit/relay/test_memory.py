@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
+from services.relay.byte_share import WAITING_MAX, NoRoomError, Share
 from services.relay.memory import (
+    BEGINNING_BYTES,
+    CALL_BYTES,
     SMALL_BYTES_MAX,
     TRANSFER_BYTES,
     WAITING_BYTES,
-    WAITING_MAX,
     Holding,
     Memory,
-    NoRoomError,
-    Share,
 )
 
 
@@ -283,3 +283,23 @@ def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
         assert share.left == -100
 
     told(story)
+
+
+def test_only_what_holds_something_grows_at_once_and_no_further_than_there_is_room() -> None:
+    share = Share(100)
+    assert not share.grow("a", 10)
+    share.hold("a", 20, "one")
+    assert [share.grow("a", 50), share.left, share.grow("a", 31), share.left] == [True, 30, False, 30]
+    share.give("a")
+    assert share.left == 100
+
+
+def test_a_call_with_an_answer_that_begins_is_counted_with_it_until_it_ends() -> None:
+    memory = Memory()
+    free = memory.calls.left
+    memory.calls.hold("call", CALL_BYTES)
+    assert memory.begin("call")
+    assert memory.calls.left == free - CALL_BYTES - BEGINNING_BYTES
+    memory.calls.give("call")
+    assert memory.calls.left == free
+    assert not memory.begin("call")

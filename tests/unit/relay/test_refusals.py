@@ -15,7 +15,8 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from services.relay.memory import Memory, NoRoomError
+from services.relay.byte_share import NoRoomError
+from services.relay.memory import Memory
 from services.relay.message import Draft
 from services.relay.routes.call import Call
 from services.relay.routes.deps import Deps

@@ -32,6 +32,7 @@ FLOW = FlowView(
         (DUE, "due", None),
         (replace(DUE, due_at=LATER), "delay", LATER),
         (replace(DUE, due_at=LATER, retried=1), "retry", LATER),
+        (replace(DUE, due_at=LATER, retried=1, gate=Gate(put_offs=2, put_off_error="no place")), "put_off", LATER),
         (replace(DUE, gate=Gate(queue=replace(QUEUE, paused=True))), "paused", None),
         (replace(DUE, gate=Gate(flow=replace(FLOW, paused=True))), "paused", None),
         (replace(DUE, gate=Gate(queue=QUEUE, ahead=1)), "queue", None),

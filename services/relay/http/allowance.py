@@ -1,0 +1,33 @@
+"""How much of an answer's body may be in memory before its reader is asked to take it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Any answer may have so much; for more, memory is asked once. Thousands of answers may begin at the same time, and most
+# come to less than this.
+UNASKED_BYTES_MAX = 16 * 1024
+
+
+class Allowance:
+    """`bytes_max`, if the answer may come to no more and `grow()` says that there is room for so much."""
+
+    __slots__ = ("_asked", "_bytes_max", "_grow")
+
+    def __init__(self, bytes_max: int, grow: Callable[[], bool] = lambda: True) -> None:
+        self._bytes_max = bytes_max
+        self._grow = grow
+        self._asked = False
+
+    def announced(self, length: bytes) -> None:
+        """The head says how long the body is: one that will be handed over in any case is so with its first bytes."""
+        if length.isdigit() and int(length) > self._bytes_max:
+            self._bytes_max = 0
+
+    def exceeded(self, size: int) -> bool:
+        """Whether a body of which `size` bytes have come is to be handed over now."""
+        if size > UNASKED_BYTES_MAX and not self._asked:
+            self._asked = True
+            if self._bytes_max and not self._grow():
+                self._bytes_max = 0
+        return size > self._bytes_max
