@@ -1,7 +1,8 @@
 """The memory budget: how many bytes of bodies this process may hold, in shares, so that no use of memory starves another.
 
-Counted are bodies from the moment they are read until they are written or sent on; large ones that are under way, piece by
-piece, by the places they take. Not counted, and covered by PROCESS_BYTES: the interpreter, and statements being written.
+Counted are bodies from the moment they are read until they are written or sent on; large ones that are under way, piece
+by piece, by the places they take. Not counted, and covered by PROCESS_BYTES: the interpreter, and statements being
+written.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ CALLS_MAX = 5000
 class Memory:
     """The shares of RELAY_MEMORY_BYTES_MAX.
 
-    `calls`: calls under way, the bodies of their messages, and answers' beginnings. `answers`: from their arrival until what follows from them is
-    written. `requests`: bodies of up to SMALL_BYTES_MAX until they are committed. `batches`: larger JSON, and large pages.
+    `calls`: calls under way, the bodies of their messages, and answers' beginnings. `answers`: from their arrival until
+    what follows from them is written. `requests`: bodies of up to SMALL_BYTES_MAX until they are committed. `batches`:
+    larger JSON, and large pages.
     `transfers`: the places of large bodies that are under way, of all kinds together TRANSFER_BYTES each.
     """
 

@@ -176,8 +176,8 @@ class Claimed:
     """A message that this process holds; `retried` is the number of the attempt, from 0.
 
     `body_key` names the pieces of a body that is too large for the row (`body` is empty then); `parent_id` is of a
-    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt. `fault`: why
-    it cannot be sent at all.
+    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt. `fault`:
+    why it cannot be sent at all.
     """
 
     id: str

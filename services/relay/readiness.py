@@ -1,8 +1,8 @@
 """Whether work is being done: the lease holds, claims are asked for, endings are written. No statement is needed.
 
-A relay whose places are all taken by calls is at work, however long nothing ends: calls that take minutes are what it is
-for, each has a timeout, and nobody is helped when requests go elsewhere. One that can claim nothing as answers wait to be
-stored or written, while none of them is, is not: that is the database's fault, or its own.
+A relay whose places are all taken by calls is at work, however long nothing ends: calls that take minutes are what it
+is for, each has a timeout, and nobody is helped when requests go elsewhere. One that can claim nothing as answers wait
+to be stored or written, while none of them is, is not: that is the database's fault, or its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Other sides that are stuck: listeners that let nobody in, do not read or do not end an answer, and silent name servers."""
+"""Other sides that are stuck: listeners that let nobody in, do not read, or end no answer, and silent name servers."""
 
 from __future__ import annotations
 

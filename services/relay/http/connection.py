@@ -23,8 +23,8 @@ from services.relay.http.response import Response
 STALE_SECONDS = 1.0
 # A destination that takes nothing of a body for so long will not: it, or what is before it, is stuck or gone.
 STALL_SECONDS = 30.0
-# So much is read at a time. Of an answer that is not asked for piece by piece yet it is little, as its reader may have to
-# wait for room, and thousands with it; the rest waits in the kernel's buffers.
+# So much is read at a time. Of an answer that is not asked for piece by piece yet it is little, as its reader may have
+# to wait for room, and thousands with it; the rest waits in the kernel's buffers.
 READ_BYTES = 16 * 1024
 STREAM_READ_BYTES = 64 * 1024
 
@@ -47,7 +47,8 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_again", "_began", "_buffers", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used", "_writable", "fresh", "idle_since",
+        "_again", "_began", "_buffers", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used",
+        "_writable", "fresh", "idle_since",
     )  # fmt: skip
 
     def __init__(
@@ -101,8 +102,8 @@ class Connection(asyncio.BufferedProtocol):
     async def exchange(
         self, request: Request, inline_bytes_max: int, grow: Callable[[], bool] = lambda: True
     ) -> Response:
-        """Send `request`; its answer when it is whole, or its beginning when its body has more than `inline_bytes_max` or
-        `grow` says that there is no room for so much: see `Allowance`.
+        """Send `request`; its answer when it is whole, or its beginning when its body has more than `inline_bytes_max`
+        or `grow` says that there is no room for so much: see `Allowance`.
 
         Raises `NotSentError`, `NoAnswerError`, `StaleError`, and what a streamed body raises.
         """

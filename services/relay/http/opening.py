@@ -23,8 +23,8 @@ SLOW_WAIT_SECONDS = 4.0
 # A call that is put off comes again after as long as its origin has been slow: seconds for a hiccup; and no longer than
 # connecting may take, as the calls that try now have ended by then.
 LATER_SECONDS_MIN, LATER_SECONDS_MAX = 1.0, 30.0
-# Of one origin so many come again together, the next so much later, and the last after RETURN_SECONDS_MAX: each is claimed
-# and given back, which the messages of others wait for. Thirty thousand are a hundred a second.
+# Of one origin so many come again together, the next so much later, and the last after RETURN_SECONDS_MAX: each is
+# claimed and given back, which the messages of others wait for. Thirty thousand are a hundred a second.
 RETURNS_MAX, RETURNS_SECONDS = 100, 1.0
 RETURN_SECONDS_MAX = 300.0
 # `_Origin.came` loses half of itself with each look, so it is near to this many looks' worth of connections.

@@ -32,8 +32,8 @@ class Reading:
 
     __slots__ = (
         "_allowance", "_body", "_chunked", "_error", "_headers", "_keep", "_method", "_moved", "_odd", "_pace",
-        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_to_end", "complete", "response",
-        "streaming",
+        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_to_end", "complete",
+        "response", "streaming",
     )  # fmt: skip
 
     def __init__(self, method: str, allowance: Allowance, *, pace: Callable[[bool], None]) -> None:

@@ -96,7 +96,7 @@ WITH gone AS (
 SELECT count(*) AS count FROM gone
 
 -- name: prune_put_offs
--- Of messages that were cancelled, or wait for something else by now: whatever is only put off comes again within minutes.
+-- Of messages that were cancelled, or wait for something else by now: whatever is only put off comes again in minutes.
 WITH gone AS (
   DELETE FROM relay.put_offs WHERE message_id IN (
     SELECT message_id FROM relay.put_offs WHERE put_off_at < clock_timestamp() - interval '1 day'

@@ -56,8 +56,8 @@ class Letters:
         deduplication_seconds: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`discard` takes the keys of stored bodies that nothing may name any more, once that is committed. `clock`: Unix
-        seconds, for an `Upstash-Not-Before` over a letter's own.
+        """`discard` takes the keys of stored bodies that nothing may name any more, once that is committed. `clock`:
+        Unix seconds, for an `Upstash-Not-Before` over a letter's own.
         """
         self._database = database
         self._vault = vault
@@ -101,8 +101,8 @@ class Letters:
     async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> Accepted | None:
         """Publish it once more with `overrides` (publish headers) over its own; None when unknown.
 
-        Of its own it has no deduplication id. With one of `overrides` that is taken nothing is published, and the letter
-        stays, as it does when this raises `InvalidRequestError` or `UnreadableError`.
+        Of its own it has no deduplication id. With one of `overrides` that is taken nothing is published, and the
+        letter stays, as it does when this raises `InvalidRequestError` or `UnreadableError`.
         """
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Accepted | None, list[Row]]:

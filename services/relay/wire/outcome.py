@@ -14,8 +14,8 @@ from services.relay.wire.backoff import retry_delay_seconds
 
 # Only so much of an answer is looked at for an error code: error bodies are small.
 JUDGED_BYTES_MAX = 1024 * 1024
-# What is put off again and again waits twice as long each time: so it has waited for as long as it is still to wait. Thirty
-# thousand messages that come again every 5 min are a hundred a second.
+# What is put off again and again waits twice as long each time: so it has waited for as long as it is still to wait.
+# Thirty thousand messages that come again every 5 min are a hundred a second.
 PUT_OFF_SECONDS_MAX = 300.0
 
 
