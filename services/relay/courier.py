@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import nullcontext
 
 import psycopg
 
@@ -30,7 +29,6 @@ CONNECT_TIMEOUT_SECONDS = 30
 NO_PLACE_SECONDS = 10.0
 # Of a spooled answer so much is kept beside it, for the log and the views.
 BEGINNING_BYTES = 2048
-_SMALL = nullcontext()
 
 
 class Courier:
@@ -103,15 +101,19 @@ class Courier:
         fresh: bool,
     ) -> Answer:
         way, asked, large = self._asked(message, now)
-        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection, large or _SMALL:
+        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
             if large is not None:
                 await self._begin(large, message)
-            sending()
-            async with asyncio.timeout_at(deadline):
-                response = await connection.exchange(
-                    asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
-                )
-                return await self._read(message, way, response)
+            try:
+                sending()
+                async with asyncio.timeout_at(deadline):
+                    response = await connection.exchange(
+                        asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
+                    )
+                    return await self._read(message, way, response)
+            finally:
+                if large is not None:
+                    large.end()
 
     async def _begin(self, sending: Sending, message: Claimed) -> None:
         """Raises `NotAttemptedError`."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from types import TracebackType
-from typing import Self
 
 from services.relay.message import Stored
 from services.relay.shares import Place, Shares
@@ -17,7 +15,7 @@ SENDING_SECONDS = 4.0
 
 class Sending:
     """`begin` comes before the request's head, as once that is sent the message's fate is open; `pieces` is its body. The
-    place is given back at the body's end, or at the block's.
+    place is given back at the body's end, or by `end`.
     """
 
     def __init__(self, chunks: Chunks, stored: Stored, shares: Shares, origin: str) -> None:
@@ -27,14 +25,6 @@ class Sending:
         self._shares = shares
         self._origin = origin
         self._place: Place | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self._end()
 
     async def begin(self, seconds: float) -> None:
         """Raises `NoPlaceError`, after `seconds` at the latest."""
@@ -46,8 +36,9 @@ class Sending:
             async for piece in self._chunks.read(self._stored.key, self._stored.size):
                 yield piece
         finally:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Give the place back, once."""
         if self._place is not None:
             self._place.release()

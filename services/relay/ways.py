@@ -22,6 +22,8 @@ from services.relay.settings import RelaySettings
 
 # Destinations' hosts that are remembered.
 WAYS_MAX = 1024
+# And destinations, of no more characters: a provider has few, and parsing one costs a twentieth of a call.
+REMEMBERED_CHARACTERS_MAX = 512
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 
 
@@ -67,6 +69,7 @@ class Ways:
         self._map = {_place(origin_of(source)): target for source, target in settings.destination_map.items()}
         # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
         self._way = lru_cache(WAYS_MAX)(self._new_way)
+        self._to = lru_cache(WAYS_MAX)(self._new_to)
 
     @property
     def opening(self) -> int:
@@ -81,6 +84,9 @@ class Ways:
 
     def to(self, url: str, *, public_only: bool) -> tuple[Way, str]:
         """The way to a destination, and its request target. Raises `NotSentError`."""
+        return (self._to if len(url) <= REMEMBERED_CHARACTERS_MAX else self._new_to)(url, public_only)
+
+    def _new_to(self, url: str, public_only: bool) -> tuple[Way, str]:  # noqa: FBT001  lru_cache's way
         scheme, authority, path = _parts(url)
         way = self._way(scheme, authority, public_only)
         return way, way.target(path)

@@ -47,7 +47,7 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_again", "_began", "_buffers", "_ended", "_reading", "_sent", "_stall_seconds", "_transport", "_used",
+        "_again", "_began", "_buffers", "_ended", "_poll", "_reading", "_sent", "_stall_seconds", "_transport", "_used",
         "_writable", "fresh", "idle_since",
     )  # fmt: skip
 
@@ -61,6 +61,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
         self._writable: asyncio.Future[None] | None = None
+        # For `_heard`, made once, as making it costs ten times what asking it does.
+        self._poll: select.poll | None = None
         self._sent = self._used = self._ended = False
         self._began = 0.0
         self.idle_since = 0.0
@@ -113,7 +115,8 @@ class Connection(asyncio.BufferedProtocol):
             fault = StaleError if self._used else NotSentError
             raise fault("the connection was closed before the request was sent")
         self._reading = reading = Reading(request.method, Allowance(inline_bytes_max, grow), pace=self._pace)
-        self._began = asyncio.get_running_loop().time()
+        if self._used:
+            self._began = asyncio.get_running_loop().time()
         if isinstance(request.body, bytes):
             transport.write(request.head + request.body)
             self._sent = True
@@ -126,10 +129,11 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the end of the connection, or bytes that nobody asked for, lie in the socket: the event loop sees them only
         after it has sent the request. Costs a microsecond. Not for new connections: TLS's tickets come unasked.
         """
-        assert self._transport is not None
-        poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            assert self._transport is not None
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], response: asyncio.Future[Response]) -> bool:
         """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""

@@ -62,11 +62,20 @@ class Reading:
             # What follows an answer cannot be trusted to be an answer to what is asked next.
             self._keep = False
             return
-        self._note(data)
-        self._parse(data)
-        room = HEAD_BYTES_MAX + OVERHEAD_FACTOR_MAX * self._size
-        if self._received - self._size > room and not self.complete:
-            self._fail(NoAnswerError(f"the answer has more than {room} bytes without a body's"))
+        # All in one function, as it is called for each answer.
+        if not self._received:
+            self._odd = not data.startswith(b"H")  # an empty line, which the parser passes over
+        if self._received < HEAD_BYTES_MAX and self._rewriting is None:
+            self._pieces.append(data)
+        else:
+            self._pieces.clear()
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data if self._rewriting is None else self._rewriting.feed(data))
+        except (HttpParserUpgrade, HttpParserError, ValueError) as error:
+            self._broken(error)
+        if self._received - self._size > HEAD_BYTES_MAX and not self.complete:
+            self._check_overhead()
 
     def closed(self, error: Exception | None, *, ended: bool, soon: bool) -> None:
         """The connection is gone. `ended`: the other side said that this is the end; `soon`: after sending on a connection
@@ -91,26 +100,19 @@ class Reading:
         self._to_end = True
         self._chunked = False
 
-    def _note(self, data: bytes) -> None:
-        if not self._received:
-            self._odd = not data.startswith(b"H")  # an empty line, which the parser passes over
-        if self._received < HEAD_BYTES_MAX and self._rewriting is None:
-            self._pieces.append(data)
-        else:
-            self._pieces.clear()
-        self._received += len(data)
+    def _check_overhead(self) -> None:
+        room = HEAD_BYTES_MAX + OVERHEAD_FACTOR_MAX * self._size
+        if self._received - self._size > room:
+            self._fail(NoAnswerError(f"the answer has more than {room} bytes without a body's"))
 
-    def _parse(self, data: bytes) -> None:
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(data if self._rewriting is None else self._rewriting.feed(data))
-        except HttpParserUpgrade:
+    def _broken(self, error: Exception) -> None:
+        """The parser refuses what came. It is parsed once more as `rewriting` has it, unless it was already."""
+        if isinstance(error, HttpParserUpgrade):
             self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
-        except (HttpParserError, ValueError) as error:
-            if self._pieces and not self.complete and not self.streaming:
-                self._parse_again()
-            else:
-                self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
+        elif self._pieces and not self.complete and not self.streaming:
+            self._parse_again()
+        else:
+            self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
 
     def _parse_again(self) -> None:
         """Once, and from the first byte on: what is odd shows in an answer's head or its first chunks, or never."""
@@ -119,7 +121,11 @@ class Reading:
         self._odd = True
         self._rewriting = Rewriting()
         self._begin()
-        self._parse(data)
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(self._rewriting.feed(data))
+        except (HttpParserUpgrade, HttpParserError, ValueError) as error:
+            self._broken(error)
 
     # What the parser calls.
 
@@ -133,7 +139,8 @@ class Reading:
             self._coded(value.lower().strip())
         elif lowered == b"content-length":
             self._to_end = False
-            self._allowance.announced(value)
+            if len(value) > 4:  # below 10,000 bytes, which any answer may have
+                self._allowance.announced(value)
         if not self._status:  # else a trailer
             self._headers.append(
                 (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape").strip())
