@@ -67,6 +67,7 @@ class Logged:
     label: str
     state: str
     error: str | None = None
+    status: int | None = None
 
 
 @dataclass(frozen=True)
