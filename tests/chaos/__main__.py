@@ -63,7 +63,11 @@ def _keep(system: System, keep: Path) -> None:
     """The logs, of which the stack's folder is about to go."""
     home = system.stack.home
     shutil.copytree(home.log, keep / "log", dirs_exist_ok=True)
-    for log in (home.directory / "kafka" / "kafka.log", home.directory / "connect" / "connect.log", home.postgres / "postgres.log"):
+    for log in (
+        home.directory / "kafka" / "kafka.log",
+        home.directory / "connect" / "connect.log",
+        home.postgres / "postgres.log",
+    ):
         if log.exists():
             shutil.copy(log, keep / log.name)
 

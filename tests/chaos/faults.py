@@ -60,7 +60,9 @@ class Injector:
 
     def _one(self, fault: Fault, began: float) -> None:
         at = time.time()
-        self._told(f"{at - began:6.1f} s  {fault.kind}" + (f" for {fault.lasts_seconds:.1f} s" if fault.lasts_seconds else ""))
+        self._told(
+            f"{at - began:6.1f} s  {fault.kind}" + (f" for {fault.lasts_seconds:.1f} s" if fault.lasts_seconds else "")
+        )
         error = None
         try:
             undo = self._begin(fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import psycopg
@@ -65,15 +65,13 @@ class Gatherer:
         for record in self._records(lambda topic: topic.startswith(COMPLETIONS)):
             event, headers = json.loads(record.value), {name: value.decode() for name, value in record.headers}
             at = record.timestamp / 1000
-            found.append(
-                Completion(record.topic, record.key.decode(), headers["ce_id"], event["outcome"], at)
-            )
+            found.append(Completion(record.topic, record.key.decode(), headers["ce_id"], event["outcome"], at))
         return tuple(found)
 
     def dead_letters(self) -> frozenset[bytes]:
         return frozenset(record.value for record in self._records(lambda topic: topic == DEAD_LETTERS))
 
-    def _records(self, wanted: Any) -> list[Any]:
+    def _records(self, wanted: Callable[[str], bool]) -> list[Any]:
         consumer = KafkaConsumer(
             bootstrap_servers=f"127.0.0.1:{self._system.ports['kafka']}",
             isolation_level="read_committed", enable_auto_commit=False,

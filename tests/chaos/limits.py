@@ -22,9 +22,7 @@ def rate_holds(evidence: Evidence) -> Iterator[str]:
     for limit in evidence.limits:
         if limit.rate is None:
             continue
-        most = most_within(
-            (a.began for a in evidence.arrivals if a.limit == limit.name), seconds=limit.period_seconds
-        )
+        most = most_within((a.began for a in evidence.arrivals if a.limit == limit.name), seconds=limit.period_seconds)
         if most > limit.rate * WINDOWS_TOUCHED:
             yield f"{limit.name}: {most} calls within {limit.period_seconds:g} s, {limit.rate} a window are allowed"
 

@@ -92,7 +92,9 @@ class Load:
     def _submit(self, client: Client, chance: Random, key: str) -> None:
         choice = self._choice(chance, key)
         headers = {} if choice.sent.once else {"Idempotency-Key": key}
-        answer = client.api("POST", "/v1/submissions", {200, 202}, once=choice.sent.once, json=choice.content, headers=headers)
+        answer = client.api(
+            "POST", "/v1/submissions", {200, 202}, once=choice.sent.once, json=choice.content, headers=headers
+        )
         if answer is None:
             return
         self._accepted(key, str(answer.json()["id"]))
@@ -173,11 +175,15 @@ class Client:
         self._session = requests.Session()
         self._turn = 0
 
-    def api(self, method: str, path: str, expected: set[int], *, once: bool = False, **options: Any) -> requests.Response | None:
+    def api(
+        self, method: str, path: str, expected: set[int], *, once: bool = False, **options: Any
+    ) -> requests.Response | None:
         return self._ask(self._load._places.apis, self._load._places.api_key, method, path, expected, once, options)
 
     def relay(self, method: str, path: str, expected: set[int], **options: Any) -> requests.Response | None:
-        return self._ask(self._load._places.relays, self._load._places.relay_token, method, path, expected, False, options)
+        return self._ask(
+            self._load._places.relays, self._load._places.relay_token, method, path, expected, False, options
+        )
 
     def _ask(
         self, places: tuple[str, ...], token: str, method: str, path: str, expected: set[int], once: bool, options: Mapping[str, Any]

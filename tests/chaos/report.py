@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tests.chaos.calls import repeated
 from tests.chaos.ledger import PROMISES, Violation
+from tests.chaos.limits import most_at_once
 from tests.chaos.recovery import Recovery, recoveries, summaries
 from tests.chaos.run import Run
 
@@ -55,6 +56,9 @@ def figures(run: Run) -> dict[str, object]:
         "submissions stored": len(evidence.stored),
         "outcomes": dict(outcomes),
         "direct messages": len(evidence.direct),
+        "most calls at a time": {
+            limit.name: most_at_once(a for a in evidence.arrivals if a.limit == limit.name) for limit in evidence.limits
+        },
         "calls of unknown fate, marked": repeated(evidence),
         "results told again by the reconciler": sum(row.nudges for row in evidence.stored),
         "seconds until all was quiet": round(run.rest_seconds, 1),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import psycopg
 import requests
 
-from tests.chaos.evidence import Evidence, Limit, Sent, Stored
+from tests.chaos.evidence import Evidence, Limit, Sample
 from tests.chaos.faults import Done, Injector
 from tests.chaos.gather import Gatherer
 from tests.chaos.load import DIRECT_LIMITS, Load, Places
 from tests.chaos.observer import Observer
 from tests.chaos.plan import Fault
-from tests.chaos.system import System
+from tests.chaos.system import LIMITED, System
 
 # What a process may take, with its children. The relay's is its setting RELAY_MEMORY_BYTES_MAX by default; others hold
 # no more than their bounded batches and bodies, and take about 100 MiB when idle.
@@ -38,15 +38,7 @@ class Run:
 
 
 def run(system: System, faults: Sequence[Fault], seconds: float, seed: int, told: Callable[[str], None]) -> Run:
-    home = system.stack.home
-    places = Places(
-        (system.url("api"), system.url("api-2")),
-        (system.url("relay"), system.url("relay-2")),
-        system.receiver.url,
-        home.secrets["api_key"],
-        home.secrets["relay_token"],
-    )
-    load, observer, injector = Load(places, seed), Observer(system), Injector(system, seed, told)
+    load, observer, injector = Load(_places(system), seed), Observer(system), Injector(system, seed, told)
     gatherer = Gatherer(system)
     began = time.time()
     observer.start()
@@ -56,48 +48,73 @@ def run(system: System, faults: Sequence[Fault], seconds: float, seed: int, told
     told(f"{time.time() - began:6.1f} s  the load ends: {dict(load.counts)}")
     load.stop(RETRY_SECONDS)
     stopped = time.time()
-    remains = rest(gatherer, load.sent, told)
+    remains = rest(gatherer, told)
     rest_seconds = time.time() - stopped
     observer.stop()
-    told(f"{time.time() - began:6.1f} s  {'quiet' if not any(remains.values()) else 'NOT quiet'}; reading what is left")
-    evidence = Evidence(
-        sent=load.sent,
+    told(f"{time.time() - began:6.1f} s  {'NOT quiet' if any(remains.values()) else 'quiet'}; reading what is left")
+    evidence = _evidence(system, gatherer, load, injector, began, remains, observer.samples)
+    return Run(evidence, tuple(injector.done), dict(load.counts), rest_seconds)
+
+
+def _places(system: System) -> Places:
+    secrets = system.stack.home.secrets
+    return Places(
+        (system.url("api"), system.url("api-2")),
+        (system.url("relay"), system.url("relay-2")),
+        system.receiver.url,
+        secrets["api_key"],
+        secrets["relay_token"],
+    )
+
+
+def _evidence(
+    system: System,
+    gatherer: Gatherer,
+    load: Load,
+    injector: Injector,
+    began: float,
+    remains: dict[str, int],
+    samples: Sequence[Sample],
+) -> Evidence:
+    sent = load.sent
+    faults = (one.fault for one in injector.done if one.error is None)
+    return Evidence(
+        sent=sent,
         stored=gatherer.stored(),
         completions=gatherer.completions(),
         logged=gatherer.logged(),
-        calls=gatherer.calls(sent.key for sent in load.sent),
+        calls=gatherer.calls(one.key for one in sent),
         direct=tuple(load.direct),
         arrivals=tuple(system.receiver.arrivals),
         webhooks=tuple(system.receiver.webhooks),
-        limits=(Limit("chaos-limited", parallelism=3), *DIRECT_LIMITS),
-        samples=tuple(observer.samples),
+        limits=(Limit("chaos-limited", parallelism=LIMITED), *DIRECT_LIMITS),
+        samples=tuple(samples),
         budgets=BUDGETS,
         refused=tuple(load.refused),
         remains=remains,
         dead_letters=gatherer.dead_letters(),
         undecodable=frozenset(injector.undecodable),
-        faults=tuple(sorted((one.fault for one in injector.done if one.error is None), key=lambda f: f.at_seconds)),
+        faults=tuple(sorted(faults, key=lambda fault: fault.at_seconds)),
         began=began,
     )
-    return Run(evidence, tuple(injector.done), dict(load.counts), rest_seconds)
 
 
-def rest(gatherer: Gatherer, sent: Sequence[Sent], told: Callable[[str], None]) -> dict[str, int]:
+def rest(gatherer: Gatherer, told: Callable[[str], None]) -> dict[str, int]:
     """Wait until all counts are zero twice in a row and each result has its event; the last counts."""
     deadline = time.monotonic() + REST_SECONDS
     quiet, said = 0, 0.0
     while True:
-        found = _looked(gatherer, sent)
+        found = _looked(gatherer)
         quiet = 0 if any(found.values()) else quiet + 1
         if quiet == 2 or time.monotonic() > deadline:
             return found
         if time.monotonic() - said > 10:
             said = time.monotonic()
-            told(f"          not at rest: {({name: count for name, count in found.items() if count})}")
+            told(f"          not at rest: { ({name: count for name, count in found.items() if count}) }")
         time.sleep(1.0)
 
 
-def _looked(gatherer: Gatherer, sent: Sequence[Sent]) -> dict[str, int]:
+def _looked(gatherer: Gatherer) -> dict[str, int]:
     try:
         found = gatherer.remains()
         if any(found.values()):

@@ -47,8 +47,9 @@ on_unknown = "fail"
 url = "{receiver}/calls/chaos-limited"
 retry_delay = "300"
 timeout_seconds = 60
-flow_control = {{ key = "chaos-limited", parallelism = 3 }}
+flow_control = {{ key = "chaos-limited", parallelism = {parallelism} }}
 """
+LIMITED = 3
 JAVA_CLASSES = {"kafka": "kafka.Kafka", "connect": "org.apache.kafka.connect.cli.ConnectDistributed"}
 READY_SECONDS = 90.0
 STOPPED_SECONDS = 30.0
@@ -69,7 +70,7 @@ class System:
 
     def start(self, ends: ExitStack) -> None:
         targets = self._directory / "targets.toml"
-        targets.write_text(TARGETS.format(receiver=self.receiver.url))
+        targets.write_text(TARGETS.format(receiver=self.receiver.url, parallelism=LIMITED))
         targets.chmod(0o644)
         self.stack.environment |= SETTINGS | {"TIDINGS_TARGETS_FILE": str(targets)}
         done = self.stack.command("up", seconds=300)
