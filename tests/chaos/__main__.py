@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,9 @@ def main(
 
     It is a stack of its own, on free ports and in a folder of its own. Kinds of faults: those of tests/chaos/plan.py.
     """
+    # In the background a shell has Ctrl-C ignored; by either signal the system is stopped before the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     console = Console()
     chosen = _chosen(only)
     faults = plan(seed, seconds, pause_seconds, chosen)

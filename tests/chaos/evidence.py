@@ -118,12 +118,13 @@ class Refused:
 @dataclass(frozen=True)
 class Evidence:
     """`direct`: keys of messages that the relay accepted without a submission. `calls`: by key, what the provider received.
-    `remains`: counts that must be zero. `slot_drops`: times at which the slot was dropped, after which a snapshot tells
-    everything again. `told_from`: of the webhooks, results from this time on must have had theirs.
+    `streamed`: by submission, how often Debezium told its result as an insert; not what a snapshot or a nudge told.
+    `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
     """
 
     sent: tuple[Sent, ...] = ()
     stored: tuple[Stored, ...] = ()
+    streamed: Mapping[str, int] = field(default_factory=lambda: _NONE)
     completions: tuple[Completion, ...] = ()
     logged: tuple[Logged, ...] = ()
     calls: Mapping[str, int] = field(default_factory=lambda: _NONE)

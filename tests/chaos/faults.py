@@ -24,6 +24,8 @@ DELAY_SECONDS = 0.4
 # The one channel whose topic is deleted.
 DELETED_CHANNEL = "red"
 SERVER_SECONDS = 60.0
+# A keeper waits for up to 10 s before it starts again what ended soon.
+RESTART_SECONDS = 12.0
 
 Undo = Callable[[], None]
 
@@ -66,22 +68,24 @@ class Injector:
         error = None
         try:
             undo = self._begin(fault)
+            at = time.time()
             _wait_until(at + fault.lasts_seconds)
             undo()
         except Exception as found:  # noqa: BLE001  whatever it is, the run goes on, and the report says so
             error = f"{type(found).__name__}: {found}"[:300]
-        ended = time.time()
-        lasts = ended - at if fault.lasts_seconds else 0.0
+        lasts = time.time() - at if fault.lasts_seconds else 0.0
         self.done.append(Done(replace(fault, at_seconds=at - began, lasts_seconds=lasts), error))
 
     def _begin(self, fault: Fault) -> Undo:
         system, target = self._system, fault.target
         match fault.name, target:
             case "kill", "postgres":
-                system.family("postgres")[0].send_signal(signal.SIGKILL)
+                self._running("postgres")[0].send_signal(signal.SIGKILL)
             case "kill", _:
+                self._running(target)
                 system.signal(target, signal.SIGKILL)
             case "terminate", _:
+                self._running(target)
                 system.signal(target, signal.SIGTERM)
             case "stop", _:
                 return self._stop(target)
@@ -100,9 +104,7 @@ class Injector:
         return _nothing
 
     def _stop(self, target: str) -> Undo:
-        family = self._system.family(target)
-        if not family:
-            raise LookupError(f"{target} does not run")
+        family = self._running(target)
         for process in family:
             _send(process, signal.SIGSTOP)
 
@@ -111,6 +113,10 @@ class Injector:
                 _send(process, signal.SIGCONT)
 
         return go_on
+
+    def _running(self, target: str) -> list[psutil.Process]:
+        """Its processes, which may just be started again after the fault before."""
+        return until(lambda: self._system.family(target), RESTART_SECONDS)
 
     def _harm_link(self, name: str, server: str) -> Undo:
         link = self._system.links[server]
@@ -138,7 +144,7 @@ class Injector:
 
     def _kill_backend(self) -> None:
         """kill -9: the postmaster then ends all others and recovers."""
-        found = [p for p in self._system.family("postgres")[1:] if " tidings_" in " ".join(p.cmdline())]
+        found = [p for p in self._running("postgres")[1:] if " tidings_" in " ".join(p.cmdline())]
         _send(self._chance.choice(found), signal.SIGKILL)
 
     def _drop_slot(self) -> None:
@@ -157,6 +163,7 @@ class Injector:
         until(dropped, SERVER_SECONDS)
 
     def _undecodable(self, number: int) -> None:
+        self._broker()
         value = b"\xff no change " + str(number).encode()
         producer = KafkaProducer(
             bootstrap_servers=self._bootstrap(), acks="all", enable_idempotence=True, max_block_ms=SERVER_SECONDS * 1000
@@ -168,11 +175,15 @@ class Injector:
             producer.close(timeout=5)
 
     def _delete_topic(self) -> None:
+        self._broker()
         admin = KafkaAdminClient(bootstrap_servers=self._bootstrap())
         try:
             admin.delete_topics([f"{COMPLETIONS}.{DELETED_CHANNEL}"])
         finally:
             admin.close()
+
+    def _broker(self) -> None:
+        until(lambda: self._system.ready("kafka"), SERVER_SECONDS)
 
     def _bootstrap(self) -> str:
         return f"127.0.0.1:{self._system.ports['kafka']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.chaos.evidence import Completion, Logged, Stored
 from tests.chaos.system import System
 from tests.wait import until
 from tidings.queries import load_queries
-from tidings.topics import COMPLETIONS, DEAD_LETTERS
+from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
 
 READ_SECONDS = 60.0
 # Gauges that are zero when nothing is under way, and whose process has them.
@@ -67,6 +68,15 @@ class Gatherer:
             at = record.timestamp / 1000
             found.append(Completion(record.topic, record.key.decode(), headers["ce_id"], event["outcome"], at))
         return tuple(found)
+
+    def streamed(self) -> dict[str, int]:
+        """By submission, how often its result is in the stream of changes as an insert of its own row."""
+        found: Counter[str] = Counter()
+        for record in self._records(lambda topic: topic == RESULTS):
+            envelope = json.loads(record.value)
+            if envelope["op"] == "c" and envelope["after"].get("nudged_at") is None:
+                found[record.key.decode()] += 1
+        return dict(found)
 
     def dead_letters(self) -> frozenset[bytes]:
         return frozenset(record.value for record in self._records(lambda topic: topic == DEAD_LETTERS))

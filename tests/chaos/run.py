@@ -81,6 +81,7 @@ def _evidence(
     return Evidence(
         sent=sent,
         stored=gatherer.stored(),
+        streamed=gatherer.streamed(),
         completions=gatherer.completions(),
         logged=gatherer.logged(),
         calls=gatherer.calls(one.key for one in sent),

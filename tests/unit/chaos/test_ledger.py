@@ -35,6 +35,7 @@ WELL = Evidence(
         Stored("A", "a", "succeeded", "ea", None, 5.0),
         Stored("B", "b", "cancelled", "eb", "cancelled", 6.0),
     ),
+    streamed={"A": 1, "B": 1},
     completions=(
         Completion(MAIN, "A", "ea", "succeeded", 5.1),
         Completion(f"{MAIN}.blue", "A", "ea", "succeeded", 5.1),
@@ -109,6 +110,8 @@ BREAKS = [
     ("one completion", row(0, outcome=None)),
     ("channels are told", without(f"{MAIN}.blue")),
     ("channels are told", {"completions": (*WELL.completions, WELL.completions[1])}),
+    ("changes are told once", {"streamed": {"A": 1}}),
+    ("changes are told once", {"streamed": {"A": 1, "B": 2}}),
     ("webhooks are told", {"webhooks": ()}),
     ("webhooks are told", {"webhooks": (*WELL.webhooks, Webhook("A", "other"))}),
     ("calls are on record", {"calls": {"a": 3, "b": 1}}),
@@ -149,6 +152,8 @@ def test_every_promise_has_a_negative_control() -> None:
         {
             "faults": (Fault(0, "drop", "slot", 3.0, 0.0),),
             "completions": (*WELL.completions, WELL.completions[0], WELL.completions[1]),
+            # One that only the snapshot told has no webhook.
+            "streamed": {"B": 1},
             "webhooks": (),
         },
         # What a deleted topic had is gone with it.
