@@ -6,7 +6,7 @@ P ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit bench-relay check venv
+.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit bench-relay chaos check venv
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
 
 bench-relay: venv ## the relay beside pgqueuer, procrastinate, celery, arq and its floors; FIGURE=drain for one
 	@$(VENV)/python -m benchmarks.bench_relay --figure $(or $(FIGURE),all)
+
+chaos: venv ## the whole system under load while it is killed, stopped, cut off; SECONDS=60 SEED=1
+	@$(VENV)/python -m tests.chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff check .

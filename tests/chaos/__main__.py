@@ -1,0 +1,80 @@
+"""`python -m tests.chaos`: the whole system under load and faults; the exit status is 1 when a promise is broken."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tests.chaos.ledger import broken
+from tests.chaos.plan import Kind, kinds, plan
+from tests.chaos.report import show, write
+from tests.chaos.run import run
+from tests.chaos.system import System, new_system
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--seconds", default=60.0, show_default=True, help="How long the load lasts.")
+@click.option("--seed", default=1, show_default=True, help="Of the plan and the load.")
+@click.option("--pause-seconds", default=2.0, show_default=True, help="Between two faults, in the mean.")
+@click.option("--only", multiple=True, help="Kinds of faults that contain this text; all by default.")
+@click.option("--report", type=click.Path(path_type=Path), help="Where the report is written, as JSON.")
+@click.option("--keep", type=click.Path(path_type=Path), help="A folder for the logs when a promise is broken.")
+def main(
+    seconds: float, seed: int, pause_seconds: float, only: tuple[str, ...], report: Path | None, keep: Path | None
+) -> None:
+    """Harm the whole system at random moments while it works, then look whether every promise was kept.
+
+    It is a stack of its own, on free ports and in a folder of its own. Kinds of faults: those of tests/chaos/plan.py.
+    """
+    # In the background a shell has Ctrl-C ignored; by either signal the system is stopped before the end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    console = Console()
+    chosen = _chosen(only)
+    faults = plan(seed, seconds, pause_seconds, chosen)
+    console.print(f"seed {seed}: {len(faults)} faults in {seconds:.0f} s", highlight=False)
+    with tempfile.TemporaryDirectory(prefix="tidings-chaos-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        began = time.monotonic()
+        with new_system(directory) as system:
+            console.print(f"started in {time.monotonic() - began:.0f} s", highlight=False)
+            done = run(system, faults, seconds, seed, lambda text: console.print(text, highlight=False, markup=False))
+            violations = broken(done.evidence)
+            if violations and keep is not None:
+                _keep(system, keep)
+    show(done, violations, console)
+    if report is not None:
+        write(report, done, violations, {"seconds": seconds, "seed": seed, "pause_seconds": pause_seconds})
+    sys.exit(1 if violations else 0)
+
+
+def _chosen(only: tuple[str, ...]) -> tuple[Kind, ...]:
+    found = tuple(kind for kind in kinds() if not only or any(text in f"{kind.name} {kind.target}" for text in only))
+    if not found:
+        raise click.BadParameter("no kind of fault contains it", param_hint="--only")
+    return found
+
+
+def _keep(system: System, keep: Path) -> None:
+    """The logs, of which the stack's folder is about to go."""
+    home = system.stack.home
+    shutil.copytree(home.log, keep / "log", dirs_exist_ok=True)
+    for log in (
+        home.directory / "kafka" / "kafka.log",
+        home.directory / "connect" / "connect.log",
+        home.postgres / "postgres.log",
+    ):
+        if log.exists():
+            shutil.copy(log, keep / log.name)
+
+
+if __name__ == "__main__":
+    main()

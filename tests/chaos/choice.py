@@ -1,0 +1,56 @@
+"""What the load sends, made of chance: one submission's content and what is known of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from tests.chaos.evidence import Sent
+from tests.chaos.faults import DELETED_CHANNEL
+
+CHANNELS = ("blue", DELETED_CHANNEL)
+# Less than the target's retries, so the call succeeds in the end.
+PASSING = (["500"], ["503", "500"], ["429"], ["html"], ["200-error"], ["429-reset", ""])
+# The connection is cut after more than a second: before that the relay sends a request of a kept connection once more.
+CUT_SECONDS = 1.3
+# The shortest time after which a submission expires, and a call that lasts longer than any that does.
+EXPIRES_SECONDS, LONG_SECONDS = (1, 3), 12.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`content` is the body of the submission; `sent` what is known of it before it is sent."""
+
+    content: dict[str, Any]
+    sent: Sent
+
+
+def choose(chance: Random, key: str, webhook: str, now: float) -> Choice:
+    """Of ten submissions six go to a plain target, two to a limited one, two to one whose calls are not repeated."""
+    target = chance.choices(("chaos-images", "chaos-limited", "chaos-paid"), (6, 2, 2))[0]
+    asked: dict[str, Any] = {"call_id": key, "latency_seconds": round(chance.uniform(0.05, 2.5), 2), "faults": []}
+    content: dict[str, Any] = {"target": target, "metadata": {"key": key}}
+    may_fail = expires = False
+    kind = chance.random()
+    if target != "chaos-limited":
+        if kind < 0.2:
+            asked["faults"] = chance.choice(PASSING)
+        elif kind < 0.25:
+            asked["faults"], may_fail = [chance.choice(("400", "quota"))], True
+        elif kind < 0.32:
+            asked |= {"faults": ["cut"], "latency_seconds": CUT_SECONDS}
+        elif kind < 0.38:
+            content["expires_in"], expires = chance.randint(*EXPIRES_SECONDS), True
+            asked["latency_seconds"] = LONG_SECONDS
+    channel = chance.choice(CHANNELS) if chance.random() < 0.3 else None
+    if channel is not None:
+        content["channel"] = channel
+    told = chance.random() < 0.2
+    if told:
+        content["webhook"] = webhook
+    content["input"] = {"prompt": key, "size": "256x256", "x_provider": asked}
+    sent = Sent(
+        key, target, now, once=chance.random() < 0.15, faults=may_fail, expires=expires, channel=channel, webhook=told
+    )
+    return Choice(content, sent)

@@ -1,0 +1,43 @@
+"""Promises about limits, as the destination saw them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from tests.chaos.evidence import Arrival, Evidence
+
+# A window of the relay begins with the first call after the last one's end, so any stretch of a period touches two.
+WINDOWS_TOUCHED = 2
+
+
+def parallelism_holds(evidence: Evidence) -> Iterator[str]:
+    for limit in evidence.limits:
+        most = most_at_once(a for a in evidence.arrivals if a.limit == limit.name)
+        if limit.parallelism is not None and most > limit.parallelism:
+            yield f"{limit.name}: {most} calls at a time, {limit.parallelism} are allowed"
+
+
+def rate_holds(evidence: Evidence) -> Iterator[str]:
+    for limit in evidence.limits:
+        if limit.rate is None:
+            continue
+        most = most_within((a.began for a in evidence.arrivals if a.limit == limit.name), seconds=limit.period_seconds)
+        if most > limit.rate * WINDOWS_TOUCHED:
+            yield f"{limit.name}: {most} calls within {limit.period_seconds:g} s, {limit.rate} a window are allowed"
+
+
+def most_at_once(arrivals: Iterable[Arrival]) -> int:
+    """An end counts before a begin of the same moment."""
+    moments = sorted(m for a in arrivals for m in ((a.began, 1), (a.ended, -1)))
+    now = most = 0
+    for _, change in moments:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def most_within(times: Iterable[float], *, seconds: float) -> int:
+    """The most of `times` in any half-open stretch of `seconds`."""
+    ordered = sorted(times)
+    return max((bisect_left(ordered, at + seconds) - n for n, at in enumerate(ordered)), default=0)

@@ -1,0 +1,99 @@
+"""Which fault happens when, and for how long: made of a seed, so that a run can be repeated. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Processes that are killed, stopped and ended alike; those with a number are second copies of their kind.
+PROCESSES = (
+    "api", "api-2", "dispatcher", "relay", "relay-2", "notifier", "notifier-2", "watcher", "reconciler", "connect",
+    "kafka",
+)  # fmt: skip
+# What goes through a proxy of ours: the second copies, each to its server.
+LINKS = ("postgres", "kafka")
+
+# Nothing is done to a system that was just started, and what was done last has some of the load after it.
+LEAD_SECONDS = 2.0
+TAIL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What can happen to `target`. `lasts`: the shortest and longest time until it is undone; both 0: it is an instant.
+    `weight` is how many of it are in one deck.
+    """
+
+    name: str
+    target: str
+    lasts: tuple[float, float] = (0.0, 0.0)
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`at_seconds` is since the load began."""
+
+    number: int
+    name: str
+    target: str
+    at_seconds: float
+    lasts_seconds: float
+
+    @property
+    def kind(self) -> str:
+        return f"{self.name} {self.target}"
+
+    @property
+    def ends_seconds(self) -> float:
+        return self.at_seconds + self.lasts_seconds
+
+
+def kinds() -> tuple[Kind, ...]:
+    """Everything that can happen, in a fixed order."""
+    # A stop of up to 9 s is longer than the relay's lease of a run, and shorter than Kafka's session of a consumer or
+    # longer, by chance. The servers' are shorter, as everything waits for them.
+    found = [Kind("kill", name) for name in PROCESSES]
+    found += [Kind("terminate", name) for name in PROCESSES]
+    found += [Kind("stop", name, (1.0, 4.0) if name in {"connect", "kafka"} else (1.0, 9.0)) for name in PROCESSES]
+    found += [Kind("terminate backends", "postgres", weight=2), Kind("kill backend", "postgres")]
+    found += [Kind("kill", "postgres"), Kind("stop", "postgres", (1.0, 4.0))]
+    for link in LINKS:
+        found += [
+            Kind("cut", f"link to {link}"),
+            Kind("delay", f"link to {link}", (2.0, 6.0)),
+            Kind("refuse", f"link to {link}", (1.0, 6.0)),
+            Kind("swallow", f"link to {link}", (1.0, 6.0)),
+        ]
+    found += [Kind("drop", "slot"), Kind("undecodable record", "changes"), Kind("delete", "channel topic")]
+    return tuple(found)
+
+
+def plan(seed: int, seconds: float, pause_seconds: float, chosen: Sequence[Kind] | None = None) -> tuple[Fault, ...]:
+    """Faults for `seconds` of load, `pause_seconds` apart in the mean. All kinds come before one comes again.
+
+    Faults may overlap, but not of the same target.
+    """
+    chance = random.Random(seed)
+    deck: list[Kind] = []
+    faults: list[Fault] = []
+    free_at: dict[str, float] = {}
+    at = LEAD_SECONDS
+    while True:
+        at += chance.uniform(0.25, 1.75) * pause_seconds
+        if not deck:
+            deck = [kind for kind in chosen or kinds() for _ in range(kind.weight)]
+            chance.shuffle(deck)
+        # The next one whose target is left alone now; when there is none, nothing happens at this moment.
+        turn = next((n for n, kind in enumerate(deck) if free_at.get(kind.target, 0.0) <= at), None)
+        if turn is None:
+            continue
+        kind = deck[turn]
+        lasts = chance.uniform(*kind.lasts)
+        if at + lasts > seconds - TAIL_SECONDS:
+            return tuple(faults)
+        del deck[turn]
+        faults.append(Fault(len(faults), kind.name, kind.target, round(at, 3), round(lasts, 3)))
+        # What was killed is given a moment to begin again, or a fault would meet nobody.
+        free_at[kind.target] = at + lasts + 3.0

@@ -1,0 +1,99 @@
+"""How long the system took after each fault, by what was observed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from tests.chaos.evidence import Evidence
+from tests.chaos.ledger import MAIN_TOPIC
+from tests.chaos.plan import Fault
+
+# Whose readiness tells of a fault that is no process's own.
+_TOUCHED = {
+    "postgres": ("api", "api-2", "relay", "relay-2", "watcher", "reconciler"),
+    "kafka": ("kafka", "dispatcher", "notifier", "notifier-2", "watcher"),
+    "slot": ("watcher",),
+    "changes": ("dispatcher",),
+    "channel topic": ("notifier", "notifier-2"),
+    "link to postgres": ("api-2", "relay-2"),
+    "link to kafka": ("notifier-2",),
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Seconds from the end of a fault. `ready`: until those that it touched were ready; `flow`: until the completion of a
+    submission that was accepted afterwards. None: not within what was observed.
+    """
+
+    fault: Fault
+    ready_seconds: float | None
+    flow_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    kind: str
+    times: int
+    ready_median: float | None
+    ready_worst: float | None
+    flow_median: float | None
+    flow_worst: float | None
+
+
+def recoveries(evidence: Evidence) -> list[Recovery]:
+    return [Recovery(fault, _ready(fault, evidence), _flow(fault, evidence)) for fault in evidence.faults]
+
+
+def summaries(found: Iterable[Recovery]) -> list[Summary]:
+    kinds: dict[str, list[Recovery]] = {}
+    for one in found:
+        kinds.setdefault(one.fault.kind, []).append(one)
+    return [_summary(kind, kinds[kind]) for kind in sorted(kinds)]
+
+
+def _summary(kind: str, found: list[Recovery]) -> Summary:
+    ready = [one.ready_seconds for one in found if one.ready_seconds is not None]
+    flow = [one.flow_seconds for one in found if one.flow_seconds is not None]
+    return Summary(
+        kind,
+        len(found),
+        median(ready) if ready else None,
+        max(ready, default=None),
+        median(flow) if flow else None,
+        max(flow, default=None),
+    )
+
+
+def _ready(fault: Fault, evidence: Evidence) -> float | None:
+    """Until the first moment from which each touched process was ready, as long as no other fault came to it."""
+    touched = _TOUCHED.get(fault.target, (fault.target,))
+    seconds = [_process_ready(name, fault, evidence) for name in touched]
+    known = [one for one in seconds if one is not None]
+    return max(known) if len(known) == len(seconds) else None
+
+
+def _process_ready(name: str, fault: Fault, evidence: Evidence) -> float | None:
+    began, ended = evidence.began + fault.at_seconds, evidence.began + fault.ends_seconds
+    others = [
+        other.at_seconds
+        for other in evidence.faults
+        if other.at_seconds > fault.at_seconds and name in _TOUCHED.get(other.target, (other.target,))
+    ]
+    upto = evidence.began + min(others, default=float("inf"))
+    samples = [s for s in evidence.samples if s.process == name and began <= s.at < upto]
+    unready = [n for n, sample in enumerate(samples) if not sample.ready]
+    if not unready:
+        return 0.0
+    if unready[-1] + 1 == len(samples):
+        return None
+    return max(0.0, samples[unready[-1] + 1].at - ended)
+
+
+def _flow(fault: Fault, evidence: Evidence) -> float | None:
+    ended = evidence.began + fault.ends_seconds
+    later = {id_ for sent in evidence.sent if sent.at > ended for id_ in sent.ids}
+    moments = [e.at for e in evidence.completions if e.topic == MAIN_TOPIC and e.submission_id in later]
+    return min(moments) - ended if moments else None

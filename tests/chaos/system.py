@@ -1,0 +1,191 @@
+"""The system that a run harms: a whole stack, a second api, relay and notifier beside it, and proxies before their servers."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import requests
+
+from stack.ports import free_ports, listens
+from stack.processes import environment_of
+from stack.servers import answers
+from tests.acceptance.conftest import Stack, new_stack
+from tests.chaos.receiver import Receiver
+from tests.infra.tcp_proxy import TcpProxy
+from tests.process import Process
+from tests.wait import until
+
+# Short times, so that what follows a fault follows within a run: leases, graces, drains.
+SETTINGS = {
+    "RECONCILER_GRACE_SECONDS": "20",
+    "RECONCILER_SETTLE_SECONDS": "10",
+    "RECONCILER_REPEAT_SECONDS": "30",
+    "RECONCILER_INTERVAL_SECONDS": "1",
+    "RELAY_LEASE_SECONDS": "6",
+    "WATCHER_HANGING_SECONDS": "70",  # Connect's transactions end after 60
+}
+TARGETS = """
+[chaos-images]
+url = "${{TIDINGS_PROVIDER_URL}}/v1/images/generations"
+headers = {{ Authorization = "Bearer demo" }}
+retry_delay = "300"
+timeout_seconds = 60
+
+[chaos-paid]
+url = "${{TIDINGS_PROVIDER_URL}}/v1/images/generations"
+headers = {{ Authorization = "Bearer demo" }}
+retry_delay = "300"
+timeout_seconds = 60
+on_unknown = "fail"
+
+[chaos-limited]
+url = "{receiver}/calls/chaos-limited"
+retry_delay = "300"
+timeout_seconds = 60
+flow_control = {{ key = "chaos-limited", parallelism = {parallelism} }}
+"""
+LIMITED = 3
+JAVA_CLASSES = {"kafka": "kafka.Kafka", "connect": "org.apache.kafka.connect.cli.ConnectDistributed"}
+READY_SECONDS = 90.0
+STOPPED_SECONDS = 30.0
+
+
+class System:
+    """`names` are its processes but Postgres, `links` the proxies by their server's name."""
+
+    def __init__(self, stack: Stack, receiver: Receiver, directory: Path) -> None:
+        self.stack = stack
+        self.receiver = receiver
+        self.links: dict[str, TcpProxy] = {}
+        self.ports = dict(stack.home.ports)
+        more = ("api-2", "internal-2", "relay-2", "notifier-2", "kafka-2")
+        self.ports |= dict(zip(more, free_ports(len(more)), strict=True))
+        self._directory = directory
+        self._second: dict[str, Process] = {}
+
+    def start(self, ends: ExitStack) -> None:
+        targets = self._directory / "targets.toml"
+        targets.write_text(TARGETS.format(receiver=self.receiver.url, parallelism=LIMITED))
+        targets.chmod(0o644)
+        self.stack.environment |= SETTINGS | {"TIDINGS_TARGETS_FILE": str(targets)}
+        done = self.stack.command("up", seconds=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        for server, port in (("postgres", self.ports["postgres"]), ("kafka", self.ports["kafka-2"])):
+            self.links[server] = proxy = TcpProxy("127.0.0.1", port).start()
+            ends.callback(proxy.stop)
+        self._add_listener()
+        for name in ("api", "relay", "notifier"):
+            self._start_second(name, ends)
+        until(self.all_ready, READY_SECONDS, every=0.5)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("api", "dispatcher", "relay", "notifier", "watcher", "reconciler", "kafka", "connect", *self._second)
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def ready(self, name: str) -> bool:
+        if name == "kafka":
+            return listens(self.ports["kafka"])
+        if name == "connect":
+            return answers(self.url("connect") + "/connectors", self.stack.home.secrets["connect"])
+        try:
+            return requests.get(self.url(name) + "/readyz", timeout=2).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def all_ready(self) -> bool:
+        return all(self.ready(name) for name in self.names)
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """The worker `name` and its children; empty while none runs."""
+        try:
+            if name == "postgres":
+                text = (self.stack.home.postgres / "data" / "postmaster.pid").read_text()
+                first = psutil.Process(int(text.splitlines()[0]))
+                return [first, *first.children(recursive=True)]
+            found = [process for process in self._above(name).children(recursive=True) if _is(process, name)]
+            if not found:
+                return []
+            first = min(found, key=lambda process: process.create_time())
+            return [first, *first.children(recursive=True)]
+        except (psutil.NoSuchProcess, OSError, ValueError, IndexError):
+            return []
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send it to the whole family, or, of SIGTERM, to the worker. Raises `LookupError` when none runs."""
+        family = self.family(name)
+        if not family:
+            raise LookupError(f"{name} does not run")
+        for process in family[:1] if number == signal.SIGTERM else family:
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    def _above(self, name: str) -> psutil.Process:
+        if name in self._second:
+            return psutil.Process(self._second[name].pid)
+        return psutil.Process(int(self.stack.home.pid_file.read_text()))
+
+    def _add_listener(self) -> None:
+        """A second listener of the broker, whose clients are sent through the proxy. Its supervisor starts it again with
+        the file that is changed here.
+        """
+        home, port, second = self.stack.home, self.ports["kafka"], self.ports["kafka-2"]
+        with (home.directory / "kafka" / "broker.properties").open("a") as file:
+            file.write(
+                f"\nlisteners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{second},"
+                f"CONTROLLER://127.0.0.1:{home.ports['controller']}"
+                f"\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{self.links['kafka'].port}"
+                "\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT,CONTROLLER:PLAINTEXT"
+                "\ninter.broker.listener.name=PLAINTEXT\n"
+            )
+        self.signal("kafka", signal.SIGTERM)
+        until(lambda: listens(second), READY_SECONDS)
+
+    def _start_second(self, name: str, ends: ExitStack) -> None:
+        environment = environment_of(self.stack.home, name, self.stack.environment)
+        environment |= {"PYTHONUNBUFFERED": "1", f"{name.upper()}_LISTEN": f"127.0.0.1:{self.ports[name + '-2']}"}
+        if name == "notifier":
+            environment["NOTIFIER_INSTANCE"] = "1"
+            environment["TIDINGS_KAFKA"] = f"127.0.0.1:{self.links['kafka'].port}"
+        else:
+            variable = f"{name.upper()}_DATABASE_URL"
+            environment[variable] = self.links["postgres"].url(environment[variable])
+        if name == "api":
+            environment["API_INTERNAL_LISTEN"] = f"127.0.0.1:{self.ports['internal-2']}"
+        log = self.stack.home.log / f"{name}-2.log"
+        keeper = (sys.executable, "-m", "stack.keep")
+        process = Process(f"services.{name}", environment, log, wrapper=keeper)
+        ends.callback(lambda: process.stop() if process.running() else None)
+        process.start()
+        self._second[f"{name}-2"] = process
+
+
+def _is(process: psutil.Process, name: str) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    if name in JAVA_CLASSES:
+        return JAVA_CLASSES[name] in words
+    return list(words[1:3]) == ["-m", f"services.{name.removesuffix('-2')}"]
+
+
+@contextmanager
+def new_system(directory: Path) -> Iterator[System]:
+    """Started; at the end nothing of it runs. `directory` may be entered by every user."""
+    with ExitStack() as ends:
+        receiver = Receiver()
+        ends.callback(receiver.close)
+        stack = ends.enter_context(new_stack())
+        system = System(stack, receiver, directory)
+        system.start(ends)
+        yield system
