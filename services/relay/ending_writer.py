@@ -78,6 +78,11 @@ class EndingWriter:
         return len(self._unwritten)
 
     @property
+    def put_aside(self) -> int:
+        """Of those, how many the database refused."""
+        return len(self._suspects)
+
+    @property
     def claims(self) -> list[Claim]:
         """Whose endings are here."""
         return list(self._unwritten)

@@ -113,6 +113,6 @@ def build_engine(
 def _claiming(pump: Pump, writer: EndingWriter, memory: Memory, readiness: Readiness) -> Callable[[], Awaitable[None]]:
     async def claim() -> None:
         await pump.round()
-        readiness.claimed(blocked=writer.full, settled=memory.answers.given)
+        readiness.claimed(blocked=writer.full or pump.stuck, settled=memory.answers.given)
 
     return claim

@@ -176,7 +176,9 @@ class Claimed:
     """A message that this process holds; `retried` is the number of the attempt, from 0.
 
     `body_key` names the pieces of a body that is too large for the row (`body` is empty then); `parent_id` is of a
-    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt. `fault`:
+    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt.
+    `sealed_bytes`: of headers and options, when they are large. `newer`: it has an option that this version does not know,
+    so another process is to send it. `fault`:
     why it cannot be sent at all.
     """
 
@@ -215,6 +217,8 @@ class Claimed:
     redact: Redaction = NOTHING_REDACTED
     public_only: bool = False
     put_offs: int = 0
+    sealed_bytes: int = 0
+    newer: bool = False
     fault: str | None = None
 
     @property

@@ -36,6 +36,10 @@ IDLE_SECONDS = 0.5
 
 # An attempt, and whether it has ended when that is asked.
 Begun = Callable[[Claimed, Callable[[], bool]], None]
+# During an upgrade: a process of the newer version is there, or will be.
+_NEWER = Answer(
+    0, (), b"", error="the message has an option of a newer version", fate="not attempted", later_seconds=30.0
+)
 
 
 class Pump:
@@ -84,6 +88,11 @@ class Pump:
             # Let the calls that were just started get on, instead of asking the database for nothing.
             await asyncio.sleep(0.002)
 
+    @property
+    def stuck(self) -> bool:
+        """Nothing can be claimed, and no call is under way that would make room by its end."""
+        return self._room() <= 0 and len(self._calls) == 0 and not self._stopped
+
     async def claim_once(self) -> int:
         """Take a batch and start its calls; how many. Messages with and without a flow key take turns in being first, so
         that a long queue of the ones does not starve the others.
@@ -107,7 +116,9 @@ class Pump:
         """How many more calls may begin now."""
         if self._writer.full or self._stopped:
             return 0
-        held = len(self._calls) + self._writer.unwritten
+        # An ending that the database refuses takes no place from others, up to as many as there are places.
+        unwritten = self._writer.unwritten - min(self._writer.put_aside, self._settings.concurrency_max)
+        held = len(self._calls) + unwritten
         places = self._calls.bytes_left // CALL_BYTES
         return min(CLAIM_MAX, OPENING_MAX - self._courier.opening, self._settings.concurrency_max - held, places)
 
@@ -122,6 +133,8 @@ class Pump:
     def _start(self, message: Claimed) -> None:
         if message.fault is not None:
             self.fail(message, Answer(0, (), b"", error=message.fault, fate="not sent"))
+        elif message.newer:
+            self._hold(message, lambda call: self._settle(message, _NEWER, call, final=False))
         else:
             self._hold(message, lambda call: self._call(message, call))
 
@@ -130,7 +143,7 @@ class Pump:
         self._hold(message, lambda call: self._settle(message, answer, call, final=True))
 
     def _hold(self, message: Claimed, work: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
-        self._calls.hold(message.claim, work, body_bytes=len(message.body))
+        self._calls.hold(message.claim, work, body_bytes=len(message.body) + message.sealed_bytes)
 
     async def _call(self, message: Claimed, call: Call) -> None:
         started = time.monotonic()

@@ -23,6 +23,8 @@ from services.relay.vault import Vault, as_json
 
 _SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
            "started_callback", "public_only")  # fmt: skip
+_KNOWN = frozenset((*_SEALED, "headers", "redact"))
+UNCOUNTED_BYTES_MAX = 8 * 1024
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
             "endpoint", "schedule_id")  # fmt: skip
@@ -98,11 +100,18 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
 
 
 def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
+    """One that cannot be opened must not take the others of its claim with it."""
     try:
         opened = open_sealed(vault, sealed)
     except UnreadableError as error:
         return {"headers": {}, "fault": str(error)}
+    except Exception as error:  # noqa: BLE001  whatever is in it
+        return {"headers": {}, "fault": f"the message cannot be read: {type(error).__name__}"}
+    if not opened.keys() <= _KNOWN:
+        return {"headers": {}, "newer": True}
     opened.pop("flow", None)
+    # As room is made for it, beside the 12 KiB that each call has.
+    opened["sealed_bytes"] = len(sealed) if len(sealed) > UNCOUNTED_BYTES_MAX else 0
     return opened
 
 

@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 PARAMETERS_MAX = 1000
+# Each call has them in memory; what servers take is 8 to 64 KiB.
+HEADERS_BYTES_MAX = 64 * 1024
 TIMEOUT_MS_DEFAULT = 7_200_000
 DEDUPLICATION_BYTES_MAX = 1000
 _TELEMETRY = "upstash-telemetry-"
@@ -117,6 +119,8 @@ def draft(
     for name, value in options.items():
         if name.startswith(OPTION_PREFIXES) and not is_storable(value):
             raise InvalidRequestError(f"{shown(name)}: the value is not UTF-8, or holds a NUL")
+    if sum(len(name) + len(value) for name, value in raw.items()) > HEADERS_BYTES_MAX:
+        raise InvalidRequestError(f"the headers and options of a message must be at most {HEADERS_BYTES_MAX} bytes")
     own = forwarded(raw, "upstash-forward-")
     if "content-type" in raw:
         own = forwarded({"content-type": raw["content-type"]}, "") | own

@@ -299,3 +299,10 @@ def test_what_was_sealed_is_opened_with_its_bytes() -> None:
         message.callback,
         message.redact,
     )
+
+
+def test_headers_and_options_of_a_message_are_bounded_together() -> None:
+    part = {f"Upstash-Forward-{n}": "x" * 15_000 for n in range(4)}
+    assert len(read(part).headers) == 4
+    with pytest.raises(InvalidRequestError, match="at most 65536 bytes"):
+        read(part | {"Upstash-Callback": "b.example", "Upstash-Callback-Forward-A": "x" * 15_000})

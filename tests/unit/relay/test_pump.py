@@ -49,6 +49,8 @@ class _Message:
     fault: None = None
     started_callback: None = None
     body: bytes = b""
+    sealed_bytes: int = 0
+    newer: bool = False
 
     @property
     def claim(self) -> Claim:
@@ -56,7 +58,7 @@ class _Message:
 
 
 class Writer:
-    unwritten = 0
+    unwritten = put_aside = 0
     full = False
 
 
