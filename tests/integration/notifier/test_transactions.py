@@ -101,7 +101,7 @@ def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics,
     with closing(changes), closing(transactions):
         kafka_topics.make([Topic(gone)])
         transactions.commit([message], {}, changes.group_metadata())
-        with closing(KafkaAdminClient(bootstrap_servers=topics.cluster)) as admin:
+        with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
             admin.delete_topics([gone])
         until(lambda: kafka_topics.absent([gone]), 30)
         # By a producer that knows the topic, then by a new one.
@@ -126,7 +126,7 @@ def test_what_a_killed_notifier_left_open_is_never_seen(
     id_ = topics.change()
     # What a kill -9 leaves: events sent, neither committed nor aborted.
     killed = KafkaProducer(
-        bootstrap_servers=topics.cluster, transactional_id=f"tidings-notifier-{instance}",
+        bootstrap_servers=topics.bootstrap, transactional_id=f"tidings-notifier-{instance}",
         transaction_timeout_ms=60_000, linger_ms=0,
     )  # fmt: skip
     with closing(killed):
