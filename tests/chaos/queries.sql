@@ -10,12 +10,13 @@ WHERE cardinality(labels) > 0 AND url NOT LIKE '%%/callbacks/relay%%' AND url NO
 ORDER BY sequence
 
 -- name: remains
+-- Not relay.cancellations: a row for a process that died, or has no calls, tells nobody anything and goes after an hour. What
+-- was cancelled and goes on is under way at the provider.
 SELECT
   (SELECT count(*) FROM tidings.submissions AS s
     WHERE NOT EXISTS (SELECT FROM tidings.results AS r WHERE r.submission_id = s.id)) AS "submissions without a result",
   (SELECT count(*) FROM relay.messages WHERE ended_at IS NULL) AS "live relay messages",
   (SELECT count(*) FROM relay.messages WHERE holds) AS "places held in queues",
-  (SELECT count(*) FROM relay.cancellations) AS "cancellations not carried out",
   (SELECT count(*) FROM relay.dead_letters WHERE kind <> 'message') AS "callbacks among the relay's dead letters",
   (SELECT count(*) FROM pg_stat_activity
     WHERE state = 'idle in transaction' AND xact_start < now() - interval '5 s') AS "idle transactions",
