@@ -61,5 +61,6 @@ class Cluster:
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.certificate_file is not None:
-            context.load_cert_chain(self.certificate_file, self.key_file)
+            # An encrypted key is an error, and no question at the terminal.
+            context.load_cert_chain(self.certificate_file, self.key_file, password=lambda: b"")
         return context

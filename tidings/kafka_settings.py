@@ -56,8 +56,16 @@ class KafkaSettings(Settings):
     def _is_complete(self) -> Self:
         if missing := [name for name, value in self._needed().items() if not value]:
             raise ValueError(f"{', '.join(missing)} must be set with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
-        if not self.kafka_security.endswith("SSL") and self.kafka_ca_file is not None:
-            raise ValueError(f"TIDINGS_KAFKA_CA_FILE has no use with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
+        files = {
+            "TIDINGS_KAFKA_CA_FILE": self.kafka_ca_file,
+            "TIDINGS_KAFKA_CERTIFICATE_FILE": self.kafka_certificate_file,
+            "TIDINGS_KAFKA_KEY_FILE": self.kafka_key_file,
+        }
+        given = ", ".join(name for name, file in files.items() if file is not None)
+        if given and not self.kafka_security.endswith("SSL"):
+            raise ValueError(f"{given} has no use with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
+        if self.kafka_key_file is not None and self.kafka_certificate_file is None:
+            raise ValueError("TIDINGS_KAFKA_KEY_FILE needs TIDINGS_KAFKA_CERTIFICATE_FILE")
         try:
             _ = self.cluster.options
         except OSError as error:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import quote_plus
 
 import requests
 from kafka.errors import KafkaConnectionError
@@ -34,7 +35,7 @@ class _Granted(BaseModel):
     """RFC 6749, section 5.1."""
 
     access_token: str = Field(min_length=1)
-    expires_in: float = Field(LIFETIME_SECONDS, ge=0)
+    expires_in: float | None = Field(None, ge=0)
 
 
 class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
@@ -54,12 +55,13 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pytho
             if self._clock() >= self._reuse_until:
                 granted = self._ask()
                 self._token = granted.access_token
-                self._reuse_until = self._clock() + REUSE_FRACTION * granted.expires_in
+                self._reuse_until = self._clock() + REUSE_FRACTION * (granted.expires_in or LIFETIME_SECONDS)
             return self._token
 
     def _ask(self) -> _Granted:
         form = {"grant_type": "client_credentials"} | ({"scope": self._client.scope} if self._client.scope else {})
-        credentials = (self._client.client_id, self._client.client_secret)
+        # Form-urlencoded before they are joined (RFC 6749, section 2.3.1).
+        credentials = (quote_plus(self._client.client_id), quote_plus(self._client.client_secret))
         try:
             answer = requests.post(self._client.token_url, data=form, auth=credentials, timeout=REQUEST_TIMEOUT_SECONDS)
             answer.raise_for_status()

@@ -32,11 +32,14 @@ class Expiry:
         """End what is due, a batch; how many submissions."""
         now = self._now()
         far = now >= self._far_at
+        if far:
+            # Before the look: one that takes too long must not take the near ones with it, again and again.
+            self._far_at = now + FAR_EVERY
         due = self._store.due(now - (FAR if far else NEAR), BATCH_MAX)
         expired = self._store.expire(due) if due else []
         for id_ in expired:
             self._log.info("expired", submission_id=str(id_))
         self._metrics.expired.inc(len(expired))
-        if far and len(due) < BATCH_MAX:
-            self._far_at = now + FAR_EVERY
+        if far and len(due) == BATCH_MAX:
+            self._far_at = now  # there is more
         return len(due)

@@ -95,18 +95,20 @@ class TransactionWatch:
         self._look_at = self._clock() + LOOK_SECONDS
         try:
             self._look()
-            ended = sum(map(self._end, self._due()))
         except BrokerUnavailableError as error:
             self.fault = f"Kafka does not answer: {error}"
             return 0
+        ended = sum(map(self._end, self._due()))
         self._judge()
         return ended
 
     def _look(self) -> None:
+        # Asked before anything is forgotten: a look that fails must not begin the wait of each anew.
+        found = self._broker.open_transactions()
         now = self._clock()
         before = self._seen
         self._seen = {}
-        for one in self._broker.open_transactions():
+        for one in found:
             old = before.get(one.place)
             self._seen[one.place] = _Seen(one, old.since if old else now, old.orphan_looks if old else 0)
         self._ask_coordinators([seen for seen in self._seen.values() if seen.since < now])
@@ -129,7 +131,12 @@ class TransactionWatch:
         return [seen for seen in self._orphans() if self._clock() - seen.since >= self._seconds_max]
 
     def _end(self, seen: _Seen) -> int:
-        self._broker.abort(seen.transaction)
+        """1 when it was ended. One that cannot be ended keeps no other from it, and is tried again at the next look."""
+        try:
+            self._broker.abort(seen.transaction)
+        except BrokerUnavailableError as error:
+            self._log.error("hanging_transaction_stays", transaction=str(seen.transaction), error=str(error))
+            return 0
         self._aborted.inc()
         self._log.warning("hanging_transaction_aborted", transaction=str(seen.transaction))
         del self._seen[seen.transaction.place]

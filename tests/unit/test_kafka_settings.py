@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from pydantic import ValidationError
 
+from tests.certificates import authority
 from tidings.kafka_settings import KafkaSettings
 
 
@@ -38,9 +45,30 @@ def test_a_ca_file_that_is_not_there_is_a_fault_of_the_settings(tmp_path: Path) 
         made(TIDINGS_KAFKA_SECURITY="SSL", TIDINGS_KAFKA_CA_FILE=str(tmp_path / "none.pem"))
 
 
-def test_a_ca_file_without_tls_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="has no use"):
-        made(TIDINGS_KAFKA_CA_FILE=str(tmp_path / "ca.pem"))
+@pytest.mark.parametrize("name", ["CA_FILE", "CERTIFICATE_FILE", "KEY_FILE"])
+def test_a_file_without_tls_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"TIDINGS_KAFKA_{name} has no use"):
+        made(**{f"TIDINGS_KAFKA_{name}": str(tmp_path / "file.pem")})
+
+
+def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="needs TIDINGS_KAFKA_CERTIFICATE_FILE"):
+        made(TIDINGS_KAFKA_SECURITY="SSL", TIDINGS_KAFKA_KEY_FILE=str(tmp_path / "key.pem"))
+
+
+def test_an_encrypted_key_is_a_fault_of_the_settings_and_no_question(tmp_path: Path) -> None:
+    authority(tmp_path)
+    chain = (tmp_path / "server.pem").read_bytes()
+    key = load_pem_private_key(chain, None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    (tmp_path / "key.pem").write_bytes(encrypted)
+    (tmp_path / "certificate.pem").write_bytes(chain[chain.index(b"-----BEGIN CERTIFICATE") :])
+    with pytest.raises(ValidationError, match="certificate file"):
+        made(
+            TIDINGS_KAFKA_SECURITY="SSL",
+            TIDINGS_KAFKA_CERTIFICATE_FILE=str(tmp_path / "certificate.pem"),
+            TIDINGS_KAFKA_KEY_FILE=str(tmp_path / "key.pem"),
+        )
 
 
 def test_neither_password_nor_client_secret_is_in_what_is_printed() -> None:

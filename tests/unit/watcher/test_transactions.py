@@ -21,6 +21,7 @@ class Broker:
         self.open: list[OpenTransaction] = []
         self.known: set[OpenTransaction] = set()
         self.aborted: list[OpenTransaction] = []
+        self.refused: set[OpenTransaction] = set()
         self.away = False
 
     def open_transactions(self) -> Collection[OpenTransaction]:
@@ -32,6 +33,8 @@ class Broker:
         return self.known & set(candidates)
 
     def abort(self, transaction: OpenTransaction) -> None:
+        if transaction in self.refused:
+            raise BrokerUnavailableError("ClusterAuthorizationFailedError")
         self.aborted.append(transaction)
         self.open.remove(transaction)
 
@@ -96,3 +99,22 @@ def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
     watching.broker.away = False
     watching.look()
     assert watching.watch.fault is None
+
+
+def test_looks_that_fail_do_not_begin_the_wait_anew(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    for _ in range(int(SECONDS_MAX / LOOK_SECONDS)):
+        watching.look()
+        watching.broker.away = True
+        watching.look()
+        watching.broker.away = False
+    watching.look(2)
+    assert watching.broker.aborted == [ONE]
+
+
+def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -> None:
+    other = replace(ONE, topic="tidings.y")
+    watching.broker.open, watching.broker.refused = [ONE, other], {ONE}
+    watching.look(int(SECONDS_MAX / LOOK_SECONDS) + 2)
+    assert watching.broker.aborted == [other]
+    assert "tidings.x-0" in str(watching.watch.fault)
