@@ -57,6 +57,10 @@ class Listener:
     threads: int
 
 
+# The relay's requests.
+RELAYS = ("/callbacks/", "/image-callback")
+
+
 class Front:
     """One port's requests. `behind` is Flask; `hot_intake` is None on a port without submissions."""
 
@@ -89,6 +93,9 @@ class Front:
             return
         except Exception as error:  # noqa: BLE001  the edge: every error is an answer
             response = error_response(error, self._log)
+            if str(scope["path"]).startswith(RELAYS):
+                # Of a callback the delays that the dispatcher asked for count; this one would win over them.
+                response.headers.pop("Retry-After", None)
             answer = Answer(response.status_code, encoded(response.headers.items()), response.get_data())
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body, "more_body": False})

@@ -90,10 +90,15 @@ SELECT tidings.remove_content(%(tenant)s, %(id)s) AS came_to
 SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
 
 -- name: insert_attempt
+-- What a provider said of a failure may quote the input. A callback that comes after the content was removed must not
+-- bring that back.
 INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, fate, retry_at, started_at, ended_at,
   message_id)
-VALUES (%(id)s, %(number)s, %(tenant)s, %(status_code)s, %(error)s, %(fate)s, %(retry_at)s, %(started_at)s, %(ended_at)s,
-  %(message_id)s)
+SELECT %(id)s, %(number)s, %(tenant)s, %(status_code)s,
+  CASE WHEN %(error)s::text IS NULL THEN NULL
+    WHEN EXISTS (SELECT FROM tidings.submissions WHERE id = %(id)s AND content_removed_at IS NOT NULL)
+    THEN 'the content was removed' ELSE %(error)s::text END,
+  %(fate)s, %(retry_at)s, %(started_at)s, %(ended_at)s, %(message_id)s
 ON CONFLICT DO NOTHING
 
 -- name: insert_starts

@@ -548,6 +548,8 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     assert client.http.get(f"{path}/result", headers=ALICE).status_code == 410
     again = client.http.delete(f"{path}/content", headers=ALICE)
     assert again.json["content_removed_at"] == removed.json["content_removed_at"]
+    client.call_back(id_, retried=2, status=500, error="late, quoted private-prompt")
+    assert client.http.get(path, headers=ALICE).json["attempts"][2]["error"] == "the content was removed"
     with psycopg.connect(client.admin_url) as connection:
         tables = ("submissions", "attempts", "results", "result_nudges", "content_removals")
         rows = [connection.execute(f"SELECT t::text FROM tidings.{table} AS t".encode()).fetchall() for table in tables]
