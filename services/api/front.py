@@ -58,7 +58,7 @@ class Listener:
 
 
 # The relay's requests.
-RELAYS = ("/callbacks/", "/image-callback")
+RELAYS = (b"/callbacks/", b"/image-callback")
 
 
 class Front:
@@ -93,7 +93,7 @@ class Front:
             return
         except Exception as error:  # noqa: BLE001  the edge: every error is an answer
             response = error_response(error, self._log)
-            if str(scope["path"]).startswith(RELAYS):
+            if scope["raw_path"].startswith(RELAYS):
                 # Of a callback the delays that the dispatcher asked for count; this one would win over them.
                 response.headers.pop("Retry-After", None)
             answer = Answer(response.status_code, encoded(response.headers.items()), response.get_data())
