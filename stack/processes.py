@@ -8,7 +8,7 @@ from stack.home import ROOT, Home
 from tidings.settings import ConfigurationError
 from tidings.targets import load_targets, variables
 
-# Settings of the caller that reach a process whose own begin otherwise; of each its own reach it, as API_THREADS the api.
+# Settings whose names do not begin with the name of their process. API_THREADS of the api, for example, needs no entry.
 _SHARED = {
     "api": ("TIDINGS_IMAGE_TARGET", "TIDINGS_TARGETS_FILE", "TIDINGS_WEBHOOKS", "TIDINGS_WEBHOOK_ADDRESSES"),
     "dispatcher": ("TIDINGS_TARGETS_FILE", "TIDINGS_WEBHOOK_ADDRESSES"),

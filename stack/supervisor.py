@@ -30,8 +30,6 @@ from tidings.migrate import MigrateSettings, migrate
 
 HEALTH_SECONDS_MAX = 90.0
 SERVERS_CHECK_SECONDS = 1.0
-# A postmaster that was just started again has recovered by then.
-ATTEND_SECONDS = 30.0
 DISK_BYTES_MIN = 500 * 1024 * 1024
 
 
@@ -50,6 +48,7 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
     postgres = Postgres(home.postgres, home.ports["postgres"], home.secrets["postgres"])
     servers: list[Server] = []
     stopping = threading.Event()
+    restarting = threading.Lock()
     try:
         _check(home)
         worker = _start_servers(home, environment, postgres, servers, steps)
@@ -58,21 +57,19 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
 
         def attend() -> None:
             if _await_health(home, worker, steps):
-                _keep_servers(postgres, servers, stopping)
+                _keep_servers(postgres, servers, stopping, restarting)
 
-        attending = threading.Thread(target=attend, daemon=True)
-        attending.start()
+        threading.Thread(target=attend, daemon=True).start()
         manager.loop()
-        stopping.set()
-        attending.join(ATTEND_SECONDS)  # or it starts again what is stopped next
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
         return 1
     finally:
         stopping.set()
-        for server in reversed(servers):
-            server.stop()
-        postgres.stop()
+        with restarting:  # a restart under way ends first, or it would undo the stop
+            for server in reversed(servers):
+                server.stop()
+            postgres.stop()
     return 0
 
 
@@ -148,14 +145,19 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     return manager
 
 
-def _keep_servers(postgres: Postgres, servers: list[Server], stopping: threading.Event) -> None:
+def _keep_servers(
+    postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
+) -> None:
     """Start again a postmaster, broker or worker that died, as keep.py does for our own processes."""
     while not stopping.wait(SERVERS_CHECK_SECONDS):
-        _keep_postgres(postgres)
-        for server in servers:
-            if server.process.poll() is not None and not stopping.is_set():
-                sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
-                server.start()
+        with restarting:
+            if stopping.is_set():
+                return
+            _keep_postgres(postgres)
+            for server in servers:
+                if server.process.poll() is not None:
+                    sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
+                    server.start()
 
 
 def _keep_postgres(postgres: Postgres) -> None:
