@@ -22,6 +22,7 @@ from services.api.bridge import Answer, call, encoded, environ_of
 from services.api.head import Head, read_head
 from services.api.intake import Intake, accepted, accepted_headers
 from services.api.problem import ProblemError, error_response
+from services.api.relay_signature import CALLBACKS, STARTS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -57,10 +58,6 @@ class Listener:
     threads: int
 
 
-# The relay's requests.
-RELAYS = (b"/callbacks/", b"/image-callback")
-
-
 class Front:
     """One port's requests. `behind` is Flask; `hot_intake` is None on a port without submissions."""
 
@@ -93,7 +90,7 @@ class Front:
             return
         except Exception as error:  # noqa: BLE001  the edge: every error is an answer
             response = error_response(error, self._log)
-            if scope["raw_path"].startswith(RELAYS):
+            if scope["raw_path"].decode("latin-1") in (*CALLBACKS, STARTS):
                 # Of a callback the delays that the dispatcher asked for count; this one would win over them.
                 response.headers.pop("Retry-After", None)
             answer = Answer(response.status_code, encoded(response.headers.items()), response.get_data())

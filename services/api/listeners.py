@@ -8,14 +8,12 @@ from services.api.authentication import Authentication
 from services.api.front import BodyRule, Guard, Listener
 from services.api.head import Head
 from services.api.problem import Fault, ProblemError
-from services.api.relay_signature import RelaySignature
+from services.api.relay_signature import CALLBACKS, STARTS, RelaySignature
 from services.api.routes.dispatches import ASKED_BYTES_MAX
 from services.api.settings import ApiSettings
 from services.api.starts import STARTS_BYTES_MAX
 from tidings.signature import InvalidSignatureError
 
-CALLBACKS = ("/callbacks/relay", "/image-callback")
-STARTS = "/callbacks/relay/starts"
 # Owners of bodies that no tenant's name can be.
 _RELAY, _DISPATCHER = "#relay", "#dispatcher"
 # The dispatcher is one thread; the relay's callbacks take a thread for a few milliseconds each.

@@ -5,6 +5,10 @@ from __future__ import annotations
 from services.api.settings import ApiSettings
 from tidings.signature import Claims, verify_token
 
+# The routes that the relay alone calls.
+CALLBACKS = ("/callbacks/relay", "/image-callback")
+STARTS = "/callbacks/relay/starts"
+
 
 class RelaySignature:
     """Knows the keys, and the addresses that the relay may have called."""
