@@ -18,7 +18,7 @@ from psycopg import sql
 
 from services.watcher.connector import Connector, configuration
 from tests.infra.kafka import Broker, Worker
-from tests.infra.postgres import PostgresServer
+from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
 from tests.process import ROOT
 from tests.wait import until
 
@@ -48,6 +48,19 @@ class Cdc:
         self.prefix = f"{database}.cdc"
         self.connector = Connector(worker.url, self.name, worker.password)
         self.url = postgres.url(database)
+
+    def watcher_environment(self) -> dict[str, str]:
+        """The settings of a watcher of this database, worker and broker."""
+        address = psycopg.conninfo.conninfo_to_dict(self.url)
+        return {
+            "TIDINGS_KAFKA": self._broker.bootstrap,
+            "TIDINGS_CONNECT_URL": self._worker.url,
+            "TIDINGS_CONNECT_PASSWORD": self._worker.password or "",
+            "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
+            "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),
+            "TIDINGS_CDC_DATABASE_NAME": self.database,
+            "TIDINGS_CDC_DATABASE_PASSWORD": ROLE_PASSWORD,
+        }
 
     def config(self, **changed: str) -> dict[str, str]:
         """The file's configuration, with names of this test; keyword arguments: `snapshot_mode` is `snapshot.mode`."""

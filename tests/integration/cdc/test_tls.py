@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from tests.certificates import authority
-from tests.infra.kafka import Broker, Worker
-from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
+from tests.infra.postgres import PostgresServer
 from tests.infra.tls_postgres import TlsPostgres, tls_postgres
 from tests.integration.cdc.conftest import Cdc
 from tests.integration.cdc.test_watcher import Watching
@@ -34,21 +33,13 @@ def secure(postgres: PostgresServer, cdc: Cdc, ca_file: Path) -> Iterator[TlsPos
 
 
 @pytest.fixture
-def watch(
-    cdc: Cdc, secure: TlsPostgres, connect: Worker, broker: Broker, tmp_path: Path
-) -> Iterator[Callable[[Path], Watching]]:
+def watch(cdc: Cdc, secure: TlsPostgres, tmp_path: Path) -> Iterator[Callable[[Path], Watching]]:
     """Start a watcher that trusts the authority of this file."""
     with ExitStack() as stack:
 
         def start(ca_file: Path) -> Watching:
-            environment = {
-                "TIDINGS_KAFKA": broker.bootstrap,
-                "TIDINGS_CONNECT_URL": connect.url,
-                "TIDINGS_CONNECT_PASSWORD": connect.password or "",
-                "TIDINGS_CDC_DATABASE_HOST": "127.0.0.1",
+            environment = cdc.watcher_environment() | {
                 "TIDINGS_CDC_DATABASE_PORT": str(secure.port),
-                "TIDINGS_CDC_DATABASE_NAME": cdc.database,
-                "TIDINGS_CDC_DATABASE_PASSWORD": ROLE_PASSWORD,
                 "TIDINGS_CDC_DATABASE_SSLMODE": "verify-full",
                 "TIDINGS_CDC_DATABASE_CA_FILE": str(ca_file),
             }

@@ -9,13 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import requests
 
 from stack.ports import free_ports
-from tests.infra.kafka import Broker, Worker
-from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
 from tests.integration.cdc.conftest import Cdc
 from tests.process import Process, started
 from tests.wait import until
@@ -57,24 +54,12 @@ class Watching:
 
 
 @pytest.fixture
-def watch(
-    cdc: Cdc, postgres: PostgresServer, connect: Worker, broker: Broker, tmp_path: Path
-) -> Iterator[Callable[..., Watching]]:
+def watch(cdc: Cdc, tmp_path: Path) -> Iterator[Callable[..., Watching]]:
     """Start a watcher of this test's connector with these settings in its file, its own names included."""
-    address = psycopg.conninfo.conninfo_to_dict(postgres.url(cdc.database))
-    environment = {
-        "TIDINGS_KAFKA": broker.bootstrap,
-        "TIDINGS_CONNECT_URL": connect.url,
-        "TIDINGS_CONNECT_PASSWORD": connect.password or "",
-        "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
-        "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),
-        "TIDINGS_CDC_DATABASE_NAME": cdc.database,
-        "TIDINGS_CDC_DATABASE_PASSWORD": ROLE_PASSWORD,
-    }
     with ExitStack() as stack:
 
         def start(**changed: str) -> Watching:
-            made = Watching(cdc, environment, tmp_path)
+            made = Watching(cdc, cdc.watcher_environment(), tmp_path)
             made.write(cdc.config() | changed)
             stack.enter_context(started(made.process))
             return made

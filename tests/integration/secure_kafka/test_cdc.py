@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.infra.kafka import Worker, native_connect
-from tests.infra.postgres import ROLE_PASSWORD, PostgresServer
+from tests.infra.postgres import PostgresServer
 from tests.infra.secure_kafka import SecureKafka
 from tests.integration.cdc.conftest import Cdc, unregistered
 from tests.integration.cdc.test_watcher import Watching
@@ -29,18 +28,8 @@ def cdc(postgres: PostgresServer, worker: Worker, secure: SecureKafka) -> Iterat
         yield made
 
 
-def test_a_row_becomes_a_change_and_the_watcher_sees_the_broker(
-    cdc: Cdc, postgres: PostgresServer, worker: Worker, secure: SecureKafka, tmp_path: Path
-) -> None:
-    address = psycopg.conninfo.conninfo_to_dict(postgres.url(cdc.database))
-    settings = secure.environment("SCRAM-SHA-512") | {
-        "TIDINGS_CONNECT_URL": worker.url,
-        "TIDINGS_CONNECT_PASSWORD": worker.password or "",
-        "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
-        "TIDINGS_CDC_DATABASE_PORT": str(address["port"]),
-        "TIDINGS_CDC_DATABASE_NAME": cdc.database,
-        "TIDINGS_CDC_DATABASE_PASSWORD": ROLE_PASSWORD,
-    }
+def test_a_row_becomes_a_change_and_the_watcher_sees_the_broker(cdc: Cdc, secure: SecureKafka, tmp_path: Path) -> None:
+    settings = cdc.watcher_environment() | secure.environment("SCRAM-SHA-512")
     watching = Watching(cdc, settings, tmp_path)
     watching.write(cdc.config())
     with started(watching.process):
