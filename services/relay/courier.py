@@ -64,20 +64,6 @@ class Courier:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
         anything is sent: until then a call that is broken off has not been made.
         """
-        try:
-            return await self._attempt(message, now, sending)
-        except NotSentError as error:
-            return _not_sent(error)
-        except (NoAnswerError, MissingPieceError) as error:
-            return _failed(str(error), "unknown")
-        except TimeoutError:
-            return _failed(f"no answer within {message.timeout_ms / 1000:g} s", "unknown")
-        except (OSError, ValueError) as error:
-            return _failed(fault(error), "unknown")
-        except psycopg.Error as error:
-            return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
-
-    async def _attempt(self, message: Claimed, now: int, sending: Callable[[], None]) -> Answer:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
@@ -85,10 +71,21 @@ class Courier:
         # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
         fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
-            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
-        except StaleError:
-            # The rest may: it would be sent again in any case, only later, as an attempt of its own.
-            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+            try:
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
+            except StaleError:
+                # The rest may: it would be sent again in any case, only later, as an attempt of its own.
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+        except NotSentError as error:
+            return _not_sent(error)
+        except (NoAnswerError, MissingPieceError) as error:
+            return _failed(str(error), "unknown")
+        except TimeoutError:
+            return _failed(f"no answer within {seconds:g} s", "unknown")
+        except (OSError, ValueError) as error:
+            return _failed(fault(error), "unknown")
+        except psycopg.Error as error:
+            return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
 
     async def _exchange(
         self,

@@ -7,7 +7,7 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
-from services.relay.ending import Ending, Logged
+from services.relay.ending import Ending
 from services.relay.store import written
 from services.relay.store.slicing import slices
 from services.relay.wire.outcome import Failed
@@ -23,7 +23,7 @@ async def record(
     await _put_off(connection, statements, endings)
     if logs:
         logged = [(ending.message, row) for ending in endings for row in ending.logged]
-        for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: _answer_bytes(one[1])):
+        for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: one[1].answer_bytes):
             steps = [written.step(n, message, row) for n, (message, row) in enumerate(rows)]
             await connection.execute(statements["log"], {"rows": written.as_json(steps)})
     if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
@@ -32,11 +32,6 @@ async def record(
             await connection.execute(statements["bury"], {"rows": written.as_json(letters)})
     if kept := [written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url]:
         await connection.execute(statements["keep_answers"], {"rows": written.as_json(kept)})
-
-
-def _answer_bytes(row: Logged) -> int:
-    header = row.header or {}
-    return len(row.body or b"") + sum(len(name) + sum(map(len, values)) for name, values in header.items())
 
 
 async def _put_off(
