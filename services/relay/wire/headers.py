@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from services.relay.wire.invalid import InvalidRequestError
 
@@ -19,6 +20,8 @@ _LINE_END = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
+# All the names that a few providers write; one of 64 KiB, which an answer may have, fits in memory so often as well.
+@lru_cache(256)
 def canonical(name: str) -> str:
     """`test-header` → `Test-Header`."""
     return "-".join(part.capitalize() for part in name.split("-"))
