@@ -78,14 +78,10 @@ class Courier:
                 return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
         except NotSentError as error:
             return _not_sent(error)
-        except (NoAnswerError, MissingPieceError) as error:
-            return _failed(str(error), "unknown")
         except TimeoutError:
             return _failed(f"no answer within {seconds:g} s", "unknown")
-        except (OSError, ValueError) as error:
-            return _failed(fault(error), "unknown")
-        except psycopg.Error as error:
-            return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
+        except (NoAnswerError, MissingPieceError, OSError, ValueError, psycopg.Error) as error:
+            return _failed(_told(error), "unknown")
 
     async def _exchange(
         self,
@@ -197,6 +193,16 @@ def _not_sent(error: NotSentError) -> Answer:
     if isinstance(error, NotAttemptedError):
         return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
     return _failed(str(error), "not sent")
+
+
+def _told(error: Exception) -> str:
+    match error:
+        case NoAnswerError() | MissingPieceError():
+            return str(error)
+        case psycopg.Error():
+            return f"the relay's database failed during the call: {type(error).__name__}"
+        case _:
+            return fault(error)
 
 
 def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
