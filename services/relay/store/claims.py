@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from services.relay.message import Claim, Claimed
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
+from services.relay.store.messages import CLAIM_BYTES_MAX
 from services.relay.store.sealing import claimed_of
 from services.relay.vault import Vault
 
@@ -69,8 +70,10 @@ class Claims:
         return await self._put_back("expire", asked | {"logs": self._logs})
 
     async def take_over(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated (any more). The rest as with `expire`."""
-        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
+        """Take messages of dead processes that are not to be repeated (any more), with up to CLAIM_BYTES_MAX together. The
+        rest as with `expire`.
+        """
+        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds) | {"bytes_max": CLAIM_BYTES_MAX}
         return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
 
     def _sweeping(self, batch_max: int, *, lapsed: bool, left_seconds: float) -> Row:

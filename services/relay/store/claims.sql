@@ -89,8 +89,10 @@ SELECT id, flow_key, queue FROM back
 -- name: take_over
 -- Those that asked not to be repeated, or were repeated too often, are taken over, to be ended as failed. `unknown` marks
 -- them: whoever takes one over and does not learn of it must not take it for a claim of its own that was never sent.
+-- Their bytes are bounded as those of a claim.
 WITH expired AS (
-  SELECT id, period FROM relay.messages
+  SELECT id, period, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
+  FROM relay.messages
   WHERE state = 'active' AND (on_unknown = 'fail' OR unknown >= %(unknown_max)s)
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
       AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp() AND EXISTS (
@@ -99,7 +101,10 @@ WITH expired AS (
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
+), sized AS (
+  SELECT id, period, size, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS total FROM expired
 )
 UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
-FROM expired WHERE m.id = expired.id AND m.period = expired.period
+FROM sized WHERE m.id = sized.id AND m.period = sized.period
+  AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
 RETURNING m.*

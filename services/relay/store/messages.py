@@ -28,7 +28,7 @@ Touch = tuple[str, datetime | None, bool]
 KEYS_MAX = 100
 # The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
 COUNT_MAX = 100_000
-# Bodies of a claim are in memory twice for a moment.
+# The rows of a claim are in memory twice for a moment.
 CLAIM_BYTES_MAX = 4 * 1024 * 1024
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
@@ -89,8 +89,8 @@ class Messages:
         return accepted
 
     async def claim(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
-        """Take up to `batch_max` due messages without a flow key, with bodies of up to `bytes_max` together; one is taken
-        whatever its size. Their attempts are on record when this returns.
+        """Take up to `batch_max` due messages without a flow key, with bodies, headers and options of up to `bytes_max`
+        together; one is taken whatever its size. Their attempts are on record when this returns.
         """
         return await self._claim("claim", batch_max, bytes_max)
 
@@ -181,8 +181,9 @@ class Messages:
         if not new:
             return
         sealer = Sealer(self._vault)
-        for some in slices(new, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes):
-            values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in some]
+        sealed = [(id_, draft, sealer.seal(draft)) for id_, draft in new]
+        for some in slices(sealed, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes + len(one[2])):
+            values = [written.message(*one) for one in some]
             await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):

@@ -78,9 +78,10 @@ ON CONFLICT (key) DO UPDATE SET
 -- name: claim
 -- The attempts are on record, with their start, when this commits: before any socket opens. Of what was put off the log
 -- has the first claim; of later ones only those that come to an attempt, once that has ended. Rows of before 0008 may
--- have large bodies in them; the first is taken whatever its size.
+-- have large bodies in them; the first is taken whatever its size, with its headers and options.
 WITH due AS (
-  SELECT id, period, due_at, CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size FROM relay.messages
+  SELECT id, period, due_at, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
+  FROM relay.messages
   WHERE state = 'waiting' AND flow_key IS NULL AND due_at <= clock_timestamp()
   ORDER BY due_at, id
   LIMIT %(batch_max)s

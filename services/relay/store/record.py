@@ -12,7 +12,7 @@ from services.relay.store import written
 from services.relay.store.slicing import slices
 from services.relay.wire.outcome import Failed
 
-# The bodies that a statement writes are in memory five times: as base64, JSON and so on.
+# The bodies and headers that a statement writes are in memory five times: as base64, JSON and so on.
 STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 
 

@@ -229,6 +229,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("letters", "newest", _ANYTHING),
     ("letters", "earliest", _ANYTHING),
     ("letters", "matching", _ANYTHING),
+    ("letters", "sealed", {"ids": ["1"]}),
     ("letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
     ("letters", "take", {"ids": ["1"]} | _BYTES),
     ("letters", "delete", {"ids": ["1"]}),
