@@ -14,6 +14,7 @@ from services.relay.guard import ASK_THE_SENDER, ForbiddenAddressError, Guard, G
 from services.relay.hosts import HostList, HostPorts, normal_host
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NotSentError
+from services.relay.http.opening import SlowCalls
 from services.relay.http.pool import Pool
 from services.relay.http.proxy import proxy_of
 from services.relay.http.request import Origin, origin_of, target_of
@@ -61,11 +62,13 @@ class Ways:
         # A proxy resolves the destinations' names itself, and its own address is the operator's word.
         self._system = SystemNames() if resolve is None else resolve
         names = Names(self._system, asyncio.get_running_loop().time)
-        slow_max = settings.concurrency_max // 2
-        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow_max=slow_max)
+        # Of all three pools together, so that half of the calls are left to destinations that let somebody in.
+        slow = SlowCalls(settings.concurrency_max // 2)
+        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow=slow)
         # Their destinations are their senders' customers': a part of the others' room, so that some is left in any case.
-        self._public = Pool(tls, GuardedResolver(self._public_guard, names), self._proxy, slow_max=slow_max // 2)
-        self._trusted = Pool(tls, names, slow_max=slow_max)
+        part = SlowCalls(settings.concurrency_max // 4, slow)
+        self._public = Pool(tls, GuardedResolver(self._public_guard, names), self._proxy, slow=part)
+        self._trusted = Pool(tls, names, slow=slow)
         self._map = {_place(origin_of(source)): target for source, target in settings.destination_map.items()}
         # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
         self._way = lru_cache(WAYS_MAX)(self._new_way)

@@ -14,7 +14,7 @@ import aiohappyeyeballs
 
 from services.relay.http.connection import STALL_SECONDS, Connection, new_buffers
 from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError
-from services.relay.http.opening import LOOK_SECONDS, Openings
+from services.relay.http.opening import LOOK_SECONDS, Openings, SlowCalls
 from services.relay.http.proxy import Proxy
 from services.relay.http.request import Origin
 from services.relay.http.resolving import Resolve
@@ -24,6 +24,8 @@ IDLE_SECONDS = 15.0
 # A destination that thinks for minutes says nothing meanwhile, and what stands between (NAT, load balancers: 60 to 350 s)
 # forgets a silent connection. So the system says something; and so we learn of a peer that is gone.
 KEEPALIVE_SECONDS = 45
+# Half of the calls that a process holds by default.
+SLOW_MAX = 5000
 # RFC 8305, section 8.
 _NEXT_ADDRESS_SECONDS = 0.25
 # Files are given back when other calls end.
@@ -44,10 +46,10 @@ class Pool:
         resolve: Resolve,
         proxy: Proxy | None = None,
         *,
-        slow_max: int = 5000,
+        slow: SlowCalls | None = None,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """`resolve` is not asked when there is a proxy, which does it itself. `slow_max`: see `Openings`.
+        """`resolve` is not asked when there is a proxy, which does it itself. `slow`: see `Openings`; pools may share it.
 
         Made inside a running event loop.
         """
@@ -58,7 +60,7 @@ class Pool:
         self._buffers = new_buffers()
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._openings = Openings(slow_max, asyncio.get_running_loop().time)
+        self._openings = Openings(slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
         self._looker: asyncio.TimerHandle | None = None
 
     @property
