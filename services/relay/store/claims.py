@@ -42,6 +42,7 @@ class Claims:
         self._q = queries("claims")
         self._touch_flows = queries("messages")["touch_flows"]
         self._enter = queries("messages")["enter"]
+        self._unspend = queries("messages")["unspend"]
 
     async def differences(self, held: Collection[Claim]) -> list[Difference]:
         """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
@@ -90,6 +91,8 @@ class Claims:
             if keys:
                 touches = {"keys": keys, "cool": [None] * len(keys), "answered": [False] * len(keys)}
                 await connection.execute(self._touch_flows, touches)
+            if unsent := [(row["flow_key"], row["unsent_at"]) for row in found if row["flow_key"] and row["unsent_at"]]:
+                await connection.execute(self._unspend, written.unspent(unsent))
             return len(found)
 
         return await self._database.run(work, seconds=ENGINE_SECONDS)

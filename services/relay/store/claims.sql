@@ -17,10 +17,10 @@ WHERE mine.id IS NULL OR held.id IS NULL
 
 -- name: give_back
 -- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
--- is no attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop
+-- is no attempt, so nothing is counted, nor in a key's rate: see unspend. They are due now, behind the others: one that broke its claim must not stop
 -- those.
 WITH unsent AS (
-  SELECT m.id, m.period FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
+  SELECT m.id, m.period, m.started_at FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
   JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
   WHERE m.state = 'active' AND m.lease_owner = %(owner)s
   FOR UPDATE OF m SKIP LOCKED
@@ -30,7 +30,7 @@ WITH unsent AS (
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), started_at = NULL, lease_owner = NULL
   FROM unsent WHERE m.id = unsent.id AND m.period = unsent.period
-  RETURNING m.*
+  RETURNING m.*, unsent.started_at AS unsent_at
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
@@ -38,7 +38,7 @@ WITH unsent AS (
     caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key, queue FROM back
+SELECT id, flow_key, queue, unsent_at FROM back
 
 -- name: disown
 -- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
@@ -84,7 +84,7 @@ WITH expired AS (
     caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key, queue FROM back
+SELECT id, flow_key, queue, NULL::timestamptz AS unsent_at FROM back
 
 -- name: take_over
 -- Those that asked not to be repeated, or were repeated too often, are taken over, to be ended as failed. `unknown` marks

@@ -121,7 +121,7 @@ class Messages:
             ours = {(row["id"], row["started_at"]) for row in found}
             kept = [ending for ending in endings if ending.message.claim in ours]
             async with connection.pipeline():
-                await record(connection, self._q, kept, logs=self._logs)
+                again = await record(connection, self._q, kept, logs=self._logs)
                 await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
@@ -131,6 +131,8 @@ class Messages:
                 leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
                 flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
             )
+            if unsent := [(e.message.flow_key, e.message.started_at) for e in again if e.message.flow_key]:
+                await connection.execute(self._q["unspend"], written.unspent(unsent))
             return kept
 
         try:

@@ -192,6 +192,18 @@ SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL
 -- name: touch_flows
 SELECT relay.touch_flows(%(keys)s::text[], %(cool)s::timestamptz[], %(answered)s::boolean[])
 
+-- name: unspend
+-- Claims that came to no request do not count in the rates of their keys, as far as the window is still the one that they
+-- were counted in. After touch_flows, which locks the keys in their order.
+UPDATE relay.flow_keys AS f SET window_count = greatest(f.window_count - v.calls, 0)
+FROM (
+  SELECT key, count(*) AS calls
+  FROM unnest(%(keys)s::text[], %(started)s::timestamptz[]) AS one (key, started_at) JOIN relay.flow_keys AS k USING (key)
+  WHERE one.started_at >= k.window_started_at
+  GROUP BY key
+) AS v
+WHERE f.key = v.key
+
 -- name: cancel
 -- The newest first, as endings do: so two transactions never wait for each other's messages.
 WITH found AS (

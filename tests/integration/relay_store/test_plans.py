@@ -162,6 +162,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "leave", {"ids": _IDS}),
     ("messages", "enter", {"queues": ["q1"]}),
     ("messages", "touch_flows", _TOUCHED),
+    ("messages", "unspend", {"keys": ["k1"], "started": [_NOW]}),
     ("messages", "depth", {"count_max": 100}),
     ("processes", "renew", {"owner": OWNER, "lease_seconds": 15.0}),
     ("processes", "cancellations", {"owner": OWNER}),
