@@ -18,7 +18,8 @@ WHERE mine.id IS NULL OR held.id IS NULL
 -- name: give_back
 -- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
 -- is no attempt, so nothing is counted, nor in a key's rate: see unspend. They are due now, behind the others: one that broke its claim must not stop
--- those.
+-- those. Of what was put off before the log has no begin yet: see claim in messages.sql. No call is older than 12 hours,
+-- and there may be no day of the log for what is.
 WITH unsent AS (
   SELECT m.id, m.period, m.started_at FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
   JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
@@ -31,6 +32,12 @@ WITH unsent AS (
     due_at = now(), started_at = NULL, lease_owner = NULL
   FROM unsent WHERE m.id = unsent.id AND m.period = unsent.period
   RETURNING m.*, unsent.started_at AS unsent_at
+), begun AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT CASE WHEN unsent_at > now() - interval '12 hours' THEN unsent_at ELSE now() END, id, 'ACTIVE', retried, url,
+    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
+  FROM back WHERE %(logs)s AND EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
@@ -59,7 +66,7 @@ RETURNING m.id
 -- died, so many times in a row, may be what processes die of: see take_over. Only a process whose own lease holds looks
 -- for them, and never at its own calls. A lease of -infinity was released. Others count if `lapsed` is true and this
 -- process's own lease holds for `left_seconds` more: both are of the moment at which the statement is carried out, which
--- may be long after it was asked.
+-- may be long after it was asked. The begin is logged as by give_back, and the next claim is a first one again.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
   WHERE state = 'active' AND on_unknown = 'retry' AND unknown < %(unknown_max)s
@@ -76,7 +83,15 @@ WITH expired AS (
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
   FROM expired WHERE m.id = expired.id AND m.period = expired.period
-  RETURNING m.*
+  RETURNING m.*, expired.started_at AS began_at
+), attempted AS (
+  DELETE FROM relay.put_offs AS p USING expired WHERE p.message_id = expired.id RETURNING p.message_id
+), begun AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT CASE WHEN began_at > now() - interval '12 hours' THEN began_at ELSE now() END, id, 'ACTIVE', retried, url,
+    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
+  FROM back JOIN attempted ON attempted.message_id = back.id WHERE %(logs)s
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
@@ -107,4 +122,4 @@ WITH expired AS (
 UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
 FROM sized WHERE m.id = sized.id AND m.period = sized.period
   AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
-RETURNING m.*
+RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs
