@@ -50,7 +50,7 @@ class Courier:
         self._bodies = bodies
         self._signing_key = signing_key
         self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
-        self._ways = Ways(settings, tls, resolve)
+        self._ways = Ways(settings, tls, resolve, memory=bodies.memory.calls)
 
     @property
     def opening(self) -> int:
