@@ -20,6 +20,7 @@ WHERE mine.id IS NULL OR held.id IS NULL
 -- is no attempt, so nothing is counted, nor in a key's rate: see unspend. They are due now, behind the others: one that broke its claim must not stop
 -- those. Of what was put off before the log has no begin yet: see claim in messages.sql. No call is older than 12 hours,
 -- and there may be no day of the log for what is.
+-- `period + 0`: see claim in messages.sql.
 WITH unsent AS (
   SELECT m.id, m.period, m.started_at FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
   JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
@@ -30,7 +31,7 @@ WITH unsent AS (
   SET state = CASE WHEN m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), started_at = NULL, lease_owner = NULL
-  FROM unsent WHERE m.id = unsent.id AND m.period = unsent.period
+  FROM unsent WHERE m.id = unsent.id AND m.period + 0 = unsent.period
   RETURNING m.*, unsent.started_at AS unsent_at
 ), begun AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
@@ -67,6 +68,7 @@ RETURNING m.id
 -- for them, and never at its own calls. A lease of -infinity was released. Others count if `lapsed` is true and this
 -- process's own lease holds for `left_seconds` more: both are of the moment at which the statement is carried out, which
 -- may be long after it was asked. The begin is logged as by give_back, and the next claim is a first one again.
+-- `period + 0`: see claim in messages.sql.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
   WHERE state = 'active' AND on_unknown = 'retry' AND unknown < %(unknown_max)s
@@ -82,7 +84,7 @@ WITH expired AS (
   SET state = CASE WHEN m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
-  FROM expired WHERE m.id = expired.id AND m.period = expired.period
+  FROM expired WHERE m.id = expired.id AND m.period + 0 = expired.period
   RETURNING m.*, expired.started_at AS began_at
 ), attempted AS (
   DELETE FROM relay.put_offs AS p USING expired WHERE p.message_id = expired.id RETURNING p.message_id
