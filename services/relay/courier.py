@@ -50,7 +50,7 @@ class Courier:
         self._bodies = bodies
         self._signing_key = signing_key
         self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
-        self._ways = Ways(settings, tls, resolve)
+        self._ways = Ways(settings, tls, resolve, memory=bodies.memory.calls)
 
     @property
     def opening(self) -> int:
@@ -99,11 +99,11 @@ class Courier:
                 await self._begin(large, message)
             try:
                 sending()
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline) as limit:
                     response = await connection.exchange(
                         asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
                     )
-                    return await self._read(message, way, response)
+                    return await self._read(message, way, response, limit)
             finally:
                 if large is not None:
                     large.end()
@@ -128,7 +128,7 @@ class Courier:
         headers = self._headers(message, now, way, digest)
         return way, request(message.method, target, headers, body, size), sending
 
-    async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
+    async def _read(self, message: Claimed, way: Way, response: Response, limit: asyncio.Timeout) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
         rest = response.rest
         if rest is None:
@@ -138,7 +138,7 @@ class Courier:
         if await self._bodies.hold(message.claim, origin, body, rest, size):
             return Answer(response.status, response.headers, bytes(body), error)
         beginning = bytes(body[:BEGINNING_BYTES])
-        spooled, cut = await self._spool(message, way, body, rest)
+        spooled, cut = await self._spool(message, way, body, rest, limit)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -151,10 +151,10 @@ class Courier:
         )
 
     async def _spool(
-        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes]
+        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes], limit: asyncio.Timeout
     ) -> tuple[Spooled, bool]:
         bytes_max = self._settings.answer_bytes_max
-        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max)
+        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max, limit)
         shown = min(stored.size, self._settings.body_bytes_max)
         public = self._settings.public_url
         url = None

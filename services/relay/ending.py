@@ -151,8 +151,13 @@ def dead_letter_id(now: datetime, message_id: str) -> str:
 
 def _logged(message: Claimed, answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
     # See `claim` in messages.sql.
-    begun = [Logged(message.started_at, "ACTIVE")] if message.put_offs else []
+    begun = [Logged(_begun_at(message, now), "ACTIVE")] if message.put_offs else []
     return begun + _ended(answer, verdict, now)
+
+
+def _begun_at(message: Claimed, now: datetime) -> datetime:
+    """No call is older than 12 hours, and for what was taken over later there may be no day of the log any more."""
+    return message.started_at if now - message.started_at < timedelta(hours=12) else now
 
 
 def _ended(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:

@@ -186,7 +186,7 @@ class EndingWriter:
         while left and troubles < TROUBLES_ALONE_MAX:
             ending = left[0]
             try:
-                written, kept = await self._one(ending)
+                kept = await self._one(ending)
             except Exception as error:  # noqa: BLE001
                 self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
                 troubles = troubles + 1 if is_trouble(error) else 0
@@ -194,18 +194,18 @@ class EndingWriter:
             else:
                 troubles = 0
                 left.pop(0)
-                await self._written([written], kept)
+                # Of one that was written bare, all that was stored for it is to be released.
+                await self._written([ending], kept)
 
-    async def _one(self, ending: Ending) -> tuple[Ending, list[Ending]]:
-        """What was written of an ending, and whether it was still ours."""
+    async def _one(self, ending: Ending) -> list[Ending]:
+        """What was written of an ending; nothing, when it was not ours any more."""
         try:
-            return ending, await self._messages.finish([ending])
+            return await self._messages.finish([ending])
         except Exception as error:
             if is_trouble(error):
                 raise
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            without = bare(ending, self._now())
-            return without, await self._messages.finish([without])
+            return await self._messages.finish([bare(ending, self._now())])
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
