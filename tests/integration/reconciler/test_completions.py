@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from services.reconciler.completions import FAR_EVERY_SECONDS, Completions, EventReader
@@ -150,10 +151,43 @@ def test_the_first_time_nothing_of_old_is_told_again(rows: Rows, events: FakeRea
     assert rows.nudged("result_nudges", "submission_id") == []
 
 
-def test_after_an_error_it_begins_anew_and_forgets_nothing(rows: Rows, look: Look, events: FakeReader) -> None:
+def test_after_an_error_of_the_topic_it_is_read_anew_and_nothing_forgotten(
+    rows: Rows, look: Look, events: FakeReader
+) -> None:
     missing = rows.submit()
     rows.end(missing)
     look.run()
+    _fail_once(look, events)
+    look.run()
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [missing]
+    assert len(events.begun) == 2
+
+
+def test_an_error_does_not_keep_late_results_from_being_found(rows: Rows, look: Look, events: FakeReader) -> None:
+    events.events = [rows.end(rows.submit(), age_seconds=1000)]
+    look.run()
+    late = rows.submit()
+    rows.end(late, age_seconds=5000)
+    _fail_once(look, events)
+    look.run()
+    look.run(FAR_EVERY_SECONDS)
+    look.run(61)
+    assert rows.nudged("result_nudges", "submission_id") == [late]
+
+
+def test_an_error_of_the_database_has_no_event_read_again(rows: Rows, look: Look, events: FakeReader) -> None:
+    look.run()
+    rows.store.close()
+    rows.execute("REVOKE SELECT ON tidings.results FROM tidings_reconciler")
+    with pytest.raises(psycopg.Error):
+        look.look.run_once()
+    rows.execute("GRANT SELECT ON tidings.results TO tidings_reconciler")
+    look.run()
+    assert len(events.begun) == 1
+
+
+def _fail_once(look: Look, events: FakeReader) -> None:
     read: Callable[[], list[UUID]] = events.read
 
     def broken() -> list[UUID]:
@@ -163,7 +197,3 @@ def test_after_an_error_it_begins_anew_and_forgets_nothing(rows: Rows, look: Loo
     events.read = broken  # type: ignore[method-assign]
     with pytest.raises(OSError):
         look.look.run_once()
-    look.run()
-    look.run(61)
-    assert rows.nudged("result_nudges", "submission_id") == [missing]
-    assert len(events.begun) == 2
