@@ -54,6 +54,7 @@ class Partitions:
         }
         self._positions = dict.fromkeys(self._records, 0)
         self._paused: set[TopicPartition] = set()
+        self.assigned = set(self._records)
 
     def add(self, topic: str, value: bytes) -> None:
         records = self._records[TopicPartition(topic, 0)]
@@ -64,7 +65,7 @@ class Partitions:
         found = {
             partition: records[self._positions[partition] :]
             for partition, records in self._records.items()
-            if partition not in self._paused and self._positions[partition] < len(records)
+            if partition in self.assigned - self._paused and self._positions[partition] < len(records)
         }
         for partition in found:
             self._positions[partition] = len(self._records[partition])
@@ -79,7 +80,7 @@ class Partitions:
         self._positions[partition] = offset
 
     def assignment(self) -> set[TopicPartition]:
-        return set(self._records)
+        return set(self.assigned)
 
     def paused(self) -> set[TopicPartition]:
         return set(self._paused)
@@ -113,6 +114,7 @@ class Dispatching:
         self.targets: dict[str, str] = {}
         self.ended: set[str] = set()
         self.invisible: set[str] = set()
+        self.api_away = False
         self.published: list[dict[str, Any]] = []
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
@@ -150,6 +152,7 @@ class Dispatching:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
+            self.progress.turned(2)
 
     def accept(self, received: Received) -> Reply:
         messages = json.loads(received.body)
@@ -161,6 +164,8 @@ class Dispatching:
 
     def answer(self, received: Received) -> Reply:
         path, _, query = received.path.partition("?")
+        if path == "/internal/dispatches" and self.api_away:
+            return Reply(503)
         if path == "/internal/dispatches":
             return Reply(body=json.dumps(self._bodies(json.loads(received.body)["ids"])).encode())
         if path == "/callbacks/relay":
