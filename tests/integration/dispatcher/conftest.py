@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox
+from services.dispatcher.outbox import Outbox, Webhooks
 from services.dispatcher.relay import Relay
 from services.dispatcher.submissions import Submissions
 from tests.destination import Received, Reply, destination
@@ -115,6 +115,8 @@ class Dispatching:
         self.ended: set[str] = set()
         self.invisible: set[str] = set()
         self.api_away = False
+        self.asked = 0
+        self.fetched: Callable[[], None] = lambda: None
         self.published: list[dict[str, Any]] = []
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
@@ -167,7 +169,10 @@ class Dispatching:
         if path == "/internal/dispatches" and self.api_away:
             return Reply(503)
         if path == "/internal/dispatches":
-            return Reply(body=json.dumps(self._bodies(json.loads(received.body)["ids"])).encode())
+            self.asked += 1
+            body = json.dumps(self._bodies(json.loads(received.body)["ids"])).encode()
+            self.fetched()
+            return Reply(body=body)
         if path == "/callbacks/relay":
             self.refused[query.removeprefix("submission=")] = json.loads(received.body)["error"]
             return Reply()
@@ -207,7 +212,8 @@ def dispatching() -> Iterator[Dispatching]:
             Relay(server.url, "token"),
             Submissions(server.url, server.url, internal_token="i", signing_key="k" * 32, now=lambda: 1.8e9),
             TARGETS,
-            callbacks=Callbacks(server.url, "i"), public_url=server.url, webhook_secret=SECRET, now=lambda: 1.8e9, metrics=metrics, log=logger,
+            callbacks=Callbacks(server.url, "i"), webhooks=Webhooks(server.url, SECRET), now=lambda: 1.8e9,
+            clock=lambda: parts.partitions.now, metrics=metrics, log=logger,
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import outbox as outbox_of
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.outbox import FRESH_SECONDS
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.unknown import UNKNOWN_SECONDS
 from tests.destination import Received, Reply
@@ -217,6 +218,38 @@ def test_whoever_takes_over_a_partition_begins_before_what_was_unknown(dispatchi
     dispatching.partitions.assigned.discard(TopicPartition(SUBMISSIONS, 0))
     dispatching.run(2 * UNKNOWN_SECONDS)
     assert (dispatching.letters.sent, dispatching.partitions.committed) == ([], {SUBMISSIONS: 0})
+
+
+def test_what_ended_while_the_process_stalled_is_not_sent(dispatching: Dispatching) -> None:
+    """Another dispatcher has its partition then, and has handled the end: nobody would cancel the call."""
+
+    def stalled() -> None:
+        dispatching.fetched = lambda: None
+        dispatching.partitions.now += FRESH_SECONDS + 1
+        dispatching.ended = {A}
+
+    dispatching.fetched = stalled
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.cancelled) == ([B], [])
+
+
+def test_what_ended_while_it_was_sent_is_taken_back(dispatching: Dispatching) -> None:
+    def stalled(received: Received) -> Reply:
+        dispatching.partitions.now += FRESH_SECONDS + 1
+        dispatching.ended = {A}
+        return dispatching.accept(received)
+
+    dispatching.relay = stalled
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.cancelled) == ([A, B], [A])
+
+
+def test_who_does_not_stall_asks_once(dispatching: Dispatching) -> None:
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.asked) == ([A, B], 1)
 
 
 def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(dispatching: Dispatching) -> None:
