@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
-from tidings.kafka_topics import NOT_READY
+from tidings.kafka_topics import NOT_READY, READY_SECONDS
 from tidings.topics import Topic, channel_topic
 
 # A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one
@@ -21,6 +21,8 @@ TRIAL_SECONDS = 60.0
 # Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The
 # broker itself is the likelier cause.
 STALLS_MAX = 3
+# Longer than a topic is waited for by whoever makes it.
+SETTLED_SECONDS = 1.5 * READY_SECONDS
 # A channel that is left out is said so often.
 SAID_SECONDS = 60.0
 
@@ -65,6 +67,7 @@ class Channels:
         self._clock = clock
         self._lock = RLock()
         self._known: set[str] = set()
+        self._listed_at: dict[str, float] | None = None
         # By topic, and by the tenant whose records it refused; None: those of all.
         self._refused: dict[tuple[str, str | None], _Refusal] = {}
         self._trial_at = clock()
@@ -135,15 +138,26 @@ class Channels:
 
     def gone(self, topics: Collection[str]) -> set[str]:
         """Those of `topics` that are not there any more. Raises a `KafkaError`."""
-        self.look_again()
+        present = self._topics.present()
         with self._lock:
+            self._known &= set(present)
             return set(topics) - self._known
 
     def look_again(self) -> None:
-        """Ask which topics exist: another process makes some, and somebody may delete one. Raises a `KafkaError`."""
+        """Ask which topics exist: another process makes some, and somebody may delete one. Raises a `KafkaError`.
+
+        One that is listed for the first time may not be ready, and whoever writes to it would wait. It is used when it
+        has been there for a while; until then its events are held, and whoever makes it for them sees whether it is.
+        """
         present = {name for name in self._topics.present() if _is_channel(name)}
         with self._lock:
-            self._known = present
+            now = self._clock()
+            # At the start all are old.
+            first = now if self._listed_at is not None else now - SETTLED_SECONDS
+            before = self._listed_at or {}
+            self._listed_at = {name: before.get(name, first) for name in present}
+            settled = {name for name, at in self._listed_at.items() if now - at >= SETTLED_SECONDS}
+            self._known = self._known & present | settled
 
     def news(self, use: Use) -> str | None:
         """Why a channel has no topic, for a log line; None when that was said a moment ago."""

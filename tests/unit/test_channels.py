@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pytest
 from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import REFUSED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
+from services.notifier.channels import REFUSED_SECONDS, SETTLED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
 from tests.unit.clock import Clock
 from tidings.topics import Topic
 
@@ -107,6 +107,21 @@ def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
     assert held(channels, "a") == {"a"}
     channels.make(["a"])
     assert broker.made == [[A], [A]]
+
+
+def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while() -> None:
+    clock, broker = Clock(), Broker()
+    broker.there = {A}
+    channels = _channels(broker, clock)
+    channels.look_again()
+    assert found(channels, "a") == {"a": A}, "it was there before we were"
+    broker.there = {A, B}
+    for _ in range(2):
+        channels.look_again()
+        assert (found(channels, "b"), held(channels, "b")) == ({}, {"b"})
+    clock.seconds += SETTLED_SECONDS
+    channels.look_again()
+    assert found(channels, "a", "b") == {"a": A, "b": B}
 
 
 def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
