@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -27,6 +29,8 @@ FIRST_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 10.0
 # How often the broker is asked where the logs end.
 LOOK_SECONDS = 2.0
+# The second loop of a process may be in a request at the end; what it has not committed is read again.
+JOIN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -49,24 +53,57 @@ class Reader:
     listen: str
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A second loop of the process, in a thread of its own: `name` is in its metrics and its check."""
+
+    name: str
+    connect: Callable[[ExitStack], Work]
+    progress: Progress
+
+
 def run(
-    reader: Reader, connect: Callable[[ExitStack], Work], *, shutdown: Shutdown, progress: Progress, log: BoundLogger
+    reader: Reader,
+    connect: Callable[[ExitStack], Work],
+    *,
+    shutdown: Shutdown,
+    progress: Progress,
+    log: BoundLogger,
+    beside: Beside | None = None,
 ) -> int:
-    """Work until a signal, with health and metrics; the exit status."""
-    health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, {"kafka": progress.fault})
-    loop = Loop(
-        connect,
-        reader=reader,
-        shutdown=shutdown,
-        progress=progress,
-        metrics=LoopMetrics(reader.name, progress, REGISTRY),
-        clock=time.monotonic,
-        log=log,
-    )
-    status = loop.run()
+    """Work until a signal, with health and metrics; the exit status. When one loop ends, the other does."""
+    checks = {"kafka": progress.fault} | ({beside.name: beside.progress.fault} if beside else {})
+    health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, checks)
+
+    def loop(name: str, connected: Callable[[ExitStack], Work], progressing: Progress) -> int:
+        metrics = LoopMetrics(name, progressing, REGISTRY)
+        made = Loop(
+            connected,
+            reader=reader,
+            shutdown=shutdown,
+            progress=progressing,
+            metrics=metrics,
+            clock=time.monotonic,
+            log=log,
+        )
+        try:
+            return made.run()
+        finally:
+            shutdown.request()
+
+    statuses: list[int] = []
+    second = None
+    if beside is not None:
+        name = f"{reader.name}_{beside.name}"
+        work = partial(loop, name, beside.connect, beside.progress)
+        second = threading.Thread(target=lambda: statuses.append(work()), name=beside.name, daemon=True)
+        second.start()
+    statuses.append(loop(reader.name, connect, progress))
+    if second is not None:
+        second.join(JOIN_SECONDS)
     health.stop()
-    log.info("stopped", status=status)
-    return status
+    log.info("stopped", status=max(statuses))
+    return max(statuses)
 
 
 class LoopMetrics:

@@ -11,10 +11,17 @@ from urllib.parse import quote_plus
 import requests
 from kafka.errors import KafkaConnectionError
 from kafka.net.sasl.oauth import AbstractTokenProvider
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-# A broker drops a connection that has not authenticated after some 10 s; kafka-python waits for the token meanwhile.
+# A broker drops a connection that has not authenticated after some 10 s; kafka-python waits for the token meanwhile. This
+# is the whole time: of the name's lookup, the connection, and all of the answer.
+FETCH_SECONDS_MAX = 8.0
+# Of the connection, and between two pieces of the answer: requests knows no other limit.
 REQUEST_TIMEOUT_SECONDS = 5.0
+# A token has a few kilobytes.
+ANSWER_BYTES_MAX = 256 * 1024
+# Fetches that were given up and have not ended, each with a thread; nothing ends a lookup from outside.
+GIVEN_UP_MAX = 8
 # A token is replaced when so much of its life is over, so that none expires on its way to the broker.
 REUSE_FRACTION = 0.8
 # Of an answer that does not say how long its token is valid.
@@ -38,34 +45,94 @@ class _Granted(BaseModel):
     expires_in: float | None = Field(None, ge=0)
 
 
-class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
-    """A token of `client`, asked for when there is none and again before it expires. For any number of threads."""
+class _TooLargeError(Exception):
+    """No token has so many bytes."""
 
-    def __init__(self, client: OAuthClient, clock: Callable[[], float] = time.monotonic) -> None:
+
+class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
+    """A token of `client`, asked for when there is none and again before it expires. For any number of threads, of which
+    none waits for longer than `seconds_max`.
+    """
+
+    def __init__(
+        self,
+        client: OAuthClient,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        seconds_max: float = FETCH_SECONDS_MAX,
+    ) -> None:
         super().__init__()
         self._client = client
         self._clock = clock
+        self._seconds_max = seconds_max
         self._lock = threading.Lock()
         self._token = ""
         self._reuse_until = 0.0
+        self._fetch: _Fetch | None = None
+        self._given_up: list[_Fetch] = []
 
     def token(self) -> str:
         """Raises `KafkaConnectionError`, which every client retries."""
         with self._lock:
-            if self._clock() >= self._reuse_until:
-                granted = self._ask()
-                self._token = granted.access_token
-                self._reuse_until = self._clock() + REUSE_FRACTION * (granted.expires_in or LIFETIME_SECONDS)
+            if self._clock() < self._reuse_until:
+                return self._token
+            if self._fetch is None:
+                self._fetch = self._begun()
+            fetch = self._fetch
+        granted = fetch.granted(self._seconds_max)
+        with self._lock:
+            if self._fetch is fetch:
+                self._fetch = None
+                self._given_up.append(fetch)
+            if granted is None:
+                raise KafkaConnectionError(f"no access token for Kafka: {fetch.fault}")
+            self._token = granted.access_token
+            self._reuse_until = self._clock() + REUSE_FRACTION * (granted.expires_in or LIFETIME_SECONDS)
             return self._token
 
-    def _ask(self) -> _Granted:
+    def _begun(self) -> _Fetch:
+        self._given_up = [fetch for fetch in self._given_up if fetch.is_alive()]
+        if len(self._given_up) >= GIVEN_UP_MAX:
+            raise KafkaConnectionError(f"no access token for Kafka: {GIVEN_UP_MAX} requests for one have not ended")
+        fetch = _Fetch(self._client)
+        fetch.start()
+        return fetch
+
+
+class _Fetch(threading.Thread):
+    """One request, in a thread, as that is the only way to wait for no longer than one means to."""
+
+    def __init__(self, client: OAuthClient) -> None:
+        super().__init__(name="kafka-token", daemon=True)
+        self._client = client
+        self._granted: _Granted | None = None
+        self.fault = "the authorization server did not answer in time"
+
+    def granted(self, seconds: float) -> _Granted | None:
+        """None: it failed, or has not ended within `seconds`."""
+        self.join(seconds)
+        return self._granted
+
+    def run(self) -> None:
+        try:
+            self._granted = self._asked()
+        except Exception as error:  # noqa: BLE001  whoever waits says it
+            self.fault = type(error).__name__
+
+    def _asked(self) -> _Granted:
         form = {"grant_type": "client_credentials"} | ({"scope": self._client.scope} if self._client.scope else {})
         # Form-urlencoded before they are joined (RFC 6749, section 2.3.1).
         credentials = (quote_plus(self._client.client_id), quote_plus(self._client.client_secret))
-        try:
-            answer = requests.post(self._client.token_url, data=form, auth=credentials, timeout=REQUEST_TIMEOUT_SECONDS)
+        begun = time.monotonic()
+        with requests.post(
+            self._client.token_url, data=form, auth=credentials, timeout=REQUEST_TIMEOUT_SECONDS, stream=True
+        ) as answer:
             answer.raise_for_status()
-            granted = _Granted.model_validate_json(answer.content)
-        except (requests.RequestException, ValidationError) as error:
-            raise KafkaConnectionError(f"no access token for Kafka: {type(error).__name__}") from None
-        return granted
+            content = b""
+            for piece in answer.iter_content(1024):
+                content += piece
+                if len(content) > ANSWER_BYTES_MAX:
+                    raise _TooLargeError
+                if time.monotonic() - begun > FETCH_SECONDS_MAX:
+                    raise requests.exceptions.ReadTimeout
+        return _Granted.model_validate_json(content)

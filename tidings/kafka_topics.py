@@ -23,6 +23,8 @@ READY_SECONDS = 10.0
 # A topic that was made is in the broker's list within less than this, unless somebody has deleted it.
 LISTED_SECONDS = 2.0
 READY_EVERY_SECONDS = 0.05
+# Why a topic that was made cannot be used; it may be later.
+NOT_READY = "not ready in time"
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
             break
         if waiting:
             time.sleep(READY_EVERY_SECONDS)
-    return dict.fromkeys(waiting, "not ready in time") | dict.fromkeys(deleted, "deleted meanwhile")
+    return dict.fromkeys(waiting, NOT_READY) | dict.fromkeys(deleted, "deleted meanwhile")
 
 
 def _opened(admin: Any, name: str) -> bool:

@@ -12,6 +12,40 @@ AGE_SECONDS_MAX = 30.0
 NAMED_MAX = 3
 
 
+class Standing:
+    """Since when partitions that hold unread records have not moved. For one thread."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Hashable, tuple[int, int, float]] = {}
+
+    def note(self, partitions: Mapping[Hashable, tuple[int, int]], now: float) -> None:
+        """Where the partitions are read, and where their logs end."""
+        before = self._parts
+        self._parts = {}
+        for part, (position, end) in partitions.items():
+            old = before.get(part)
+            moved = old is None or old[0] != position or old[0] >= old[1]
+            self._parts[part] = (position, end, now if moved or old is None else old[2])
+
+    def clear(self) -> None:
+        self._parts.clear()
+
+    def oldest_seconds(self, now: float) -> float:
+        return max((now - at for position, end, at in self._parts.values() if position < end), default=0.0)
+
+    def fault(self, now: float, age_seconds_max: float = AGE_SECONDS_MAX) -> str | None:
+        """Which partitions do not move, in words."""
+        stuck = [
+            str(part)
+            for part, (position, end, at) in self._parts.items()
+            if position < end and now - at > age_seconds_max
+        ]
+        if not stuck:
+            return None
+        names = ", ".join(sorted(stuck)[:NAMED_MAX])
+        return f"{len(stuck)} partitions have had unread records for {self.oldest_seconds(now):.0f} s and do not move: {names}"
+
+
 class Progress:
     """Written by the process's loop, read by the health server's threads. `fault` is None while all goes well."""
 
@@ -22,7 +56,7 @@ class Progress:
         self._broken: str | None = "not connected yet"
         self._turned_at = clock()
         self._held: tuple[float, str] | None = None
-        self._standing: dict[Hashable, tuple[int, int, float]] = {}
+        self._standing = Standing()
         self.missed_total = 0
 
     def broken(self, reason: str) -> None:
@@ -49,14 +83,8 @@ class Progress:
 
     def stands(self, partitions: Mapping[Hashable, tuple[int, int]]) -> None:
         """Where the partitions are read, and where their logs end."""
-        now = self._clock()
         with self._lock:
-            before = self._standing
-            self._standing = {}
-            for part, (position, end) in partitions.items():
-                old = before.get(part)
-                moved = old is None or old[0] != position or old[0] >= old[1]
-                self._standing[part] = (position, end, now if moved or old is None else old[2])
+            self._standing.note(partitions, self._clock())
 
     def missed(self, records: int) -> None:
         """So many records expired before they were read. Stays a fault: see `tidings.kafka_changes`."""
@@ -67,16 +95,16 @@ class Progress:
     def oldest_seconds(self) -> float:
         """The age of the oldest that waits: a batch in hand, or unread records of a partition that does not move."""
         with self._lock:
-            since = [at for position, end, at in self._standing.values() if position < end]
-            if self._held is not None:
-                since.append(self._held[0])
-            return max((self._clock() - at for at in since), default=0.0)
+            now = self._clock()
+            held = 0.0 if self._held is None else now - self._held[0]
+            return max(held, self._standing.oldest_seconds(now))
 
     def fault(self) -> str | None:
         """What is wrong, in words; None when nothing is."""
         now = self._clock()
         with self._lock:
-            faults = [self._broken, self._idle(now), self._old_batch(now), self._stuck(now), self._missing()]
+            stuck = self._standing.fault(now, self._age_max)
+            faults = [self._broken, self._idle(now), self._old_batch(now), stuck, self._missing()]
         told = [fault for fault in faults if fault is not None]
         return "; ".join(told) or None
 
@@ -88,19 +116,6 @@ class Progress:
         if self._held is None or now - self._held[0] <= self._age_max:
             return None
         return f"a batch is {now - self._held[0]:.0f} s old: {self._held[1]}"
-
-    def _stuck(self, now: float) -> str | None:
-        stuck = {
-            str(part): now - at
-            for part, (position, end, at) in self._standing.items()
-            if position < end and now - at > self._age_max
-        }
-        if not stuck:
-            return None
-        names = ", ".join(sorted(stuck)[:NAMED_MAX])
-        return (
-            f"{len(stuck)} partitions have had unread records for {max(stuck.values()):.0f} s and do not move: {names}"
-        )
 
     def _missing(self) -> str | None:
         return f"{self.missed_total} changes expired before they were read" if self.missed_total else None

@@ -14,6 +14,8 @@ RESULTS = "tidings.cdc.results"
 HEARTBEATS = "tidings.cdc.heartbeats"
 REMOVALS = "tidings.cdc.content_removals"
 COMPLETIONS = "tidings.completions"
+# No channel of the name, as channels' topics begin with that of completions.
+CHANNEL_EVENTS = "tidings.channel-events"
 DEAD_LETTERS = "tidings.dead-letters"
 
 WEEK_MS = 7 * 24 * 3600 * 1000
@@ -38,6 +40,7 @@ TOPICS = (
     Topic(HEARTBEATS, partitions=1, retention_ms=HOUR_MS),
     Topic(REMOVALS),
     Topic(COMPLETIONS),
+    Topic(CHANNEL_EVENTS),
     Topic(DEAD_LETTERS, partitions=1),
 )
 

@@ -17,7 +17,7 @@ from structlog.stdlib import BoundLogger
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox
+from services.dispatcher.outbox import Outbox, Webhooks
 from services.dispatcher.relay import Relay
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.submissions import Submissions
@@ -63,10 +63,13 @@ def outbox(
         ),
         targets,
         callbacks=Callbacks(callback_url, internal_token, settings.callback_retries),
-        public_url=settings.public_url,
-        webhook_secret=settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
-        webhooks_public_only=settings.webhook_addresses == "public",
+        webhooks=Webhooks(
+            settings.public_url,
+            settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
+            public_only=settings.webhook_addresses == "public",
+        ),
         now=time.time,
+        clock=time.monotonic,
         metrics=metrics,
         log=logger,
     )

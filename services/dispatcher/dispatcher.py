@@ -10,9 +10,11 @@ from kafka.structs import OffsetAndMetadata
 from structlog.stdlib import BoundLogger
 
 from services.dispatcher.backoff import backoff_seconds
+from services.dispatcher.letters import Letters
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import UnavailableError
+from services.dispatcher.unknown import UNKNOWN_SECONDS, Unknown, Unknowns
 from tidings.change import (
     ContentRemoval,
     ResultChange,
@@ -22,17 +24,13 @@ from tidings.change import (
     decode_result,
     decode_submission,
 )
-from tidings.dead_letters import dead_letter
-from tidings.kafka_transactions import Outgoing
 from tidings.log import fault
 from tidings.progress import Progress
 from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS
 
 POLL_SECONDS = 0.5
-# Postgres hands a commit to Debezium before other transactions see it; with a synchronous standby a round trip before, or
-# for as long as the standby is away. What is not seen after so long is told aloud instead of waited for.
-UNKNOWN_SECONDS = 30.0
-DEAD_LETTER_TIMEOUT_SECONDS = 15
+# While a submission is waited for that the api does not know yet.
+POLL_SECONDS_MIN = 0.1
 # A batch that fails for a reason nobody foresaw is tried whole so often, over about a second, before its changes are
 # tried one by one.
 UNEXPECTED_MAX = 3
@@ -55,7 +53,7 @@ class Dispatcher:
         log: BoundLogger,
     ) -> None:
         self._consumer = consumer
-        self._producer = producer
+        self._letters = Letters(producer)
         self._outbox = outbox
         self._clock = clock
         self._jitter = jitter
@@ -65,35 +63,93 @@ class Dispatcher:
         self._failures = 0
         self._unexpected = 0
         self._resume_at = 0.0
-        # Of the batch in hand alone: when the first of its submissions was not found, and those that were sent.
-        self._missed_at: float | None = None
+        # Of the batch in hand alone: those that were sent.
         self._sent: set[str] = set()
+        self._unknowns = Unknowns()
+        # What was put back, or is to be read from there again, and was not handled since.
+        self._batch_waits = False
+        self._rewound: dict[Any, int] = {}
+        # Up to where each partition is handled but for the unknown, and committed.
+        self._handled: dict[Any, int] = {}
+        self._committed: dict[Any, int] = {}
 
     def run_once(self) -> int:
         """Handle what is there, waiting up to half a second for it; answers how many changes were read."""
-        if self._failures and self._clock() >= self._resume_at:
+        due = self._clock() >= self._resume_at
+        if self._failures and due:
             self._consumer.resume(*self._consumer.paused())
-        batch = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000))
-        if not batch:
+        seconds = POLL_SECONDS_MIN if len(self._unknowns) else POLL_SECONDS
+        batch = self._consumer.poll(timeout_ms=int(seconds * 1000))
+        self._keep_to(self._consumer.assignment())
+        asked = self._unknowns.to_ask(self._clock()) if due else []
+        if not batch and not asked:
             return 0
-        self._progress.holds("it is being handed over")
         records = [record for rows in batch.values() for record in rows]
+        if records:
+            self._progress.holds("it is being handed over")
         try:
+            self._ask_again(asked)
             self._handle_any(records)
         except UnavailableError as error:
             self._put_back(batch, error)
             return 0
-        self._consumer.commit(
-            {partition: OffsetAndMetadata(rows[-1].offset + 1, "", -1) for partition, rows in batch.items()}
-        )
+        self._handled |= {partition: rows[-1].offset + 1 for partition, rows in batch.items()}
+        self._commit()
+        if records or not self._batch_waits:
+            self._well()
+        return len(records)
+
+    def _well(self) -> None:
+        """All that was read is handled, but for what the api does not know."""
         self._progress.settled()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
+            self._unknowns.begin_anew(self._clock())
         self._failures = self._unexpected = 0
-        self._missed_at = None
+        self._batch_waits = False
         self._sent.clear()
         self._metrics.waiting.set(0)
-        return len(records)
+
+    def _keep_to(self, assigned: set[Any]) -> None:
+        """Whoever reads the other partitions now begins where we committed, before what is unknown."""
+        self._unknowns.forget(but=assigned)
+        self._handled = {partition: offset for partition, offset in self._handled.items() if partition in assigned}
+        self._committed = {partition: offset for partition, offset in self._committed.items() if partition in assigned}
+
+    def _commit(self) -> None:
+        floors = self._unknowns.floors()
+        upto = {partition: min(offset, floors.get(partition, offset)) for partition, offset in self._handled.items()}
+        moved = {partition: offset for partition, offset in upto.items() if self._committed.get(partition) != offset}
+        if moved:
+            self._consumer.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in moved.items()})
+            self._committed |= moved
+
+    def _ask_again(self, asked: Sequence[Unknown]) -> None:
+        """For those that the api did not know. Raises `UnavailableError`."""
+        if not asked:
+            return
+        try:
+            unknown = self._outbox.send([one.change for one in asked])
+        except (UnavailableError, KafkaError):
+            raise
+        except Exception as error:
+            self._unexpected += 1
+            self._log.error("unexpected", exc_info=error, changes=len(asked))
+            self._read_again()
+            raise UnavailableError(f"unexpected: {fault(error)}") from error
+        if self._failures:
+            self._unknowns.begin_anew(self._clock())
+        for one in self._unknowns.still(asked, unknown, self._clock()):
+            self._metrics.unknown.inc()
+            self._log.error("submission_unknown", submission_id=one.id, waited_seconds=UNKNOWN_SECONDS)
+            self._letters.put_aside(one.record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
+        self._metrics.unknown_waiting.set(len(self._unknowns))
+
+    def _read_again(self) -> None:
+        """From the first unknown on, so that whichever of them fails is put aside as any change that fails."""
+        self._rewound = self._unknowns.floors()
+        self._handled |= self._rewound
+        self._unknowns.clear()
 
     def _handle_any(self, records: Sequence[Any]) -> None:
         """`_handle`, and no exception may make of one change a batch that fails for ever."""
@@ -145,53 +201,35 @@ class Dispatcher:
                 self._dead_letter(record, str(error))
             except Exception as error:  # noqa: BLE001  decoding asks nobody: it would fail again each time
                 self._dead_letter(record, fault(error))
-        unknown = self._send([change for id_, (change, _) in submitted.items() if id_ not in self._sent])
+        new = [id_ for id_ in submitted if id_ not in self._sent and id_ not in self._unknowns]
+        unknown = self._outbox.send([submitted[id_][0] for id_ in new]) if new else set()
+        self._sent |= set(new) - unknown
         if ends:
             self._outbox.end(ends)
         self._outbox.remove_contents(removals)
-        if unknown:
-            self._miss({id_: submitted[id_][1] for id_ in sorted(unknown)})
+        self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
-    def _send(self, changes: Sequence[SubmissionChange]) -> set[str]:
-        unknown = self._outbox.send(changes) if changes else set()
-        self._sent |= {str(change.id) for change in changes} - unknown
-        return unknown
-
-    def _miss(self, records: Mapping[str, Any]) -> None:
-        """A change that outran its commit is asked for again: raises `UnavailableError`. In the end it is put aside."""
+    def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:
+        """Changes that outran their commits are asked for again. Raises `UnavailableError` when there are too many."""
         now = self._clock()
-        if self._missed_at is None:
-            self._missed_at = now
-        if now - self._missed_at < UNKNOWN_SECONDS:
-            raise UnavailableError(f"the api does not know {len(records)} submission(s) yet")
-        for id_, record in records.items():
-            self._metrics.unknown.inc()
-            self._log.error("submission_unknown", submission_id=id_, waited_seconds=UNKNOWN_SECONDS)
-            self._put_aside(record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
+        kept = [self._unknowns.add(change, record, now) for change, record in unknown]
+        self._metrics.unknown_waiting.set(len(self._unknowns))
+        if not all(kept):
+            raise UnavailableError(f"the api does not know {len(self._unknowns)} submissions and more")
 
     def _dead_letter(self, record: Any, reason: str) -> None:
         self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
         self._metrics.dead_letters.inc()
-        self._put_aside(record, reason)
-
-    def _put_aside(self, record: Any, reason: str) -> None:
-        try:
-            self._produce(dead_letter(record, reason))
-        except KafkaError as error:
-            if error.retriable:
-                raise
-            self._produce(dead_letter(record, f"{reason} (without its value: {type(error).__name__})", bare=True))
-
-    def _produce(self, letter: Outgoing) -> None:
-        sent = self._producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers))
-        sent.get(timeout=DEAD_LETTER_TIMEOUT_SECONDS)
+        self._letters.put_aside(record, reason)
 
     def _put_back(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
         self._failures += 1
         seconds = backoff_seconds(self._failures, self._jitter(), error.retry_after_seconds)
         self._resume_at = self._clock() + seconds
-        for partition, rows in batch.items():
-            self._consumer.seek(partition, rows[0].offset)
+        for partition, offset in ({part: rows[0].offset for part, rows in batch.items()} | self._rewound).items():
+            self._consumer.seek(partition, offset)
+        self._batch_waits |= bool(batch or self._rewound)
+        self._rewound = {}
         self._consumer.pause(*self._consumer.assignment())
         self._progress.holds(str(error))
         self._metrics.unavailable.inc()

@@ -18,6 +18,9 @@ class DispatcherMetrics:
         self.unknown = Counter(
             "tidings_dispatcher_unknown", "Changes of submissions that the api never came to know", registry=registry
         )
+        self.unknown_waiting = Gauge(
+            "tidings_dispatcher_unknown_waiting", "Submissions that the api does not know yet", registry=registry
+        )
         self.skipped = Counter("tidings_skipped", "Submissions that had ended before they were sent", registry=registry)
         self.dead_letters = Counter(
             "tidings_dispatcher_dead_letters", "Changes that could not be decoded", registry=registry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from structlog.stdlib import BoundLogger
 
@@ -16,7 +17,19 @@ from tidings.targets import Disabled, Resolved
 # What one request to the relay may carry, so that neither side needs much memory for it.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 BATCH_MESSAGES_MAX = 100
+# A process that stalls for the group's session timeout, 10 s after a heartbeat that is up to 3 s old, loses its partitions,
+# and another one may have handled the end of what it is about to send.
+FRESH_SECONDS = 5.0
 UNSIGNED = "the api takes webhooks and the dispatcher has no TIDINGS_WEBHOOK_SECRET: the webhook is not sent"
+
+
+@dataclass(frozen=True)
+class Webhooks:
+    """How clients' webhooks are sent: not at all without a `secret`, and, when `public_only`, to public addresses alone."""
+
+    public_url: str
+    secret: str | None = field(repr=False)
+    public_only: bool = True
 
 
 class Outbox:
@@ -29,21 +42,20 @@ class Outbox:
         targets: Mapping[str, Resolved | Disabled],
         *,
         callbacks: Callbacks,
-        public_url: str,
-        webhook_secret: str | None,
-        webhooks_public_only: bool = True,
+        webhooks: Webhooks,
         now: Callable[[], float],
+        clock: Callable[[], float],
         metrics: DispatcherMetrics,
         log: BoundLogger,
     ) -> None:
+        """`now` is Unix seconds, `clock` monotonic ones."""
         self._relay = relay
         self._submissions = submissions
         self._targets = targets
         self._callbacks = callbacks
-        self._public_url = public_url
-        self._webhook_secret = webhook_secret
-        self._webhooks_public_only = webhooks_public_only
+        self._webhooks = webhooks
         self._now = now
+        self._clock = clock
         self._metrics = metrics
         self._log = log
 
@@ -58,6 +70,7 @@ class Outbox:
         unknown: set[str] = set()
         while wanted:
             asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
+            asked_at = self._clock()
             found, left_out = self._submissions.fetch(asked)
             if len(left_out) >= len(asked):
                 raise RuntimeError("the api left out every submission it was asked for")
@@ -66,8 +79,7 @@ class Outbox:
                 for submission in found
                 if (message := self._message(submission, nudged[submission.id])) is not None
             ]
-            for batch in batches(messages):
-                self._publish(batch, "provider_call")
+            self._publish_calls(messages, asked_at)
             unknown |= set(asked) - {submission.id for submission in found} - set(left_out)
             wanted = [*left_out, *rest]
         return unknown
@@ -102,14 +114,14 @@ class Outbox:
             self._log.error("cancel_refused", reason=refusal.reason, submissions=len(labels))
 
     def _send_webhooks(self, changes: Sequence[ResultChange]) -> None:
-        if self._webhook_secret is None:
+        own = self._webhooks
+        if own.secret is None:
             for change in changes:
                 self._metrics.refused.inc()
                 self._log.error("webhook_unsigned", submission_id=str(change.submission_id), detail=UNSIGNED)
             return
         now = int(self._now())
-        only = self._webhooks_public_only
-        hooks = [webhook(change, self._public_url, self._webhook_secret, now, public_only=only) for change in changes]
+        hooks = [webhook(change, own.public_url, own.secret, now, public_only=own.public_only) for change in changes]
         for batch in batches(hooks):
             self._publish(batch, "webhook")
 
@@ -135,6 +147,30 @@ class Outbox:
         reason = target.reason if target is not None else f"target {submission.target} is not known to the dispatcher"
         self._refuse(submission.id, "", reason)
         return None
+
+    def _publish_calls(self, messages: Sequence[Message], asked_at: float) -> None:
+        """What ended since `asked_at`, if that is a while ago, is not sent; what ended while it was sent is taken back."""
+        for batch in batches(messages):
+            calls = batch
+            if self._clock() - asked_at > FRESH_SECONDS:
+                asked_at = self._clock()
+                ended = self._ended(calls)
+                self._metrics.skipped.inc(len(ended))
+                calls = [call for call in calls if call.submission_id not in ended]
+            if calls:
+                self._publish(calls, "provider_call")
+            if self._clock() - asked_at > FRESH_SECONDS and (ended := self._ended(calls)):
+                self._cancel(sorted(ended))
+
+    def _ended(self, calls: Sequence[Message]) -> set[str]:
+        wanted, ended = [call.submission_id for call in calls], set[str]()
+        while wanted:
+            found, left_out = self._submissions.fetch(wanted)
+            ended |= {submission.id for submission in found if submission.ended}
+            if len(left_out) >= len(wanted):
+                raise RuntimeError("the api left out every submission it was asked for")
+            wanted = left_out
+        return ended
 
     def _publish(self, batch: Sequence[Message], kind: str) -> None:
         for message, verdict in zip(batch, self._relay.publish(batch), strict=True):

@@ -9,58 +9,78 @@ from contextlib import ExitStack
 import click
 from prometheus_client import REGISTRY
 
+from services.notifier.channel_worker import ChannelWorker
 from services.notifier.channels import Channels
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.settings import NotifierSettings
 from services.notifier.tenants import Tenants
 from tidings import kafka_loop, log
-from tidings.kafka_changes import change_consumer
+from tidings.kafka_changes import Changes, change_consumer
 from tidings.kafka_loop import Work
 from tidings.kafka_topics import KafkaTopics, create_topics
 from tidings.kafka_transactions import Transactions, transactional_producer
 from tidings.progress import Progress
 from tidings.settings import read_or_exit
 from tidings.shutdown import Shutdown
-from tidings.topics import RESULTS, TOPICS
+from tidings.topics import CHANNEL_EVENTS, RESULTS, TOPICS
 
 GROUP = "tidings-notifier"
+CHANNELS_GROUP = "tidings-channels"
 
 
 def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     """Work until a signal; the exit status."""
     logger = log.get("notifier")
     metrics = NotifierMetrics(REGISTRY)
-    progress = Progress(time.monotonic)
     # These outlive a connection: which topics refuse, and whose, is not to be learnt anew after each failure.
     topics = KafkaTopics(settings.cluster)
     channels = Channels(topics, channels_max=settings.channels_max, clock=time.monotonic)
     tenants = Tenants(time.monotonic)
+    completing, channelling = Progress(time.monotonic), Progress(time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
         create_topics(settings.cluster, TOPICS)
         channels.look_again()
-        # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
-        transactions = Transactions(
-            lambda: transactional_producer(settings.cluster, f"{GROUP}-{settings.instance}"),
-            clock=time.monotonic,
-            absent=topics.absent,
-        )
-        stack.callback(transactions.close)
-        transactions.open()
-        changes = change_consumer(
-            settings.cluster, [RESULTS],
-            group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
-        )  # fmt: skip
-        stack.callback(changes.close)
+        changes, transactions = _joined(stack, settings, GROUP, RESULTS, completing)
         notifier = Notifier(
             changes, transactions, channels, tenants,
-            public_url=settings.public_url, progress=progress, metrics=metrics, log=logger,
+            public_url=settings.public_url, progress=completing, metrics=metrics, log=logger,
         )  # fmt: skip
         return Work(changes, notifier.run_once)
 
+    def connect_channels(stack: ExitStack) -> Work:
+        create_topics(settings.cluster, TOPICS)
+        changes, transactions = _joined(stack, settings, CHANNELS_GROUP, CHANNEL_EVENTS, channelling)
+        worker = ChannelWorker(
+            changes, transactions, channels, tenants,
+            clock=time.monotonic, progress=channelling, metrics=metrics, log=logger,
+        )  # fmt: skip
+        return Work(changes, worker.run_once)
+
     reader = kafka_loop.Reader("notifier", settings.instance, settings.cluster, settings.listen)
-    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
+    beside = kafka_loop.Beside("channels", connect_channels, channelling)
+    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=completing, log=logger, beside=beside)
+
+
+def _joined(
+    stack: ExitStack, settings: NotifierSettings, group: str, topic: str, progress: Progress
+) -> tuple[Changes, Transactions]:
+    """A member of `group` that reads `topic`, and its transactions."""
+    # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
+    transactions = Transactions(
+        lambda: transactional_producer(settings.cluster, f"{group}-{settings.instance}"),
+        clock=time.monotonic,
+        absent=KafkaTopics(settings.cluster).absent,
+    )
+    stack.callback(transactions.close)
+    transactions.open()
+    changes = change_consumer(
+        settings.cluster, [topic],
+        group=group, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=log.get("notifier"),
+    )  # fmt: skip
+    stack.callback(changes.close)
+    return changes, transactions
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

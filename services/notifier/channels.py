@@ -1,11 +1,16 @@
-"""The channels' topics: made when first named, up to a limit, and left out for a while when they refuse an event."""
+"""The channels' topics: which there are, which may still be made, and which are left out for a while as they refused.
+
+Shared by the loop of completions, which never makes one, and the loop of channels; no lock is held during a request.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Protocol
 
+from tidings.kafka_topics import NOT_READY, READY_SECONDS
 from tidings.topics import Topic, channel_topic
 
 # A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one
@@ -16,8 +21,26 @@ TRIAL_SECONDS = 60.0
 # Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The
 # broker itself is the likelier cause.
 STALLS_MAX = 3
+# Longer than a topic is waited for by whoever makes it.
+SETTLED_SECONDS = 1.5 * READY_SECONDS
 # A channel that is left out is said so often.
 SAID_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Use:
+    """Whose event is for which channel. Several tenants may name one channel."""
+
+    channel: str
+    tenant: str
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The topic of each channel that has one, and whose events wait for theirs. The others have the main topic alone."""
+
+    topics: Mapping[Use, str]
+    held: frozenset[Use]
 
 
 class TopicsPort(Protocol):
@@ -42,104 +65,132 @@ class Channels:
         self._topics = topics
         self._channels_max = channels_max
         self._clock = clock
-        self._known: set[str] | None = None
-        self._refused: dict[str, _Refusal] = {}
+        self._lock = RLock()
+        self._known: set[str] = set()
+        self._listed_at: dict[str, float] | None = None
+        # By topic, and by the tenant whose records it refused; None: those of all.
+        self._refused: dict[tuple[str, str | None], _Refusal] = {}
         self._trial_at = clock()
         self._stalls = 0
         self._young: set[str] = set()
         self._said: dict[str, float] = {}
 
-    def topics(self, channels: Collection[str]) -> dict[str, str]:
-        """The topic of each of `channels` that has one now; missing ones are made. Raises a `KafkaError`."""
-        wanted = {channel: topic for channel in channels if (topic := channel_topic(channel)) is not None}
-        usable = {channel: topic for channel, topic in wanted.items() if self._may(topic.name)}
-        self._make([topic for topic in usable.values() if topic.name not in self._present()])
-        return {channel: topic.name for channel, topic in usable.items() if topic.name in self._present()}
+    def routes(self, uses: Collection[Use]) -> Routes:
+        """Where the events of `uses` go now. Asks nobody."""
+        with self._lock:
+            wanted = {use: topic.name for use in uses if (topic := channel_topic(use.channel)) is not None}
+            topics = {use: name for use, name in wanted.items() if name in self._known and self._may(name, use.tenant)}
+            room = len(self._known) < self._channels_max
+            missing = {use: name for use, name in wanted.items() if room and name not in self._known}
+            return Routes(
+                topics, frozenset(use for use, name in missing.items() if not self._left_out(name, use.tenant))
+            )
 
-    def refuse(self, topic: str, reason: str) -> None:
-        """Leave a topic out for a while, longer each time."""
-        before = self._refused.pop(topic, None)
-        seconds = REFUSED_SECONDS if before is None else min(REFUSED_SECONDS_MAX, before.seconds * 2)
-        self._refused[topic] = _Refusal(reason, self._clock() + seconds, seconds)
-        _cut(self._refused, self._channels_max)
+    def make(self, channels: Collection[str]) -> set[str]:
+        """Make the topics of these, as far as there is room; those that may be ready later. Raises a `KafkaError`."""
+        with self._lock:
+            missing = [topic for name in channels if (topic := channel_topic(name)) and topic.name not in self._known]
+            making = missing[: max(0, self._channels_max - len(self._known))]
+        if not making:
+            return set()
+        failed = self._topics.make(making)
+        with self._lock:
+            made = {topic.name for topic in making} - set(failed)
+            self._young |= made
+            self._known |= made
+            for name in made:
+                self._refused.pop((name, None), None)
+            slow = {name for name, reason in failed.items() if reason == NOT_READY}
+            for name in set(failed) - slow:
+                self.refuse(name, failed[name])
+        return {name for name in channels if (topic := channel_topic(name)) and topic.name in slow}
 
-    def accept(self, topics: Collection[str]) -> None:
+    def refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
+        """Leave a topic out for a while, longer each time: for one tenant, or for all."""
+        with self._lock:
+            before = self._refused.pop((topic, tenant), None)
+            seconds = REFUSED_SECONDS if before is None else min(REFUSED_SECONDS_MAX, before.seconds * 2)
+            self._refused[topic, tenant] = _Refusal(reason, self._clock() + seconds, seconds)
+            _cut(self._refused, self._channels_max)
+
+    def accept(self, topics: Mapping[Use, str]) -> None:
         """These took their events: an earlier refusal is forgotten."""
-        for topic in topics:
-            self._refused.pop(topic, None)
-            self._young.discard(topic)
-        if topics:
-            self._stalls = 0
+        with self._lock:
+            for use, topic in topics.items():
+                self._refused.pop((topic, use.tenant), None)
+                self._refused.pop((topic, None), None)
+                self._young.discard(topic)
+            if topics:
+                self._stalls = 0
 
     def blame(self, topics: Collection[str]) -> set[str]:
         """Those of `topics`, which hang, to leave out: the broker opens a topic's logs a while after it has made it."""
-        young = self._young & set(topics)
-        self._young -= young
-        return set(topics) - young
+        with self._lock:
+            young = self._young & set(topics)
+            self._young -= young
+            return set(topics) - young
 
     def suspects(self, topics: Collection[str]) -> set[str]:
         """Those of a batch's `topics` to leave out after a stall that nothing explains: none at first, then all."""
-        self._stalls += 1
-        return set(topics) if self._stalls >= STALLS_MAX else set()
+        with self._lock:
+            self._stalls += 1
+            return set(topics) if self._stalls >= STALLS_MAX else set()
 
     def gone(self, topics: Collection[str]) -> set[str]:
         """Those of `topics` that are not there any more. Raises a `KafkaError`."""
-        self.look_again()
-        return set(topics) - self._present()
-
-    def new(self, channel: str) -> bool:
-        """Whether its topic would have to be made first. Raises a `KafkaError`."""
-        topic = channel_topic(channel)
-        return topic is not None and topic.name not in self._refused and topic.name not in self._present()
+        present = self._topics.present()
+        with self._lock:
+            self._known &= set(present)
+            return set(topics) - self._known
 
     def look_again(self) -> None:
-        """Forget which topics exist: somebody may have deleted one. Raises a `KafkaError`."""
-        self._known = None
-        self._present()
+        """Ask which topics exist: another process makes some, and somebody may delete one. Raises a `KafkaError`.
 
-    def news(self, channel: str) -> str | None:
+        One that is listed for the first time may not be ready, and whoever writes to it would wait. It is used when it
+        has been there for a while; until then its events are held, and whoever makes it for them sees whether it is.
+        """
+        present = {name for name in self._topics.present() if _is_channel(name)}
+        with self._lock:
+            now = self._clock()
+            # At the start all are old.
+            first = now if self._listed_at is not None else now - SETTLED_SECONDS
+            before = self._listed_at or {}
+            self._listed_at = {name: before.get(name, first) for name in present}
+            settled = {name for name, at in self._listed_at.items() if now - at >= SETTLED_SECONDS}
+            self._known = self._known & present | settled
+
+    def news(self, use: Use) -> str | None:
         """Why a channel has no topic, for a log line; None when that was said a moment ago."""
-        now = self._clock()
-        if now - self._said.get(channel, -SAID_SECONDS) < SAID_SECONDS:
-            return None
-        self._said.pop(channel, None)
-        self._said[channel] = now
-        _cut(self._said, self._channels_max)
-        return self._reason(channel)
+        with self._lock:
+            now = self._clock()
+            if now - self._said.get(use.channel, -SAID_SECONDS) < SAID_SECONDS:
+                return None
+            self._said.pop(use.channel, None)
+            self._said[use.channel] = now
+            _cut(self._said, self._channels_max)
+            return self._reason(use)
 
-    def _reason(self, channel: str) -> str:
-        topic = channel_topic(channel)
+    def _reason(self, use: Use) -> str:
+        topic = channel_topic(use.channel)
         if topic is None:
             return "the name cannot be that of a topic"
-        refusal = self._refused.get(topic.name)
-        return refusal.reason if refusal is not None else "too many channels"
+        refusals = self._refusals(topic.name, use.tenant)
+        return refusals[0].reason if refusals else "too many channels"
 
-    def _may(self, topic: str) -> bool:
-        refusal = self._refused.get(topic)
-        if refusal is None:
+    def _may(self, topic: str, tenant: str) -> bool:
+        if not self._refusals(topic, tenant):
             return True
         now = self._clock()
-        if now < refusal.until or now < self._trial_at:
+        if now < self._trial_at or self._left_out(topic, tenant):
             return False
         self._trial_at = now + TRIAL_SECONDS
         return True
 
-    def _present(self) -> set[str]:
-        if self._known is None:
-            self._known = {name for name in self._topics.present() if _is_channel(name)}
-        return self._known
+    def _left_out(self, topic: str, tenant: str) -> bool:
+        return any(self._clock() < refusal.until for refusal in self._refusals(topic, tenant))
 
-    def _make(self, missing: list[Topic]) -> None:
-        room = max(0, self._channels_max - len(self._present()))
-        made = missing[:room]
-        if not made:
-            return
-        refused = self._topics.make(made)
-        for name, reason in refused.items():
-            self.refuse(name, reason)
-        usable = {topic.name for topic in made} - set(refused)
-        self._young |= usable
-        self._present().update(usable)
+    def _refusals(self, topic: str, tenant: str) -> list[_Refusal]:
+        return [found for whose in (tenant, None) if (found := self._refused.get((topic, whose))) is not None]
 
 
 def _is_channel(name: str) -> bool:
@@ -148,7 +199,7 @@ def _is_channel(name: str) -> bool:
     return bool(prefix) and topic is not None and topic.name == name
 
 
-def _cut(names: dict[str, Any], names_max: int) -> None:
+def _cut(names: dict[Any, Any], names_max: int) -> None:
     """Forget the oldest: clients invent names, which must not take up memory without a limit."""
     while len(names) > max(1, names_max):
         del names[next(iter(names))]

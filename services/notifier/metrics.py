@@ -20,6 +20,11 @@ class NotifierMetrics:
             "Events kept off their channel's topic: it cannot be made, or refuses them",
             registry=registry,
         )
+        self.channels_held = Counter(
+            "tidings_notifier_channels_held",
+            "Events held until their channel's topic is made, or is tried alone",
+            registry=registry,
+        )
         self.aborts = Counter("tidings_notifier_aborts", "Transactions given up and done again", registry=registry)
         self.batch = Histogram(
             "tidings_notifier_batch_size",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -11,23 +11,20 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels
+from services.notifier.channels import Channels, Routes, Use
+from services.notifier.held import held_record
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.tenants import Tenants
 from services.notifier.transform import DeadLetter, Event, transform
+from services.notifier.troubles import FAILURES_MAX, Troubles
 from tidings.dead_letters import dead_letter
 from tidings.kafka_changes import Batch, Changes
 from tidings.kafka_failures import RefusedError, StalledError
 from tidings.kafka_transactions import Outgoing, Transactions
 from tidings.progress import Progress
-from tidings.topics import COMPLETIONS, DEAD_LETTERS
+from tidings.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS
 
 POLL_SECONDS = 0.5
-# Each costs an aborted transaction, some 100 ms; a batch that finds more goes to the main topic alone.
-REFUSALS_MAX = 8
-# Topics that are made for one transaction. A broker on a small machine needs some 100 ms for each until it can be
-# written to.
-NEW_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -37,22 +34,20 @@ class Decided:
     partition: TopicPartition
     record: Any
     decision: Event | DeadLetter | None
-    # Its tenant's channels are left out.
+    # Its event is for the main topic alone: its tenant's channels are left out.
     kept_off: bool = False
 
     @property
-    def channel(self) -> str | None:
+    def use(self) -> Use | None:
         if self.kept_off or not isinstance(self.decision, Event) or not self.decision.change.channel:
             return None
-        return str(self.decision.change.channel)
-
-    @property
-    def tenant(self) -> str | None:
-        return self.decision.change.tenant if isinstance(self.decision, Event) else None
+        return Use(str(self.decision.change.channel), self.decision.change.tenant)
 
 
 class Notifier:
-    """One `run_once` is one bounded batch, as a rule in one transaction."""
+    """One `run_once` is one bounded batch, as a rule in one transaction. No topic is made in it: events whose channel
+    has none yet are held on a topic of ours, in the same transaction. See `services.notifier.channel_worker`.
+    """
 
     def __init__(
         self,
@@ -70,6 +65,7 @@ class Notifier:
         self._transactions = transactions
         self._channels = channels
         self._tenants = tenants
+        self._troubles = Troubles(channels, tenants, log)
         self._public_url = public_url
         self._progress = progress
         self._metrics = metrics
@@ -84,11 +80,10 @@ class Notifier:
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
-        decided = self._kept_off(self._decided(batch))
-        for part in self._parts(decided):
-            self._progress.holds("its transaction is under way")
-            self._settle(part)
-            self._progress.settled()
+        decided = self._decided(batch)
+        self._progress.holds("its transaction is under way")
+        self._settle(decided)
+        self._progress.settled()
         return len(decided)
 
     def _decided(self, batch: Batch) -> list[Decided]:
@@ -101,90 +96,55 @@ class Notifier:
     def _kept_off(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """`decided`, with those marked whose tenants' channels are left out now."""
         return [
-            replace(one, kept_off=True)
-            if one.channel is not None and one.tenant is not None and self._tenants.left_out(one.tenant)
-            else one
+            replace(one, kept_off=True) if one.use is not None and self._tenants.left_out(one.use.tenant) else one
             for one in decided
         ]
 
-    def _parts(self, decided: Sequence[Decided]) -> Iterator[Sequence[Decided]]:
-        """`decided` in order, cut so that no part needs more than `NEW_MAX` new topics."""
-        start, new = 0, set[str]()
-        for number, one in enumerate(decided):
-            if one.channel is None or one.channel in new or not self._channels.new(one.channel):
-                continue
-            if len(new) == NEW_MAX:
-                yield decided[start:number]
-                start, new = number, set()
-            new.add(one.channel)
-        yield decided[start:]
-
     def _settle(self, decided: Sequence[Decided]) -> None:
         """Commit `decided`. What the broker refuses for a channel is left out, for the main topic put aside."""
-        refusals = 0
+        failures, unclear = 0, set[str]()
         while True:
-            topics = self._topics(decided, none=refusals > REFUSALS_MAX)
+            decided = self._kept_off(decided)
+            routes = self._routes(decided, unclear, hold_all=failures >= FAILURES_MAX)
             try:
-                self._commit(decided, topics)
+                self._commit(decided, routes)
             except RefusedError as error:
                 self._metrics.aborts.inc()
-                refusals += 1
-                if not self._is_channels(error.topic):
+                if error.topic in {COMPLETIONS, DEAD_LETTERS, CHANNEL_EVENTS}:
                     self._put_aside(decided, error)
                     return
-                self._refuse(error.topic, error.reason)
+                if not self._troubles.refused(error, routes.topics):
+                    unclear.add(error.topic)
             except StalledError as error:
                 self._metrics.aborts.inc()
-                refusals += 1
-                self._suspect(error, decided, topics)
-                decided = self._kept_off(decided)
+                self._troubles.stalled(error, routes.topics)
             else:
-                self._channels.accept(set(topics.values()))
-                self._count(decided, topics)
+                self._channels.accept(routes.topics)
+                self._count(decided, routes)
                 return
+            failures += 1
 
-    def _topics(self, decided: Sequence[Decided], *, none: bool) -> Mapping[str, str]:
-        """The channels' topics, made before the transaction, as that takes a while that must not hold up readers."""
-        named = {one.channel for one in decided if one.channel is not None}
-        if not named or none:
-            return {}
-        return self._channels.topics(named)
+    def _routes(self, decided: Sequence[Decided], unclear: Collection[str], *, hold_all: bool) -> Routes:
+        """`unclear` are topics that refused a record of one of several tenants. Their events are held, to be tried one by
+        one, and so are all after too many failures: no event of the main topic waits for that.
+        """
+        found = self._channels.routes({one.use for one in decided if one.use is not None})
+        held = found.held | {use for use, topic in found.topics.items() if hold_all or topic in unclear}
+        return Routes({use: topic for use, topic in found.topics.items() if use not in held}, held)
 
-    def _commit(self, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
-        messages = [message for one in decided for message in _messages(one, topics)]
+    def _commit(self, decided: Sequence[Decided], routes: Routes) -> None:
+        messages = [message for one in decided for message in _messages(one, routes)]
         offsets: dict[TopicPartition, OffsetAndMetadata] = {}
         for one in decided:
             offsets[one.partition] = OffsetAndMetadata(one.record.offset + 1, "", -1)
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
-    def _suspect(self, error: StalledError, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
-        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does; those that
-        were deleted are made again.
-        """
-        hanging = set(error.topics & set(topics.values()))
-        self._log.warning("transaction_stalled", topics=str(error))
-        if not topics or COMPLETIONS in error.topics or (error.topics and not hanging):
-            raise KafkaError(f"the broker does not take events: {error}") from error
-        gone = self._channels.gone(topics.values())
-        blamed = self._channels.blame(hanging - gone)
-        if not gone and not hanging:
-            blamed = self._channels.suspects(topics.values())
-        for topic in sorted(blamed):
-            self._refuse(topic, "events were not taken in time")
-        guilty = {one.tenant for one in decided if one.channel and topics.get(one.channel) in gone | blamed}
-        for tenant, seconds in self._tenants.blame(filter(None, guilty)).items():
-            self._log.warning("tenant_left_out", tenant=tenant, seconds=seconds, topics=sorted(gone | blamed))
-
-    @staticmethod
-    def _is_channels(topic: str) -> bool:
-        return topic not in {COMPLETIONS, DEAD_LETTERS}
-
-    def _refuse(self, topic: str, reason: str) -> None:
-        self._channels.refuse(topic, reason)
-        self._log.warning("channel_topic_refuses", topic=topic, reason=reason)
-
     def _put_aside(self, decided: Sequence[Decided], error: RefusedError) -> None:
-        """The main topic refuses one of these records for good: find it, and let it hold up no other."""
+        """A topic of ours refuses one of these records for good: find it, and let it hold up no other."""
+        if error.topic == CHANNEL_EVENTS and (not error.of_record or len(decided) == 1):
+            self._log.error("channel_events_refused", reason=error.reason, events=len(decided))
+            self._settle([replace(one, kept_off=True) for one in decided])
+            return
         if not error.of_record:
             raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
         if len(decided) > 1:
@@ -201,14 +161,14 @@ class Notifier:
                 raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
         self._settle([replace(one, decision=letter)])
 
-    def _count(self, decided: Sequence[Decided], topics: Mapping[str, str]) -> None:
+    def _count(self, decided: Sequence[Decided], routes: Routes) -> None:
         now = datetime.now(UTC)
         self._metrics.batch.observe(len(decided))
-        kept_off = [one.channel for one in decided if one.channel is not None and one.channel not in topics]
+        uses = [one.use for one in decided if one.use is not None]
+        self._metrics.channels_held.inc(sum(use in routes.held for use in uses))
+        kept_off = [use for use in uses if use not in routes.topics and use not in routes.held]
         self._metrics.channels_refused.inc(len(kept_off) + sum(one.kept_off for one in decided))
-        for channel in sorted(set(kept_off)):
-            if (reason := self._channels.news(channel)) is not None:
-                self._log.warning("channel_refused", channel=channel, reason=reason)
+        self._troubles.say(kept_off)
         for one in decided:
             match one.decision:
                 case Event(change, _):
@@ -223,13 +183,15 @@ class Notifier:
                     pass
 
 
-def _messages(one: Decided, topics: Mapping[str, str]) -> list[Outgoing]:
+def _messages(one: Decided, routes: Routes) -> list[Outgoing]:
     match one.decision:
         case Event(_, completion):
-            names = [COMPLETIONS]
-            if one.channel is not None and one.channel in topics:
-                names.append(topics[one.channel])
-            return [Outgoing(name, completion.key, completion.value, completion.headers) for name in names]
+            messages = [Outgoing(COMPLETIONS, completion.key, completion.value, completion.headers)]
+            if (use := one.use) is not None and use in routes.topics:
+                messages.append(replace(messages[0], topic=routes.topics[use]))
+            elif use is not None and use in routes.held:
+                messages.append(held_record(completion, use))
+            return messages
         case DeadLetter(reason, bare):
             return [dead_letter(one.record, reason, bare=bare)]
         case None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from threading import Lock
 
 # 60 s, 2 min … an hour. Whoever deletes one topic is not left out; after an hour without another it is forgotten.
 LEFT_OUT_SECONDS = 60.0
@@ -21,28 +22,31 @@ class _Fault:
 
 
 class Tenants:
-    """`clock` is monotonic seconds."""
+    """`clock` is monotonic seconds. For any number of threads."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._lock = Lock()
         self._faults: dict[str, _Fault] = {}
 
     def blame(self, tenants: Iterable[str]) -> dict[str, float]:
         """A transaction failed for channels of these; those that are left out now, and for how many seconds."""
-        now = self._clock()
-        left_out = {}
-        for tenant in tenants:
-            before = self._faults.pop(tenant, None)
-            if before is None or now - before.until > FORGOTTEN_SECONDS:
-                seconds = 0.0
-            else:
-                seconds = min(LEFT_OUT_SECONDS_MAX, max(LEFT_OUT_SECONDS, before.seconds * 2))
-                left_out[tenant] = seconds
-            self._faults[tenant] = _Fault(seconds, now + seconds)
-        while len(self._faults) > TENANTS_MAX:
-            del self._faults[next(iter(self._faults))]
+        with self._lock:
+            now = self._clock()
+            left_out = {}
+            for tenant in tenants:
+                before = self._faults.pop(tenant, None)
+                if before is None or now - before.until > FORGOTTEN_SECONDS:
+                    seconds = 0.0
+                else:
+                    seconds = min(LEFT_OUT_SECONDS_MAX, max(LEFT_OUT_SECONDS, before.seconds * 2))
+                    left_out[tenant] = seconds
+                self._faults[tenant] = _Fault(seconds, now + seconds)
+            while len(self._faults) > TENANTS_MAX:
+                del self._faults[next(iter(self._faults))]
         return left_out
 
     def left_out(self, tenant: str) -> bool:
-        fault = self._faults.get(tenant)
-        return fault is not None and self._clock() < fault.until
+        with self._lock:
+            fault = self._faults.get(tenant)
+            return fault is not None and self._clock() < fault.until

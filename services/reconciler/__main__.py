@@ -50,7 +50,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
     opened = OpenSubmissions(
         stores[1], relays[0], acted, metrics, logger, clock=time.monotonic, grace_seconds=settings.grace_seconds
     )
-    events = KafkaEventReader(lambda: _consumer(settings), COMPLETIONS)
+    events = KafkaEventReader(lambda: _consumer(settings), COMPLETIONS, time.monotonic)
     completions = Completions(
         stores[2],
         events,
@@ -75,7 +75,13 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
     return [
         Look("expiry", settings.expiry_interval_seconds, expiry.run_once, stores[0].close),
         Look("open_submissions", settings.interval_seconds, opened.run_once, stores[1].close),
-        Look("completions", settings.interval_seconds, completions.run_once, close_completions),
+        Look(
+            "completions",
+            settings.interval_seconds,
+            completions.run_once,
+            close_completions,
+            fault=lambda: events.fault,
+        ),
         Look(
             "stray_messages", max(settings.interval_seconds, STRAY_INTERVAL_SECONDS), strays.run_once, stores[3].close
         ),

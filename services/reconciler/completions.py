@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -71,6 +72,7 @@ class Completions:
         self._grace_seconds = grace_seconds
         self._repeat_seconds = repeat_seconds
         self._cursor: UUID | None = None
+        self._following = False
         self._read = ReadResults(NO_ID)
         self._to_count: deque[Hour] = deque()
         self._far_at = clock() + FAR_EVERY_SECONDS
@@ -80,22 +82,20 @@ class Completions:
     def run_once(self) -> int:
         """Read rows and events, a bounded number of each; how many rows and events were read, or hours counted.
 
-        After any error it begins anew from the low-water mark.
+        An error takes nothing back of what was read. After one of the topic's, events are read anew from the first row
+        whose event was not seen; to read one twice changes nothing.
         """
-        try:
-            return self._look()
-        except Exception:
-            self._cursor = None
-            raise
-
-    def _look(self) -> int:
         if self._cursor is None:
             self._begin()
+        if not self._following:
+            self._follow()
         done = self._read_rows()
         if len(self._ahead) < AHEAD_MAX:
             done += self._read_events()
         done += self._look_far()
-        if self._events.caught_up():
+        with self._reading():
+            caught_up = self._events.caught_up()
+        if caught_up:
             self._nudge()
         self._metrics.outstanding.set(len(self._rows))
         self._store.set_low_water(NAME, min(self._rows, default=self._cursor) or UUID(int=0))
@@ -114,7 +114,22 @@ class Completions:
         self._ahead.clear()
         self._to_count.clear()
         self._cursor = cursor
-        self._events.begin((cursor.int >> 80) - CLOCKS_DIFFER_MS)
+        self._following = False
+
+    def _follow(self) -> None:
+        assert self._cursor is not None
+        first = min(self._rows, default=self._cursor)
+        self._events.begin((first.int >> 80) - CLOCKS_DIFFER_MS)
+        self._following = True
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """After a failure it is not known how far the events were read."""
+        try:
+            yield
+        except Exception:
+            self._following = False
+            raise
 
     def _read_rows(self) -> int:
         assert self._cursor is not None
@@ -139,8 +154,9 @@ class Completions:
             self._far_at = self._clock() + FAR_EVERY_SECONDS
         if not self._to_count:
             return 0
-        hour = self._to_count.popleft()
+        hour = self._to_count[0]
         late = self._store.count_ended(hour.after, hour.upto) - hour.count
+        self._to_count.popleft()
         if late > 0:
             self._log.warning("became_visible_late", results=late)
             self._read.forget_from(hour)
@@ -149,7 +165,8 @@ class Completions:
 
     def _read_events(self) -> int:
         assert self._cursor is not None
-        ids = self._events.read()
+        with self._reading():
+            ids = self._events.read()
         for event_id in ids:
             if self._rows.pop(event_id, None) is None and event_id > self._cursor:
                 self._ahead.add(event_id)

@@ -8,8 +8,12 @@ from uuid import UUID
 
 from kafka.structs import TopicPartition
 
+from tidings.progress import Standing
+
 POLL_SECONDS = 0.5
 RECORDS_MAX = 5_000
+# An end that is older says little of now. Rounds that read something follow each other within a second.
+GOAL_SECONDS_MAX = 5.0
 
 
 class MissingTopicError(Exception):
@@ -17,13 +21,18 @@ class MissingTopicError(Exception):
 
 
 class KafkaEventReader:
-    """`new_consumer` makes a consumer without a group, which this object owns."""
+    """`new_consumer` makes a consumer without a group, which this object owns. `clock` is monotonic seconds."""
 
-    def __init__(self, new_consumer: Callable[[], Any], topic: str) -> None:
+    def __init__(self, new_consumer: Callable[[], Any], topic: str, clock: Callable[[], float]) -> None:
         self._new_consumer = new_consumer
         self._topic = topic
         self._consumer: Any = None
+        self._clock = clock
         self._partitions: list[TopicPartition] = []
+        # Where the log ended, and when; to have read up to there is to have read all that was in it then.
+        self._goal: tuple[dict[TopicPartition, int], float] | None = None
+        self._standing = Standing()
+        self.fault: str | None = None
 
     def begin(self, unix_ms: int) -> None:
         """Read from the first event at or after this time. Raises `KafkaError`, `MissingTopicError`."""
@@ -48,14 +57,40 @@ class KafkaEventReader:
         return [id_ for id_ in found if id_ is not None]
 
     def caught_up(self) -> bool:
-        """Whether all that is committed now was read. Raises `KafkaError`."""
-        ends = self._consumer.end_offsets(self._partitions)
-        return all(self._consumer.position(partition) >= end for partition, end in ends.items())
+        """Whether all was read that was in the log a moment ago, in open transactions too. Raises `KafkaError`.
+
+        For who reads committed records the log ends before the first open transaction, so that a hanging one would look
+        like the end: the high watermark, which comes with each fetch, is behind it. That one moves all the time under
+        load, so it is noted, and reached at a later call.
+        """
+        ends = self._ends()
+        if ends is None:
+            return False
+        positions = {part: self._consumer.position(part) for part in self._partitions}
+        now = self._clock()
+        self._standing.note({part: (positions[part], end) for part, end in ends.items()}, now)
+        self.fault = self._standing.fault(now)
+        goal, since = self._goal or (ends, now)
+        if any(positions[part] < end for part, end in goal.items()):
+            self._goal = goal, since
+            return False
+        self._goal = ends, now
+        return now - since <= GOAL_SECONDS_MAX or all(positions[part] >= end for part, end in ends.items())
+
+    def _ends(self) -> dict[TopicPartition, int] | None:
+        """Where the partitions end; None while one of them was not fetched from."""
+        committed = self._consumer.end_offsets(self._partitions)
+        highs = {part: self._consumer.highwater(part) for part in self._partitions}
+        if None in highs.values():
+            return None
+        return {part: max(committed[part], high or 0) for part, high in highs.items()}
 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
-            self._consumer = None
+            self._consumer = self._goal = None
+            self._standing.clear()
+            self.fault = None
 
 
 def _event_id(record: Any) -> UUID | None:

@@ -28,6 +28,8 @@ class Look:
     interval_seconds: float
     step: Callable[[], int]
     close: Callable[[], None]
+    # What its rounds found to be wrong although they succeed.
+    fault: Callable[[], str | None] = lambda: None
 
 
 class Repeating:
@@ -61,7 +63,7 @@ class Repeating:
             return "its thread has ended"
         allowed = self._look.interval_seconds * OVERDUE_INTERVALS + OVERDUE_SECONDS
         age = self._clock() - self._succeeded_at
-        return None if age <= allowed else f"no round has succeeded for {age:.0f} s"
+        return self._look.fault() if age <= allowed else f"no round has succeeded for {age:.0f} s"
 
     def _run(self) -> None:
         while not self._shutdown.requested():

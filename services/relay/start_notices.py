@@ -64,8 +64,12 @@ class StartNotices:
             time.monotonic(),
             over,
         )
-        if dropped := self._queue.put(told.url, start):
-            self._metrics.start_notices.labels("dropped").inc(dropped)
+        put = self._queue.put(told.url, start)
+        self._metrics.start_notices.labels("dropped").inc(put.dropped)
+        if put.evicted is not None:
+            self._senders.pop(put.evicted).cancel()
+        if put.refused:
+            return
         if told.url not in self._senders:
             self._senders[told.url] = asyncio.create_task(self._send_all(told.url))
 
@@ -80,7 +84,11 @@ class StartNotices:
         pause = PAUSE_SECONDS_MIN
         try:
             while (taken := self._take(url)).batch:
-                outcome = await self._send(url, taken)
+                try:
+                    outcome = await self._send(url, taken)
+                except asyncio.CancelledError:  # another address has its place
+                    self._give_up(taken)
+                    raise
                 self._settle(url, taken, outcome)
                 if outcome == "failed":
                     await asyncio.sleep(pause)
@@ -88,7 +96,8 @@ class StartNotices:
                 else:
                     pause = PAUSE_SECONDS_MIN
         finally:
-            del self._senders[url]
+            if self._senders.get(url) is asyncio.current_task():
+                del self._senders[url]
 
     def _take(self, url: str) -> Taken:
         taken = self._queue.take(url, time.monotonic())
@@ -100,11 +109,18 @@ class StartNotices:
         match outcome:
             case "failed":
                 self._queue.give_back(url, taken)
-            case "told" | "refused":
+            case "told":
+                self._queue.told(url, taken, time.monotonic())
+                self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
+            case "refused":
                 self._queue.settle(taken)
                 self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
             case _:
                 assert_never(outcome)
+
+    def _give_up(self, taken: Taken) -> None:
+        self._queue.settle(taken)
+        self._metrics.start_notices.labels("dropped").inc(len(taken.batch))
 
     async def _send(self, url: str, taken: Taken) -> Outcome:
         try:

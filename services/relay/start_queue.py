@@ -5,6 +5,7 @@ Nothing here is stored: who is told of a start learns of the attempt's end by it
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 STARTS_MAX = 10_000
 # Addresses at a time: each has a request of its own under way, so this bounds connections too.
 URLS_MAX = 64
+# An address that was told nothing for so long gives way to any other one, a newer one only to one that was told
+# something later. Receivers answer in milliseconds.
+UNTOLD_SECONDS = 1.0
 # One request: some 120 KiB, with the longest labels and data 1.6 MB.
 BATCH_MAX = 500
 # A start that is told later than this says little more than the end of the attempt will.
@@ -44,38 +48,77 @@ class Taken:
     over: int
 
 
+@dataclass(frozen=True, slots=True)
+class Put:
+    """How many starts were dropped for want of room, and the address that gave way, whose request is to be ended.
+    `refused`: nothing waits for this one.
+    """
+
+    dropped: int = 0
+    evicted: str | None = None
+    refused: bool = False
+
+
+@dataclass(slots=True)
+class _Queue:
+    begun_at: float
+    starts: deque[Start]
+
+
 class StartQueue:
     """By address, so that one that does not answer keeps no other waiting. When all is full, the longest queue loses its
-    oldest start, so an address that does not answer makes room for those that do.
+    oldest start, and the address that was told nothing for the longest time loses its place: so those that do not
+    answer make room for those that do.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Start]] = {}
+        self._waiting: dict[str, _Queue] = {}
+        # The last time of those that were told something, the latest at the end; kept when nothing waits.
+        self._told_at: dict[str, float] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def put(self, url: str, start: Start) -> int:
-        """How many starts were dropped for want of room: none or one."""
+    def put(self, url: str, start: Start) -> Put:
+        evicted, dropped = None, 0
         queue = self._waiting.get(url)
         if queue is None:
             if len(self._waiting) >= URLS_MAX:
-                return 1
-            queue = self._waiting[url] = deque()
-        queue.append(start)
+                evicted = self._gives_way(url, start.put_at)
+                if evicted is None:
+                    return Put(dropped=1, refused=True)
+                dropped = self._evict(evicted)
+            queue = self._waiting[url] = _Queue(start.put_at, deque())
+        queue.starts.append(start)
         self._size += 1
-        if self._size <= STARTS_MAX:
-            return 0
-        max(self._waiting.values(), key=len).popleft()
-        self._size -= 1
-        return 1
+        if self._size > STARTS_MAX:
+            max(self._waiting.values(), key=lambda queue: len(queue.starts)).starts.popleft()
+            self._size -= 1
+            dropped += 1
+        return Put(dropped, evicted)
+
+    def _gives_way(self, to: str, now: float) -> str | None:
+        """The address that was told nothing for the longest time, unless that is no reason to take its place."""
+        url = min(self._waiting, key=lambda url: (self._told(url), self._waiting[url].begun_at))
+        untold_since = max(self._told(url), self._waiting[url].begun_at)
+        return url if now - untold_since >= UNTOLD_SECONDS or self._told(to) > self._told(url) else None
+
+    def _evict(self, url: str) -> int:
+        """How many starts waited for it."""
+        dropped = len(self._waiting.pop(url).starts)
+        self._size -= dropped
+        return dropped
+
+    def _told(self, url: str) -> float:
+        return self._told_at.get(url, -math.inf)
 
     def take(self, url: str, now: float) -> Taken:
         """The oldest of an address that are worth telling, to be given to `settle` or `give_back`. When there is none, the
         address is forgotten.
         """
-        queue = self._waiting.get(url, deque())
+        waiting = self._waiting.get(url)
+        queue: deque[Start] = deque() if waiting is None else waiting.starts
         batch: list[Start] = []
         late = over = 0
         while queue and len(batch) < BATCH_MAX:
@@ -91,10 +134,18 @@ class StartQueue:
             self._waiting.pop(url, None)
         return Taken(tuple(batch), late, over)
 
+    def told(self, url: str, taken: Taken, now: float) -> None:
+        """The receiver has them."""
+        self.settle(taken)
+        self._told_at.pop(url, None)
+        self._told_at[url] = now
+        while len(self._told_at) > URLS_MAX:
+            del self._told_at[next(iter(self._told_at))]
+
     def settle(self, taken: Taken) -> None:
-        """They were told, or are given up."""
+        """They are given up."""
         self._size -= len(taken.batch)
 
     def give_back(self, url: str, taken: Taken) -> None:
         """They are to be told once more, before the others of their address."""
-        self._waiting[url].extendleft(reversed(taken.batch))
+        self._waiting[url].starts.extendleft(reversed(taken.batch))

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from kafka.admin import KafkaAdminClient
 from kafka.admin._transactions import AbortTransactionSpec, TransactionState
-from kafka.errors import KafkaError
+from kafka.errors import BrokerResponseError, KafkaError
 from kafka.structs import TopicPartition
 
-from services.watcher.transactions import BrokerUnavailableError, OpenTransaction
+from services.watcher.transactions import BrokerUnavailableError, CoordinatorsAwayError, OpenTransaction
 from tidings.kafka_cluster import Cluster
 
 T = TypeVar("T")
@@ -19,6 +19,7 @@ REQUEST_TIMEOUT_MS = 5_000
 # Ours, and the one in which consumers' positions are committed. The transactions of others are not ours to end.
 PREFIX = "tidings."
 OFFSETS = "__consumer_offsets"
+TRANSACTIONS = "__transaction_state"
 # Asked about in one request.
 PARTITIONS_MAX = 200
 _UNDER_WAY = frozenset(
@@ -42,7 +43,7 @@ class Broker:
         return self._ask(lambda admin: [one for part in _parts(admin) for one in _open(admin, part)])
 
     def coordinated(self, candidates: Collection[OpenTransaction]) -> set[OpenTransaction]:
-        return self._ask(lambda admin: _coordinated(admin, candidates))
+        return self._ask(lambda admin: coordinated(admin, candidates))
 
     def abort(self, transaction: OpenTransaction) -> None:
         spec = AbortTransactionSpec(
@@ -69,6 +70,8 @@ class Broker:
                     bootstrap_timeout_ms=REQUEST_TIMEOUT_MS,
                 )
             return question(self._admin)
+        except CoordinatorsAwayError:
+            raise
         except (KafkaError, OSError, ValueError, RuntimeError) as error:  # a state of a later Kafka is a ValueError
             self.close()
             raise BrokerUnavailableError(type(error).__name__) from None
@@ -90,9 +93,9 @@ def _parts(admin: Any) -> Iterator[list[TopicPartition]]:
 def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
     try:
         described = admin.describe_producers(parts)
-    except KafkaError:
+    except BrokerResponseError:  # of a topic that is just being made or deleted; a broker that is away is no answer
         if len(parts) == 1:
-            return  # a topic that is just being made or deleted
+            return
         middle = len(parts) // 2
         yield from _open(admin, parts[:middle])
         yield from _open(admin, parts[middle:])
@@ -106,9 +109,17 @@ def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
                 )  # fmt: skip
 
 
-def _coordinated(admin: Any, candidates: Collection[OpenTransaction]) -> set[OpenTransaction]:
+def coordinated(admin: Any, candidates: Collection[OpenTransaction]) -> set[OpenTransaction]:
+    """Those of `candidates` that a coordinator is going to end. All coordinators are asked, or none is believed.
+
+    Each partition of Kafka's own topic of transactions has a coordinator, its leader. One that is away, or changes
+    meanwhile, would make its transactions look like those that nobody ends. One that is still reading says so.
+    """
+    coordinators = _coordinators(admin)
     producers = sorted({one.producer_id for one in candidates})
-    listed = admin.list_transactions(producer_id_filters=producers)
+    listed = admin.list_transactions(broker_ids=sorted(set(coordinators.values())), producer_id_filters=producers)
+    if _coordinators(admin) != coordinators:
+        raise CoordinatorsAwayError("coordinators of transactions are changing")
     ids = sorted({listing.transactional_id for listings in listed.values() for listing in listings})
     described = admin.describe_transactions(ids).values()
     known = {
@@ -118,3 +129,18 @@ def _coordinated(admin: Any, candidates: Collection[OpenTransaction]) -> set[Ope
         for part in one.topic_partitions
     }
     return {one for one in candidates if (one.producer_id, one.topic, one.partition) in known}
+
+
+def _coordinators(admin: Any) -> dict[int, int]:
+    """The broker of each partition of the topic of transactions. Raises `CoordinatorsAwayError` when one has none."""
+    found = {
+        partition["partition_index"]: partition["leader_id"]
+        for topic in admin.describe_topics([TRANSACTIONS])
+        for partition in topic["partitions"]
+    }
+    away = sorted(number for number, leader in found.items() if leader < 0)
+    if not found:
+        raise CoordinatorsAwayError(f"{TRANSACTIONS} cannot be seen: it is not there, or DESCRIBE on it is not granted")
+    if away:
+        raise CoordinatorsAwayError(f"{len(away)} of {len(found)} coordinators of transactions are away")
+    return found

@@ -25,6 +25,10 @@ class BrokerUnavailableError(Exception):
     """Kafka does not answer; to be tried again."""
 
 
+class CoordinatorsAwayError(BrokerUnavailableError):
+    """Not all coordinators could be asked, so that of no transaction it is known that none will end it."""
+
+
 @dataclass(frozen=True)
 class OpenTransaction:
     """A transaction that is open in a partition, since the record at `start_offset`."""
@@ -50,7 +54,7 @@ class BrokerPort(Protocol):
 
     def open_transactions(self) -> Collection[OpenTransaction]: ...
     def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
-        """Those of `candidates` that a coordinator is going to end."""
+        """Those of `candidates` that a coordinator is going to end. Raises `CoordinatorsAwayError` too."""
 
     def abort(self, transaction: OpenTransaction) -> None: ...
 
@@ -86,6 +90,7 @@ class TransactionWatch:
         self._aborted = Counter(
             "tidings_hanging_transactions_aborted", "Hanging transactions that were ended", registry=registry
         )
+        self._unjudged = False
         self.fault: str | None = None
 
     def run_once(self) -> int:
@@ -95,12 +100,23 @@ class TransactionWatch:
         self._look_at = self._clock() + LOOK_SECONDS
         try:
             self._look()
-        except BrokerUnavailableError as error:
-            self.fault = f"Kafka does not answer: {error}"
+        except CoordinatorsAwayError as error:
+            self._say(f"open transactions are not judged: {error}")
             return 0
+        except BrokerUnavailableError as error:
+            self._say(f"Kafka does not answer: {error}")
+            return 0
+        self._unjudged = False
         ended = sum(map(self._end, self._due()))
         self._judge()
         return ended
+
+    def _say(self, fault: str) -> None:
+        """Nothing could be judged, and nothing is aborted."""
+        if not self._unjudged:
+            self._log.warning("transactions_not_judged", reason=fault)
+        self._unjudged = True
+        self.fault = fault
 
     def _look(self) -> None:
         # Asked before anything is forgotten: a look that fails must not begin the wait of each anew.
@@ -116,7 +132,12 @@ class TransactionWatch:
     def _ask_coordinators(self, old: Collection[_Seen]) -> None:
         if not old:
             return
-        coordinated = set(self._broker.coordinated([seen.transaction for seen in old]))
+        try:
+            coordinated = set(self._broker.coordinated([seen.transaction for seen in old]))
+        except BrokerUnavailableError:
+            for seen in old:
+                seen.orphan_looks = 0  # who comes back, or takes over, is to be asked as often
+            raise
         for seen in old:
             seen.orphan_looks = 0 if seen.transaction in coordinated else seen.orphan_looks + 1
             if seen.orphan_looks == LOOKS_MIN:

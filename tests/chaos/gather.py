@@ -24,9 +24,13 @@ READ_SECONDS = 60.0
 GAUGES = {
     "relay": ("relay_in_flight", "relay_queue_depth", "relay_active"),
     "relay-2": ("relay_in_flight",),
-    "dispatcher": ("tidings_dispatcher_lag", "tidings_dispatcher_changes_expired"),
-    "notifier": ("tidings_notifier_lag", "tidings_notifier_changes_expired"),
-    "notifier-2": ("tidings_notifier_lag", "tidings_notifier_changes_expired"),
+    "dispatcher": (
+        "tidings_dispatcher_lag",
+        "tidings_dispatcher_changes_expired",
+        "tidings_dispatcher_unknown_waiting",
+    ),
+    "notifier": ("tidings_notifier_lag", "tidings_notifier_channels_lag", "tidings_notifier_changes_expired"),
+    "notifier-2": ("tidings_notifier_lag", "tidings_notifier_channels_lag", "tidings_notifier_changes_expired"),
     "watcher": ("tidings_hanging_transactions",),
     "reconciler": ("tidings_messages_without_submission", "tidings_open_submissions"),
 }

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pytest
 from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import REFUSED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels
+from services.notifier.channels import REFUSED_SECONDS, SETTLED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
 from tests.unit.clock import Clock
 from tidings.topics import Topic
 
@@ -37,58 +37,103 @@ def _channels(broker: Broker, clock: Clock | None = None, channels_max: int = 10
     return Channels(broker, channels_max=channels_max, clock=clock or Clock())
 
 
-def test_a_topic_is_made_once() -> None:
+def uses(*channels: str, tenant: str = "t") -> list[Use]:
+    return [Use(channel, tenant) for channel in channels]
+
+
+def found(channels: Channels, *names: str, tenant: str = "t") -> dict[str, str]:
+    return {use.channel: topic for use, topic in channels.routes(uses(*names, tenant=tenant)).topics.items()}
+
+
+def held(channels: Channels, *names: str) -> set[str]:
+    return {use.channel for use in channels.routes(uses(*names)).held}
+
+
+def test_events_are_held_until_their_topic_is_made() -> None:
     broker = Broker()
     channels = _channels(broker)
-    assert [channels.topics(["a"]), channels.topics(["a"])] == [{"a": A}] * 2
+    assert (found(channels, "a"), held(channels, "a"), broker.made) == ({}, {"a"}, [])
+    assert channels.make(["a"]) == set()
+    assert (found(channels, "a"), held(channels, "a")) == ({"a": A}, set())
+    channels.make(["a"])
     assert broker.made == [[A]]
 
 
 def test_new_topics_are_made_in_one_request() -> None:
     broker = Broker()
-    assert _channels(broker).topics(["a", "b", "c"]) == {"a": A, "b": B, "c": C}
+    channels = _channels(broker)
+    channels.make(["a", "b", "c"])
+    assert found(channels, "a", "b", "c") == {"a": A, "b": B, "c": C}
     assert [sorted(names) for names in broker.made] == [[A, B, C]]
 
 
 def test_no_more_topics_are_made_than_the_limit() -> None:
     broker = Broker()
     channels = _channels(broker, channels_max=2)
-    assert len(channels.topics(["a", "b", "c"])) == 2
-    assert len(broker.there) == 2
+    channels.make(["a", "b", "c"])
+    assert len(broker.there) == len(found(channels, "a", "b", "c")) == 2
+    assert held(channels, "a", "b", "c") == set()
+    assert channels.news(Use("c", "t")) == "too many channels"
 
 
 def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
-    channels = _channels(Broker(forbidden=[A]))
-    assert channels.topics(["a", "b"]) == {"b": B}
-    assert channels.news("a") == "PolicyViolationError"
+    clock = Clock()
+    broker = Broker(forbidden=[A])
+    channels = _channels(broker, clock)
+    channels.make(["a", "b"])
+    assert (found(channels, "a", "b"), held(channels, "a", "b")) == ({"b": B}, set())
+    assert channels.news(Use("a", "t")) == "PolicyViolationError"
+    clock.seconds += REFUSED_SECONDS
+    assert held(channels, "a") == {"a"}
+    broker.forbidden.clear()
+    channels.make(["a"])
+    assert found(channels, "a") == {"a": A}
 
 
 def test_a_broker_that_is_away_is_asked_again() -> None:
     channels = _channels(Broker(NotControllerError()))
     with pytest.raises(NotControllerError):
-        channels.topics(["a"])
-    assert channels.topics(["a"]) == {"a": A}
+        channels.make(["a"])
+    channels.make(["a"])
+    assert found(channels, "a") == {"a": A}
 
 
 def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
     broker = Broker()
     channels = _channels(broker)
-    channels.topics(["a"])
+    channels.make(["a"])
     broker.there.clear()
     channels.look_again()
-    assert channels.topics(["a"]) == {"a": A}
+    assert held(channels, "a") == {"a"}
+    channels.make(["a"])
     assert broker.made == [[A], [A]]
+
+
+def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while() -> None:
+    clock, broker = Clock(), Broker()
+    broker.there = {A}
+    channels = _channels(broker, clock)
+    channels.look_again()
+    assert found(channels, "a") == {"a": A}, "it was there before we were"
+    broker.there = {A, B}
+    for _ in range(2):
+        channels.look_again()
+        assert (found(channels, "b"), held(channels, "b")) == ({}, {"b"})
+    clock.seconds += SETTLED_SECONDS
+    channels.look_again()
+    assert found(channels, "a", "b") == {"a": A, "b": B}
 
 
 def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
+    channels.make(["a"])
     waited = []
     for _ in range(3):
-        assert channels.topics(["a"]) == {"a": A}
+        assert found(channels, "a") == {"a": A}
         channels.refuse(A, "too large")
         since = clock.seconds
-        while not channels.topics(["a"]):
+        while not found(channels, "a"):
             clock.seconds += 1
         waited.append(clock.seconds - since)
         channels.refuse(A, "too large")
@@ -98,33 +143,42 @@ def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
     assert waited[-1] > waited[0]
 
 
+def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
+    channels = _channels(Broker())
+    channels.make(["a"])
+    channels.refuse(A, "too large", "harmful")
+    assert (found(channels, "a", tenant="harmful"), found(channels, "a")) == ({}, {"a": A})
+    assert channels.news(Use("a", "harmful")) == "too large"
+
+
 def test_of_many_topics_that_refuse_one_is_tried_at_a_time() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
-    channels.topics(["a", "b"])
+    channels.make(["a", "b"])
     for topic in (A, B):
         channels.refuse(topic, "too large")
     clock.seconds += REFUSED_SECONDS
-    assert len(channels.topics(["a", "b"])) == 1
+    assert len(found(channels, "a", "b")) == 1
     clock.seconds += TRIAL_SECONDS - 1
-    assert channels.topics(["a", "b"]) == {}
+    assert found(channels, "a", "b") == {}
     clock.seconds += 1
-    assert len(channels.topics(["a", "b"])) == 1
+    assert len(found(channels, "a", "b")) == 1
 
 
 def test_a_topic_that_takes_events_again_is_forgiven() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
+    channels.make(["a"])
     channels.refuse(A, "too large")
     clock.seconds += REFUSED_SECONDS
-    channels.accept(channels.topics(["a"]).values())
-    assert channels.topics(["a"]) == {"a": A}
+    channels.accept(channels.routes(uses("a")).topics)
+    assert found(channels, "a") == {"a": A}
 
 
 def test_stalls_that_nothing_explains_are_blamed_on_the_channels_at_last() -> None:
     channels = _channels(Broker())
     assert [channels.suspects([A]) for _ in range(STALLS_MAX)] == [set()] * (STALLS_MAX - 1) + [{A}]
-    channels.accept([A])
+    channels.accept({Use("a", "t"): A})
     assert channels.suspects([A]) == set()
 
 
@@ -132,7 +186,8 @@ def test_a_refusal_is_said_once_a_minute() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.refuse(A, "too large")
-    assert [channels.news("a"), channels.news("a")] == ["too large", None]
+    [use] = uses("a")
+    assert [channels.news(use), channels.news(use)] == ["too large", None]
     clock.seconds += 60
-    assert channels.news("a") == "too large"
-    assert channels.news("No Such/Name") == "the name cannot be that of a topic"
+    assert channels.news(use) == "too large"
+    assert channels.news(Use("No Such/Name", "t")) == "the name cannot be that of a topic"

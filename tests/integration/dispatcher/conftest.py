@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.message import Callbacks
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox
+from services.dispatcher.outbox import Outbox, Webhooks
 from services.dispatcher.relay import Relay
 from services.dispatcher.submissions import Submissions
 from tests.destination import Received, Reply, destination
@@ -54,6 +54,7 @@ class Partitions:
         }
         self._positions = dict.fromkeys(self._records, 0)
         self._paused: set[TopicPartition] = set()
+        self.assigned = set(self._records)
 
     def add(self, topic: str, value: bytes) -> None:
         records = self._records[TopicPartition(topic, 0)]
@@ -64,7 +65,7 @@ class Partitions:
         found = {
             partition: records[self._positions[partition] :]
             for partition, records in self._records.items()
-            if partition not in self._paused and self._positions[partition] < len(records)
+            if partition in self.assigned - self._paused and self._positions[partition] < len(records)
         }
         for partition in found:
             self._positions[partition] = len(self._records[partition])
@@ -79,7 +80,7 @@ class Partitions:
         self._positions[partition] = offset
 
     def assignment(self) -> set[TopicPartition]:
-        return set(self._records)
+        return set(self.assigned)
 
     def paused(self) -> set[TopicPartition]:
         return set(self._paused)
@@ -113,6 +114,9 @@ class Dispatching:
         self.targets: dict[str, str] = {}
         self.ended: set[str] = set()
         self.invisible: set[str] = set()
+        self.api_away = False
+        self.asked = 0
+        self.fetched: Callable[[], None] = lambda: None
         self.published: list[dict[str, Any]] = []
         self.refused: dict[str, str] = {}
         self.cancelled: list[str] = []
@@ -150,6 +154,7 @@ class Dispatching:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
+            self.progress.turned(2)
 
     def accept(self, received: Received) -> Reply:
         messages = json.loads(received.body)
@@ -161,8 +166,13 @@ class Dispatching:
 
     def answer(self, received: Received) -> Reply:
         path, _, query = received.path.partition("?")
+        if path == "/internal/dispatches" and self.api_away:
+            return Reply(503)
         if path == "/internal/dispatches":
-            return Reply(body=json.dumps(self._bodies(json.loads(received.body)["ids"])).encode())
+            self.asked += 1
+            body = json.dumps(self._bodies(json.loads(received.body)["ids"])).encode()
+            self.fetched()
+            return Reply(body=body)
         if path == "/callbacks/relay":
             self.refused[query.removeprefix("submission=")] = json.loads(received.body)["error"]
             return Reply()
@@ -202,7 +212,8 @@ def dispatching() -> Iterator[Dispatching]:
             Relay(server.url, "token"),
             Submissions(server.url, server.url, internal_token="i", signing_key="k" * 32, now=lambda: 1.8e9),
             TARGETS,
-            callbacks=Callbacks(server.url, "i"), public_url=server.url, webhook_secret=SECRET, now=lambda: 1.8e9, metrics=metrics, log=logger,
+            callbacks=Callbacks(server.url, "i"), webhooks=Webhooks(server.url, SECRET), now=lambda: 1.8e9,
+            clock=lambda: parts.partitions.now, metrics=metrics, log=logger,
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
             parts.partitions, parts.letters, outbox,

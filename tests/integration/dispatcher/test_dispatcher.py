@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import outbox as outbox_of
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.outbox import FRESH_SECONDS
 from services.dispatcher.settings import DispatcherSettings
+from services.dispatcher.unknown import UNKNOWN_SECONDS
 from tests.destination import Received, Reply
 from tests.integration.dispatcher.conftest import SECRET, Dispatching
 from tidings import log
@@ -136,7 +139,7 @@ def test_a_change_that_outran_its_commit_is_asked_for_until_it_can_be_seen(dispa
     dispatching.submit(A, B, C)
     dispatching.run(10)
     assert sorted(dispatching.labels()) == [A, C]
-    assert dispatching.partitions.committed == {}
+    assert dispatching.partitions.committed == {SUBMISSIONS: 1}  # before the one that is waited for
     dispatching.invisible = set()
     dispatching.run(16)
     assert sorted(dispatching.labels()) == [A, B, C]  # and no other is sent twice
@@ -161,6 +164,92 @@ def test_a_submission_that_stays_unknown_is_put_aside_aloud_and_holds_nothing_up
     dispatching.submit(C)
     dispatching.run(10)
     assert dispatching.partitions.committed[SUBMISSIONS] == 2
+
+
+def test_one_unknown_submission_holds_up_no_other(dispatching: Dispatching) -> None:
+    dispatching.invisible = {A}
+    dispatching.submit(A)
+    dispatching.run(1)
+    dispatching.submit(B)
+    dispatching.end(C, "cancelled")
+    dispatching.run(1)
+    assert (dispatching.labels(), dispatching.cancelled) == ([B], [C])
+    assert dispatching.partitions.committed == {SUBMISSIONS: 0, RESULTS: 1}
+    dispatching.invisible = set()
+    dispatching.run(5)
+    assert dispatching.labels() == [B, A]
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2, RESULTS: 1}
+
+
+def test_each_unknown_submission_has_a_time_of_its_own(dispatching: Dispatching) -> None:
+    dispatching.invisible = {A, B}
+    dispatching.submit(A)
+    dispatching.run(UNKNOWN_SECONDS - 5)
+    dispatching.submit(B)
+    dispatching.run(20)
+    assert [A.encode() in letter["value"] for letter in dispatching.letters.sent] == [True]
+    assert dispatching.partitions.committed == {SUBMISSIONS: 1}
+    dispatching.invisible = set()
+    dispatching.run(20)
+    assert dispatching.labels() == [B]
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+def test_the_time_of_an_api_that_does_not_answer_counts_for_no_submission(dispatching: Dispatching) -> None:
+    dispatching.invisible = {A}
+    dispatching.submit(A)
+    dispatching.run(1)
+    dispatching.api_away = True
+    dispatching.run(10 * UNKNOWN_SECONDS)
+    assert dispatching.progress.fault() is not None
+    dispatching.api_away = False
+    dispatching.run(UNKNOWN_SECONDS / 2)
+    dispatching.invisible = set()
+    dispatching.run(UNKNOWN_SECONDS)
+    assert (dispatching.labels(), dispatching.letters.sent) == ([A], [])
+    assert dispatching.progress.fault() is None
+    assert dispatching.partitions.committed == {SUBMISSIONS: 1}
+
+
+def test_whoever_takes_over_a_partition_begins_before_what_was_unknown(dispatching: Dispatching) -> None:
+    dispatching.invisible = {A}
+    dispatching.submit(A, B)
+    dispatching.run(1)
+    dispatching.partitions.assigned.discard(TopicPartition(SUBMISSIONS, 0))
+    dispatching.run(2 * UNKNOWN_SECONDS)
+    assert (dispatching.letters.sent, dispatching.partitions.committed) == ([], {SUBMISSIONS: 0})
+
+
+def test_what_ended_while_the_process_stalled_is_not_sent(dispatching: Dispatching) -> None:
+    """Another dispatcher has its partition then, and has handled the end: nobody would cancel the call."""
+
+    def stalled() -> None:
+        dispatching.fetched = lambda: None
+        dispatching.partitions.now += FRESH_SECONDS + 1
+        dispatching.ended = {A}
+
+    dispatching.fetched = stalled
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.cancelled) == ([B], [])
+
+
+def test_what_ended_while_it_was_sent_is_taken_back(dispatching: Dispatching) -> None:
+    def stalled(received: Received) -> Reply:
+        dispatching.partitions.now += FRESH_SECONDS + 1
+        dispatching.ended = {A}
+        return dispatching.accept(received)
+
+    dispatching.relay = stalled
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.cancelled) == ([A, B], [A])
+
+
+def test_who_does_not_stall_asks_once(dispatching: Dispatching) -> None:
+    dispatching.submit(A, B)
+    dispatching.run()
+    assert (dispatching.labels(), dispatching.asked) == ([A, B], 1)
 
 
 def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(dispatching: Dispatching) -> None:

@@ -34,17 +34,23 @@ def _delete(topics: Topics, channel: str) -> None:
     until(lambda: name not in topics.names(), 30)
 
 
+def _told(topics: Topics, channel: str) -> list[str]:
+    return [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")]
+
+
 def test_a_deleted_channel_topic_holds_nobody_up_and_is_made_again(topics: Topics, notify: Notify) -> None:
     channel = f"c-{uuid.uuid4().hex}"
     notify()
     before = topics.change(channel=channel)
     until(lambda: topics.completions(before) == [before], 30)
+    until(lambda: f"{COMPLETIONS}.{channel}" in topics.names(), SECONDS)
+    until(lambda: _told(topics, channel) == [before], SECONDS)
     _delete(topics, channel)
     ids = sorted([topics.change(channel=channel), topics.change()])
     until(lambda: topics.completions(*ids) == ids, SECONDS)
     after = topics.change(channel=channel)
     until(lambda: topics.completions(after) == [after], SECONDS)
-    until(lambda: after in [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")], SECONDS)
+    until(lambda: after in _told(topics, channel), SECONDS)
 
 
 def test_a_topic_that_was_deleted_while_it_was_made_is_not_waited_for(topics: Topics) -> None:
@@ -58,7 +64,8 @@ def test_a_channel_topic_that_refuses_a_record_holds_nobody_up(topics: Topics, n
     notifying = notify()
     ids = sorted([topics.change(channel=channel), topics.change(channel=healthy), topics.change()])
     until(lambda: topics.completions(*ids) == ids, SECONDS)
-    [told] = [message.key for message in topics.read(f"{COMPLETIONS}.{healthy}")]
+    until(lambda: f"{COMPLETIONS}.{healthy}" in topics.names(), SECONDS)
+    [told] = until(lambda: _told(topics, healthy), SECONDS)
     assert told in ids
     until(lambda: notifying.metric("tidings_notifier_channels_refused_total") >= 1, 30)
     assert channel in {line["channel"] for line in notifying.said("channel_refused")}
@@ -72,4 +79,16 @@ def test_many_new_names_at_once_hold_nobody_up_for_long(topics: Topics, notify: 
     ids = sorted([*(topics.changes(names)), topics.change()])
     notify()
     until(lambda: topics.completions(*ids) == ids, 90)
-    assert {f"{COMPLETIONS}.{name}" for name in names} <= topics.names()
+    until(lambda: {f"{COMPLETIONS}.{name}" for name in names} <= topics.names(), 90)
+    until(lambda: all(len(_told(topics, name)) == 1 for name in names[-2:]), 90)
+
+
+def test_events_that_were_held_when_a_notifier_was_killed_are_written_once(topics: Topics, notify: Notify) -> None:
+    names = [f"c-{uuid.uuid4().hex}" for _ in range(30)]
+    ids = dict(zip(names, topics.changes(names), strict=True))
+    killed = notify()
+    until(lambda: topics.completions(*ids.values()) == sorted(ids.values()), 90)
+    killed.process.kill()
+    notify()
+    until(lambda: {f"{COMPLETIONS}.{name}" for name in names} <= topics.names(), 90)
+    until(lambda: [_told(topics, name) for name in names] == [[id_] for id_ in ids.values()], 90)

@@ -26,14 +26,15 @@ class Outbox:
 
     def __init__(self) -> None:
         self.poison: set[str] = set()
+        self.unknown: set[str] = set()
         self.sent: list[str] = []
 
     def send(self, changes: Sequence[SubmissionChange]) -> set[str]:
         ids = [str(change.id) for change in changes]
-        if self.poison & set(ids):
+        if self.poison & set(ids) - self.unknown:
             raise ZeroDivisionError("who would have thought")
-        self.sent += [id_ for id_ in ids if id_ not in self.sent]
-        return set()
+        self.sent += [id_ for id_ in ids if id_ not in self.sent and id_ not in self.unknown]
+        return self.unknown & set(ids)
 
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
         assert not removals
@@ -86,6 +87,20 @@ def test_one_change_that_fails_for_ever_is_put_aside_and_holds_nobody_up(running
     running.submit(A, B, C)
     running.run(30)
     assert running.outbox.sent == [A, C]
+    assert running.partitions.committed == {SUBMISSIONS: 3}
+    last = running.letters.sent[-1]
+    assert b"ZeroDivisionError" in dict(last["headers"])["reason"]
+    assert dict(last["headers"])["source"] == f"{SUBMISSIONS}/0/1".encode()
+
+
+def test_one_that_fails_after_it_was_unknown_is_put_aside_and_holds_nobody_up(running: Running) -> None:
+    running.outbox.poison, running.outbox.unknown = {B}, {A, B}
+    running.submit(A, B, C)
+    running.run(5)
+    assert (running.outbox.sent, running.partitions.committed) == ([C], {SUBMISSIONS: 0})
+    running.outbox.unknown = set()
+    running.run(30)
+    assert sorted(running.outbox.sent) == [A, C]
     assert running.partitions.committed == {SUBMISSIONS: 3}
     last = running.letters.sent[-1]
     assert b"ZeroDivisionError" in dict(last["headers"])["reason"]

@@ -2,76 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from kafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
-from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from services.notifier.channels import STALLS_MAX, Channels
+from services.notifier.channels import STALLS_MAX
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
-from services.notifier.tenants import Tenants
+from services.notifier.troubles import FAILURES_MAX
 from tests.unit.clock import Clock
-from tests.unit.test_events import ROW
+from tests.unit.notifier.broker import Broker, Verdict, refusing
 from tidings import log
 from tidings.kafka_failures import RefusedError, StalledError
 from tidings.kafka_transactions import Outgoing
 from tidings.progress import Progress
-from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS, Topic
+from tidings.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS, RESULTS
 
 A, B = "tidings.completions.a", "tidings.completions.b"
-Verdict = Callable[[Sequence[Outgoing]], None]
-
-
-class Record:
-    def __init__(self, offset: int, value: bytes) -> None:
-        self.topic, self.partition, self.offset, self.key, self.value = RESULTS, 0, offset, b"key", value
-
-
-class Broker:
-    """Topics, one partition of changes, and transactions on which `verdict` may raise."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.committed: list[Outgoing] = []
-        self.offset = 0
-        self.verdict: Verdict = lambda _: None
-        self.there: set[str] = set()
-        self.attempts = 0
-
-    def tell(self, channel: str | None = None, *, tenant: str = "default") -> str:
-        row = ROW | {"submission_id": str(uuid.uuid4()), "channel": channel, "tenant": tenant}
-        self.records.append(Record(len(self.records), json.dumps({"op": "c", "after": row}).encode()))
-        return str(row["submission_id"])
-
-    def poll(self, timeout_ms: int) -> Mapping[TopicPartition, Sequence[Record]]:
-        assert timeout_ms > 0
-        return {TopicPartition(RESULTS, 0): self.records[self.offset :]} if self.offset < len(self.records) else {}
-
-    def group_metadata(self) -> str:
-        return "group"
-
-    def commit(self, messages: Sequence[Outgoing], offsets: Mapping[TopicPartition, Any], _group: str) -> None:
-        self.attempts += 1
-        self.verdict(messages)
-        self.committed += messages
-        [offset] = offsets.values()
-        self.offset = offset.offset
-
-    def present(self) -> Collection[str]:
-        return self.there
-
-    def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
-        self.there |= {topic.name for topic in topics}
-        return {}
-
-    def on(self, topic: str) -> list[str]:
-        return [(message.key or b"").decode() for message in self.committed if message.topic == topic]
 
 
 @pytest.fixture
@@ -83,7 +33,7 @@ def broker() -> Broker:
 def notifier(broker: Broker) -> Notifier:
     made: Any = broker
     return Notifier(
-        made, made, Channels(broker, channels_max=10, clock=Clock()), Tenants(Clock()),
+        made, made, broker.channels, broker.tenants,
         public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
         log=log.get("test"),
     )  # fmt: skip
@@ -106,7 +56,7 @@ def test_a_channel_that_takes_nothing_costs_one_more_transaction_and_no_other_ev
     broker: Broker, notifier: Notifier, error: Exception
 ) -> None:
     broker.verdict = _raises(A, error)
-    broker.there = {A, B}
+    broker.has(A, B)
     ids = [broker.tell("a"), broker.tell("b"), broker.tell()]
     assert notifier.run_once() == 3
     assert (broker.on(COMPLETIONS), broker.on(B), broker.on(A)) == (ids, [ids[1]], [])
@@ -116,20 +66,68 @@ def test_a_channel_that_takes_nothing_costs_one_more_transaction_and_no_other_ev
     assert broker.attempts == 3  # the topic is not tried again at once
 
 
-def test_a_topic_that_was_just_made_may_hang_once(broker: Broker, notifier: Notifier) -> None:
-    def once(messages: Sequence[Outgoing]) -> None:
-        if broker.attempts == 1:
-            raise StalledError(frozenset({A}))
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError, TopicAuthorizationFailedError])
+def test_many_topics_of_one_tenant_that_refuse_cost_no_other_tenant_an_event(
+    broker: Broker, notifier: Notifier, error: Callable[[], Exception]
+) -> None:
+    harmful = [f"x{number}" for number in range(30)]
+    topics = {f"{COMPLETIONS}.{name}" for name in harmful}
+    broker.has(*topics, A, B)
+    broker.verdict = refusing(topics, error)
+    ids = [broker.tell(name, tenant="harmful") for name in harmful]
+    others = [broker.tell("a", tenant="other"), broker.tell("b", tenant="another"), broker.tell()]
+    notifier.run_once()
+    assert (broker.on(COMPLETIONS), broker.on(A), broker.on(B)) == (ids + others, others[:1], others[1:2])
+    assert broker.attempts == 3  # the second refusal leaves the tenant out
 
-    broker.verdict = once
+
+def test_topics_of_many_tenants_that_refuse_cost_no_other_tenant_an_event(broker: Broker, notifier: Notifier) -> None:
+    harmful = [f"x{number}" for number in range(2 * FAILURES_MAX)]
+    topics = {f"{COMPLETIONS}.{name}" for name in harmful}
+    broker.has(*topics, A)
+    broker.verdict = refusing(topics, MessageSizeTooLargeError)
+    ids = [broker.tell(name, tenant=name) for name in harmful]
+    other = broker.tell("a", tenant="other")
+    notifier.run_once()
+    assert (broker.on(COMPLETIONS), broker.on(A)) == ([*ids, other], [])
+    assert other in broker.on(CHANNEL_EVENTS)  # where it is tried alone
+    assert broker.attempts == FAILURES_MAX + 1
+
+
+def test_a_record_that_is_refused_in_a_topic_of_two_tenants_is_blamed_on_neither(
+    broker: Broker, notifier: Notifier
+) -> None:
+    broker.has(A, B)
+    broker.verdict = refusing([A], MessageSizeTooLargeError)
+    ids = [broker.tell("a", tenant="harmful"), broker.tell("a", tenant="other"), broker.tell("b", tenant="other")]
+    notifier.run_once()
+    assert (broker.on(COMPLETIONS), broker.on(B)) == (ids, ids[2:])
+    assert broker.on(CHANNEL_EVENTS) == ids[:2]
+
+
+def test_an_event_without_a_topic_is_held_and_nothing_is_made(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell("a"), broker.tell()]
-    assert notifier.run_once() == 2
-    assert (broker.on(COMPLETIONS), broker.on(A)) == (ids, ids[:1])
+    notifier.run_once()
+    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.there) == (ids, ids[:1], set())
+    [held] = [message for message in broker.committed if message.topic == CHANNEL_EVENTS]
+    [told] = [message for message in broker.committed if message.topic == COMPLETIONS and message.key == held.key]
+    assert (held.value, list(held.headers)[: len(told.headers)]) == (told.value, list(told.headers))
+
+
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError, TopicAuthorizationFailedError])
+def test_the_topic_of_held_events_holds_up_no_completion(
+    broker: Broker, notifier: Notifier, error: Callable[[], Exception]
+) -> None:
+    broker.verdict = refusing([CHANNEL_EVENTS], error)
+    ids = [broker.tell("a"), broker.tell()]
+    notifier.run_once()
+    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.on(DEAD_LETTERS)) == (ids, [], [])
 
 
 def test_a_stall_that_nothing_explains_is_the_brokers_until_it_comes_with_channels_alone(
     broker: Broker, notifier: Notifier
 ) -> None:
+    broker.has(A)
     broker.verdict = _raises(A, StalledError(frozenset()))
     ids = [broker.tell("a"), broker.tell()]
     assert notifier.run_once() == 2
@@ -152,6 +150,7 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
 
     broker.verdict = deleted
     deleting.pop(0)
+    broker.has(B, *(f"tidings.completions.{name}" for name in "xyz"))
     others = []
     for name, attempts in (("x", 2), ("y", 2), ("z", 1)):
         broker.tell(name, tenant="harmful")
@@ -161,8 +160,9 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
         assert broker.attempts == before + attempts
     assert broker.on(B) == others
     assert len(broker.on(COMPLETIONS)) == 6
-    # The first time the topic is made again, and has its event.
-    assert [len(broker.on(f"tidings.completions.{name}")) for name in "xyz"] == [1, 0, 0]
+    # The first time the event is held until the topic is made again.
+    assert len(broker.on(CHANNEL_EVENTS)) == 1
+    assert [len(broker.on(f"tidings.completions.{name}")) for name in "xyz"] == [0, 0, 0]
 
 
 def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:
@@ -174,7 +174,7 @@ def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notif
 
 
 def test_a_stall_of_the_main_topic_is_blamed_on_no_channel(broker: Broker, notifier: Notifier) -> None:
-    broker.there = {A}
+    broker.has(A)
     broker.verdict = _raises(COMPLETIONS, StalledError(frozenset({COMPLETIONS, A})))
     id_ = broker.tell("a")
     with pytest.raises(KafkaError):
@@ -223,7 +223,7 @@ def test_a_main_topic_that_is_forbidden_puts_nothing_aside(broker: Broker, notif
 
 @pytest.mark.parametrize("value", [b'{"op": [], "after": []}', b'{"op": "c", "after": {"outcome": []}}'])
 def test_whatever_a_change_holds_it_stops_no_other(broker: Broker, notifier: Notifier, value: bytes) -> None:
-    broker.records.append(Record(0, value))
+    broker.add(value)
     id_ = broker.tell()
     notifier.run_once()
     assert (broker.on(COMPLETIONS), len(broker.on(DEAD_LETTERS)), broker.offset) == ([id_], 1, 2)

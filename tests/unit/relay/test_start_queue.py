@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.relay.start_queue import AGE_SECONDS_MAX, BATCH_MAX, STARTS_MAX, URLS_MAX, Start, StartQueue
+from services.relay.start_queue import (
+    AGE_SECONDS_MAX,
+    BATCH_MAX,
+    STARTS_MAX,
+    UNTOLD_SECONDS,
+    URLS_MAX,
+    Put,
+    Start,
+    StartQueue,
+)
 
 API, DEAD = "http://api/starts", "http://dead/starts"
 
@@ -22,7 +31,7 @@ def numbers(queue: StartQueue, url: str = API, now: float = 0.0) -> list[int]:
 
 def test_a_single_start_is_a_batch_of_its_own() -> None:
     queue = StartQueue()
-    assert queue.put(API, start(1)) == 0
+    assert queue.put(API, start(1)).dropped == 0
     assert (numbers(queue), numbers(queue), len(queue)) == ([1], [], 0)
 
 
@@ -65,8 +74,8 @@ def test_an_attempt_that_has_ended_is_not_told() -> None:
 def test_when_all_is_full_the_longest_queue_makes_room() -> None:
     queue = StartQueue()
     for number in range(STARTS_MAX):
-        assert queue.put(DEAD, start(number)) == 0
-    assert [queue.put(API, start(number)) for number in range(3)] == [1, 1, 1]
+        assert queue.put(DEAD, start(number)).dropped == 0
+    assert [queue.put(API, start(number)).dropped for number in range(3)] == [1, 1, 1]
     assert len(queue) == STARTS_MAX
     assert numbers(queue, API) == [0, 1, 2]
     assert numbers(queue, DEAD)[0] == 3
@@ -77,17 +86,63 @@ def test_starts_under_way_count() -> None:
     for number in range(STARTS_MAX):
         queue.put(API, start(number))
     taken = queue.take(API, 0.0)
-    assert queue.put(API, start(STARTS_MAX)) == 1
+    assert queue.put(API, start(STARTS_MAX)).dropped == 1
     queue.settle(taken)
-    assert queue.put(API, start(STARTS_MAX + 1)) == 0
+    assert queue.put(API, start(STARTS_MAX + 1)).dropped == 0
+
+
+def full(put_at: float = 0.0) -> StartQueue:
+    """Addresses that were never told anything, a millisecond apart, have all places."""
+    queue = StartQueue()
+    for number in range(URLS_MAX):
+        queue.put(f"{DEAD}/{number}", start(number, put_at + number / 1000))
+    return queue
 
 
 def test_addresses_are_bounded_and_forgotten_when_nothing_waits() -> None:
-    queue = StartQueue()
-    for number in range(URLS_MAX):
-        queue.put(f"{DEAD}/{number}", start(number))
-    assert queue.put(API, start(1)) == 1
+    queue = full()
+    assert queue.put(API, start(1, 0.1)) == Put(dropped=1, refused=True)
     assert numbers(queue, f"{DEAD}/0") == [0]
-    assert queue.put(API, start(1)) == 1, "its last request may be under way"
+    assert queue.put(API, start(1, 0.1)).refused, "its last request may be under way"
     assert numbers(queue, f"{DEAD}/0") == []
-    assert queue.put(API, start(1)) == 0
+    assert queue.put(API, start(1, 0.1)) == Put()
+
+
+def test_the_address_that_was_told_nothing_for_the_longest_time_gives_way() -> None:
+    queue = full()
+    queue.put(f"{DEAD}/0", start(URLS_MAX, 0.5))
+    assert queue.put(API, start(1, UNTOLD_SECONDS)) == Put(dropped=2, evicted=f"{DEAD}/0")
+    assert (numbers(queue, API), len(queue)) == ([1], URLS_MAX - 1)
+
+
+def test_one_that_is_told_again_and_again_keeps_its_place() -> None:
+    queue = full()
+    for number in range(URLS_MAX):
+        taken = queue.take(f"{DEAD}/{number}", 0.1)
+        if number:
+            queue.told(f"{DEAD}/{number}", taken, 5.0 + number / 1000)
+        else:
+            queue.give_back(f"{DEAD}/0", taken)
+    assert queue.put(API, start(1, 5.5)).evicted == f"{DEAD}/0"
+    assert queue.put(f"{API}/2", start(1, 5.5)).refused
+
+
+def test_one_that_was_told_something_has_its_place_from_those_that_never_were() -> None:
+    """Whoever names new addresses as fast as they can keeps out none that answers."""
+    queue = StartQueue()
+    queue.put(API, start(1))
+    queue.told(API, queue.take(API, 0.0), 0.0)
+    assert numbers(queue, API) == []
+    for number in range(URLS_MAX):
+        queue.put(f"{DEAD}/{number}", start(number, 0.1))
+    assert queue.put(API, start(2, 0.1)).evicted == f"{DEAD}/0"
+    assert queue.put(f"{DEAD}/x", start(2, 0.1)).refused
+
+
+def test_no_more_addresses_are_remembered_than_the_limit() -> None:
+    queue = StartQueue()
+    for number in range(3 * URLS_MAX):
+        queue.put(f"{API}/{number}", start(1))
+        queue.told(f"{API}/{number}", queue.take(f"{API}/{number}", 0.0), 0.0)
+        assert numbers(queue, f"{API}/{number}") == []
+    assert len(queue._told_at) == URLS_MAX

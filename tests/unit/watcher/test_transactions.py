@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.watcher.transactions import LOOK_SECONDS, BrokerUnavailableError, OpenTransaction, TransactionWatch
+from services.watcher.transactions import (
+    LOOK_SECONDS,
+    BrokerUnavailableError,
+    CoordinatorsAwayError,
+    OpenTransaction,
+    TransactionWatch,
+)
 from tests.unit.clock import Clock
 from tidings import log
 
@@ -23,6 +29,7 @@ class Broker:
         self.aborted: list[OpenTransaction] = []
         self.refused: set[OpenTransaction] = set()
         self.away = False
+        self.coordinators_away = False
 
     def open_transactions(self) -> Collection[OpenTransaction]:
         if self.away:
@@ -30,6 +37,8 @@ class Broker:
         return list(self.open)
 
     def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
+        if self.coordinators_away:
+            raise CoordinatorsAwayError("1 of 50 coordinators of transactions are away")
         return self.known & set(candidates)
 
     def abort(self, transaction: OpenTransaction) -> None:
@@ -118,3 +127,27 @@ def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -
     watching.look(int(SECONDS_MAX / LOOK_SECONDS) + 2)
     assert watching.broker.aborted == [other]
     assert "tidings.x-0" in str(watching.watch.fault)
+
+
+def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(3)
+    watching.broker.coordinators_away = True
+    watching.look(100)
+    assert watching.watch.fault == ("open transactions are not judged: 1 of 50 coordinators of transactions are away")
+    watching.broker.known = {ONE}
+    watching.broker.coordinators_away = False
+    watching.look(100)
+    assert watching.broker.aborted == []
+
+
+def test_what_was_seen_before_a_coordinator_went_away_counts_for_nothing(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(3)
+    watching.broker.coordinators_away = True
+    watching.look(100)
+    watching.broker.coordinators_away = False
+    watching.look()
+    assert watching.broker.aborted == []
+    watching.look()
+    assert watching.broker.aborted == [ONE]

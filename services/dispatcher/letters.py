@@ -1,0 +1,32 @@
+"""Changes that are put aside: the dispatcher's writes to `tidings.dead-letters`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka.errors import KafkaError
+
+from tidings.dead_letters import dead_letter
+from tidings.kafka_transactions import Outgoing
+
+TIMEOUT_SECONDS = 15
+
+
+class Letters:
+    """`producer` is kafka-python's."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def put_aside(self, record: Any, reason: str) -> None:
+        """Without its value when the topic will not take that. Raises a `KafkaError`."""
+        try:
+            self._produce(dead_letter(record, reason))
+        except KafkaError as error:
+            if error.retriable:
+                raise
+            self._produce(dead_letter(record, f"{reason} (without its value: {type(error).__name__})", bare=True))
+
+    def _produce(self, letter: Outgoing) -> None:
+        sent = self._producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers))
+        sent.get(timeout=TIMEOUT_SECONDS)

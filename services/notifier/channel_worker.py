@@ -1,0 +1,170 @@
+"""Makes the topics of channels and writes the events that were held for them, apart from the loop of completions.
+
+The reasons are in docs/decisions/0015-channels-apart.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kafka.structs import OffsetAndMetadata, TopicPartition
+from structlog.stdlib import BoundLogger
+
+from services.notifier.channels import Channels, Routes, Use
+from services.notifier.held import Held, held_record, read_held
+from services.notifier.metrics import NotifierMetrics
+from services.notifier.tenants import Tenants
+from services.notifier.troubles import FAILURES_MAX, Troubles
+from tidings.kafka_changes import Changes
+from tidings.kafka_failures import RefusedError, StalledError
+from tidings.kafka_topics import NOT_READY
+from tidings.kafka_transactions import Outgoing, Transactions
+from tidings.progress import Progress
+from tidings.topics import channel_topic
+
+POLL_SECONDS = 0.5
+# Topics that are made for one batch. A broker on a small machine needs some 100 ms for each until it can be written to.
+NEW_MAX = 20
+# How often a topic is waited for, 10 s each time; then it counts as one that refuses.
+TRIES_MAX = 3
+# How often the broker is asked which topics there are, for those that another copy made or somebody deleted.
+LOOK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class _Plan:
+    topics: Mapping[Use, str]
+    # To be held once more, with the number of tries.
+    again: Mapping[Held, int]
+
+
+class ChannelWorker:
+    """One `run_once` is one bounded batch of held events. Each is written to its channel's topic, or held again while
+    that is not there, or left to the main topic alone.
+    """
+
+    def __init__(
+        self,
+        changes: Changes,
+        transactions: Transactions,
+        channels: Channels,
+        tenants: Tenants,
+        *,
+        clock: Callable[[], float],
+        progress: Progress,
+        metrics: NotifierMetrics,
+        log: BoundLogger,
+    ) -> None:
+        self._changes = changes
+        self._transactions = transactions
+        self._channels = channels
+        self._tenants = tenants
+        self._troubles = Troubles(channels, tenants, log)
+        self._clock = clock
+        self._progress = progress
+        self._metrics = metrics
+        self._look_at = clock()
+
+    def run_once(self) -> int:
+        """Handle what is there, waiting up to half a second for it; answers how many events were read.
+
+        Raises `FencedError` and `KafkaError`; the batch is then read again.
+        """
+        if self._clock() >= self._look_at:
+            self._channels.look_again()
+            self._look_at = self._clock() + LOOK_SECONDS
+        batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
+        if not batch:
+            return 0
+        held = [read_held(partition, record) for partition, records in batch.items() for record in records]
+        self._progress.holds("topics of channels are being made")
+        slow = self._make(held)
+        self._progress.holds("its transaction is under way")
+        self._settle(held, slow)
+        self._progress.settled()
+        return len(held)
+
+    def _make(self, held: Sequence[Held]) -> set[str]:
+        """Make missing topics, of all tenants in turn; the channels whose topic was made and is not ready."""
+        wanted: dict[str, dict[str, None]] = {}
+        awaited = self._routes(held).held
+        for one in held:
+            if one.use is not None and one.use in awaited:
+                wanted.setdefault(one.use.tenant, {})[one.use.channel] = None
+        return self._channels.make(in_turn([list(names) for names in wanted.values()], NEW_MAX))
+
+    def _routes(self, held: Sequence[Held]) -> Routes:
+        uses = [one.use for one in held if one.use is not None]
+        return self._channels.routes([use for use in uses if not self._tenants.left_out(use.tenant)])
+
+    def _settle(self, held: Sequence[Held], slow: Collection[str]) -> None:
+        """Commit `held`, in the end one by one, so that whatever is refused is refused alone."""
+        failures = 0
+        while True:
+            plan = self._plan(held, slow)
+            try:
+                self._commit(held, plan)
+            except RefusedError as error:
+                self._metrics.aborts.inc()
+                failures += 1 if self._troubles.refused(error, plan.topics) else FAILURES_MAX
+            except StalledError as error:
+                self._metrics.aborts.inc()
+                failures += 1
+                self._troubles.stalled(error, plan.topics)
+            else:
+                self._channels.accept(plan.topics)
+                self._count(held, plan)
+                return
+            if failures >= FAILURES_MAX and len(held) > 1:
+                for one in held:
+                    self._settle([one], slow)
+                return
+
+    def _plan(self, held: Sequence[Held], slow: Collection[str]) -> _Plan:
+        routes = self._routes(held)
+        return _Plan(
+            routes.topics,
+            {one: tries for one in held if one.use in routes.held and (tries := self._tries(one, slow)) is not None},
+        )
+
+    def _tries(self, one: Held, slow: Collection[str]) -> int | None:
+        """With how many tries the event is held once more; None: it is not."""
+        if one.use is None or one.use.channel not in slow:
+            return one.tries
+        if one.tries + 1 < TRIES_MAX:
+            return one.tries + 1
+        if (topic := channel_topic(one.use.channel)) is not None:
+            self._channels.refuse(topic.name, NOT_READY)
+        return None
+
+    def _commit(self, held: Sequence[Held], plan: _Plan) -> None:
+        messages = [message for one in held if (message := _message(one, plan)) is not None]
+        offsets: dict[TopicPartition, OffsetAndMetadata] = {}
+        for one in held:
+            offsets[one.partition] = OffsetAndMetadata(one.offset + 1, "", -1)
+        self._transactions.commit(messages, offsets, self._changes.group_metadata())
+
+    def _count(self, held: Sequence[Held], plan: _Plan) -> None:
+        kept_off = [one.use for one in held if one.use is not None and _message(one, plan) is None]
+        self._metrics.channels_refused.inc(len(kept_off))
+        self._troubles.say(kept_off)
+
+
+def _message(one: Held, plan: _Plan) -> Outgoing | None:
+    if one.use is None:
+        return None
+    if one in plan.again:
+        return held_record(one.event, one.use, plan.again[one])
+    topic = plan.topics.get(one.use)
+    return None if topic is None else one.to(topic)
+
+
+def in_turn(lists: Sequence[Sequence[str]], names_max: int) -> list[str]:
+    """The first name of each list, then the second of each …, `names_max` at the most and none twice."""
+    return list(dict.fromkeys(_in_turn(lists)))[:names_max]
+
+
+def _in_turn(lists: Sequence[Sequence[str]]) -> Iterator[str]:
+    for number in range(max(map(len, lists), default=0)):
+        yield from (names[number] for names in lists if number < len(names))

@@ -1,0 +1,51 @@
+"""An event that is held for its channel's topic: the record of `tidings.channel-events`, written and read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kafka.structs import TopicPartition
+
+from services.notifier.channels import Use
+from tidings.completion import Completion
+from tidings.kafka_transactions import Outgoing
+from tidings.topics import CHANNEL_EVENTS
+
+# Beside the event's own headers, which have none of these names.
+CHANNEL, TENANT, TRIES = "tidings-channel", "tidings-tenant", "tidings-tries"
+
+
+@dataclass(frozen=True)
+class Held:
+    """`tries`: how often its topic was made and was not ready. `use` is None for what somebody wrote by hand."""
+
+    partition: TopicPartition
+    offset: int
+    use: Use | None
+    event: Completion
+    tries: int = 0
+
+    def to(self, topic: str) -> Outgoing:
+        return Outgoing(topic, self.event.key, self.event.value, self.event.headers)
+
+
+def held_record(event: Completion, use: Use, tries: int = 0) -> Outgoing:
+    """What holds the event until its topic is there."""
+    own = ((CHANNEL, use.channel.encode()), (TENANT, use.tenant.encode()), (TRIES, str(tries).encode()))
+    return Outgoing(CHANNEL_EVENTS, event.key, event.value, (*event.headers, *own))
+
+
+def read_held(partition: TopicPartition, record: Any) -> Held:
+    """`record` as the consumer has it."""
+    own = {name: value for name, value in record.headers if name in {CHANNEL, TENANT, TRIES}}
+    event = Completion(
+        record.key or b"",
+        tuple((name, value) for name, value in record.headers if name not in own),
+        record.value or b"",
+    )
+    try:
+        use, tries = Use(own[CHANNEL].decode(), own[TENANT].decode()), int(own[TRIES])
+    except (KeyError, ValueError, AttributeError):
+        return Held(partition, record.offset, None, event)
+    return Held(partition, record.offset, use, event, tries)

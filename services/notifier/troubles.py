@@ -1,0 +1,73 @@
+"""What follows from a transaction that failed for a channel: who is left out, so that it does not fail for them again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from kafka.errors import KafkaError
+from structlog.stdlib import BoundLogger
+
+from services.notifier.channels import Channels, Use
+from services.notifier.tenants import Tenants
+from tidings.kafka_failures import RefusedError, StalledError
+from tidings.topics import COMPLETIONS
+
+# Each costs an aborted transaction, some 100 ms. A batch that finds more is dealt with in another way.
+FAILURES_MAX = 8
+
+
+class Troubles:
+    """`topics` are those of the channels in the transaction, by whose event was for them."""
+
+    def __init__(self, channels: Channels, tenants: Tenants, log: BoundLogger) -> None:
+        self._channels = channels
+        self._tenants = tenants
+        self._log = log
+
+    def refused(self, error: RefusedError, topics: Mapping[Use, str]) -> bool:
+        """A topic refused a record. False: several tenants have records in it, and that of one may be the cause.
+
+        Raises `KafkaError` for a topic that is none of `topics`.
+        """
+        users = {use.tenant for use, topic in topics.items() if topic == error.topic}
+        if not users:
+            raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+        if error.of_record and len(users) > 1:
+            return False
+        for tenant in users if error.of_record else [None]:
+            self._refuse(error.topic, error.reason, tenant)
+        if len(users) == 1:
+            self._blame(users, {error.topic})
+        return True
+
+    def stalled(self, error: StalledError, topics: Mapping[Use, str]) -> None:
+        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does; those that
+        were deleted are made again. Raises `KafkaError` when it is the broker.
+        """
+        named = set(topics.values())
+        hanging = set(error.topics) & named
+        self._log.warning("transaction_stalled", topics=str(error))
+        if not named or COMPLETIONS in error.topics or (error.topics and not hanging):
+            raise KafkaError(f"the broker does not take events: {error}") from error
+        gone = self._channels.gone(named)
+        blamed = self._channels.blame(hanging - gone)
+        if not gone and not hanging:
+            blamed = self._channels.suspects(named)
+        for topic in sorted(blamed):
+            self._refuse(topic, "events were not taken in time")
+        guilty = {use.tenant for use, topic in topics.items() if topic in gone | blamed}
+        self._blame(guilty, gone | blamed)
+
+    def say(self, uses: Collection[Use]) -> None:
+        """Events for these are on the main topic alone."""
+        for use in sorted(set(uses), key=lambda use: (use.channel, use.tenant)):
+            if (reason := self._channels.news(use)) is not None:
+                self._log.warning("channel_refused", channel=use.channel, reason=reason)
+
+    def _refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
+        self._channels.refuse(topic, reason, tenant)
+        self._log.warning("channel_topic_refuses", topic=topic, reason=reason, tenant=tenant)
+
+    def _blame(self, tenants: Collection[str], topics: Collection[str]) -> None:
+        for tenant, seconds in self._tenants.blame(tenants).items():
+            self._log.warning("tenant_left_out", tenant=tenant, seconds=seconds, topics=sorted(topics))

@@ -1,0 +1,95 @@
+"""Who has a place when more addresses are to be told of starts than there are places."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from services.relay.metrics import RelayMetrics
+from services.relay.start_notices import StartNotices
+from services.relay.start_queue import URLS_MAX
+from tidings import log
+
+ALIVE = "http://alive"
+
+
+class Ways:
+    """Connections to receivers that never answer, and one that does."""
+
+    def __init__(self) -> None:
+        self.open: list[str] = []
+        self.asked: list[str] = []
+
+    def to(self, url: str, *, public_only: bool) -> tuple[Any, str]:
+        assert not public_only
+        return SimpleNamespace(pool=self, third_party=False, headers={}, origin=url), "/starts"
+
+    async def connection(self, origin: str, seconds: float) -> Any:
+        assert seconds > 0
+        return self._connection(origin)
+
+    @contextmanager
+    def _connection(self, url: str) -> Iterator[Any]:
+        async def exchange(_asked: object, _bytes_max: int) -> Any:
+            self.asked.append(url)
+            if url != ALIVE:
+                await asyncio.Event().wait()
+            return SimpleNamespace(status=200)
+
+        self.open.append(url)
+        try:
+            yield SimpleNamespace(exchange=exchange)
+        finally:
+            self.open.remove(url)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Telling:
+    def __init__(self) -> None:
+        self.ways, self.registry = Ways(), CollectorRegistry()
+        ways: Any = self.ways
+        self.notices = StartNotices(ways, lambda: "k" * 32, RelayMetrics(self.registry), log.get("test"))
+
+    def tell(self, url: str) -> None:
+        callback = SimpleNamespace(url=url, data="")
+        message: Any = SimpleNamespace(
+            id="msg", label=None, retried=0, started_at=datetime(2026, 1, 1, tzinfo=UTC), started_callback=callback
+        )
+        self.notices.tell(message, lambda: False)
+
+    def counted(self, outcome: str) -> float:
+        return self.registry.get_sample_value("relay_start_notices_total", {"outcome": outcome}) or 0.0
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110  its tasks do all the work
+                await asyncio.sleep(0.001)
+
+
+def test_addresses_that_never_answer_give_way_to_one_that_does_with_their_connections() -> None:
+    async def run() -> None:
+        telling = Telling()
+        telling.tell(ALIVE)
+        await telling.until(lambda: telling.counted("told") == 1 and not telling.notices._senders)
+        dead = [f"http://dead-{number}" for number in range(URLS_MAX)]
+        for url in dead:
+            telling.tell(url)
+        await telling.until(lambda: telling.ways.open == dead)
+        telling.tell(ALIVE)
+        await telling.until(lambda: telling.counted("told") == 2)
+        assert telling.ways.open == dead[1:]
+        assert telling.counted("dropped") == 1
+        # The place that is free again may be that of the one that gave way.
+        telling.tell(dead[0])
+        await telling.until(lambda: telling.ways.asked.count(dead[0]) == 2)
+        telling.notices.close()
+
+    asyncio.run(run())
