@@ -238,10 +238,47 @@ def test_what_is_told_again_is_sent_only_if_the_relay_does_not_hold_it(
     dispatching.live = {A}
     dispatching.submit(A, B, op=op, **columns)
     dispatching.run()
-    assert dispatching.asked_live == [[A, B]]
+    # The second time right before the call, as a dead letter may have been sent again meanwhile.
+    assert dispatching.asked_live == [[A, B], [B]]
     assert dispatching.labels() == [B]
     assert dispatching.published[0]["headers"]["Upstash-Deduplication-Id"] == deduplication_id
     assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+AGAIN = pytest.mark.parametrize(
+    ("op", "columns"), [("r", {}), ("c", {"nudged_at": "2026-01-01T00:00:00Z"})], ids=["snapshot", "nudge"]
+)
+
+
+@AGAIN
+def test_one_whose_callback_is_among_the_dead_letters_is_held_and_not_called_again(
+    dispatching: Dispatching, op: str, columns: dict[str, str]
+) -> None:
+    dispatching.callback_letters = {A: ["1-a"]}
+    dispatching.submit(A, B, op=op, **columns)
+    dispatching.run()
+    assert dispatching.labels() == [B]
+    assert dispatching.refused == {}
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+@AGAIN
+def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_being_called_again(
+    dispatching: Dispatching, op: str, columns: dict[str, str]
+) -> None:
+    dispatching.letters_at_relay = {A: "1-a"}
+    dispatching.submit(A, B, op=op, **columns)
+    dispatching.run()
+    assert dispatching.labels() == [B]
+    assert dispatching.refused == {A: "the relay gave the call up and its callback is lost; its dead letter is 1-a"}
+
+
+def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispatching) -> None:
+    dispatching.ended = {A}
+    dispatching.letters_at_relay = {A: "1-a"}
+    dispatching.submit(A, op="r")
+    dispatching.run()
+    assert (dispatching.asked_live, dispatching.labels(), dispatching.refused) == ([[A]], [], {})
 
 
 def test_what_is_told_for_the_first_time_costs_no_question(dispatching: Dispatching) -> None:
