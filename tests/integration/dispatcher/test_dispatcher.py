@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import outbox as outbox_of
+from services.dispatcher.message import CALLBACK_RETRY_DELAY
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.settings import DispatcherSettings
 from tests.destination import Received, Reply
@@ -169,7 +170,7 @@ def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(di
     [message] = dispatching.published
     for name in ("Upstash-Callback", "Upstash-Failure-Callback"):
         assert int(message["headers"][f"{name}-Retries"]) >= 1000
-        assert "60000" in message["headers"][f"{name}-Retry-Delay"]
+        assert message["headers"][f"{name}-Retry-Delay"] == CALLBACK_RETRY_DELAY
         proof = message["headers"][f"{name}-Forward-Authorization"].removeprefix("Bearer ")
         assert is_callback_token(proof, "i", A)
         assert not is_callback_token(proof, "i", B)
