@@ -13,6 +13,7 @@ from typing import Any
 from tidings.callback_token import callback_token
 from tidings.change import ResultChange
 from tidings.completion import completion_fields, event_type, timestamp
+from tidings.relay_labels import webhook_label
 from tidings.targets import Resolved
 
 # An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long weekend,
@@ -144,7 +145,7 @@ def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, pub
         "Upstash-Retries": "5",
         "Upstash-Timeout": "30s",
         "Upstash-Deduplication-Id": f"webhook-{webhook_id}",
-        "Upstash-Label": "webhook",
+        "Upstash-Label": f"{webhook_label(change.submission_id)},webhook",
         "Upstash-Forward-webhook-id": webhook_id,
         "Upstash-Forward-webhook-timestamp": str(now),
         "Upstash-Forward-webhook-signature": f"v1,{base64.b64encode(signed).decode()}",

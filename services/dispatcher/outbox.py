@@ -11,6 +11,7 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
 from tidings.change import ContentRemoval, ResultChange, SubmissionChange
+from tidings.relay_labels import webhook_label
 from tidings.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
@@ -83,9 +84,12 @@ class Outbox:
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
         """Have the relay remove what it keeps of erased submissions. Raises `UnavailableError`."""
         for removal in removals:
-            refusal = self._relay.remove_contents(str(removal.submission_id), removal.message_ids)
+            id_ = str(removal.submission_id)
+            refusal = self._relay.remove_contents(id_, removal.message_ids)
+            if refusal is None:
+                refusal = self._relay.remove_contents(webhook_label(id_), [])
             if refusal is not None:
-                self._log.error("content_kept", submission_id=str(removal.submission_id), reason=refusal.reason)
+                self._log.error("content_kept", submission_id=id_, reason=refusal.reason)
 
     def _cancel(self, labels: Sequence[str]) -> None:
         refusal = self._relay.cancel(labels)

@@ -71,6 +71,16 @@ SELECT submission_id, event_id, tenant, target, channel, webhook, metadata, trac
 FROM tidings.results WHERE submission_id = ANY(%(ids)s)
 RETURNING submission_id
 
+-- name: unsettled
+-- Removals of contents of which something may still come, from one on.
+SELECT removed_at, submission_id FROM tidings.content_removals
+WHERE settled_at IS NULL AND (removed_at, submission_id) > (%(after_at)s, %(after_id)s)
+  AND removed_at < now() - make_interval(secs => %(grace_seconds)s)
+ORDER BY removed_at, submission_id LIMIT %(limit)s
+
+-- name: settle
+SELECT tidings.settle_removal(%(id)s, %(upto)s)
+
 -- name: low_water
 SELECT at FROM tidings.low_water_marks WHERE name = %(name)s
 

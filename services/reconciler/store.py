@@ -66,6 +66,15 @@ class Store:
         """Have results told again."""
         return [row["submission_id"] for row in self._execute("nudge_results", {"ids": list(ids)})]
 
+    def unsettled(self, after: tuple[datetime, UUID], grace_seconds: float, limit: int) -> list[tuple[datetime, UUID]]:
+        """The next removals of contents that are not settled: when it was, and the submission."""
+        parameters = {"after_at": after[0], "after_id": after[1], "grace_seconds": grace_seconds, "limit": limit}
+        return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
+
+    def settle(self, id_: UUID, upto: datetime) -> None:
+        """Remove the content once more, and count the removals up to then as settled."""
+        self._execute("settle", {"id": id_, "upto": upto})
+
     def prune_nudges(self, seconds: float) -> None:
         """Delete nudges that are older than `seconds`."""
         for name in ("prune_submission_nudges", "prune_result_nudges"):

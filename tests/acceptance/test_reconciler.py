@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import Stack, new_stack
+from tests.traces import tables_with
 from tests.wait import until
 from tidings.topics import RESULTS
 
@@ -67,6 +68,50 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
     assert len(hasty.completions({id_})[id_]) == 1
+
+
+def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that(hasty: Stack) -> None:
+    secret = "private-prompt-of-somebody"
+    id_ = hasty.submit(secret, latency_seconds=2.0)
+    url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
+        until(lambda: hasty.count(waiting, id_), 60)
+        hasty.change("UPDATE relay.messages SET due_at = now() + interval '1 hour' WHERE label = %s", id_)
+    hasty.call("DELETE", f"/v1/submissions/{id_}")
+    assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
+    # The negative control: the callback that is still to come has it.
+    assert tables_with(url, secret.encode()).keys() == {"relay.messages"}
+    removals = "SELECT count(*) FROM tidings.content_removals WHERE submission_id = %s"
+    assert hasty.count(removals, id_) == 1
+    hasty.change("UPDATE relay.messages SET due_at = now() WHERE label = %s", id_)
+    attempts = "SELECT count(*) FROM tidings.attempts WHERE submission_id = %s"
+    until(lambda: hasty.count(attempts, id_), 60)
+    until(lambda: not tables_with(url, secret.encode()), 60)
+    until(lambda: hasty.count(removals + " AND settled_at IS NULL", id_) == 0, 60)
+    assert hasty.shown(id_)["outcome"] == "cancelled"
+
+
+def test_of_an_erased_submission_nothing_is_left_when_its_callback_died_after_that(hasty: Stack) -> None:
+    secret = "private-prompt-of-a-dead-letter"
+    id_ = hasty.submit(secret, latency_seconds=2.0)
+    url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
+        until(lambda: hasty.count(waiting, id_), 60)
+        hasty.change(
+            "UPDATE relay.messages SET due_at = now() + interval '1 hour', retries_max = 0 WHERE label = %s", id_
+        )
+    hasty.call("DELETE", f"/v1/submissions/{id_}")
+    assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
+    told = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'message' AND body = ''"
+    until(lambda: hasty.count(told, id_), 60)
+    with hasty.without_api():
+        hasty.change("UPDATE relay.messages SET due_at = now() WHERE label = %s", id_)
+        until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
+        until(lambda: not tables_with(url, secret.encode()), 60)
 
 
 def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:
