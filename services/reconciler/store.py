@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -17,6 +18,20 @@ STATEMENT_SECONDS = 15.0
 NO_ID = UUID(int=0)
 
 
+@dataclass(frozen=True)
+class Due:
+    """A submission whose time is over; `open`: it has not ended."""
+
+    expires_at: datetime
+    id: UUID
+    open: bool
+
+    @property
+    def position(self) -> tuple[datetime, UUID]:
+        """Where the next look begins."""
+        return self.expires_at, self.id
+
+
 class Store:
     """One connection, made when it is needed and after each fault again. For one thread."""
 
@@ -25,9 +40,10 @@ class Store:
         self._q = queries
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
-    def due(self, since: datetime, limit: int) -> list[UUID]:
-        """Open submissions whose `expires_at` is over, and later than `since`."""
-        return [row["id"] for row in self._execute("due", {"since": since, "limit": limit})]
+    def due(self, after: tuple[datetime, UUID], upto: datetime | None, limit: int) -> list[Due]:
+        """The next submissions whose `expires_at` is over: behind `after`, up to `upto` or to now."""
+        parameters = {"after_at": after[0], "after_id": after[1], "upto": upto, "limit": limit}
+        return [Due(row["expires_at"], row["id"], row["open"]) for row in self._execute("due", parameters)]
 
     def expire(self, ids: Sequence[UUID]) -> list[UUID]:
         """End these; those that had no result yet."""
