@@ -13,6 +13,9 @@ from tests.traces import tables_with
 from tests.wait import until
 from tidings.topics import RESULTS
 
+WAITING_CALLBACKS = (
+    "SELECT count(*) FROM relay.messages WHERE label = %s AND kind <> 'message' AND state = 'waiting' AND retried > 0"
+)
 SETTINGS = {
     "RECONCILER_GRACE_SECONDS": "4",
     "RECONCILER_SETTLE_SECONDS": "2",
@@ -68,6 +71,20 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
     assert len(hasty.completions({id_})[id_]) == 1
+
+
+def test_a_call_that_is_a_dead_letter_without_a_callback_is_not_made_again(hasty: Stack) -> None:
+    id_ = hasty.submit("given up", latency_seconds=3.0, faults=["400"], call_id="given-up")
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        # Of the attempt and of its end.
+        until(lambda: hasty.count(WAITING_CALLBACKS, id_) == 2, 60)
+        hasty.change("DELETE FROM relay.messages WHERE label = %s AND kind <> 'message'", id_)
+        assert hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_) == 1
+    shown = hasty.ended(id_, 90)
+    assert (shown["outcome"], hasty.calls("given-up")["received"]) == ("failed", 1)
+    assert shown["reason"].startswith("the relay gave the call up")
+    assert hasty.count("SELECT count(*) FROM tidings.submission_nudges WHERE id = %s", id_) == 1
 
 
 def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that(hasty: Stack) -> None:
