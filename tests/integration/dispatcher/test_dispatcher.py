@@ -297,6 +297,14 @@ def test_a_relay_that_cannot_say_what_it_holds_gets_what_is_told_again(dispatchi
     assert dispatching.labels() == [A]
 
 
+def test_a_webhook_is_found_by_the_submission_and_is_not_cancelled_with_its_call(dispatching: Dispatching) -> None:
+    """An erased content is removed from it, and a repeated end cancels what has the submission's own label."""
+    dispatching.end(A, "failed", webhook="https://hook.example/")
+    dispatching.run()
+    assert dispatching.labels() == [f"webhook-{A},webhook"]
+    assert dispatching.cancelled == [A]
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
     dispatching.removal_reply = Reply(status)
