@@ -12,7 +12,7 @@ from rich.console import Console
 from stack.errors import StackError
 from stack.home import Home, open_home
 from stack.supervisor import run as supervise
-from stack.watching import demonstrate, down, status, up
+from stack.watching import demonstrate, down, reset, status, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,8 +66,8 @@ def reset_command(yes: bool) -> None:  # noqa: FBT001  click's way
     home = _home()
     if not yes:
         click.confirm(f"Delete everything under {home.directory}?", abort=True)
-    _or_exit(lambda: down(home))
-    click.echo("deleted" if home.delete() else f"deleted; {home.directory} holds other files, which stay")
+    others = f"deleted; {home.directory} holds other files, which stay"
+    _or_exit(lambda: click.echo("deleted" if reset(home) else others))
 
 
 @main.command("demo")

@@ -79,6 +79,11 @@ class Home:
         return inside if account() is None or reachable(self.directory) else outside
 
     @property
+    def is_there(self) -> bool:
+        """False after a reset: its secrets are in no file any more."""
+        return (self.directory / "secrets.json").exists()
+
+    @property
     def env_file(self) -> Path:
         return self.directory / "env"
 

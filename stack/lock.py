@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from stack.errors import StackError
 
@@ -18,16 +19,20 @@ _PAUSE_SECONDS = 0.05
 
 @contextmanager
 def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
-    """Hold the lock of `path`, with this process's number in it. Raises `StackError` when another has it after `seconds`.
+    """Hold the lock of `path`, with this process's number in it. Raises `StackError` when another has it after `seconds`,
+    and when the file was deleted by whoever had it.
 
     A POSIX lock (fcntl(2), F_SETLK), which children do not inherit: one that outlives this process does not hold it.
     """
     deadline = time.monotonic() + seconds
-    with path.open("a+") as file:
+    with _opened(path) as file:
         while not _taken(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise StackError(f"another process works on {path.parent}: {holder(path) or 'it just ended'}")
             time.sleep(_PAUSE_SECONDS)
+        if not _is_at(path, file.fileno()):
+            # Another process would make a file anew, and have its lock.
+            raise deleted(path.parent)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -47,6 +52,24 @@ def holder(path: Path) -> int | None:
             return int(file.read())
     except (OSError, ValueError):
         return None
+
+
+def deleted(home: Path) -> StackError:
+    return StackError(f"{home} was deleted meanwhile, by a reset; run the command again")
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except FileNotFoundError:
+        raise deleted(path.parent) from None
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _taken(descriptor: int, how: int) -> bool:

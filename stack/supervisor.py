@@ -7,7 +7,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import psycopg
 from honcho.environ import parse_procfile
@@ -55,11 +55,10 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
         home.write_env_file()
         manager = _manager(home, environment)
 
-        def attend() -> None:
-            if _await_health(home, worker, steps):
-                _keep_servers(postgres, servers, stopping, restarting)
+        def keep() -> None:
+            keep_servers(postgres, servers, stopping, restarting)
 
-        threading.Thread(target=attend, daemon=True).start()
+        threading.Thread(target=attend, args=(home, worker, steps, keep), daemon=True).start()
         manager.loop()
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
@@ -145,7 +144,16 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     return manager
 
 
-def _keep_servers(
+def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
+    """Wait for health, and `keep` what was started whether it came in time or not: what is slow is not to be left alone."""
+    try:
+        _await_health(home, worker, steps)
+    except OSError as error:  # as of a disk that has no room for a step
+        sys.stderr.write(f"{error}\n")
+    keep()
+
+
+def keep_servers(
     postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
 ) -> None:
     """Start again a postmaster, broker or worker that died, as keep.py does for our own processes."""
@@ -155,9 +163,18 @@ def _keep_servers(
                 return
             _keep_postgres(postgres)
             for server in servers:
-                if server.process.poll() is not None:
-                    sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
-                    server.start()
+                _keep_server(server)
+
+
+def _keep_server(server: Server) -> None:
+    if server.process.poll() is None:
+        return
+    sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
+    try:
+        server.start()
+    except OSError as error:
+        # No room on the disk, no descriptor, no process: it may be there in a second.
+        sys.stderr.write(f"{server.name} cannot be started: {error}\n")
 
 
 def _keep_postgres(postgres: Postgres) -> None:
@@ -166,19 +183,19 @@ def _keep_postgres(postgres: Postgres) -> None:
     sys.stderr.write("the postmaster ended; starting it again\n")
     try:
         postgres.start()
-    except PostgresError as error:
+    except (PostgresError, OSError) as error:
         # Its processes may take some seconds to notice that it died, and keep the data's lock until then.
         sys.stderr.write(f"{error}\n")
 
 
-def _await_health(home: Home, worker: Server, steps: Steps) -> bool:
-    """Wait for what was started to be well, step by step; false when it is not in time, which is told."""
+def _await_health(home: Home, worker: Server, steps: Steps) -> None:
+    """Wait for what was started to be well, step by step, and tell when it is not in time."""
     try:
         with steps.step("Connect 4.3 with Debezium 3.6"):
             worker.wait()
     except StackError as error:
         steps.failed(str(error))
-        return False
+        return
     deadline = time.monotonic() + HEALTH_SECONDS_MAX
     for name, path in (
         ("api", "/readyz"), ("relay", "/readyz"), ("provider", "/healthz"),
@@ -188,7 +205,6 @@ def _await_health(home: Home, worker: Server, steps: Steps) -> bool:
             while not answers(home.url(name) + path):
                 if time.monotonic() > deadline:
                     steps.failed(f"{name} is not ready after {HEALTH_SECONDS_MAX:.0f} s: see {home.log}/processes.log")
-                    return False
+                    return
                 time.sleep(0.1)
     steps.ready()
-    return True

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import requests
 from kafka import KafkaConsumer
@@ -18,7 +20,7 @@ from rich.table import Table
 
 from stack.errors import StackError
 from stack.home import ROOT, Home
-from stack.lock import held, holder
+from stack.lock import deleted, held, holder
 from stack.ports import listens
 from stack.servers import answers
 
@@ -37,11 +39,22 @@ def up(home: Home, console: Console) -> None:
 
     Raises `StackError`; nothing of the stack runs then.
     """
-    with held(home.start_lock, seconds=START_SECONDS_MAX):
+    with alone(home):
         if running_pid(home) is not None:
             console.print("already running")
             return
         _start(home, console)
+
+
+@contextmanager
+def alone(home: Home, *, seconds: float = START_SECONDS_MAX) -> Iterator[None]:
+    """Keep others from starting or deleting the stack. Raises `StackError` when one does so for longer than `seconds`, and
+    when the home was deleted before this had its turn.
+    """
+    with held(home.start_lock, seconds=seconds):
+        if not home.is_there:
+            raise deleted(home.directory)
+        yield
 
 
 def _start(home: Home, console: Console) -> None:
@@ -100,6 +113,14 @@ def down(home: Home) -> bool:
             raise StackError(f"process {pid} does not stop; see {home.log}/supervisor.log")
         time.sleep(0.05)
     return True
+
+
+def reset(home: Home, *, seconds: float = STOP_SECONDS_MAX) -> bool:
+    """Stop the stack and delete all of it; false when other files are in its folder, which stay. Raises `StackError`."""
+    down(home)  # a start under way ends with it
+    with alone(home, seconds=seconds):
+        down(home)
+        return home.delete()
 
 
 def status(home: Home, console: Console) -> int:

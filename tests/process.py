@@ -12,7 +12,7 @@ from pathlib import Path
 
 import requests
 
-from tests.wait import until
+from tests.wait import patient, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,14 +55,14 @@ class Process:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self._process.wait(60)
+        return self._process.wait(patient(60))
 
     def stop(self) -> int:
         return self.kill(signal.SIGTERM)
 
     def wait(self, seconds: float = 30.0) -> int:
         assert self._process is not None
-        return self._process.wait(seconds)
+        return self._process.wait(patient(seconds))
 
     @property
     def pid(self) -> int:

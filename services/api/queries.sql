@@ -86,6 +86,9 @@ RETURNING submission_id
 -- name: remove_content
 SELECT tidings.remove_content(%(tenant)s, %(id)s) AS came_to
 
+-- name: remove_late_content
+SELECT tidings.remove_late_content(%(id)s)
+
 -- name: target_of
 SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
 

@@ -148,11 +148,16 @@ class Store:
         with self._pool.connection() as connection, connection.transaction():
             if attempt is not None:
                 connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
-            if result is None:
-                return False
-            output = None if result.output is None else Jsonb(result.output)
-            parameters = {"id": id_, "event_id": new_event_id(), **vars(result), "output": output}
-            return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
+            if result is not None and self._end(connection, id_, result):
+                return True
+            # The relay has what this told, and keeps it unless it learns that the content was removed.
+            connection.execute(self._q["remove_late_content"], {"id": id_})
+            return False
+
+    def _end(self, connection: Connection[Any], id_: SubmissionId, result: Result) -> bool:
+        output = None if result.output is None else Jsonb(result.output)
+        parameters = {"id": id_, "event_id": new_event_id(), **vars(result), "output": output}
+        return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
 
     def insert_starts(self, starts: Sequence[Start]) -> int:
         """How many of them were new, and of submissions that there are."""

@@ -13,12 +13,14 @@ from typing import Any
 from tidings.callback_token import callback_token
 from tidings.change import ResultChange
 from tidings.completion import completion_fields, event_type, timestamp
+from tidings.relay_labels import webhook_label
 from tidings.targets import Resolved
 
-# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 60 s, for 16 hours of outage, whatever the
-# target's own retries are. Past that the dead letter has it, and the reconciler drives that.
+# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long weekend,
+# whatever the target's own retries are. Past that the dead letter has it, and the reconciler drives that. A longer pause
+# would add hours, and as much to the wait after an outage.
 CALLBACK_RETRIES = 1000
-CALLBACK_RETRY_DELAY = "min(60000, 1000 * pow(2, min(retried, 6)))"
+CALLBACK_RETRY_DELAY = "min(300000, 1000 * pow(2, min(retried, 9)))"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, pub
         "Upstash-Retries": "5",
         "Upstash-Timeout": "30s",
         "Upstash-Deduplication-Id": f"webhook-{webhook_id}",
-        "Upstash-Label": "webhook",
+        "Upstash-Label": f"{webhook_label(change.submission_id)},webhook",
         "Upstash-Forward-webhook-id": webhook_id,
         "Upstash-Forward-webhook-timestamp": str(now),
         "Upstash-Forward-webhook-signature": f"v1,{base64.b64encode(signed).decode()}",

@@ -12,6 +12,7 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
 from tidings.change import ContentRemoval, ResultChange, SubmissionChange
+from tidings.relay_labels import webhook_label
 from tidings.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
@@ -65,8 +66,8 @@ class Outbox:
         Raises `UnavailableError`; to be repeated whole then.
         """
         changes = self._not_held(changes)
-        nudged = {str(change.id): change.nudged_at for change in changes}
-        wanted = list(nudged)
+        told = {str(change.id): change for change in changes}
+        wanted = list(told)
         unknown: set[str] = set()
         while wanted:
             asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
@@ -74,12 +75,7 @@ class Outbox:
             found, left_out = self._submissions.fetch(asked)
             if len(left_out) >= len(asked):
                 raise RuntimeError("the api left out every submission it was asked for")
-            messages = [
-                message
-                for submission in found
-                if (message := self._message(submission, nudged[submission.id])) is not None
-            ]
-            self._publish_calls(messages, asked_at)
+            self._publish_calls(self._messages(found, told), asked_at)
             unknown |= set(asked) - {submission.id for submission in found} - set(left_out)
             wanted = [*left_out, *rest]
         return unknown
@@ -100,9 +96,12 @@ class Outbox:
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
         """Have the relay remove what it keeps of erased submissions. Raises `UnavailableError`."""
         for removal in removals:
-            refusal = self._relay.remove_contents(str(removal.submission_id), removal.message_ids)
+            id_ = str(removal.submission_id)
+            refusal = self._relay.remove_contents(id_, removal.message_ids)
+            if refusal is None:
+                refusal = self._relay.remove_contents(webhook_label(id_), [])
             if refusal is not None:
-                self._log.error("content_kept", submission_id=str(removal.submission_id), reason=refusal.reason)
+                self._log.error("content_kept", submission_id=id_, reason=refusal.reason)
 
     def _cancel(self, labels: Sequence[str]) -> None:
         refusal = self._relay.cancel(labels)
@@ -126,15 +125,38 @@ class Outbox:
             self._publish(batch, "webhook")
 
     def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
-        """Without those told again whose call or callback is under way. The api is asked after this, so a call that ended
+        """Without those told again whose call or callback the relay has. The api is asked after this, so a call that ended
         meanwhile has its result there.
         """
         again = [str(change.id) for change in changes if change.told_again]
         held: set[str] = set()
         for start in range(0, len(again), BATCH_MESSAGES_MAX):
-            held |= self._relay.live(again[start : start + BATCH_MESSAGES_MAX])
+            held |= self._relay.held(again[start : start + BATCH_MESSAGES_MAX]) or set()
         self._metrics.skipped.inc(len(held))
         return [change for change in changes if str(change.id) not in held or not change.told_again]
+
+    def _messages(self, found: Sequence[Submission], told: Mapping[str, SubmissionChange]) -> list[Message]:
+        over = self._over([one.id for one in found if told[one.id].told_again and not one.ended])
+        made = [self._message(one, told[one.id].nudged_at) for one in found if one.id not in over]
+        return [message for message in made if message is not None]
+
+    def _over(self, ids: Sequence[str]) -> set[str]:
+        """Those of `ids`, told again and open, for which the relay has made a call: a second one would be paid twice.
+
+        One whose call is a dead letter, and whose callback is lost, fails. Dead letters are asked for first: one that is
+        sent again in between is live after that, or has its result when this is repeated.
+        """
+        if not ids:
+            return set()
+        letters = {id_: letter for id_ in ids if (letter := self._relay.letter(id_)) is not None}
+        held = self._relay.held(ids)
+        if held is None:
+            return set()  # nor can it say which of its dead letters are callbacks
+        self._metrics.skipped.inc(len(held))
+        for id_ in letters.keys() - held:
+            reason = f"the relay gave the call up and its callback is lost; its dead letter is {letters[id_]}"
+            self._refuse(id_, "", reason)
+        return held | letters.keys()
 
     def _message(self, submission: Submission, nudged_at: str | None) -> Message | None:
         if submission.ended:

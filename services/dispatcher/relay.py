@@ -72,17 +72,28 @@ class Relay:
             answer = self._call("DELETE", "/v2/messages", params=params)
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
-    def live(self, labels: Sequence[str]) -> set[str]:
-        """Those of `labels` with a message that has not ended. None for a relay that cannot say, as the hosted service:
-        deduplication ids then are all that keeps a call from being made twice. Raises `UnavailableError`.
+    def held(self, labels: Sequence[str]) -> set[str] | None:
+        """Those of `labels` with a message that has not ended, or with a callback among the dead letters, which has an answer
+        that was paid for. None when the relay cannot say, as the hosted service: deduplication ids then are all that keeps
+        a call from being made twice. Raises `UnavailableError`.
         """
         answer = self._call("POST", "/v2/labels", body=orjson.dumps({"labels": list(labels)}))
         if answer.status_code in {404, 405}:
-            return set()
+            return None
         try:
-            return set(orjson.loads(answer.content)["live"])
+            content = orjson.loads(answer.content)
+            return {*content["live"], *content["callbackLetters"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise UnavailableError(f"the relay's answer to labels is not understood: {answer.status_code}") from None
+
+    def letter(self, label: str) -> str | None:
+        """The newest dead letter of a message with this label. Raises `UnavailableError`."""
+        answer = self._call("GET", "/v2/dlq", params=[("label", label), ("count", "1")])
+        try:
+            letters = orjson.loads(answer.content)["messages"]
+            return str(letters[0]["dlqId"]) if letters else None
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            raise UnavailableError(f"the relay's dead letters are not understood: {answer.status_code}") from None
 
     def remove_contents(self, label: str, message_ids: Sequence[str]) -> Refused | None:
         """Remove what is kept of ended messages. `Refused`: the relay has no such route. Raises `UnavailableError`."""

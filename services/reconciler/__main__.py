@@ -18,6 +18,7 @@ from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.old_months import OldMonths
 from services.reconciler.open_submissions import OpenSubmissions
 from services.reconciler.relay import Relay
+from services.reconciler.removed_contents import RemovedContents
 from services.reconciler.repeating import Look, Repeating
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import Store
@@ -43,8 +44,8 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
     """The looks, each with connections of its own, as each has a thread of its own."""
     logger = log.get("reconciler")
     queries = load_queries("services.reconciler")
-    stores = [Store(settings.database_url.get_secret_value(), queries) for _ in range(5)]
-    relays = [Relay(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(2)]
+    stores = [Store(settings.database_url.get_secret_value(), queries) for _ in range(6)]
+    relays = [Relay(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(3)]
     expiry = Expiry(stores[0], metrics, logger, now=lambda: datetime.now(UTC))
     acted = Acted(settings.repeat_seconds, time.monotonic)
     opened = OpenSubmissions(
@@ -61,6 +62,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
         grace_seconds=settings.grace_seconds,
         repeat_seconds=settings.repeat_seconds,
     )
+    removed = RemovedContents(stores[5], relays[2], metrics, logger, grace_seconds=settings.grace_seconds)
     strays = StrayMessages(stores[3], relays[1], metrics, logger)
 
     def prune() -> int:
@@ -85,6 +87,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
         Look(
             "stray_messages", max(settings.interval_seconds, STRAY_INTERVAL_SECONDS), strays.run_once, stores[3].close
         ),
+        Look("removed_contents", settings.interval_seconds, removed.run_once, stores[5].close),
         Look("nudges", PRUNE_INTERVAL_SECONDS, prune, stores[4].close),
         *old_months,
     ]

@@ -23,6 +23,11 @@ class ReconcilerMetrics:
             "Results whose completion event was missing and that were told again",
             registry=registry,
         )
+        self.contents_settled = Counter(
+            "tidings_contents_settled",
+            "Removed contents of which the relay had nothing under way any more, and that were removed a last time",
+            registry=registry,
+        )
         self.unaccounted = Gauge(
             "tidings_messages_without_submission",
             "Live relay messages of submissions that do not exist",

@@ -1,11 +1,15 @@
 -- name: due
--- Open submissions whose time is over. `since` keeps out those that were looked at: rows are committed soon after they
--- are made, and an expiry lies at least a second ahead.
-SELECT s.id FROM tidings.submissions AS s
-WHERE s.expires_at > %(since)s AND s.expires_at <= now()
-  AND NOT EXISTS (SELECT FROM tidings.results AS r WHERE r.submission_id = s.id)
-ORDER BY s.expires_at
-LIMIT %(limit)s
+-- The next submissions whose time is over, in that order, and whether each is open. Ended ones count, so that a look is
+-- bounded. LIMIT keeps the inner look an index look-up for each row: a join might read all results.
+SELECT s.id, s.expires_at, r.found IS NULL AS open
+FROM (
+  SELECT id, expires_at FROM tidings.submissions
+  WHERE (expires_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+    AND expires_at <= least(now(), %(upto)s::timestamptz)
+  ORDER BY expires_at, id LIMIT %(limit)s
+) AS s
+LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
+ORDER BY s.expires_at, s.id
 
 -- name: expire
 -- The primary key of `results` decides between this and an answer that comes at the same time.
@@ -70,6 +74,16 @@ SELECT submission_id, event_id, tenant, target, channel, webhook, metadata, trac
   content_type, body_size, body_sha256, output, submitted_at, created_at
 FROM tidings.results WHERE submission_id = ANY(%(ids)s)
 RETURNING submission_id
+
+-- name: unsettled
+-- Removals of contents of which something may still come, from one on.
+SELECT removed_at, submission_id FROM tidings.content_removals
+WHERE settled_at IS NULL AND (removed_at, submission_id) > (%(after_at)s, %(after_id)s)
+  AND removed_at < now() - make_interval(secs => %(grace_seconds)s)
+ORDER BY removed_at, submission_id LIMIT %(limit)s
+
+-- name: settle
+SELECT tidings.settle_removal(%(id)s, %(upto)s)
 
 -- name: low_water
 SELECT at FROM tidings.low_water_marks WHERE name = %(name)s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
@@ -17,6 +18,20 @@ STATEMENT_SECONDS = 15.0
 NO_ID = UUID(int=0)
 
 
+@dataclass(frozen=True)
+class Due:
+    """A submission whose time is over; `open`: it has not ended."""
+
+    expires_at: datetime
+    id: UUID
+    open: bool
+
+    @property
+    def position(self) -> tuple[datetime, UUID]:
+        """Where the next look begins."""
+        return self.expires_at, self.id
+
+
 class Store:
     """One connection, made when it is needed and after each fault again. For one thread."""
 
@@ -25,9 +40,10 @@ class Store:
         self._q = queries
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
-    def due(self, since: datetime, limit: int) -> list[UUID]:
-        """Open submissions whose `expires_at` is over, and later than `since`."""
-        return [row["id"] for row in self._execute("due", {"since": since, "limit": limit})]
+    def due(self, after: tuple[datetime, UUID], upto: datetime | None, limit: int) -> list[Due]:
+        """The next submissions whose `expires_at` is over: behind `after`, up to `upto` or to now."""
+        parameters = {"after_at": after[0], "after_id": after[1], "upto": upto, "limit": limit}
+        return [Due(row["expires_at"], row["id"], row["open"]) for row in self._execute("due", parameters)]
 
     def expire(self, ids: Sequence[UUID]) -> list[UUID]:
         """End these; those that had no result yet."""
@@ -65,6 +81,15 @@ class Store:
     def nudge_results(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have results told again."""
         return [row["submission_id"] for row in self._execute("nudge_results", {"ids": list(ids)})]
+
+    def unsettled(self, after: tuple[datetime, UUID], grace_seconds: float, limit: int) -> list[tuple[datetime, UUID]]:
+        """The next removals of contents that are not settled: when it was, and the submission."""
+        parameters = {"after_at": after[0], "after_id": after[1], "grace_seconds": grace_seconds, "limit": limit}
+        return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
+
+    def settle(self, id_: UUID, upto: datetime) -> None:
+        """Remove the content once more, and count the removals up to then as settled."""
+        self._execute("settle", {"id": id_, "upto": upto})
 
     def prune_nudges(self, seconds: float) -> None:
         """Delete nudges that are older than `seconds`."""

@@ -18,6 +18,7 @@ import requests
 import yaml
 from kafka import KafkaConsumer
 
+from stack.jars import class_path, read_lock, repository_of
 from stack.ports import free_ports
 from tests.process import ROOT
 from tests.wait import until
@@ -45,10 +46,23 @@ except OSError:
 """
 
 
+# What Connect's REST answers without the password, and with it.
+ASKS = """
+import os, requests
+url = "http://connect:8083/connectors"
+login = ("tidings", os.environ["TIDINGS_CONNECT_PASSWORD"])
+print(requests.get(url, timeout=10).status_code, requests.get(url, auth=login, timeout=10).status_code)
+"""
+
+# Of the image's own jars those that ask for a password.
+EXTENSIONS = "ls /kafka/libs | grep ^connect-basic-auth-extension- || true"
+
+
 class Compose:
     """One project with its own name, ports, secrets and volumes, so that it runs beside whatever else runs."""
 
-    def __init__(self, program: list[str], env_file: Path) -> None:
+    def __init__(self, program: list[str], env_file: Path, *more: Path) -> None:
+        """`more` are files that add to ours."""
         names = ("API", "RELAY", "KAFKA", "POSTGRES", "PROVIDER")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.secrets = _variables(env_file)
@@ -58,7 +72,8 @@ class Compose:
         ports = {f"COMPOSE_{name}_PORT": str(port) for name, port in self.ports.items()}
         # Compose 1 builds through the engine itself, which needs no buildx; compose 2 does not know the variable.
         self._environment = kept | ports | {"COMPOSE_DOCKER_CLI_BUILD": "0"}
-        self._command = [*program, "-p", self.project, "--env-file", str(env_file), "-f", str(FILE)]
+        files = [word for file in (FILE, *more) for word in ("-f", str(file))]
+        self._command = [*program, "-p", self.project, "--env-file", str(env_file), *files]
 
     def run(self, *words: str, seconds: float = 600) -> str:
         return self._answer([*self._command, *words], seconds)
@@ -87,7 +102,8 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     program = next((words for words in programs if _succeeds(*words, "version")), None)
     if program is None:
         pytest.skip("neither docker compose nor docker-compose is installed")
-    made = Compose(program, _new_env_file(tmp_path_factory.mktemp("compose")))
+    directory = tmp_path_factory.mktemp("compose")
+    made = Compose(program, _new_env_file(directory), *_with_extension(directory))
     try:
         made.run("up", "-d", "--build")
         until(lambda: not _unwell(made.states()), 180, every=0.5)
@@ -122,6 +138,12 @@ def test_connect_is_reached_by_the_watcher_and_not_by_the_relay(compose: Compose
 
 @pytest.mark.compose
 @pytest.mark.timeout(900)
+def test_connect_asks_for_its_password(compose: Compose) -> None:
+    assert compose.run("exec", "-T", "watcher", "python", "-c", ASKS).split() == ["401", "200"]
+
+
+@pytest.mark.compose
+@pytest.mark.timeout(900)
 def test_no_process_of_ours_runs_as_root(compose: Compose) -> None:
     ours = ("api", "relay", "dispatcher", "notifier", "watcher", "provider")
     users = {name: compose.run("exec", "-T", name, "id", "-u").strip() for name in ours}
@@ -137,6 +159,25 @@ def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(t
     assert (providers.parent, providers.stat().st_mode & 0o777) == (tmp_path, 0o600)
     assert path.stat().st_mode & 0o777 == 0o600
     assert _new_env_file(tmp_path).read_text() == first
+
+
+def _with_extension(directory: Path) -> list[Path]:
+    """A file that adds Kafka's own jar to an image that was made without it: the distribution, and so the public image, has it."""
+    image = yaml.safe_load(FILE.read_text())["services"]["connect"]["image"]
+    command = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", EXTENSIONS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    if done.stdout.strip():
+        return []
+    jars = [jar for jar in read_lock() if jar.artifact == "connect-basic-auth-extension"]
+    [kept] = class_path(jars, repository_of(os.environ))
+    jar = directory / kept.name
+    shutil.copyfile(kept, jar)
+    jar.chmod(0o644)  # the image has a user of its own
+    mounted = {"version": "3.8", "services": {"connect": {"volumes": [f"{jar}:/kafka/libs/{jar.name}:ro"]}}}
+    added = directory / "with-extension.yml"
+    added.write_text(yaml.safe_dump(mounted))
+    return [added]
 
 
 def _told_outside(submission_id: str, port: int) -> dict[str, Any]:

@@ -9,9 +9,13 @@ import pytest
 import requests
 
 from tests.acceptance.conftest import Stack, new_stack
+from tests.traces import tables_with
 from tests.wait import until
 from tidings.topics import RESULTS
 
+WAITING_CALLBACKS = (
+    "SELECT count(*) FROM relay.messages WHERE label = %s AND kind <> 'message' AND state = 'waiting' AND retried > 0"
+)
 SETTINGS = {
     "RECONCILER_GRACE_SECONDS": "4",
     "RECONCILER_SETTLE_SECONDS": "2",
@@ -67,6 +71,93 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
     assert len(hasty.completions({id_})[id_]) == 1
+
+
+def test_a_call_that_is_a_dead_letter_without_a_callback_is_not_made_again(hasty: Stack) -> None:
+    id_ = hasty.submit("given up", latency_seconds=3.0, faults=["400"], call_id="given-up")
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        # Of the attempt and of its end.
+        until(lambda: hasty.count(WAITING_CALLBACKS, id_) == 2, 60)
+        hasty.change("DELETE FROM relay.messages WHERE label = %s AND kind <> 'message'", id_)
+        assert hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_) == 1
+    shown = hasty.ended(id_, 90)
+    assert (shown["outcome"], hasty.calls("given-up")["received"]) == ("failed", 1)
+    assert shown["reason"].startswith("the relay gave the call up")
+    assert hasty.count("SELECT count(*) FROM tidings.submission_nudges WHERE id = %s", id_) >= 1
+
+
+def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that(hasty: Stack) -> None:
+    secret = "private-prompt-of-somebody"
+    id_ = hasty.submit(secret, latency_seconds=2.0)
+    url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
+        until(lambda: hasty.count(waiting, id_), 60)
+        hasty.change("UPDATE relay.messages SET due_at = now() + interval '1 hour' WHERE label = %s", id_)
+    hasty.call("DELETE", f"/v1/submissions/{id_}")
+    assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
+    # The negative control: the callback that is still to come has it.
+    assert tables_with(url, secret.encode()).keys() == {"relay.messages"}
+    removals = "SELECT count(*) FROM tidings.content_removals WHERE submission_id = %s"
+    assert hasty.count(removals, id_) == 1
+    hasty.change("UPDATE relay.messages SET due_at = now() WHERE label = %s", id_)
+    attempts = "SELECT count(*) FROM tidings.attempts WHERE submission_id = %s"
+    until(lambda: hasty.count(attempts, id_), 60)
+    until(lambda: not tables_with(url, secret.encode()), 60)
+    until(lambda: hasty.count(removals + " AND settled_at IS NULL", id_) == 0, 60)
+    assert hasty.shown(id_)["outcome"] == "cancelled"
+
+
+def test_of_an_erased_submission_nothing_is_left_when_its_callback_died_after_that(hasty: Stack) -> None:
+    secret = "private-prompt-of-a-dead-letter"
+    id_ = hasty.submit(secret, latency_seconds=2.0)
+    url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
+    until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
+    with hasty.without_api():
+        waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
+        until(lambda: hasty.count(waiting, id_), 60)
+        hasty.change(
+            "UPDATE relay.messages SET due_at = now() + interval '1 hour', retries_max = 0 WHERE label = %s", id_
+        )
+    hasty.call("DELETE", f"/v1/submissions/{id_}")
+    assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
+    told = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'message' AND body = ''"
+    until(lambda: hasty.count(told, id_), 60)
+    with hasty.without_api():
+        hasty.change("UPDATE relay.messages SET due_at = now() WHERE label = %s", id_)
+        until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
+        until(lambda: not tables_with(url, secret.encode()), 60)
+
+
+def test_of_an_erased_submission_no_webhook_is_left_either(hasty: Stack) -> None:
+    """The relay calls nobody at that address, so that the webhook, with the answer in it, ends as a dead letter."""
+    secret = "private-prompt-in-a-webhook"
+    content = {
+        "target": "demo-images", "input": {"prompt": secret, "x_provider": {"latency_seconds": 0.1}},
+        "webhook": f"http://localhost:{hasty.home.ports['controller']}/",
+    }  # fmt: skip
+    id_ = str(hasty.call("POST", "/v1/submissions", json=content).json()["id"])
+    assert hasty.ended(id_)["outcome"] == "succeeded"
+    url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
+    webhook = "FROM relay.messages WHERE label = 'webhook-' || %s AND ended_at IS NULL"
+    until(lambda: hasty.count("SELECT count(*) " + webhook, id_), 60)
+    # The negative control: the address of the picture has the prompt.
+    assert secret.encode() in bytes(hasty.value("SELECT body " + webhook, id_))
+    assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
+
+    def given_up() -> int:
+        hasty.change(
+            "UPDATE relay.messages SET due_at = now(), retries_max = 0"
+            " WHERE label = 'webhook-' || %s AND state = 'waiting'", id_,
+        )  # fmt: skip
+        return hasty.count(
+            "SELECT count(*) FROM relay.messages WHERE label = 'webhook-' || %s AND state = 'failed'", id_
+        )
+
+    until(given_up, 60)
+    until(lambda: not tables_with(url, secret.encode()), 60)
 
 
 def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:

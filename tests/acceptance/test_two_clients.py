@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer
-from statistics import median
 from threading import Thread
 from typing import Any
 
@@ -36,9 +35,9 @@ from tests.acceptance.harmful import (
 from tests.process import ROOT
 from tests.wait import until
 
-# The usual time is taken as this long at least: it is about a second on a machine that does nothing else, which a busy
-# one doubles by itself. What this test is about held others up for minutes.
-USUAL_SECONDS_MIN = 5.0
+# What the quiet client's calls take at the provider, as AI's do: most of the usual time. The rest of it is half a second,
+# which two processors that do the harm, and other tests, double by themselves.
+LATENCY_SECONDS = 4.0
 NOISE_SECONDS = 2.0
 # After that a submission counts as one that did not end.
 ENDED_SECONDS = 60.0
@@ -47,8 +46,13 @@ CHANNEL = "quiet"
 
 
 def slowed(usual: Sequence[float], during: Sequence[float]) -> bool:
-    """Whether submissions ended later than twice the usual time, in seconds."""
-    return median(during) > 2 * max(median(usual), USUAL_SECONDS_MIN) + NOISE_SECONDS
+    """Whether submissions ended later than twice the usual time, in seconds: the worst but one of both, so that two of
+    fifteen that are late count, and one that the machine held up does not."""
+    return _worst_but_one(during) > 2 * _worst_but_one(usual) + NOISE_SECONDS
+
+
+def _worst_but_one(times: Sequence[float]) -> float:
+    return sorted(times)[-2]
 
 
 class QuietClient:
@@ -94,7 +98,7 @@ class QuietClient:
     def _submitted(self) -> tuple[str, float]:
         """The id, and when it was asked for."""
         asked_at = time.monotonic()
-        asked = {"prompt": "quiet", "x_provider": {"latency_seconds": 0.2}}
+        asked = {"prompt": "quiet", "x_provider": {"latency_seconds": LATENCY_SECONDS}}
         content = {"target": "demo-images", "input": asked, "channel": CHANNEL}
         answer = requests.post(self._url, json=content, headers=self._headers, timeout=ENDED_SECONDS)
         assert answer.status_code == 202, answer.text
@@ -120,7 +124,7 @@ def _harmful(stack: Stack) -> Harmful:
 def test_a_harmful_client_does_not_slow_another(stack: Stack) -> None:
     harmful = _harmful(stack)
     with closing(QuietClient(stack, _new_key(stack, "quiet"))) as quiet:
-        usual = quiet.times(5, every_seconds=0.5)
+        usual = quiet.times(10, every_seconds=0.5)
         # Deletions come last, as its channels are left out for them, which then do no other harm.
         with at_work(harmful, *PROGRAMS):
             until(lambda: _under_way(harmful, PROGRAMS), 45)
@@ -141,6 +145,12 @@ def _under_way(harmful: Harmful, programs: Iterable[Program]) -> bool:
     """Whether each has done something, and the connections are all there."""
     held = {silent_connections.__name__: SILENT, half_bodies.__name__: HALF_BODIES}
     return all(harmful.done[name] >= held.get(name, 1) for name in (program.__name__ for program in programs))
+
+
+def test_the_measure_shows_two_late_ones_and_not_one() -> None:
+    usual = [4.4] * 10
+    assert not slowed(usual, [4.5] * 14 + [60.0])
+    assert slowed(usual, [4.5] * 13 + [12.0, 12.0])
 
 
 def test_the_measure_shows_the_harm_to_a_server_whose_threads_read_bodies() -> None:
@@ -191,10 +201,10 @@ def thread_server(threads: int) -> Iterator[tuple[str, int]]:
 
 
 def _answer_seconds(address: tuple[str, int]) -> float:
-    """Infinite without an answer within the time that would count as slowed."""
+    """Infinite without an answer within a time that counts as slowed."""
     asked_at = time.monotonic()
     try:
-        requests.post("http://{}:{}/".format(*address), data=b"{}", timeout=2 * USUAL_SECONDS_MIN + NOISE_SECONDS + 1)
+        requests.post("http://{}:{}/".format(*address), data=b"{}", timeout=5 * NOISE_SECONDS)
     except requests.RequestException:
         return math.inf
     return time.monotonic() - asked_at

@@ -16,6 +16,7 @@ from services.api.openapi import document
 from services.api.parts import Parts
 from stack.home import PORTS, open_home
 from stack.processes import environment_of
+from stack.servers import REST_USER
 from tests.process import ROOT
 from tidings import topics
 
@@ -78,6 +79,26 @@ def test_compose_lets_no_process_reach_connect_but_the_watcher_and_the_servers_i
     assert "ports" not in services["connect"]
     # The other servers are reached by all, Connect included.
     assert networks["postgres"] == networks["kafka"] == {"default", "cdc"}
+
+
+def test_connects_rest_has_the_same_password_in_compose_as_natively() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    debezium = ROOT / "debezium"
+    script = (debezium / "connect-entrypoint").read_text()
+    [extension] = re.findall(
+        r"^rest.extension.classes=(.+)$", (debezium / "connect-worker.properties").read_text(), re.MULTILINE
+    )
+    assert f"CONNECT_REST_EXTENSION_CLASSES={extension}\n" in script
+    native = (debezium / "connect-login.conf").read_text().partition("\nKafkaConnect")[2]
+    assert native.replace("${login_file}", "$folder/rest-login.properties") in script
+    assert f"'{REST_USER}=%s" in script
+    assert f"-u {REST_USER}:" in services["connect"]["healthcheck"]["test"][1]
+    assert services["connect"]["entrypoint"][1] == "/tidings/connect-entrypoint"
+    assert "./debezium/connect-entrypoint:/tidings/connect-entrypoint:ro" in services["connect"]["volumes"]
+    passwords = {
+        services[name]["environment"]["TIDINGS_CONNECT_PASSWORD"] for name in ("connect", "connector", "watcher")
+    }
+    assert passwords == {"${TIDINGS_CONNECT_PASSWORD:?run make compose-env}"}
 
 
 def test_the_relay_may_call_the_api_and_the_stand_in_and_no_network(tmp_path: Path) -> None:

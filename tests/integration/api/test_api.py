@@ -548,16 +548,26 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     assert client.http.get(f"{path}/result", headers=ALICE).status_code == 410
     again = client.http.delete(f"{path}/content", headers=ALICE)
     assert again.json["content_removed_at"] == removed.json["content_removed_at"]
-    client.call_back(id_, retried=2, status=500, error="late, quoted private-prompt")
+    client.call_back(id_, retried=2, status=500, sourceMessageId="late", error="late, quoted private-prompt")
     assert client.http.get(path, headers=ALICE).json["attempts"][2]["error"] == "the content was removed"
+    client.call_back(id_, retried=3, sourceMessageId="later", body=base64.b64encode(b"private-answer").decode())
     with psycopg.connect(client.admin_url) as connection:
         tables = ("submissions", "attempts", "results", "result_nudges", "content_removals")
         rows = [connection.execute(f"SELECT t::text FROM tidings.{table} AS t".encode()).fetchall() for table in tables]
-        told = connection.execute("SELECT message_ids FROM tidings.content_removals").fetchall()
+        told = connection.execute("SELECT message_ids FROM tidings.content_removals ORDER BY removed_at").fetchall()
     # bytea is written in hexadecimal.
     for secret in ("private", b"private".hex()):
         assert secret not in repr(rows)
-    assert told == [(["m"],), (["m"],)]
+    # Each callback that came after it is told to the relay, which has what it carried.
+    assert told == [(["m"],), (["m"],), (["late", "m"],), (["late", "later", "m"],)]
+
+
+def test_callbacks_of_what_was_not_erased_tell_of_no_removal(client: Client) -> None:
+    id_ = str(client.submit().json["id"])
+    client.call_back(id_, status=500, willRetry=True)
+    client.call_back(id_, retried=1)
+    client.call_back(id_, retried=1)
+    assert client.count("content_removals") == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -127,6 +128,8 @@ class Dispatching:
         self.removed: list[dict[str, Any]] = []
         self.removal_reply = Reply()
         self.live: set[str] = set()
+        self.callback_letters: dict[str, list[str]] = {}
+        self.letters_at_relay: dict[str, str] = {}
         self.asked_live: list[list[str]] = []
         self.labels_reply: Reply | None = None
         self.progress = Progress(lambda: self.partitions.now)
@@ -166,26 +169,30 @@ class Dispatching:
 
     def answer(self, received: Received) -> Reply:
         path, _, query = received.path.partition("?")
-        if path == "/internal/dispatches" and self.api_away:
-            return Reply(503)
         if path == "/internal/dispatches":
-            self.asked += 1
-            body = json.dumps(self._bodies(json.loads(received.body)["ids"])).encode()
-            self.fetched()
-            return Reply(body=body)
+            return Reply(503) if self.api_away else self._dispatches(received)
         if path == "/callbacks/relay":
             self.refused[query.removeprefix("submission=")] = json.loads(received.body)["error"]
             return Reply()
         if path == "/v2/labels":
             self.asked_live.append(json.loads(received.body)["labels"])
-            return self.labels_reply or Reply(
-                body=json.dumps({"live": sorted(self.live), "callbackLetters": {}}).encode()
-            )
+            held = {"live": sorted(self.live), "callbackLetters": self.callback_letters}
+            return self.labels_reply or Reply(body=json.dumps(held).encode())
+        if path == "/v2/dlq":
+            [label] = parse_qs(query)["label"]
+            letters = [{"dlqId": self.letters_at_relay[label]}] if label in self.letters_at_relay else []
+            return Reply(body=json.dumps({"messages": letters}).encode())
         if path == "/v2/contents/remove":
             self.removed.append(json.loads(received.body))
             return self.removal_reply
         self.requests_to_relay += 1
         return self._cancel(query) if received.method == "DELETE" else self.relay(received)
+
+    def _dispatches(self, received: Received) -> Reply:
+        self.asked += 1
+        body = json.dumps(self._bodies(json.loads(received.body)["ids"])).encode()
+        self.fetched()
+        return Reply(body=body)
 
     def _cancel(self, query: str) -> Reply:
         pairs = query.split("&")

@@ -9,6 +9,7 @@ from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import outbox as outbox_of
+from services.dispatcher.message import CALLBACK_RETRY_DELAY
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import FRESH_SECONDS
 from services.dispatcher.settings import DispatcherSettings
@@ -258,7 +259,7 @@ def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(di
     [message] = dispatching.published
     for name in ("Upstash-Callback", "Upstash-Failure-Callback"):
         assert int(message["headers"][f"{name}-Retries"]) >= 1000
-        assert "60000" in message["headers"][f"{name}-Retry-Delay"]
+        assert message["headers"][f"{name}-Retry-Delay"] == CALLBACK_RETRY_DELAY
         proof = message["headers"][f"{name}-Forward-Authorization"].removeprefix("Bearer ")
         assert is_callback_token(proof, "i", A)
         assert not is_callback_token(proof, "i", B)
@@ -327,10 +328,47 @@ def test_what_is_told_again_is_sent_only_if_the_relay_does_not_hold_it(
     dispatching.live = {A}
     dispatching.submit(A, B, op=op, **columns)
     dispatching.run()
-    assert dispatching.asked_live == [[A, B]]
+    # The second time right before the call, as a dead letter may have been sent again meanwhile.
+    assert dispatching.asked_live == [[A, B], [B]]
     assert dispatching.labels() == [B]
     assert dispatching.published[0]["headers"]["Upstash-Deduplication-Id"] == deduplication_id
     assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+AGAIN = pytest.mark.parametrize(
+    ("op", "columns"), [("r", {}), ("c", {"nudged_at": "2026-01-01T00:00:00Z"})], ids=["snapshot", "nudge"]
+)
+
+
+@AGAIN
+def test_one_whose_callback_is_among_the_dead_letters_is_held_and_not_called_again(
+    dispatching: Dispatching, op: str, columns: dict[str, str]
+) -> None:
+    dispatching.callback_letters = {A: ["1-a"]}
+    dispatching.submit(A, B, op=op, **columns)
+    dispatching.run()
+    assert dispatching.labels() == [B]
+    assert dispatching.refused == {}
+    assert dispatching.partitions.committed == {SUBMISSIONS: 2}
+
+
+@AGAIN
+def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_being_called_again(
+    dispatching: Dispatching, op: str, columns: dict[str, str]
+) -> None:
+    dispatching.letters_at_relay = {A: "1-a"}
+    dispatching.submit(A, B, op=op, **columns)
+    dispatching.run()
+    assert dispatching.labels() == [B]
+    assert dispatching.refused == {A: "the relay gave the call up and its callback is lost; its dead letter is 1-a"}
+
+
+def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispatching) -> None:
+    dispatching.ended = {A}
+    dispatching.letters_at_relay = {A: "1-a"}
+    dispatching.submit(A, op="r")
+    dispatching.run()
+    assert (dispatching.asked_live, dispatching.labels(), dispatching.refused) == ([[A]], [], {})
 
 
 def test_what_is_told_for_the_first_time_costs_no_question(dispatching: Dispatching) -> None:
@@ -348,13 +386,22 @@ def test_a_relay_that_cannot_say_what_it_holds_gets_what_is_told_again(dispatchi
     assert dispatching.labels() == [A]
 
 
+def test_a_webhook_is_found_by_the_submission_and_is_not_cancelled_with_its_call(dispatching: Dispatching) -> None:
+    """An erased content is removed from it, and a repeated end cancels what has the submission's own label."""
+    dispatching.end(A, "failed", webhook="https://hook.example/")
+    dispatching.run()
+    assert dispatching.labels() == [f"webhook-{A},webhook"]
+    assert dispatching.cancelled == [A]
+
+
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
     dispatching.removal_reply = Reply(status)
     row = {"submission_id": A, "message_ids": ["m1", "m2"], "removed_at": "2026-01-01T00:00:00Z"}
     dispatching.partitions.add(REMOVALS, json.dumps({"op": "c", "after": row}).encode())
     dispatching.run()
-    assert dispatching.removed == [{"label": A, "messageIds": ["m1", "m2"]}]
+    webhooks = {"label": f"webhook-{A}", "messageIds": []}
+    assert dispatching.removed == [{"label": A, "messageIds": ["m1", "m2"]}, webhooks][: 2 if status == 200 else 1]
     assert dispatching.partitions.committed == {REMOVALS: 1}
 
 

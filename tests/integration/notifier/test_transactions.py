@@ -85,7 +85,7 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
 
 
 # More than the test may take: nothing but the topic's absence ends the wait.
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(400)
 def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics, instance: str) -> None:
     gone = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
     kafka_topics = KafkaTopics(topics.cluster)

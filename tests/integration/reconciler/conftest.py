@@ -54,11 +54,13 @@ class Rows:
         return event_id
 
     def ended_submissions(self, count: int, *, age_seconds: float) -> None:
-        """So many submissions, a millisecond apart from that age on, each with a result."""
+        """So many submissions, a millisecond apart from that age on, each with a result and with a time that was over at once."""
         self.execute(
-            "WITH made AS (INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)"
-            " SELECT tidings.uuid_floor(now() - make_interval(secs => %s - n / 1000.0)), 'a', 't', '{}',"
-            " 'application/json', '' FROM generate_series(1, %s) AS n RETURNING id)"
+            "WITH made AS ("
+            " INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, expires_at)"
+            " SELECT tidings.uuid_floor(at), 'a', 't', '{}', 'application/json', '', at"
+            " FROM (SELECT now() - make_interval(secs => %s - n / 1000.0) AS at FROM generate_series(1, %s) AS n)"
+            " RETURNING id)"
             " INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
             " SELECT id, id, 'a', 't', 'succeeded', now() FROM made",
             age_seconds, count,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from services.reconciler.expiry import FAR_EVERY, Expiry
+from services.reconciler.expiry import BACK_EVERY, FAR_EVERY, LOOK_MAX, NAME, Expiry
 from tests.infra.postgres import PostgresServer
 from tests.integration.reconciler.conftest import Rows
 from tidings import log
@@ -21,15 +22,37 @@ class Clock:
         return self.moment
 
 
-def test_what_is_due_ends_once_and_nothing_else_does(rows: Rows) -> None:
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def expiry(rows: Rows, clock: Clock) -> Expiry:
+    return _expiry(rows, clock)
+
+
+def _expiry(rows: Rows, clock: Clock) -> Expiry:
+    return Expiry(rows.store, rows.metrics, log.get("test"), now=clock)
+
+
+def _all(expiry: Expiry) -> None:
+    while expiry.run_once():
+        pass
+
+
+def _expired(rows: Rows) -> set[UUID]:
+    return {row[0] for row in rows.execute("SELECT submission_id FROM tidings.results WHERE outcome = 'expired'")}
+
+
+def test_what_is_due_ends_once_and_nothing_else_does(rows: Rows, expiry: Expiry) -> None:
     due = rows.submit(expires_in=-1)
     rows.submit(expires_in=60)
     rows.submit()
     ended = rows.submit(expires_in=-1)
     rows.end(ended)
-    expiry = Expiry(rows.store, rows.metrics, log.get("test"), now=Clock())
-    assert expiry.run_once() == 1
-    assert expiry.run_once() == 0
+    _all(expiry)
+    _all(expiry)
     found = rows.execute(
         "SELECT submission_id, outcome, reason, channel, metadata FROM tidings.results WHERE outcome = 'expired'"
     )
@@ -37,16 +60,50 @@ def test_what_is_due_ends_once_and_nothing_else_does(rows: Rows) -> None:
     assert rows.counted("tidings_expired_total") == 1
 
 
-def test_what_became_due_long_ago_is_found_by_a_far_look(rows: Rows) -> None:
-    clock = Clock()
-    expiry = Expiry(rows.store, rows.metrics, log.get("test"), now=clock)
-    assert expiry.run_once() == 0
-    # Committed late, as behind a standby that was away: the near looks do not reach it.
+def test_what_became_visible_seconds_after_its_time_is_found_by_a_look_back(
+    rows: Rows, expiry: Expiry, clock: Clock
+) -> None:
+    rows.submit(expires_in=-1)
+    _all(expiry)
+    late = rows.submit(expires_in=-10)
+    _all(expiry)
+    assert late not in _expired(rows)
+    clock.moment += BACK_EVERY + timedelta(seconds=1)
+    _all(expiry)
+    assert late in _expired(rows)
+
+
+def test_what_became_visible_long_after_its_time_is_found_by_a_far_look(
+    rows: Rows, expiry: Expiry, clock: Clock
+) -> None:
+    rows.submit(expires_in=-1)
+    _all(expiry)
+    # Committed late, as behind a standby that was away: the looks back do not reach it.
     late = rows.submit(expires_in=-3600)
-    assert expiry.run_once() == 0
-    clock.moment += FAR_EVERY + timedelta(seconds=1)
-    assert expiry.run_once() == 1
-    assert rows.execute("SELECT submission_id FROM tidings.results") == [(late,)]
+    clock.moment += BACK_EVERY + timedelta(seconds=1)
+    _all(expiry)
+    assert late not in _expired(rows)
+    clock.moment += FAR_EVERY
+    _all(expiry)
+    assert late in _expired(rows)
+
+
+def test_a_look_is_bounded_and_goes_on_where_it_was(rows: Rows, expiry: Expiry, clock: Clock) -> None:
+    """Neither ended submissions nor open ones make it long, and a new process does not begin at the beginning."""
+    rows.ended_submissions(2 * LOOK_MAX + 10, age_seconds=3600)
+    due = rows.submit(expires_in=-1)
+    # What is due now, and a look back, each of its size at the most.
+    assert expiry.run_once() == 2 * LOOK_MAX
+    assert expiry.run_once() == LOOK_MAX
+    assert _expired(rows) == set()
+    _all(expiry)
+    assert _expired(rows) == {due}
+    [last] = rows.execute("SELECT expires_at FROM tidings.submissions WHERE id = %s", due)
+    mark = datetime.fromtimestamp((rows.store.low_water(NAME).int >> 80) / 1000, UTC)
+    assert timedelta() <= last[0] - mark < timedelta(milliseconds=2)
+    later = rows.submit(expires_in=-0.5)
+    _expiry(rows, clock).run_once()
+    assert later in _expired(rows)
 
 
 def test_the_role_can_make_no_answer(rows: Rows, postgres: PostgresServer, database: str) -> None:

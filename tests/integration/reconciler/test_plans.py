@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
+from services.reconciler.expiry import LOOK_MAX
 from services.reconciler.open_submissions import FAR_MAX
+from services.reconciler.store import NO_ID
 from tests.integration.reconciler.conftest import Rows
 from tidings.queries import load_queries
 
@@ -31,6 +34,33 @@ def test_a_look_back_reads_no_table_from_end_to_end(many: Rows, name: str) -> No
         row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
     assert row is not None
     assert _scanned(row[0][0]["Plan"]) == set(), json.dumps(row[0][0], indent=1)
+
+
+@pytest.mark.parametrize("ago_seconds", [31 * 86_400, 3600, 3600 - FAR_MAX // 1000])
+def test_a_look_for_what_is_due_reads_no_more_than_its_size(many: Rows, ago_seconds: float) -> None:
+    statement = load_queries("services.reconciler")["due"]
+    after = datetime.now(UTC) - timedelta(seconds=ago_seconds)
+    with psycopg.connect(many.url) as connection:
+        parameters = {"after_at": after, "after_id": NO_ID, "upto": None, "limit": LOOK_MAX}
+        row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert _scanned(plan) == set(), json.dumps(row[0][0], indent=1)
+    # A part of a group of the same time more, and a row ahead of each partition.
+    assert plan["Actual Rows"] == LOOK_MAX
+    assert _rows_read(plan, "submissions") <= LOOK_MAX + 100, json.dumps(row[0][0], indent=1)
+    assert _rows_read(plan, "results") <= LOOK_MAX, json.dumps(row[0][0], indent=1)
+
+
+def _rows_read(plan: dict[str, Any], parent: str) -> float:
+    """Of all partitions of a table, whatever became of them."""
+    below = sum(_rows_read(each, parent) for each in plan.get("Plans", []))
+    if not str(plan.get("Relation Name", "")).startswith(parent):
+        return below
+    each_loop = (
+        plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) + plan.get("Rows Removed by Index Recheck", 0)
+    )
+    return float(below + each_loop * plan["Actual Loops"])
 
 
 def _scanned(plan: dict[str, Any]) -> set[str]:

@@ -12,7 +12,7 @@ from tidings.queries import load_queries
 
 
 # It would wait for ever.
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(360)
 def test_a_postgres_that_vanished_is_an_error_until_it_is_back(postgres: PostgresServer, database: str) -> None:
     with tcp_proxy(postgres.admin_url) as proxy:
         url = proxy.url(postgres.url(database, role="tidings_reconciler"))

@@ -19,7 +19,7 @@ def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
 
 
 # It would wait for ever.
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(240)
 def test_a_postgres_that_vanished_is_unavailable_until_it_is_back(
     postgres: PostgresServer, database: str, proxy: TcpProxy
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,8 +9,9 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.reconciler.expiry import FAR, Expiry
+from services.reconciler.expiry import BACK, FAR, Expiry
 from services.reconciler.metrics import ReconcilerMetrics
+from services.reconciler.store import Due
 from tidings import log
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -23,14 +23,17 @@ class SlowStore:
     def __init__(self) -> None:
         self.looks: list[timedelta] = []
 
-    def due(self, since: datetime, limit: int) -> list[UUID]:  # noqa: ARG002
-        self.looks.append(NOW - since)
-        if self.looks[-1] == FAR:
-            raise psycopg.errors.QueryCanceled
-        return []
+    def low_water(self, name: str) -> UUID:
+        assert name
+        return UUID(int=int(NOW.timestamp() * 1000) << 80)
 
-    def expire(self, ids: Sequence[UUID]) -> list[UUID]:
-        return list(ids)
+    def due(self, after: tuple[datetime, UUID], upto: datetime | None, limit: int) -> list[Due]:
+        assert limit > 0
+        if upto is not None:
+            self.looks.append(NOW - after[0])
+            if self.looks[-1] == FAR:
+                raise psycopg.errors.QueryCanceled
+        return []
 
 
 def test_a_far_look_that_takes_too_long_is_not_repeated_at_once() -> None:
@@ -39,5 +42,5 @@ def test_a_far_look_that_takes_too_long_is_not_repeated_at_once() -> None:
     with pytest.raises(psycopg.errors.QueryCanceled):
         expiry.run_once()
     assert expiry.run_once() == 0
-    assert store.looks[0] == FAR
-    assert store.looks[1] < FAR
+    assert expiry.run_once() == 0
+    assert store.looks == [FAR, BACK]

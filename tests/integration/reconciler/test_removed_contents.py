@@ -1,0 +1,118 @@
+"""A removed content is removed once more when the relay has nothing under way of it, and no sooner."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from services.reconciler.relay import Relay, RelayUnavailableError
+from services.reconciler.removed_contents import REMOVALS_MAX, RemovedContents
+from tests.destination import Reply
+from tests.integration.reconciler.conftest import FakeRelay, Rows
+from tests.traces import tables_with
+from tidings import log
+
+SECRET = b"private-answer"
+
+
+@pytest.fixture
+def look(rows: Rows, relay: Relay) -> RemovedContents:
+    return RemovedContents(rows.store, relay, rows.metrics, log.get("test"), grace_seconds=120)
+
+
+def _removed(rows: Rows, *, age_seconds: float = 300) -> UUID:
+    """An ended submission whose content was removed so long ago."""
+    id_ = rows.submit()
+    rows.end(id_)
+    assert rows.execute("SELECT tidings.remove_content('a', %s)", id_) == [("removed",)]
+    _age(rows, id_, age_seconds)
+    return id_
+
+
+def _age(rows: Rows, id_: UUID, seconds: float) -> None:
+    rows.execute(
+        "UPDATE tidings.content_removals SET removed_at = removed_at - make_interval(secs => %s) WHERE submission_id = %s",
+        seconds, id_,
+    )  # fmt: skip
+
+
+def _unsettled(rows: Rows) -> set[UUID]:
+    return {
+        row[0] for row in rows.execute("SELECT submission_id FROM tidings.content_removals WHERE settled_at IS NULL")
+    }
+
+
+def _told(rows: Rows, id_: UUID) -> list[list[str]]:
+    found = rows.execute(
+        "SELECT message_ids FROM tidings.content_removals WHERE submission_id = %s ORDER BY removed_at", id_
+    )
+    return [row[0] for row in found]
+
+
+def test_what_came_since_is_removed_with_it_and_told_once(rows: Rows, look: RemovedContents) -> None:
+    id_ = _removed(rows)
+    # As from a transaction that the removal did not see.
+    rows.execute(
+        "INSERT INTO tidings.attempts (submission_id, number, tenant, error, ended_at, message_id)"
+        " VALUES (%s, 1, 'a', 'quoted: private-answer', now(), 'm-late')", id_,
+    )  # fmt: skip
+    assert tables_with(rows.url, SECRET).keys() == {"tidings.attempts"}
+    look.run_once()
+    assert tables_with(rows.url, SECRET) == {}
+    assert (_unsettled(rows), _told(rows, id_)) == (set(), [[], ["m-late"]])
+    look.run_once()
+    assert _told(rows, id_) == [[], ["m-late"]]
+    assert rows.counted("tidings_contents_settled_total") == 1
+
+
+def test_one_that_the_relay_still_works_on_or_that_is_young_is_waited_for(
+    rows: Rows, look: RemovedContents, fake_relay: FakeRelay
+) -> None:
+    answered, told, young, over = _removed(rows), _removed(rows), _removed(rows, age_seconds=60), _removed(rows)
+    fake_relay.live = {str(answered), f"webhook-{told}"}
+    look.run_once()
+    assert _unsettled(rows) == {answered, told, young}
+    assert len(_told(rows, over)) == 2
+    fake_relay.live = set()
+    look.run_once()
+    assert _unsettled(rows) == {young}
+
+
+def test_what_is_told_while_the_relay_is_asked_is_not_settled(
+    rows: Rows, look: RemovedContents, fake_relay: FakeRelay
+) -> None:
+    id_ = _removed(rows)
+    fake_relay.before = lambda: rows.execute("SELECT tidings.remove_late_content(%s)", id_)
+    look.run_once()
+    assert _unsettled(rows) == {id_}
+
+
+def test_those_that_wait_do_not_hide_those_behind_them(
+    rows: Rows, look: RemovedContents, fake_relay: FakeRelay
+) -> None:
+    made = rows.execute(
+        "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at)"
+        " SELECT gen_random_uuid(), '{}', now() - interval '1 hour' FROM generate_series(1, %s) RETURNING submission_id",
+        REMOVALS_MAX + 1,
+    )  # fmt: skip
+    waiting = {row[0] for row in made}
+    last = _removed(rows)
+    fake_relay.live = {str(id_) for id_ in waiting}
+    while look.run_once():
+        pass
+    assert _unsettled(rows) == waiting
+    assert len(_told(rows, last)) == 2
+
+
+def test_a_relay_that_is_away_settles_nothing_and_one_that_cannot_say_holds_nothing_up(
+    rows: Rows, look: RemovedContents, fake_relay: FakeRelay
+) -> None:
+    id_ = _removed(rows)
+    fake_relay.reply = Reply(503)
+    with pytest.raises(RelayUnavailableError):
+        look.run_once()
+    assert _unsettled(rows) == {id_}
+    fake_relay.reply = Reply(404)
+    look.run_once()
+    assert _unsettled(rows) == set()

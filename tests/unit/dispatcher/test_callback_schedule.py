@@ -1,0 +1,36 @@
+"""Callbacks are retried for days: the total of their own schedule, as the relay computes it."""
+
+from __future__ import annotations
+
+import re
+
+from services.dispatcher.message import CALLBACK_RETRIES, CALLBACK_RETRY_DELAY, Callbacks
+from services.relay.wire.backoff import own_delay_seconds
+from services.relay.wire.values import RETRIES_MAX
+from tests.process import ROOT
+
+DAY_SECONDS = 86_400
+DELAYS = [own_delay_seconds(retried, CALLBACK_RETRY_DELAY) for retried in range(CALLBACK_RETRIES)]
+
+
+def test_an_answer_is_offered_for_three_days_before_it_is_a_dead_letter() -> None:
+    assert sum(DELAYS) >= 3 * DAY_SECONDS
+
+
+def test_an_outage_of_seconds_is_made_good_in_seconds_and_no_outage_costs_more_than_five_minutes() -> None:
+    assert DELAYS[:6] == [1, 2, 4, 8, 16, 32]
+    assert max(DELAYS) <= 300
+    assert sorted(DELAYS) == DELAYS
+
+
+def test_the_relay_takes_so_many_retries_and_both_callbacks_ask_for_them() -> None:
+    assert CALLBACK_RETRIES <= RETRIES_MAX
+    headers = Callbacks("http://api", "token").headers("id")
+    asked = {headers[f"Upstash-{kind}-Retries"] for kind in ("Callback", "Failure-Callback")}
+    assert asked == {str(CALLBACK_RETRIES)}
+
+
+def test_the_documentation_says_the_schedule() -> None:
+    text = re.sub(r"\s+", " ", (ROOT / "docs" / "ARCHITECTURE.md").read_text())
+    hours = sum(DELAYS) / 3600
+    assert f"retried {CALLBACK_RETRIES} times, after 1, 2, 4 … {max(DELAYS):.0f} s, for {hours:.0f} hours" in text
