@@ -7,7 +7,8 @@ SET ROLE tidings_owner;
 ALTER TABLE tidings.content_removals ADD COLUMN settled_at timestamptz;
 REVOKE SELECT ON tidings.content_removals FROM tidings_cdc;
 GRANT SELECT (submission_id, message_ids, removed_at) ON tidings.content_removals TO tidings_cdc;
-CREATE INDEX content_removals_unsettled ON tidings.content_removals (removed_at, submission_id) WHERE settled_at IS NULL;
+CREATE INDEX content_removals_unsettled ON tidings.content_removals (removed_at, submission_id)
+  WHERE settled_at IS NULL;
 
 -- What a provider said of a failure may quote the input, so it goes too.
 CREATE FUNCTION tidings.erase_content(of_id uuid) RETURNS void
@@ -65,8 +66,8 @@ BEGIN
   RETURN true;
 END $$;
 
--- The relay has nothing under way any more: the last removal. It leaves those later than `upto` alone, as they may tell of
--- something that came since the relay was asked.
+-- The relay has nothing under way any more: the last removal. It leaves those later than `upto` alone, as they may tell
+-- of something that came since the relay was asked.
 CREATE FUNCTION tidings.settle_removal(of_id uuid, upto timestamptz) RETURNS void
   LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp

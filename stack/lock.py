@@ -19,8 +19,8 @@ _PAUSE_SECONDS = 0.05
 
 @contextmanager
 def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
-    """Hold the lock of `path`, with this process's number in it. Raises `StackError` when another has it after `seconds`,
-    and when the file was deleted by whoever had it.
+    """Hold the lock of `path`, with this process's number in it. Raises `StackError` when another has it after
+    `seconds`, and when the file was deleted by whoever had it.
 
     A POSIX lock (fcntl(2), F_SETLK), which children do not inherit: one that outlives this process does not hold it.
     """

@@ -145,7 +145,7 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
 
 
 def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
-    """Wait for health, and `keep` what was started whether it came in time or not: what is slow is not to be left alone."""
+    """Wait for health, and `keep` what was started whether it came in time or not."""
     try:
         _await_health(home, worker, steps)
     except OSError as error:  # as of a disk that has no room for a step

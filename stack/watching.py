@@ -48,8 +48,8 @@ def up(home: Home, console: Console) -> None:
 
 @contextmanager
 def alone(home: Home, *, seconds: float = START_SECONDS_MAX) -> Iterator[None]:
-    """Keep others from starting or deleting the stack. Raises `StackError` when one does so for longer than `seconds`, and
-    when the home was deleted before this had its turn.
+    """Keep others from starting or deleting the stack. Raises `StackError` when one does so for longer than `seconds`,
+    and when the home was deleted before this had its turn.
     """
     with held(home.start_lock, seconds=seconds):
         if not home.is_there:

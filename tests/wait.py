@@ -8,8 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Tests name their deadlines for a machine that does nothing else. One whose two processors are asked for by eight to fifteen
-# others takes several times as long, to start a process above all. A deadline costs nothing while its condition comes.
+# Tests name their deadlines for a machine that does nothing else. One whose two processors are asked for by eight to
+# fifteen others takes several times as long, to start a process above all. A deadline costs nothing while its condition
+# comes.
 BUSY_TIMES = 4.0
 
 

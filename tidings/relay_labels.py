@@ -6,6 +6,7 @@ from uuid import UUID
 
 
 def webhook_label(submission_id: UUID | str) -> str:
-    """Of a submission's webhooks. Its calls and their callbacks have the id itself: a call that is cancelled by it must not take
-    a webhook along."""
+    """Of a submission's webhooks. Its calls and their callbacks have the id itself: a call that is cancelled by it must
+    not take a webhook along.
+    """
     return f"webhook-{submission_id}"

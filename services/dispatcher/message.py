@@ -16,9 +16,9 @@ from tidings.completion import completion_fields, event_type, timestamp
 from tidings.relay_labels import webhook_label
 from tidings.targets import Resolved
 
-# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long weekend,
-# whatever the target's own retries are. Past that the dead letter has it, and the reconciler drives that. A longer pause
-# would add hours, and as much to the wait after an outage.
+# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long
+# weekend, whatever the target's own retries are. Past that the dead letter has it, and the reconciler drives that. A
+# longer pause would add hours, and as much to the wait after an outage.
 CALLBACK_RETRIES = 1000
 CALLBACK_RETRY_DELAY = "min(300000, 1000 * pow(2, min(retried, 9)))"
 

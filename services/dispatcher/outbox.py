@@ -125,8 +125,8 @@ class Outbox:
             self._publish(batch, "webhook")
 
     def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
-        """Without those told again whose call or callback the relay has. The api is asked after this, so a call that ended
-        meanwhile has its result there.
+        """Without those told again whose call or callback the relay has. The api is asked after this, so a call that
+        ended meanwhile has its result there.
         """
         again = [str(change.id) for change in changes if change.told_again]
         held: set[str] = set()
@@ -143,8 +143,8 @@ class Outbox:
     def _over(self, ids: Sequence[str]) -> set[str]:
         """Those of `ids`, told again and open, for which the relay has made a call: a second one would be paid twice.
 
-        One whose call is a dead letter, and whose callback is lost, fails. Dead letters are asked for first: one that is
-        sent again in between is live after that, or has its result when this is repeated.
+        One whose call is a dead letter, and whose callback is lost, fails. Dead letters are asked for first: one that
+        is sent again in between is live after that, or has its result when this is repeated.
         """
         if not ids:
             return set()

@@ -73,9 +73,9 @@ class Relay:
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
     def held(self, labels: Sequence[str]) -> set[str] | None:
-        """Those of `labels` with a message that has not ended, or with a callback among the dead letters, which has an answer
-        that was paid for. None when the relay cannot say, as the hosted service: deduplication ids then are all that keeps
-        a call from being made twice. Raises `UnavailableError`.
+        """Those of `labels` with a message that has not ended, or with a callback among the dead letters, which has an
+        answer that was paid for. None when the relay cannot say, as the hosted service: deduplication ids then are all
+        that keeps a call from being made twice. Raises `UnavailableError`.
         """
         answer = self._call("POST", "/v2/labels", body=orjson.dumps({"labels": list(labels)}))
         if answer.status_code in {404, 405}:

@@ -13,7 +13,7 @@ from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.store import NO_ID, Due, Store
 
 NAME = "expiry"
-# Submissions of one look, most of which have ended: some milliseconds of an index. Of those so many end in one statement.
+# Submissions of one look, most of which have ended: some milliseconds of an index. One statement ends a batch.
 LOOK_MAX = 5_000
 BATCH_MAX = 500
 # A look goes on behind what it has seen. A row that became visible after its time was over is found by a look back: a

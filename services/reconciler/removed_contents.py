@@ -1,5 +1,5 @@
-"""Removals of contents, of which something may still come: an answer under way, a callback among the dead letters. When the
-relay has nothing under way any more, the content is removed once more, here and there, and that is the last time.
+"""Removals of contents, of which something may still come: an answer under way, a callback among the dead letters. When
+the relay has nothing under way any more, the content is removed once more, here and there, and that is the last time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _BEGINNING = (datetime.min.replace(tzinfo=UTC), NO_ID)
 
 
 class RemovedContents:
-    """A pass goes over all removals that are not settled and older than the grace, some at a time. No low-water mark: an
-    index holds these alone."""
+    """A pass goes over all removals that are not settled and older than the grace, some at a time. No low-water mark:
+    an index holds these alone.
+    """
 
     def __init__(
         self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger, *, grace_seconds: float

@@ -162,7 +162,9 @@ def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(t
 
 
 def _with_extension(directory: Path) -> list[Path]:
-    """A file that adds Kafka's own jar to an image that was made without it: the distribution, and so the public image, has it."""
+    """A file that adds Kafka's own jar to an image that was made without it: the distribution, and so the public image,
+    has it.
+    """
     image = yaml.safe_load(FILE.read_text())["services"]["connect"]["image"]
     command = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", EXTENSIONS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -35,8 +35,8 @@ from tests.acceptance.harmful import (
 from tests.process import ROOT
 from tests.wait import until
 
-# What the quiet client's calls take at the provider, as AI's do: most of the usual time. The rest of it is half a second,
-# which two processors that do the harm, and other tests, double by themselves.
+# What the quiet client's calls take at the provider, as AI's do: most of the usual time. The rest of it is half a
+# second, which two processors that do the harm, and other tests, double by themselves.
 LATENCY_SECONDS = 4.0
 NOISE_SECONDS = 2.0
 # After that a submission counts as one that did not end.

@@ -1,4 +1,4 @@
-"""How compose starts Connect's image: with a password where the image has what asks for it, and aloud without one elsewhere."""
+"""How compose starts Connect's image: with a password where the image can ask for it, aloud without one elsewhere."""
 
 from __future__ import annotations
 

@@ -24,7 +24,14 @@ from stack.watching import alone, reset
 from tests.process import ROOT
 from tests.wait import until
 
-HOLDS = "import sys; from pathlib import Path; from stack.lock import held\nwith held(Path(sys.argv[1])): print(flush=True); input()"
+HOLDS = """
+import sys
+from pathlib import Path
+from stack.lock import held
+with held(Path(sys.argv[1])):
+    print(flush=True)
+    input()
+"""
 
 
 class LivingPostgres:

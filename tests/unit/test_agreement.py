@@ -88,7 +88,9 @@ def test_connects_rest_has_the_same_password_in_compose_as_natively() -> None:
     [extension] = re.findall(
         r"^rest.extension.classes=(.+)$", (debezium / "connect-worker.properties").read_text(), re.MULTILINE
     )
-    assert f"CONNECT_REST_EXTENSION_CLASSES={extension}\n" in script
+    package, _, name = extension.rpartition(".")
+    assert f"extensions={package}\n" in script
+    assert f"CONNECT_REST_EXTENSION_CLASSES=$extensions.{name}\n" in script
     native = (debezium / "connect-login.conf").read_text().partition("\nKafkaConnect")[2]
     assert native.replace("${login_file}", "$folder/rest-login.properties") in script
     assert f"'{REST_USER}=%s" in script

@@ -54,7 +54,7 @@ class Rows:
         return event_id
 
     def ended_submissions(self, count: int, *, age_seconds: float) -> None:
-        """So many submissions, a millisecond apart from that age on, each with a result and with a time that was over at once."""
+        """So many submissions, a millisecond apart from that age on, each with a result, and over at once."""
         self.execute(
             "WITH made AS ("
             " INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, expires_at)"

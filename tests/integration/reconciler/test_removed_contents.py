@@ -32,7 +32,8 @@ def _removed(rows: Rows, *, age_seconds: float = 300) -> UUID:
 
 def _age(rows: Rows, id_: UUID, seconds: float) -> None:
     rows.execute(
-        "UPDATE tidings.content_removals SET removed_at = removed_at - make_interval(secs => %s) WHERE submission_id = %s",
+        "UPDATE tidings.content_removals SET removed_at = removed_at - make_interval(secs => %s)"
+        " WHERE submission_id = %s",
         seconds, id_,
     )  # fmt: skip
 
@@ -93,7 +94,8 @@ def test_those_that_wait_do_not_hide_those_behind_them(
 ) -> None:
     made = rows.execute(
         "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at)"
-        " SELECT gen_random_uuid(), '{}', now() - interval '1 hour' FROM generate_series(1, %s) RETURNING submission_id",
+        " SELECT gen_random_uuid(), '{}', now() - interval '1 hour' FROM generate_series(1, %s)"
+        " RETURNING submission_id",
         REMOVALS_MAX + 1,
     )  # fmt: skip
     waiting = {row[0] for row in made}
