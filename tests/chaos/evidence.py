@@ -20,6 +20,7 @@ class Sent:
     `ids`: those that the api answered, for each time that it was accepted. `once`: without an Idempotency-Key, so never
     sent again. `faults`: whether the provider was asked to fail. `expires`: its call lasts longer than its `expires_in`.
     `cancelled`: the api's answer to DELETE, 200 or 409, of those that got one; `seen`: an outcome that a reader saw.
+    `probe`: the number of the fault at whose end it was sent.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Sent:
     seen: str | None = None
     channel: str | None = None
     webhook: bool = False
+    probe: int | None = None
 
 
 @dataclass(frozen=True)

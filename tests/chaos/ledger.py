@@ -168,6 +168,15 @@ def memory_within_budget(evidence: Evidence) -> Iterator[str]:
             yield f"{process} had {peak // 2**20} MiB, and may have {budget // 2**20}"
 
 
+def recoveries_are_measured(evidence: Evidence) -> Iterator[str]:
+    """The system works again after each fault: the submission that was sent at its end was accepted and completed."""
+    probes = {sent.probe: sent.ids for sent in evidence.sent if sent.probe is not None}
+    told = {event.submission_id for event in evidence.completions if event.topic == MAIN_TOPIC}
+    for fault in evidence.faults:
+        if told.isdisjoint(probes.get(fault.number, ())):
+            yield f"{fault.kind} at {fault.at_seconds:.1f} s: no completion of what was sent at its end"
+
+
 def _stored(evidence: Evidence) -> dict[str, Stored]:
     return {row.key: row for row in evidence.stored}
 
@@ -191,5 +200,6 @@ PROMISES: Mapping[str, Check] = MappingProxyType(
         "nothing remains": nothing_remains,
         "dead letters are ours": dead_letters_are_ours,
         "memory is within budget": memory_within_budget,
+        "recoveries are measured": recoveries_are_measured,
     }
 )
