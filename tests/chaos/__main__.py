@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 from rich.console import Console
@@ -39,7 +40,7 @@ def main(
     """
     # In the background a shell has Ctrl-C ignored; by either signal the system is stopped before the end.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     console = Console()
     asked = {"seconds": seconds, "seed": seed, "pause_seconds": pause_seconds, "only": only}
     with tempfile.TemporaryDirectory(prefix="tidings-chaos-") as name:
@@ -63,6 +64,13 @@ def main(
     sys.exit(1 if violations else 0)
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Once: a second signal, as `make` passes it on, would end the stopping."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _chosen(only: tuple[str, ...], names: bool) -> tuple[Kind, ...]:
     every = kinds(names=names)
     found = tuple(kind for kind in every if not only or any(text in f"{kind.name} {kind.target}" for text in only))
@@ -83,7 +91,8 @@ def _kept_on_failure(system: System, keep: Path | None, console: Console) -> Ite
 
     try:
         yield kept
-    except Exception:
+    except BaseException:
+        # By a signal too: whoever bounds the run wants to know what it waited for.
         kept()
         raise
 
