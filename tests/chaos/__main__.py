@@ -17,7 +17,7 @@ from rich.console import Console
 
 from tests.chaos.ledger import broken
 from tests.chaos.plan import Kind, kinds, plan
-from tests.chaos.report import show, write
+from tests.chaos.report import show, write, write_evidence
 from tests.chaos.run import run
 from tests.chaos.system import System, new_system
 
@@ -60,7 +60,9 @@ def main(
             if report is not None:
                 write(report, done, violations, asked)
             if violations:
-                write(kept() / "report.json", done, violations, asked)
+                folder = kept()
+                write(folder / "report.json", done, violations, asked)
+                write_evidence(folder / "evidence.json", done.evidence)
     sys.exit(1 if violations else 0)
 
 

@@ -63,13 +63,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class Logged:
-    """A row of the relay's log, of messages that are no callbacks. `label`: a submission's id or a direct message's key."""
+    """A row of the relay's log, of messages that are no callbacks. `label`: a submission's id or a direct message's key.
+    `at`: when it was written, by the database's clock.
+    """
 
     message_id: str
     label: str
     state: str
     error: str | None = None
     status: int | None = None
+    at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.calls import repeated
+from tests.chaos.evidence import Evidence
 from tests.chaos.ledger import PROMISES, Violation
 from tests.chaos.limits import most_at_once
 from tests.chaos.plan import CONTROL
@@ -80,6 +81,17 @@ def write(path: Path, run: Run, violations: Sequence[Violation], asked: dict[str
         "not done": [asdict(done) for done in run.done if done.error is not None],
     }
     path.write_text(json.dumps(content, indent=1))
+
+
+def write_evidence(path: Path, evidence: Evidence) -> None:
+    """All that was read, for whoever looks for what broke a promise."""
+    path.write_text(json.dumps(asdict(evidence), indent=1, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(map(str, value)) if isinstance(value, frozenset) else str(value)
 
 
 def _seconds(value: float | None) -> str:
