@@ -42,6 +42,7 @@ class NameServer:
         self.address = address
         self.mode: Mode = "answers"
         self.asked: list[str] = []
+        self._held: list[tuple[bytes, tuple[str, int]]] = []
         self.counts: Counter[Mode] = Counter()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -53,14 +54,27 @@ class NameServer:
 
     def _one(self) -> None:
         query, sender = self._socket.recvfrom(QUERY_BYTES_MAX)
-        name, end = _name(query)
+        name, _ = _name(query)
         if len(self.asked) < ASKED_MAX:
             self.asked.append(name)
         mode = self.mode
         self.counts[mode] += 1
-        if mode != "silent" and (answer := self._answer(mode, query, name, end)) is not None:
-            # Who asked may be gone.
-            with suppress(OSError):
+        if mode != "silent":
+            self._send(mode, query, sender)
+        elif len(self._held) < ASKED_MAX:
+            self._held.append((query, sender))
+
+    def answer_held(self) -> None:
+        """Answer late, and again answer at once, what came while it was silent."""
+        self.mode = "answers"
+        for query, sender in self._held:
+            self._send("answers", query, sender)
+
+    def _send(self, mode: Mode, query: bytes, sender: tuple[str, int]) -> None:
+        name, end = _name(query)
+        # Who asked may be gone.
+        with suppress(OSError):
+            if (answer := self._answer(mode, query, name, end)) is not None:
                 self._socket.sendto(answer, sender)
 
     def _answer(self, mode: Mode, query: bytes, name: str, end: int) -> bytes | None:
