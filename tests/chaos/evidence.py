@@ -124,12 +124,13 @@ class Refused:
 class Evidence:
     """`direct`: keys of messages that the relay accepted without a submission. `calls`: by key, what the provider received.
     `streamed`: by submission, how often Debezium told its result as an insert; not what a snapshot or a nudge told.
-    `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
+    `snapshots`: by submission, how often a snapshot told its result. `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
     """
 
     sent: tuple[Sent, ...] = ()
     stored: tuple[Stored, ...] = ()
     streamed: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    snapshots: Mapping[str, int] = field(default_factory=lambda: _NONE)
     completions: tuple[Completion, ...] = ()
     logged: tuple[Logged, ...] = ()
     calls: Mapping[str, int] = field(default_factory=lambda: _NONE)

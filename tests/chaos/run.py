@@ -81,11 +81,13 @@ def _evidence(
     samples: Sequence[Sample],
 ) -> Evidence:
     sent = load.sent
+    streamed, snapshots = gatherer.changes()
     faults = (one.fault for one in injector.done if one.error is None)
     return Evidence(
         sent=sent,
         stored=gatherer.stored(),
-        streamed=gatherer.streamed(),
+        streamed=streamed,
+        snapshots=snapshots,
         completions=gatherer.completions(),
         logged=gatherer.logged(),
         calls=gatherer.calls(one.key for one in sent),

@@ -118,6 +118,7 @@ BREAKS = [
     ("channels are told", {"completions": (*WELL.completions, WELL.completions[1])}),
     ("changes are told once", {"streamed": {"A": 1, "P": 1}}),
     ("changes are told once", {"streamed": {"A": 1, "B": 2, "P": 1}}),
+    ("changes are told once", {"snapshots": {"A": 1}}),
     ("webhooks are told", {"webhooks": ()}),
     ("webhooks are told", {"webhooks": (*WELL.webhooks, Webhook("A", "other"))}),
     ("calls are on record", {"calls": {"a": 3, "b": 1, "probe-0": 1}}),
@@ -161,8 +162,9 @@ def test_every_promise_has_a_negative_control() -> None:
         {
             "faults": (Fault(0, "drop", "slot", 3.0, 0.0),),
             "completions": (*WELL.completions, WELL.completions[0], WELL.completions[1]),
-            # One that only the snapshot told has no webhook.
+            # One that only the snapshot told has no webhook; one that was interrupted told it twice.
             "streamed": {"B": 1},
+            "snapshots": {"A": 2, "P": 1},
             "webhooks": (),
         },
         # What a deleted topic had is gone with it.
