@@ -2,11 +2,13 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv/bin
 P ?=
+T ?=
 # Files of tests run side by side, as most of them wait; each of so many processes starts servers of its own.
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset compose-env test bench-cdc bench-submit bench-relay chaos check venv
+.PHONY: help demo up down status logs reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
+	check venv
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,16 @@ compose-env: ## write .env and providers.env for docker compose, unless they are
 
 test: venv ## all tests but those that need Docker, on real servers
 	@$(VENV)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
+
+unit: venv ## the tests without I/O
+	@$(VENV)/python -m pytest -q -n $(TEST_PROCESSES) tests/unit
+
+integration: venv ## the tests on real servers; T=relay or T=api/test_hot.py for a part
+	@$(VENV)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/integration/$(T)
+
+fmt: venv ## format, and fix what ruff can fix
+	@$(VENV)/ruff check --fix .
+	@$(VENV)/ruff format .
 
 bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 	@$(VENV)/python -m benchmarks.bench_cdc

@@ -9,14 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import secrets
-from collections.abc import Iterable
+from binascii import b2a_base64
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import jwt
 import orjson
+import uuid_utils
 
 LIFETIME_SECONDS = 300
 Claims = dict[str, object]
+# RFC 4648, section 5.
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 # {"alg":"HS256","typ":"JWT"}
 _JWT_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
@@ -41,12 +45,28 @@ def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
         "exp": now + LIFETIME_SECONDS,
         "nbf": 0,
         "iat": now,
-        "jti": f"jwt_{secrets.token_hex(16)}",
-        "body": base64.urlsafe_b64encode(sha256).decode(),
+        "jti": f"jwt_{uuid_utils.uuid4().hex}",
+        "body": b2a_base64(sha256, newline=False).translate(_URL_SAFE).decode(),
     }
     signed = b"%s.%s" % (_JWT_HEADER, _base64url(orjson.dumps(claims)))
-    signature = _base64url(hmac.digest(key.encode(), signed, "sha256"))
-    return (signed + b"." + signature).decode()
+    return (signed + b"." + _base64url(_hmac_of(key)(signed))).decode()
+
+
+# Two keys are in use while they are rotated, in the relay and in those that check.
+@lru_cache(8)
+def _hmac_of(key: str) -> Callable[[bytes], bytes]:
+    """HMAC-SHA256 by `key` (RFC 2104), with what depends on the key alone computed once (its section 4): that is half of it."""
+    block = key.encode()
+    block = (hashlib.sha256(block).digest() if len(block) > 64 else block).ljust(64, b"\0")
+    inner, outer = (hashlib.sha256(block.translate(bytes(byte ^ pad for byte in range(256)))) for pad in (0x36, 0x5C))
+
+    def of(content: bytes) -> bytes:
+        first, second = inner.copy(), outer.copy()
+        first.update(content)
+        second.update(first.digest())
+        return second.digest()
+
+    return of
 
 
 def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str]) -> None:
@@ -75,7 +95,7 @@ def check_body(claims: Claims, body: bytes) -> None:
 
 def _base64url(content: bytes) -> bytes:
     """Without padding (RFC 7515, section 2)."""
-    return base64.urlsafe_b64encode(content).rstrip(b"=")
+    return b2a_base64(content, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _bytes(text: object) -> bytes:

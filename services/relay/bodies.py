@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import assert_never
 
-import psycopg
-
 from services.relay.byte_share import NoRoomError
+from services.relay.discards import Discards
 from services.relay.http.faults import NoAnswerError
 from services.relay.memory import Memory
 from services.relay.message import INLINE_BYTES_MAX, Body, Draft, Encoded, Piece, Stored, Unencoded, Unstored
 from services.relay.sending import Sending
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
+from services.relay.time_limit import standing_still
 
 # An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
 # (JUDGED_BYTES_MAX).
@@ -35,10 +35,6 @@ READER_SECONDS = 10.0
 # Between two pieces of an answer that is stored. A model that thinks does so at the beginning, and who streams for so long
 # sends something every few seconds.
 STALL_SECONDS = 120.0
-# Pieces of what did not end well are removed within this, or by the janitor.
-DISCARD_SECONDS = 30.0
-DISCARD_TRIES = 5
-DISCARD_PAUSE_SECONDS = 2.0
 
 
 class TooLargeError(Exception):
@@ -58,7 +54,7 @@ class Bodies:
         self._bytes_max = bytes_max
         self._stall_seconds = stall_seconds
         self._held, self._places = self.memory.answers, self.memory.transfers
-        self._discarding: set[asyncio.Task[None]] = set()
+        self._discards = Discards(chunks)
 
     async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Body:
         """Read a request's body; a large one is stored when this returns, but kept only once a message names it.
@@ -97,9 +93,9 @@ class Bodies:
             return await writer.close()
 
     @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[Writer]:
-        """A writer of a new body, whose pieces are removed when the block does not end well."""
-        writer = self._chunks.writer()
+    async def _writing(self, limit: asyncio.Timeout | None = None) -> AsyncIterator[Writer]:
+        """A writer of a new body, whose pieces are removed when the block does not end well. `limit`: see `Chunks.writer`."""
+        writer = self._chunks.writer(limit)
         try:
             yield writer
         except BaseException:
@@ -111,22 +107,8 @@ class Bodies:
         await self._chunks.release(keys)
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Release them beside what goes on: whoever is cancelled has no time for it."""
-        if keys:
-            task = asyncio.create_task(self._discard(keys))
-            self._discarding.add(task)
-            task.add_done_callback(self._discarding.discard)
-
-    async def _discard(self, keys: Sequence[str]) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_SECONDS):
-                for _ in range(DISCARD_TRIES):
-                    try:
-                        await self._chunks.release(keys)
-                    except psycopg.Error:
-                        await asyncio.sleep(DISCARD_PAUSE_SECONDS)
-                    else:
-                        return
+        """Release them beside what goes on."""
+        self._discards.add(keys)
 
     def sending(self, stored: Stored, origin: str) -> Sending:
         """A stored body on its way to `origin`."""
@@ -159,17 +141,25 @@ class Bodies:
         return False
 
     async def spool(
-        self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], bytes_max: int
+        self,
+        key: Hashable,
+        origin: str,
+        start: bytearray,
+        rest: AsyncIterator[bytes],
+        bytes_max: int,
+        limit: asyncio.Timeout,
     ) -> tuple[Stored, bool]:
         """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more. What `hold` took
-        for `key` is given back, and `start` is empty afterwards.
+        for `key` is given back, and `start` is empty afterwards. However long the database is away, it is waited for, and
+        `limit`, the call's, stands still meanwhile: the answer is here, and paid for.
 
         Raises `NoAnswerError` when no more of it comes.
         """
-        async with self._writing() as writer:
+        async with self._writing(limit) as writer:
             cut = len(start) > bytes_max
             del start[bytes_max:]
-            await self._begin(writer, key, origin, start)
+            with standing_still(limit):
+                await self._begin(writer, key, origin, start)
             async with self._places.spooling.place(origin, None):
                 while not cut and (piece := await self._next(rest)):
                     room = bytes_max - writer.size
@@ -242,7 +232,7 @@ class Bodies:
 
     def read(self, answer: KeptAnswer) -> AsyncGenerator[bytes, None]:
         """A kept answer, a piece at a time. Raises `MissingPieceError`."""
-        return self._chunks.read(answer.key, answer.size)
+        return self._chunks.read(answer.key, answer.size, tries_max=1)
 
 
 def stored_keys(drafts: Sequence[Draft]) -> list[str]:

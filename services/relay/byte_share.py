@@ -67,7 +67,12 @@ class Share:
 
     def hold(self, key: Hashable, size: int, name: str = "") -> None:
         """Count what is in memory already, or must be; once more of the same key, its new size counts."""
-        self._count(key, size, name)
+        if name or key in self._held:
+            self._count(key, size, name)
+        else:
+            # Twice for each call.
+            self._held[key] = (size, "")
+            self._used += size
         if self._waiting:
             self._serve()
 
@@ -90,7 +95,14 @@ class Share:
 
     def give(self, key: Hashable) -> None:
         """It is not held any more; nothing, when it was not."""
-        if self._forget(key) and self._waiting:
+        if (found := self._held.pop(key, None)) is None:
+            return
+        self.given += 1
+        if found[1]:
+            self._uncount(*found)
+        else:
+            self._used -= found[0]
+        if self._waiting:
             self._serve()
 
     async def take(self, key: Hashable, size: int, name: str, seconds: float = WAIT_SECONDS) -> None:
@@ -162,12 +174,6 @@ class Share:
 
     def _own(self, key: Hashable) -> int:
         return self._held.get(key, (0, ""))[0]
-
-    def _forget(self, key: Hashable) -> bool:
-        if (found := self._held.pop(key, None)) is not None:
-            self.given += 1
-            self._uncount(*found)
-        return found is not None
 
     def _uncount(self, size: int, name: str) -> None:
         self._used -= size

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from services.relay.http.faults import NoAnswerError, NotAttemptedError
@@ -20,9 +21,10 @@ LAPSED_SECONDS = 1.0
 class Call:
     """One held claim. `sent`: its request may have left; `settled`: its ending is the writer's."""
 
-    __slots__ = ("_lapsed", "sent", "settled", "task")
+    __slots__ = ("_lapsed", "claim", "sent", "settled", "task")
 
-    def __init__(self, lapsed: Callable[[], bool]) -> None:
+    def __init__(self, claim: Claim, lapsed: Callable[[], bool]) -> None:
+        self.claim = claim
         self._lapsed = lapsed
         self.sent = False
         self.settled = False
@@ -59,8 +61,8 @@ class Calls:
         self._lapsed = lapsed
         self._memory = memory or Memory()
         self._held: dict[Claim, Call] = {}
-        # The newest claim of each message.
-        self._newest: dict[str, Claim] = {}
+        # Of each message that of the newest claim.
+        self._newest: dict[str, Call] = {}
         # Sent, and ended without an ending: cancelled, or lost by a fault of ours.
         self._orphans: set[Claim] = set()
         self._rounds: set[tuple[float, object]] = set()
@@ -94,17 +96,17 @@ class Calls:
         """
         if claim in self._held:
             return
-        self.abort(claim[0])
-        self._held[claim] = call = Call(self._lapsed)
-        self._newest[claim[0]] = claim
+        if claim[0] in self._newest:
+            self.abort(claim[0])
+        self._held[claim] = self._newest[claim[0]] = call = Call(claim, self._lapsed)
         self._memory.calls.hold(claim, CALL_BYTES + body_bytes)
         call.task = asyncio.create_task(work(call))
-        call.task.add_done_callback(lambda _: self._ended(claim, call))
+        call.task.add_done_callback(partial(self._ended, call))
 
     def abort(self, message_id: str) -> None:
         """Break off the call of a message, if it is here."""
-        if (claim := self._newest.get(message_id)) is not None:
-            self.abort_claim(claim)
+        if (call := self._newest.get(message_id)) is not None:
+            self.abort_claim(call.claim)
 
     def abort_claim(self, claim: Claim) -> None:
         """Break off this very call, if it is here, and not a later one of the same message."""
@@ -135,11 +137,12 @@ class Calls:
         """Since when, by `monotonic`, rows may be on their way: now, or the begin of the oldest round under way."""
         return min((since for since, _ in self._rounds), default=self._monotonic())
 
-    def _ended(self, claim: Claim, call: Call) -> None:
+    def _ended(self, call: Call, _task: asyncio.Task[None]) -> None:
+        claim = call.claim
         del self._held[claim]
         self._memory.calls.give(claim)
         self._memory.answers.give(claim)
-        if self._newest.get(claim[0]) == claim:
+        if self._newest.get(claim[0]) is call:
             del self._newest[claim[0]]
         if call.sent and not call.settled:
             self._orphans.add(claim)

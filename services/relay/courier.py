@@ -50,7 +50,7 @@ class Courier:
         self._bodies = bodies
         self._signing_key = signing_key
         self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
-        self._ways = Ways(settings, tls, resolve)
+        self._ways = Ways(settings, tls, resolve, memory=bodies.memory.calls)
 
     @property
     def opening(self) -> int:
@@ -64,20 +64,6 @@ class Courier:
         """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
         anything is sent: until then a call that is broken off has not been made.
         """
-        try:
-            return await self._attempt(message, now, sending)
-        except NotSentError as error:
-            return _not_sent(error)
-        except (NoAnswerError, MissingPieceError) as error:
-            return _failed(str(error), "unknown")
-        except TimeoutError:
-            return _failed(f"no answer within {message.timeout_ms / 1000:g} s", "unknown")
-        except (OSError, ValueError) as error:
-            return _failed(fault(error), "unknown")
-        except psycopg.Error as error:
-            return _failed(f"the relay's database failed during the call: {type(error).__name__}", "unknown")
-
-    async def _attempt(self, message: Claimed, now: int, sending: Callable[[], None]) -> Answer:
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
@@ -85,10 +71,17 @@ class Courier:
         # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
         fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
-            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
-        except StaleError:
-            # The rest may: it would be sent again in any case, only later, as an attempt of its own.
-            return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+            try:
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
+            except StaleError:
+                # The rest may: it would be sent again in any case, only later, as an attempt of its own.
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+        except NotSentError as error:
+            return _not_sent(error)
+        except TimeoutError:
+            return _failed(f"no answer within {seconds:g} s", "unknown")
+        except (NoAnswerError, MissingPieceError, OSError, ValueError, psycopg.Error) as error:
+            return _failed(_told(error), "unknown")
 
     async def _exchange(
         self,
@@ -106,11 +99,11 @@ class Courier:
                 await self._begin(large, message)
             try:
                 sending()
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout_at(deadline) as limit:
                     response = await connection.exchange(
                         asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
                     )
-                    return await self._read(message, way, response)
+                    return await self._read(message, way, response, limit)
             finally:
                 if large is not None:
                     large.end()
@@ -135,7 +128,7 @@ class Courier:
         headers = self._headers(message, now, way, digest)
         return way, request(message.method, target, headers, body, size), sending
 
-    async def _read(self, message: Claimed, way: Way, response: Response) -> Answer:
+    async def _read(self, message: Claimed, way: Way, response: Response, limit: asyncio.Timeout) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
         rest = response.rest
         if rest is None:
@@ -145,7 +138,7 @@ class Courier:
         if await self._bodies.hold(message.claim, origin, body, rest, size):
             return Answer(response.status, response.headers, bytes(body), error)
         beginning = bytes(body[:BEGINNING_BYTES])
-        spooled, cut = await self._spool(message, way, body, rest)
+        spooled, cut = await self._spool(message, way, body, rest, limit)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -158,10 +151,10 @@ class Courier:
         )
 
     async def _spool(
-        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes]
+        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes], limit: asyncio.Timeout
     ) -> tuple[Spooled, bool]:
         bytes_max = self._settings.answer_bytes_max
-        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max)
+        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max, limit)
         shown = min(stored.size, self._settings.body_bytes_max)
         public = self._settings.public_url
         url = None
@@ -200,6 +193,16 @@ def _not_sent(error: NotSentError) -> Answer:
     if isinstance(error, NotAttemptedError):
         return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
     return _failed(str(error), "not sent")
+
+
+def _told(error: Exception) -> str:
+    match error:
+        case NoAnswerError() | MissingPieceError():
+            return str(error)
+        case psycopg.Error():
+            return f"the relay's database failed during the call: {type(error).__name__}"
+        case _:
+            return fault(error)
 
 
 def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 
 class DatabaseClock:
@@ -12,13 +12,12 @@ class DatabaseClock:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._at = datetime.now(UTC)
-        self._since = monotonic()
+        # What is to be added to `monotonic` for the time in seconds since the epoch.
+        self._offset = time.time() - monotonic()
 
     def set(self, at: datetime, asked: float) -> None:
         """The database has just answered `at` to what was asked at `asked`, by `monotonic`."""
-        self._at = at
-        self._since = (asked + self._monotonic()) / 2
+        self._offset = at.timestamp() - (asked + self._monotonic()) / 2
 
     def now(self) -> datetime:
-        return self._at + timedelta(seconds=self._monotonic() - self._since)
+        return datetime.fromtimestamp(self._offset + self._monotonic(), UTC)

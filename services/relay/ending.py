@@ -29,10 +29,20 @@ class Logged:
     header: dict[str, list[str]] | None = None
     body: bytes | None = None
 
+    @property
+    def answer_bytes(self) -> int:
+        """Of header and body."""
+        if self.header is None:
+            return 0 if self.body is None else len(self.body)
+        header_bytes = sum(len(name) + sum(map(len, values)) for name, values in self.header.items())
+        return len(self.body or b"") + header_bytes
+
 
 @dataclass(frozen=True)
 class Ending:
-    """`cool_until`: the provider asked for a pause of the message's whole flow key; `answered`: it takes calls."""
+    """`cool_until`: the provider asked for a pause of the message's whole flow key; `answered`: it takes calls; `put_off`: there
+    was no attempt.
+    """
 
     message: Claimed
     answer: Answer
@@ -42,26 +52,32 @@ class Ending:
     logged: Sequence[Logged]
     cool_until: datetime | None
     answered: bool
+    put_off: bool = False
 
     @property
     def composing(self) -> bool:
         """Whether large bodies are still to be stored before this can be committed: of callbacks, or the dead letter's answer."""
-        return self.burying or any(isinstance(draft.body, Unstored) for draft in self.callbacks)
+        return self.burying or (
+            bool(self.callbacks) and any(isinstance(draft.body, Unstored) for draft in self.callbacks)
+        )
 
     @property
-    def put_off(self) -> bool:
-        """Whether there was no attempt."""
-        return _put_off(self.verdict)
+    def body_bytes(self) -> int:
+        """How much of bodies is in memory with it."""
+        size = len(self.message.body) + len(self.answer.body)
+        return size + sum(draft.inline_bytes for draft in self.callbacks) if self.callbacks else size
 
     @property
     def burying(self) -> bool:
         """Whether a dead letter is to have an answer that is too large for its row."""
-        return isinstance(self.verdict, Failed) and len(self.answer.body) > INLINE_BYTES_MAX
+        return len(self.answer.body) > INLINE_BYTES_MAX and isinstance(self.verdict, Failed)
 
     @property
     def stored_keys(self) -> list[str]:
         """The stored bodies this has to do with. Once it is committed, those may go that nothing names."""
         spooled = self.answer.spooled
+        if spooled is None and self.message.body_key is None and not self.callbacks:
+            return []
         keys = [self.message.body_key, None if spooled is None else spooled.key]
         bodies = [draft.body for draft in self.callbacks]
         return [key for key in keys if key is not None] + [body.key for body in bodies if isinstance(body, Stored)]
@@ -72,18 +88,14 @@ def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = 
     answer = _readable(answer)
     verdict = Failed() if final else judge(message, answer, now)
     dlq_id = dead_letter_id(now, message.id)
+    if isinstance(verdict, Retry) and not verdict.counted:
+        # There was no attempt that anybody could be told of.
+        return Ending(message, answer, verdict, (), dlq_id, (), None, answered=False, put_off=True)
     cool_until = cooling(message, answer, now)
     follow = _follow(message, answer, verdict, now, dlq_id)
-    return Ending(
-        message,
-        answer,
-        verdict,
-        follow,
-        dlq_id,
-        _logged(message, answer, verdict, now),
-        cool_until,
-        answered=answer.status != 0 and cool_until is None,
-    )
+    answered = answer.status != 0 and cool_until is None
+    logged = _logged(message, answer, verdict, now)
+    return Ending(message, answer, verdict, follow, dlq_id, logged, cool_until, answered)
 
 
 def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
@@ -109,8 +121,7 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
 
 
 def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, dlq_id: str) -> Sequence[Draft]:
-    if _put_off(verdict):
-        # There was no attempt that anybody could be told of.
+    if message.callback is None and message.failure_callback is None:
         return ()
     follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
     if message.queue is not None:
@@ -139,11 +150,14 @@ def dead_letter_id(now: datetime, message_id: str) -> str:
 
 
 def _logged(message: Claimed, answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
-    if _put_off(verdict):
-        return []
     # See `claim` in messages.sql.
-    begun = [Logged(message.started_at, "ACTIVE")] if message.put_offs else []
+    begun = [Logged(_begun_at(message, now), "ACTIVE")] if message.put_offs else []
     return begun + _ended(answer, verdict, now)
+
+
+def _begun_at(message: Claimed, now: datetime) -> datetime:
+    """No call is older than 12 hours, and for what was taken over later there may be no day of the log any more."""
+    return message.started_at if now - message.started_at < timedelta(hours=12) else now
 
 
 def _ended(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
@@ -163,7 +177,3 @@ def _ended(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
         return [failed, Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)]
     # The last row tells the whole story: who filters by FAILED sees the answer as well.
     return [failed, replace(failed, state="FAILED")]
-
-
-def _put_off(verdict: Verdict) -> bool:
-    return isinstance(verdict, Retry) and not verdict.counted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -37,6 +38,16 @@ TROUBLES_ALONE_MAX = 2
 ASIDE_PAUSES = 5
 
 
+class _Unwritten:
+    """One that is here: since when, by the monotonic clock, and the bytes of its bodies, of which it is the key in the share."""
+
+    __slots__ = ("body_bytes", "since")
+
+    def __init__(self, body_bytes: int) -> None:
+        self.body_bytes = body_bytes
+        self.since = 0.0
+
+
 class EndingWriter:
     """`put` an ending; `run_once` writes all that are there. `wake` is told in how many seconds something may be due."""
 
@@ -64,8 +75,7 @@ class EndingWriter:
         self._pause_seconds = pause_seconds
         # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
-        # Since when, by the monotonic clock.
-        self._unwritten: dict[Claim, float] = {}
+        self._unwritten: dict[Claim, _Unwritten] = {}
         self._held = held or Memory().answers
         # Refused before: they are written alone, so that they are refused alone.
         self._suspects: set[Claim] = set()
@@ -89,7 +99,7 @@ class EndingWriter:
 
     def unwritten_since(self) -> float | None:
         """When the oldest ending that waits came, by the monotonic clock; None: there is none but those put aside."""
-        return next((since for claim, since in self._unwritten.items() if claim not in self._suspects), None)
+        return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
 
     @property
     def full(self) -> bool:
@@ -101,22 +111,29 @@ class EndingWriter:
         claim = ending.message.claim
         if claim in self._unwritten:
             return
-        self._held.hold(_key(claim), _size_bytes(ending))
+        one = _Unwritten(ending.body_bytes)
+        # Beside what is held for the claim itself, which is the answer as it came.
+        self._held.hold(one, one.body_bytes)
         if ending.composing:
             try:
                 ending = await self._large.stored(ending)
             except BaseException:
-                self._held.give(_key(claim))
+                self._held.give(one)
                 raise
-            self._held.hold(_key(claim), _size_bytes(ending))
-        self._unwritten[claim] = time.monotonic()
+            one.body_bytes = ending.body_bytes
+            self._held.hold(one, one.body_bytes)
+        one.since = time.monotonic()
+        self._unwritten[claim] = one
         self._endings.put_nowait(ending)
 
     async def run_once(self) -> int:
         """Wait for an ending, and write it with the others that are there; how many that were."""
         batch = await self._batch()
-        left = [ending for ending in batch if ending.message.claim not in self._suspects]
-        alone = [ending for ending in batch if ending.message.claim in self._suspects]
+        left, alone = batch, []
+        if self._suspects:
+            left = [ending for ending in batch if ending.message.claim not in self._suspects]
+            alone = [ending for ending in batch if ending.message.claim in self._suspects]
+        count = len(batch)
         try:
             if left and not await self._write_together(left):
                 alone += left
@@ -128,14 +145,15 @@ class EndingWriter:
                 self._endings.put_nowait(ending)
         # Callbacks, or what waited for a limit or for its queue, may be claimable now.
         self._wake(0.0)
-        return len(batch)
+        return count
 
     async def _batch(self) -> list[Ending]:
-        endings = [await self._endings.get()]
-        size = _size_bytes(endings[0])
+        ending = await self._endings.get()
+        endings, size = [ending], self._unwritten[ending.message.claim].body_bytes
         while len(endings) < FINISH_MAX and size < FINISH_BYTES_MAX and not self._endings.empty():
-            endings.append(self._endings.get_nowait())
-            size += _size_bytes(endings[-1])
+            ending = self._endings.get_nowait()
+            endings.append(ending)
+            size += self._unwritten[ending.message.claim].body_bytes
         return endings
 
     async def _write_together(self, left: list[Ending]) -> bool:
@@ -168,7 +186,7 @@ class EndingWriter:
         while left and troubles < TROUBLES_ALONE_MAX:
             ending = left[0]
             try:
-                written, kept = await self._one(ending)
+                kept = await self._one(ending)
             except Exception as error:  # noqa: BLE001
                 self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
                 troubles = troubles + 1 if is_trouble(error) else 0
@@ -176,18 +194,18 @@ class EndingWriter:
             else:
                 troubles = 0
                 left.pop(0)
-                await self._written([written], kept)
+                # Of one that was written bare, all that was stored for it is to be released.
+                await self._written([ending], kept)
 
-    async def _one(self, ending: Ending) -> tuple[Ending, list[Ending]]:
-        """What was written of an ending, and whether it was still ours."""
+    async def _one(self, ending: Ending) -> list[Ending]:
+        """What was written of an ending; nothing, when it was not ours any more."""
         try:
-            return ending, await self._messages.finish([ending])
+            return await self._messages.finish([ending])
         except Exception as error:
             if is_trouble(error):
                 raise
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            without = bare(ending, self._now())
-            return without, await self._messages.finish([without])
+            return await self._messages.finish([bare(ending, self._now())])
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
@@ -198,23 +216,12 @@ class EndingWriter:
         for ending in endings:
             claim = ending.message.claim
             self._suspects.discard(claim)
-            self._unwritten.pop(claim, None)
-            self._held.give(_key(claim))
-        for ending in kept:
-            if ending.put_off:
-                self._metrics.put_offs.inc()
-            else:
-                self._metrics.attempts.labels(state_of(ending.verdict)).inc()
-            if isinstance(ending.verdict, Retry):
-                self._wake(ending.verdict.delay_seconds)
+            if (one := self._unwritten.pop(claim, None)) is not None:
+                self._held.give(one)
+        for state, count in Counter(state_of(ending.verdict) for ending in kept if not ending.put_off).items():
+            self._metrics.attempts.labels(state).inc(count)
+        if retries := [ending.verdict for ending in kept if isinstance(ending.verdict, Retry)]:
+            self._metrics.put_offs.inc(sum(not retry.counted for retry in retries))
+            for seconds in {retry.delay_seconds for retry in retries}:
+                self._wake(seconds)
         await self._large.release(endings)
-
-
-def _key(claim: Claim) -> tuple[Claim, str]:
-    """Beside the claim itself, which has the room for the answer as it came."""
-    return claim, "ending"
-
-
-def _size_bytes(ending: Ending) -> int:
-    bodies = sum(draft.inline_bytes for draft in ending.callbacks)
-    return len(ending.message.body) + len(ending.answer.body) + bodies

@@ -26,7 +26,7 @@ LOCK_ID = int.from_bytes(b"janitor", "big")
 LOCK_TIMEOUT_MS = 200
 # A holder is given back in the transaction that ends it: what was left after so long, a fault left.
 GRACE_SECONDS = 10.0
-# An answer that is being stored has nothing that names it until the call ends: after 12 hours at the latest.
+# An answer that is being stored has nothing that names it until the call ends: after 12 hours, and an hour of outages.
 CHUNK_SECONDS = 13 * 3600.0
 
 Work = Callable[[AsyncConnection[Any]], Awaitable[int]]

@@ -39,7 +39,8 @@ CALLS_MAX = 5000
 class Memory:
     """The shares of RELAY_MEMORY_BYTES_MAX.
 
-    `calls`: calls under way, the bodies of their messages, and answers' beginnings. `answers`: from their arrival until
+    `calls`: calls under way, the bodies of their messages, answers' beginnings, and connections over TLS: those of one claim
+    are counted when they are there, so that this share may be exceeded by 300 of them. `answers`: from their arrival until
     what follows from them is written. `requests`: bodies of up to SMALL_BYTES_MAX until they are committed. `batches`:
     larger JSON, and large pages.
     `transfers`: the places of large bodies that are under way, of all kinds together TRANSFER_BYTES each.

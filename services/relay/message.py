@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import uuid_utils
 
@@ -220,10 +221,18 @@ class Claimed:
     sealed_bytes: int = 0
     newer: bool = False
     fault: str | None = None
+    claim: Claim = field(init=False, repr=False, compare=False)
 
-    @property
-    def claim(self) -> Claim:
-        return self.id, self.started_at
+    def __post_init__(self) -> None:
+        # Asked for six times in each attempt.
+        object.__setattr__(self, "claim", (self.id, self.started_at))
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Claimed:
+        """The same without `__init__`, which sets forty fields one by one: a thirtieth of the time that a call takes."""
+        claimed = object.__new__(cls)
+        claimed.__dict__.update(fields, claim=(fields["id"], fields["started_at"]))
+        return claimed
 
     @property
     def stored(self) -> Stored | None:

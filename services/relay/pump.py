@@ -147,19 +147,16 @@ class Pump:
 
     async def _call(self, message: Claimed, call: Call) -> None:
         started = time.monotonic()
-        answer = await self._answer(message, call)
+        sending = call.sending if message.started_callback is None else partial(self._begin, message, call)
+        try:
+            answer = await self._courier.deliver(message, int(time.time()), sending=sending)
+        except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
+            self._log.error("call_failed", error=fault(error), message_id=message.id)
+            answer = Answer(0, (), b"", error="a fault of the relay", fate="unknown" if call.sent else "not sent")
         if answer.fate == "unknown":
             self._metrics.unknown.inc()
         self._metrics.seconds.observe(time.monotonic() - started)
         await self._settle(message, answer, call, final=False)
-
-    async def _answer(self, message: Claimed, call: Call) -> Answer:
-        sending = call.sending if message.started_callback is None else partial(self._begin, message, call)
-        try:
-            return await self._courier.deliver(message, int(time.time()), sending=sending)
-        except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
-            self._log.error("call_failed", error=fault(error), message_id=message.id)
-            return Answer(0, (), b"", error="a fault of the relay", fate="unknown" if call.sent else "not sent")
 
     def _begin(self, message: Claimed, call: Call) -> None:
         """It is sent now; once more, when the connection turned out to be closed, and that is the same attempt."""
@@ -187,4 +184,5 @@ class Pump:
         """By the clock that stamped the start, and not before it: what is known of that clock is off by some
         milliseconds.
         """
-        return max(self._clock.now(), message.started_at)
+        now = self._clock.now()
+        return max(message.started_at, now)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote
 
+from services.relay.byte_share import Share
 from services.relay.guard import ASK_THE_SENDER, ForbiddenAddressError, Guard, GuardedResolver
 from services.relay.hosts import HostList, HostPorts, normal_host
 from services.relay.http.dns import SystemNames
 from services.relay.http.faults import NotSentError
+from services.relay.http.opening import SlowCalls
 from services.relay.http.pool import Pool
 from services.relay.http.proxy import proxy_of
 from services.relay.http.request import Origin, origin_of, target_of
@@ -51,8 +53,17 @@ class Ways:
     and for the operator's own rewrites and hosts. What came into one is never used for another's messages.
     """
 
-    def __init__(self, settings: RelaySettings, tls: ssl.SSLContext, resolve: Resolve | None = None) -> None:
-        """`resolve` stands in for the system's names. Made inside a running event loop."""
+    def __init__(
+        self,
+        settings: RelaySettings,
+        tls: ssl.SSLContext,
+        resolve: Resolve | None = None,
+        *,
+        memory: Share | None = None,
+    ) -> None:
+        """`resolve` stands in for the system's names; `memory` is where what TLS keeps is counted. Made inside a running
+        event loop.
+        """
         self._third_parties = HostList(settings.third_parties)
         self._guard = Guard(settings.allow_private, HostPorts(settings.allow_hosts))
         self._public_guard = Guard((), HostPorts(()), ASK_THE_SENDER)
@@ -61,11 +72,13 @@ class Ways:
         # A proxy resolves the destinations' names itself, and its own address is the operator's word.
         self._system = SystemNames() if resolve is None else resolve
         names = Names(self._system, asyncio.get_running_loop().time)
-        slow_max = settings.concurrency_max // 2
-        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow_max=slow_max)
+        # Of all three pools together, so that half of the calls are left to destinations that let somebody in.
+        slow = SlowCalls(settings.concurrency_max // 2)
+        self._guarded = Pool(tls, GuardedResolver(self._guard, names), self._proxy, slow=slow, memory=memory)
         # Their destinations are their senders' customers': a part of the others' room, so that some is left in any case.
-        self._public = Pool(tls, GuardedResolver(self._public_guard, names), self._proxy, slow_max=slow_max // 2)
-        self._trusted = Pool(tls, names, slow_max=slow_max)
+        part = SlowCalls(settings.concurrency_max // 4, slow)
+        self._public = Pool(tls, GuardedResolver(self._public_guard, names), self._proxy, slow=part, memory=memory)
+        self._trusted = Pool(tls, names, slow=slow, memory=memory)
         self._map = {_place(origin_of(source)): target for source, target in settings.destination_map.items()}
         # Few hosts get most calls. What a name resolves to is not in here: that is looked at for each connection.
         self._way = lru_cache(WAYS_MAX)(self._new_way)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 
@@ -44,6 +45,14 @@ def test_a_signature_holds_for_its_address_and_body_and_for_no_other() -> None:
 def test_what_is_no_signature_is_invalid_and_nothing_else(token: str) -> None:
     with pytest.raises(InvalidSignatureError):
         verify(token, b"", keys=[KEY], urls=[URL])
+
+
+@quick
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=100), st.binary(max_size=300))
+def test_a_key_of_any_length_signs_as_hmac_does(key: str, body: bytes) -> None:
+    head, claims, signature = sign(key, URL, body, now=0).encode().split(b".")
+    expected = hmac.digest(key.encode(), head + b"." + claims, "sha256")
+    assert signature.decode() == segment(expected)
 
 
 @quick

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.process import ROOT
 from tidings.settings import ConfigurationError
-from tidings.targets import Disabled, Resolved, load_targets, resolve
+from tidings.targets import Disabled, Resolved, Target, load_targets, resolve
 
 
 def test_the_shipped_file_is_right_and_names_what_the_readme_does() -> None:
     assert {"openai-images", "openai-chat", "openai-responses", "demo-images"} <= set(
         load_targets(ROOT / "targets.toml")
     )
+
+
+def test_the_how_to_names_each_field_with_its_default_and_its_table_is_right(tmp_path: Path) -> None:
+    text = (ROOT / "docs/how-to/add-a-target.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (.+) \|$", text, re.MULTILINE))
+    assert rows.keys() == Target.model_fields.keys() - {"name"}
+    for name, told in rows.items():
+        default = Target.model_fields[name].default
+        if isinstance(default, int | str):
+            assert told.strip("`") == str(default), name
+        if isinstance(default, tuple):
+            assert told.replace("`", "").split(", ") == [str(value) for value in default], name
+    [table] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "targets.toml").write_text(table)
+    assert list(load_targets(tmp_path / "targets.toml")) == ["replicate-flux"]
 
 
 def test_all_faults_are_reported_together(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_again", "_began", "_buffers", "_ended", "_poll", "_reading", "_sent", "_stall_seconds", "_transport", "_used",
-        "_writable", "fresh", "idle_since",
+        "_writable", "closed", "ends_at", "fresh", "idle_since",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,10 @@ class Connection(asyncio.BufferedProtocol):
         self._sent = self._used = self._ended = False
         self._began = 0.0
         self.idle_since = 0.0
+        # By the loop's clock: it is not used again after that.
+        self.ends_at = float("inf")
+        # Told once it is gone.
+        self.closed: Callable[[Connection], None] | None = None
         # Opened for a call that takes no kept one.
         self.fresh = False
 
@@ -212,6 +216,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self.closed is not None:
+            self.closed(self)
         self.resume_writing()
         if self._reading is not None:
             soon = self._used and asyncio.get_running_loop().time() - self._began <= STALE_SECONDS

@@ -49,16 +49,35 @@ class _Origin:
     slow_since: float | None = None
 
 
-class Openings:
-    """`slow_max`: so many calls of slow origins together. One of them may have a quarter of what is left of it."""
+class SlowCalls:
+    """How many calls of slow origins there are, and may be: of one pool of connections or of several, or of a part of them."""
 
-    def __init__(self, slow_max: int, clock: Callable[[], float]) -> None:
-        self._slow_max = slow_max
+    def __init__(self, calls_max: int, whole: SlowCalls | None = None) -> None:
+        """`whole`: what this is a part of."""
+        self._calls_max = calls_max
+        self._whole = whole
+        self.count = 0
+
+    @property
+    def left(self) -> int:
+        left = self._calls_max - self.count
+        return left if self._whole is None else min(left, self._whole.left)
+
+    def add(self, calls: int) -> None:
+        self.count += calls
+        if self._whole is not None:
+            self._whole.add(calls)
+
+
+class Openings:
+    """`slow`: so many calls of slow origins together. One of them may have a quarter of what is left of it."""
+
+    def __init__(self, slow: SlowCalls, clock: Callable[[], float]) -> None:
+        self._slow = slow
         self._clock = clock
         self._origins: dict[Hashable, _Origin] = {}
         # When the last of an origin's calls that were put off come again, and how many of them.
         self._returns: dict[Hashable, tuple[float, int]] = {}
-        self._slow = 0
         self.counted = 0
 
     def __bool__(self) -> bool:
@@ -74,7 +93,7 @@ class Openings:
         if origin.slow_since is None:
             self.counted += 1
         elif len(origin.calls) < self._room():
-            self._slow += 1
+            self._slow.add(1)
         else:
             raise self.later(key)
         origin.calls[opening] = None
@@ -90,7 +109,7 @@ class Openings:
         if origin.slow_since is None:
             self.counted -= 1
         else:
-            self._slow -= 1
+            self._slow.add(-1)
         if not origin.calls:
             del self._origins[key]
 
@@ -125,17 +144,17 @@ class Openings:
 
     def _room(self) -> int:
         """Of one slow origin. As long as this falls with what all have, no number of them takes all."""
-        return max(1, (self._slow_max - self._slow) // 4)
+        return max(1, self._slow.left // 4)
 
     def _turn(self, origin: _Origin, slow_since: float | None) -> None:
         change = len(origin.calls) if slow_since is not None else -len(origin.calls)
         origin.slow_since = slow_since
-        self._slow += change
+        self._slow.add(change)
         self.counted -= change
 
     def _put_off(self, origin: _Origin, now: float) -> None:
         # What it has itself is not room that the others took.
-        share = max(1, (self._slow_max - self._slow + len(origin.calls)) // 5)
+        share = max(1, (self._slow.left + len(origin.calls)) // 5)
         for opening in list(islice(origin.calls, share, None)):
             if opening.limit is not None and not opening.limit.expired():
                 opening.put_off = True

@@ -5,25 +5,36 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import random
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import aiohappyeyeballs
 
+from services.relay.byte_share import Share
 from services.relay.http.connection import STALL_SECONDS, Connection, new_buffers
 from services.relay.http.faults import NoAnswerError, NotAttemptedError, NotSentError
-from services.relay.http.opening import LOOK_SECONDS, Openings
+from services.relay.http.opening import LOOK_SECONDS, Openings, SlowCalls
 from services.relay.http.proxy import Proxy
 from services.relay.http.request import Origin
 from services.relay.http.resolving import Resolve
 
 # Servers close idle connections after 5 s (Node) to 75 s (nginx); what is kept longer than this is mostly closed already.
 IDLE_SECONDS = 15.0
+# A kept connection leads to where the name led when it was opened. So it ends at the latest, between exchanges, and those
+# that were opened together some time apart.
+AGE_SECONDS = 300.0
+_AGE_SPREAD = 0.2
+# What the TLS library keeps for a connection at rest (measured: 45 KiB with uvloop); of much that comes at once it keeps
+# more.
+TLS_BYTES = 48 * 1024
 # A destination that thinks for minutes says nothing meanwhile, and what stands between (NAT, load balancers: 60 to 350 s)
 # forgets a silent connection. So the system says something; and so we learn of a peer that is gone.
 KEEPALIVE_SECONDS = 45
+# Half of the calls that a process holds by default.
+SLOW_MAX = 5000
 # RFC 8305, section 8.
 _NEXT_ADDRESS_SECONDS = 0.25
 # Files are given back when other calls end.
@@ -44,21 +55,28 @@ class Pool:
         resolve: Resolve,
         proxy: Proxy | None = None,
         *,
-        slow_max: int = 5000,
+        slow: SlowCalls | None = None,
+        memory: Share | None = None,
         stall_seconds: float = STALL_SECONDS,
+        age_seconds: float = AGE_SECONDS,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`resolve` is not asked when there is a proxy, which does it itself. `slow_max`: see `Openings`.
+        """`resolve` is not asked when there is a proxy, which does it itself. `slow`: see `Openings`; pools may share it.
+        `memory`: where what TLS keeps is counted. `jitter`: from 0 to 1, by chance.
 
         Made inside a running event loop.
         """
         self._tls = tls
         self._resolve = resolve
         self._proxy = proxy
+        self._memory = memory
         self._stall_seconds = stall_seconds
+        self._age_seconds = age_seconds
+        self._jitter = jitter
         self._buffers = new_buffers()
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._openings = Openings(slow_max, asyncio.get_running_loop().time)
+        self._openings = Openings(slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
         self._looker: asyncio.TimerHandle | None = None
 
     @property
@@ -119,6 +137,11 @@ class Pool:
         else:
             await self._proxy.connect(connection, origin, self._tls)
         connection.keep_alive(KEEPALIVE_SECONDS)
+        age_seconds = self._age_seconds * (1 - _AGE_SPREAD * self._jitter())
+        connection.ends_at = asyncio.get_running_loop().time() + age_seconds
+        if self._memory is not None and origin.scheme == "https" and connection.open:
+            connection.closed = self._memory.give
+            self._memory.hold(connection, TLS_BYTES)
         return connection
 
     async def _connect(self, connection: Connection, addresses: Sequence[str], origin: Origin) -> None:
@@ -145,7 +168,10 @@ class Pool:
             return
         connection.fresh = False
         loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = now = loop.time()
+        if now >= connection.ends_at:
+            connection.abort()
+            return
         self._idle.setdefault(key, deque()).append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)

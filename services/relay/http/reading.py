@@ -13,6 +13,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.relay.http.allowance import Allowance
 from services.relay.http.faults import NoAnswerError, StaleError
+from services.relay.http.following import Following
 from services.relay.http.response import Response
 from services.relay.http.rewriting import Rewriting
 
@@ -45,7 +46,7 @@ class Reading:
         # All that came, while it is little and may turn out to be odd.
         self._pieces: list[bytes] = []
         self._received = 0
-        self._rewriting: Rewriting | None = None
+        self._rewriting: Rewriting | Following | None = None
         self._keep = self._odd = self.streaming = self._paused = False
         self._begin()
         self._error: Exception | None = None
@@ -69,6 +70,8 @@ class Reading:
             self._pieces.append(data)
         else:
             self._pieces.clear()
+            if isinstance(self._rewriting, Following) and self._received >= HEAD_BYTES_MAX and self._rewriting.abreast:
+                self._rewriting = None
         self._received += len(data)
         try:
             self._parser.feed_data(data if self._rewriting is None else self._rewriting.feed(data))
@@ -111,6 +114,8 @@ class Reading:
             self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
         elif self._pieces and not self.complete and not self.streaming:
             self._parse_again()
+        elif self._pieces and not self.complete and self._chunked:
+            self._follow()
         else:
             self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
 
@@ -126,6 +131,23 @@ class Reading:
             self._parser.feed_data(self._rewriting.feed(data))
         except (HttpParserUpgrade, HttpParserError, ValueError) as error:
             self._broken(error)
+
+    def _follow(self) -> None:
+        """The same of an answer that is handed over already, with what was not."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if not data or self._parser is None:
+            return
+        self._rewriting = following = Following(self, self._size)
+        self._parser = following.parser
+        try:
+            self._parser.feed_data(following.feed(data))
+        except (HttpParserUpgrade, HttpParserError, ValueError) as error:
+            self._broken(error)
+
+    def was_odd(self) -> None:
+        """Of the answer that `_follow` reads on."""
+        self._odd = True
 
     # What the parser calls.
 
@@ -181,7 +203,11 @@ class Reading:
             self._move()
         elif self._allowance.exceeded(self._size) and not self.response.done():
             self.streaming = True
-            self._pieces.clear()
+            if self._chunked and self._rewriting is None and self._received < HEAD_BYTES_MAX:
+                # There was no room for what is needed for a second look. Not here, in the middle of what came.
+                asyncio.get_running_loop().call_soon(self._follow)
+            else:
+                self._pieces.clear()
             # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
             self._hold_up()
             start = bytearray(self._taken())

@@ -73,7 +73,7 @@ class Rewriting:
             raise ValueError("the size of a chunk is no number")
         self._left = int(found[1], 16)
         self._next = self._chunk if self._left else self._trailer
-        return b"%x\r\n" % self._left
+        return found[1] + b"\r\n"
 
     def _chunk(self) -> bytes | None:
         piece = bytes(self._buffer[: self._left])

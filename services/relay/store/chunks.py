@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-
-import psycopg
+from functools import partial
+from itertools import count
+from typing import TypeVar
 
 from services.relay.message import Stored
 from services.relay.store.database import Database, queries
+from services.relay.store.faults import is_trouble
+from services.relay.time_limit import standing_still
 
 # 384 KiB: a multiple of 3, so that the base64 of pieces joins to the base64 of the whole. Of half the size, a large body
 # would take a fifth longer; of twice the size, half as many could move at once in the same memory.
 PIECE_BYTES = 3 * 128 * 1024
 # Bodies that are removed by one statement: of 50 MB each that is 2600 pieces.
 RELEASE_MAX = 20
-WRITE_TRIES = 5
-WRITE_PAUSE_SECONDS = 1.0
+# Of a request's body, as its client waits; each try takes up to 10 s while the database is away.
+WRITE_TRIES = 4
+# Between tries, doubled each time up to the second.
+PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 10.0
+
+T = TypeVar("T")
 
 
 class MissingPieceError(Exception):
@@ -46,31 +53,29 @@ class Chunks:
     `Writer.flush`, and always a multiple of 3.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, pause_seconds: float = PAUSE_SECONDS) -> None:
+        """`pause_seconds`: before the second try."""
         self._database = database
+        self._pause_seconds = pause_seconds
         self._q = queries("chunks")
 
-    def writer(self) -> Writer:
-        """For a new body, under a key of its own."""
-        return Writer(self)
+    def writer(self, limit: asyncio.Timeout | None = None) -> Writer:
+        """For a new body, under a key of its own. With `limit`, a call's, it is of an answer, which cannot be had again: the
+        database is waited for as long as it is away, and the limit stands still meanwhile.
+        """
+        return Writer(self, limit)
 
-    async def write(self, key: str, part: int, content: bytes) -> None:
-        """Store one piece; a database that is away for a moment is waited for, as the rest of the body cannot be had again."""
-        for left in range(WRITE_TRIES - 1, -1, -1):
-            try:
-                await self._database.execute(self._q["write"], {"key": key, "part": part, "content": content})
-            except psycopg.OperationalError:
-                if not left:
-                    raise
-                await asyncio.sleep(WRITE_PAUSE_SECONDS)
-            else:
-                return
+    async def write(self, key: str, part: int, content: bytes, *, tries_max: int | None = WRITE_TRIES) -> None:
+        """Store one piece. A database that is away is waited for: None, as long as it is."""
+        piece = {"key": key, "part": part, "content": content}
+        await self._repeated(partial(self._database.execute, self._q["write"], piece), tries_max)
 
-    async def read(self, key: str, size: int) -> AsyncGenerator[bytes, None]:
-        """The first `size` bytes, a piece at a time. Raises `MissingPieceError`."""
+    async def read(self, key: str, size: int, *, tries_max: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The first `size` bytes, a piece at a time. `tries_max` as of `write`. Raises `MissingPieceError`."""
         part = 0
         while size > 0:
-            found = await self._database.fetch(self._q["read"], {"key": key, "part": part})
+            asked = {"key": key, "part": part}
+            found = await self._repeated(partial(self._database.fetch, self._q["read"], asked), tries_max)
             if not found:
                 raise MissingPieceError("the stored body is not there any more")
             content: bytes = found[0]["content"]
@@ -91,12 +96,26 @@ class Chunks:
         found = await self._database.fetch(self._q["answer"], {"message_id": message_id, "attempt": attempt})
         return KeptAnswer(**found[0]) if found else None
 
+    async def _repeated(self, statement: Callable[[], Awaitable[T]], tries_max: int | None) -> T:
+        pause_seconds = self._pause_seconds
+        for tries in count(1):
+            try:
+                return await statement()
+            except Exception as error:
+                if tries == tries_max or not is_trouble(error):
+                    raise
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
+        raise AssertionError("unreachable")
+
 
 class Writer:
     """Takes a body as it comes and stores it; holds one piece at the most."""
 
-    def __init__(self, chunks: Chunks) -> None:
+    def __init__(self, chunks: Chunks, limit: asyncio.Timeout | None = None) -> None:
+        """`limit`: see `Chunks.writer`."""
         self._chunks = chunks
+        self._limit = limit
         self._key = f"body_{secrets.token_hex(16)}"
         self._buffer = bytearray()
         self._part = 0
@@ -136,6 +155,8 @@ class Writer:
         return Stored(self._key, self._size, self._hash.digest())
 
     async def _flush(self, size: int) -> None:
-        await self._chunks.write(self._key, self._part, bytes(self._buffer[:size]))
+        tries_max = WRITE_TRIES if self._limit is None else None
+        with standing_still(self._limit):
+            await self._chunks.write(self._key, self._part, bytes(self._buffer[:size]), tries_max=tries_max)
         self._part += 1
         self._buffer = self._buffer[size:]

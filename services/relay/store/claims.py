@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from services.relay.message import Claim, Claimed
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
+from services.relay.store.messages import CLAIM_BYTES_MAX
 from services.relay.store.sealing import claimed_of
 from services.relay.vault import Vault
 
@@ -41,6 +42,7 @@ class Claims:
         self._q = queries("claims")
         self._touch_flows = queries("messages")["touch_flows"]
         self._enter = queries("messages")["enter"]
+        self._unspend = queries("messages")["unspend"]
 
     async def differences(self, held: Collection[Claim]) -> list[Difference]:
         """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
@@ -69,8 +71,10 @@ class Claims:
         return await self._put_back("expire", asked | {"logs": self._logs})
 
     async def take_over(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated (any more). The rest as with `expire`."""
-        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
+        """Take messages of dead processes that are not to be repeated (any more), with up to CLAIM_BYTES_MAX together. The
+        rest as with `expire`.
+        """
+        asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds) | {"bytes_max": CLAIM_BYTES_MAX}
         return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
 
     def _sweeping(self, batch_max: int, *, lapsed: bool, left_seconds: float) -> Row:
@@ -87,6 +91,8 @@ class Claims:
             if keys:
                 touches = {"keys": keys, "cool": [None] * len(keys), "answered": [False] * len(keys)}
                 await connection.execute(self._touch_flows, touches)
+            if unsent := [(row["flow_key"], row["unsent_at"]) for row in found if row["flow_key"] and row["unsent_at"]]:
+                await connection.execute(self._unspend, written.unspent(unsent))
             return len(found)
 
         return await self._database.run(work, seconds=ENGINE_SECONDS)

@@ -17,10 +17,12 @@ WHERE mine.id IS NULL OR held.id IS NULL
 
 -- name: give_back
 -- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
--- is no attempt, so nothing is counted. They are due now, behind the others: one that broke its claim must not stop
--- those.
+-- is no attempt, so nothing is counted, nor in a key's rate: see unspend. They are due now, behind the others: one that broke its claim must not stop
+-- those. Of what was put off before the log has no begin yet: see claim in messages.sql. No call is older than 12 hours,
+-- and there may be no day of the log for what is.
+-- `period + 0`: see claim in messages.sql.
 WITH unsent AS (
-  SELECT m.id, m.period FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
+  SELECT m.id, m.period, m.started_at FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
   JOIN relay.messages AS m ON m.id = v.id AND m.started_at = v.started_at
   WHERE m.state = 'active' AND m.lease_owner = %(owner)s
   FOR UPDATE OF m SKIP LOCKED
@@ -29,8 +31,14 @@ WITH unsent AS (
   SET state = CASE WHEN m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), started_at = NULL, lease_owner = NULL
-  FROM unsent WHERE m.id = unsent.id AND m.period = unsent.period
-  RETURNING m.*
+  FROM unsent WHERE m.id = unsent.id AND m.period + 0 = unsent.period
+  RETURNING m.*, unsent.started_at AS unsent_at
+), begun AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT CASE WHEN unsent_at > now() - interval '12 hours' THEN unsent_at ELSE now() END, id, 'ACTIVE', retried, url,
+    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
+  FROM back WHERE %(logs)s AND EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
@@ -38,7 +46,7 @@ WITH unsent AS (
     caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key, queue FROM back
+SELECT id, flow_key, queue, unsent_at FROM back
 
 -- name: disown
 -- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
@@ -59,7 +67,8 @@ RETURNING m.id
 -- died, so many times in a row, may be what processes die of: see take_over. Only a process whose own lease holds looks
 -- for them, and never at its own calls. A lease of -infinity was released. Others count if `lapsed` is true and this
 -- process's own lease holds for `left_seconds` more: both are of the moment at which the statement is carried out, which
--- may be long after it was asked.
+-- may be long after it was asked. The begin is logged as by give_back, and the next claim is a first one again.
+-- `period + 0`: see claim in messages.sql.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
   WHERE state = 'active' AND on_unknown = 'retry' AND unknown < %(unknown_max)s
@@ -75,8 +84,16 @@ WITH expired AS (
   SET state = CASE WHEN m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE 'waiting' END,
     due_at = now(), unknown = unknown + 1, started_at = NULL, lease_owner = NULL
-  FROM expired WHERE m.id = expired.id AND m.period = expired.period
-  RETURNING m.*
+  FROM expired WHERE m.id = expired.id AND m.period + 0 = expired.period
+  RETURNING m.*, expired.started_at AS began_at
+), attempted AS (
+  DELETE FROM relay.put_offs AS p USING expired WHERE p.message_id = expired.id RETURNING p.message_id
+), begun AS (
+  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
+    schedule_id, caller_ip, retries_max, timeout_ms)
+  SELECT CASE WHEN began_at > now() - interval '12 hours' THEN began_at ELSE now() END, id, 'ACTIVE', retried, url,
+    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
+  FROM back JOIN attempted ON attempted.message_id = back.id WHERE %(logs)s
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
@@ -84,13 +101,15 @@ WITH expired AS (
     caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
   FROM back WHERE %(logs)s
 )
-SELECT id, flow_key, queue FROM back
+SELECT id, flow_key, queue, NULL::timestamptz AS unsent_at FROM back
 
 -- name: take_over
 -- Those that asked not to be repeated, or were repeated too often, are taken over, to be ended as failed. `unknown` marks
 -- them: whoever takes one over and does not learn of it must not take it for a claim of its own that was never sent.
+-- Their bytes are bounded as those of a claim.
 WITH expired AS (
-  SELECT id, period FROM relay.messages
+  SELECT id, period, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
+  FROM relay.messages
   WHERE state = 'active' AND (on_unknown = 'fail' OR unknown >= %(unknown_max)s)
     AND lease_owner IN (SELECT owner FROM relay.processes WHERE owner <> %(owner)s
       AND (lease_until = '-infinity' OR (%(lapsed)s AND lease_until < clock_timestamp() AND EXISTS (
@@ -99,7 +118,10 @@ WITH expired AS (
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
+), sized AS (
+  SELECT id, period, size, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS total FROM expired
 )
 UPDATE relay.messages AS m SET unknown = unknown + 1, lease_owner = %(owner)s
-FROM expired WHERE m.id = expired.id AND m.period = expired.period
-RETURNING m.*
+FROM sized WHERE m.id = sized.id AND m.period = sized.period
+  AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
+RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs

@@ -29,7 +29,7 @@ Views = list[LetterView]
 PAGE_MAX = 100
 # So many are removed or retried in one transaction; who wants more goes on with the cursor.
 BULK_MAX = 500
-# Of the bodies of those that are retried in one transaction.
+# Of the bodies, headers and options of those that are retried in one transaction.
 RETRY_BYTES_MAX = 8 * 1024 * 1024
 # A larger body is not shown, and of a larger answer only the beginning.
 _SHOWN = {"body_bytes_max": INLINE_BYTES_MAX, "answer_bytes_max": ANSWER_INLINE_BYTES_MAX}
@@ -126,7 +126,8 @@ class Letters:
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None, list[Row]]:
             found, cursor = await self._matching(connection, filters, RETRY_BYTES_MAX)
-            readable = [row["id"] for row in found if self._readable(row)]
+            sealed = await rows(connection, self._q["sealed"], {"ids": [row["id"] for row in found]})
+            readable = [row["id"] for row in sealed if self._readable(row)]
             taken = await rows(connection, self._q["take"], {"ids": readable} | _SHOWN)
             drafts = [draft_of(self._vault, row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
@@ -139,7 +140,9 @@ class Letters:
     async def _matching(
         self, connection: AsyncConnection[Any], filters: Filters, bytes_max: int | None = None
     ) -> tuple[Sequence[Row], str | None]:
-        """Letters to be removed or retried, with up to `bytes_max` in their bodies; and the cursor when there may be more."""
+        """Letters to be removed or retried, with up to `bytes_max` in their bodies, headers and options; and the cursor when
+        there may be more.
+        """
         limit = min(filters.count or BULK_MAX, BULK_MAX)
         found = await planned_rows(connection, self._q["matching"], _selection(filters, limit) | _SHOWN)
         some = found if bytes_max is None else beginning(found, bytes_max, _size)

@@ -30,14 +30,17 @@ LIMIT %(limit)s
 
 -- name: matching
 -- Of those to be removed or retried. What another transaction has in hand, it does away with.
-SELECT id, failed_at, sealed,
-  CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END AS size
+SELECT id, failed_at, octet_length(sealed)
+    + CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END AS size
 FROM relay.dead_letters
 WHERE (%(cursor_id)s::text IS NULL OR id < %(cursor_id)s)
   AND /* filtered */
 ORDER BY id DESC
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
+
+-- name: sealed
+SELECT id, sealed FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[])
 
 -- name: shown
 -- An answer in pieces is shown whole while it is small enough, else its beginning is.

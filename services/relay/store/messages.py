@@ -28,7 +28,7 @@ Touch = tuple[str, datetime | None, bool]
 KEYS_MAX = 100
 # The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
 COUNT_MAX = 100_000
-# Bodies of a claim are in memory twice for a moment.
+# The rows of a claim are in memory twice for a moment.
 CLAIM_BYTES_MAX = 4 * 1024 * 1024
 # Errors that are the value's: what no column takes, and what is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
@@ -89,8 +89,8 @@ class Messages:
         return accepted
 
     async def claim(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
-        """Take up to `batch_max` due messages without a flow key, with bodies of up to `bytes_max` together; one is taken
-        whatever its size. Their attempts are on record when this returns.
+        """Take up to `batch_max` due messages without a flow key, with bodies, headers and options of up to `bytes_max`
+        together; one is taken whatever its size. Their attempts are on record when this returns.
         """
         return await self._claim("claim", batch_max, bytes_max)
 
@@ -121,7 +121,7 @@ class Messages:
             ours = {(row["id"], row["started_at"]) for row in found}
             kept = [ending for ending in endings if ending.message.claim in ours]
             async with connection.pipeline():
-                await record(connection, self._q, kept, logs=self._logs)
+                again = await record(connection, self._q, kept, logs=self._logs)
                 await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
@@ -131,6 +131,8 @@ class Messages:
                 leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
                 flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
             )
+            if unsent := [(e.message.flow_key, e.message.started_at) for e in again if e.message.flow_key]:
+                await connection.execute(self._q["unspend"], written.unspent(unsent))
             return kept
 
         try:
@@ -181,8 +183,9 @@ class Messages:
         if not new:
             return
         sealer = Sealer(self._vault)
-        for some in slices(new, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes):
-            values = [written.message(id_, draft, sealer.seal(draft)) for id_, draft in some]
+        sealed = [(id_, draft, sealer.seal(draft)) for id_, draft in new]
+        for some in slices(sealed, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes + len(one[2])):
+            values = [written.message(*one) for one in some]
             await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):

@@ -78,9 +78,13 @@ ON CONFLICT (key) DO UPDATE SET
 -- name: claim
 -- The attempts are on record, with their start, when this commits: before any socket opens. Of what was put off the log
 -- has the first claim; of later ones only those that come to an attempt, once that has ended. Rows of before 0008 may
--- have large bodies in them; the first is taken whatever its size.
+-- have large bodies in them; the first is taken whatever its size, with its headers and options. `period + 0`, here and
+-- wherever a part of a statement changes what another part has locked, keeps Postgres from pruning partitions as it runs:
+-- 18 does so with memory that it has freed, when a row was changed before its lock was had (seen with 18.6; upstream's
+-- commit 1b5dd3a mends it).
 WITH due AS (
-  SELECT id, period, due_at, CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size FROM relay.messages
+  SELECT id, period, due_at, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
+  FROM relay.messages
   WHERE state = 'waiting' AND flow_key IS NULL AND due_at <= clock_timestamp()
   ORDER BY due_at, id
   LIMIT %(batch_max)s
@@ -89,7 +93,7 @@ WITH due AS (
   SELECT id, period, size, sum(size) OVER (ORDER BY due_at, id ROWS UNBOUNDED PRECEDING) AS total FROM due
 ), claimed AS (
   UPDATE relay.messages AS m SET state = 'active', started_at = clock_timestamp(), lease_owner = %(owner)s
-  FROM sized WHERE m.id = sized.id AND m.period = sized.period
+  FROM sized WHERE m.id = sized.id AND m.period + 0 = sized.period
     AND (sized.total <= %(bytes_max)s OR sized.total = sized.size)
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs
@@ -191,15 +195,28 @@ SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL
 -- name: touch_flows
 SELECT relay.touch_flows(%(keys)s::text[], %(cool)s::timestamptz[], %(answered)s::boolean[])
 
+-- name: unspend
+-- Claims that came to no request do not count in the rates of their keys, as far as the window is still the one that they
+-- were counted in. After touch_flows, which locks the keys in their order.
+UPDATE relay.flow_keys AS f SET window_count = greatest(f.window_count - v.calls, 0)
+FROM (
+  SELECT key, count(*) AS calls
+  FROM unnest(%(keys)s::text[], %(started)s::timestamptz[]) AS one (key, started_at) JOIN relay.flow_keys AS k USING (key)
+  WHERE one.started_at >= k.window_started_at
+  GROUP BY key
+) AS v
+WHERE f.key = v.key
+
 -- name: cancel
 -- The newest first, as endings do: so two transactions never wait for each other's messages.
+-- `period + 0`: see claim in messages.sql.
 WITH found AS (
   SELECT id, period, lease_owner FROM relay.messages WHERE id = ANY(%(ids)s) AND ended_at IS NULL
   ORDER BY id DESC FOR UPDATE
 ), cancelled AS (
   UPDATE relay.messages AS m
   SET state = 'cancelled', ended_at = now(), started_at = NULL, lease_owner = NULL, holds = false
-  FROM found WHERE m.id = found.id AND m.period = found.period
+  FROM found WHERE m.id = found.id AND m.period + 0 = found.period
   RETURNING m.*, found.lease_owner AS holder
 ), told AS (
   INSERT INTO relay.cancellations (owner, message_id) SELECT holder, id FROM cancelled WHERE holder IS NOT NULL

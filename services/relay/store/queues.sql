@@ -30,13 +30,14 @@ SELECT relay.touch_flows(%(keys)s::text[], array_fill(NULL::timestamptz, ARRAY[c
 
 -- name: cancel_queued
 -- Under the queue's lock, where nothing is let in, parked or moved. What is locked otherwise is being cancelled.
+-- `period + 0`: see claim in messages.sql.
 WITH found AS (
   SELECT id, period FROM relay.messages WHERE queue = %(name)s AND state = 'queued'
   ORDER BY id LIMIT %(batch_max)s
   FOR UPDATE SKIP LOCKED
 ), cancelled AS (
   UPDATE relay.messages AS m SET state = 'cancelled', ended_at = now(), holds = false
-  FROM found WHERE m.id = found.id AND m.period = found.period
+  FROM found WHERE m.id = found.id AND m.period + 0 = found.period
   RETURNING m.*
 )
 INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,

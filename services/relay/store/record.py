@@ -7,23 +7,23 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
-from services.relay.ending import Ending, Logged
+from services.relay.ending import Ending
 from services.relay.store import written
 from services.relay.store.slicing import slices
 from services.relay.wire.outcome import Failed
 
-# The bodies that a statement writes are in memory five times: as base64, JSON and so on.
+# The bodies and headers that a statement writes are in memory five times: as base64, JSON and so on.
 STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 
 
 async def record(
     connection: AsyncConnection[Any], statements: Mapping[str, LiteralString], endings: Sequence[Ending], *, logs: bool
-) -> None:
-    """As part of the transaction on `connection`; `statements` are those of messages.sql."""
-    await _put_off(connection, statements, endings)
+) -> Sequence[Ending]:
+    """As part of the transaction on `connection`; `statements` are those of messages.sql. Answers those that were put off."""
+    again = await _put_off(connection, statements, endings)
     if logs:
         logged = [(ending.message, row) for ending in endings for row in ending.logged]
-        for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: _answer_bytes(one[1])):
+        for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: one[1].answer_bytes):
             steps = [written.step(n, message, row) for n, (message, row) in enumerate(rows)]
             await connection.execute(statements["log"], {"rows": written.as_json(steps)})
     if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
@@ -32,18 +32,17 @@ async def record(
             await connection.execute(statements["bury"], {"rows": written.as_json(letters)})
     if kept := [written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url]:
         await connection.execute(statements["keep_answers"], {"rows": written.as_json(kept)})
-
-
-def _answer_bytes(row: Logged) -> int:
-    header = row.header or {}
-    return len(row.body or b"") + sum(len(name) + sum(map(len, values)) for name, values in header.items())
+    return again
 
 
 async def _put_off(
     connection: AsyncConnection[Any], statements: Mapping[str, LiteralString], endings: Sequence[Ending]
-) -> None:
-    if again := {ending.message.id: ending.answer.error for ending in endings if ending.put_off}:
-        ids = sorted(again)
-        await connection.execute(statements["put_off"], {"ids": ids, "errors": [again[id_] for id_ in ids]})
+) -> Sequence[Ending]:
+    again = [ending for ending in endings if ending.put_off]
+    if again:
+        errors = {ending.message.id: ending.answer.error for ending in again}
+        ids = sorted(errors)
+        await connection.execute(statements["put_off"], {"ids": ids, "errors": [errors[id_] for id_ in ids]})
     if ids := sorted(ending.message.id for ending in endings if ending.message.put_offs and not ending.put_off):
         await connection.execute(statements["attempted"], {"ids": ids})
+    return again

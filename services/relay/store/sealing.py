@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from cryptography.fernet import InvalidToken
@@ -31,6 +32,8 @@ _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "o
 
 _CLAIMED_COLUMNS = (*_COLUMNS, "id", "body", "body_key", "body_size", "body_sha256", "flow_key", "parent_id", "created_at", "not_before",
                     "retried", "started_at")  # fmt: skip
+
+_claimed_columns = itemgetter(*_CLAIMED_COLUMNS)
 
 
 class UnreadableError(Exception):
@@ -93,9 +96,8 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
         sealed = row["sealed"]
         if sealed not in opened:
             opened[sealed] = _opened(vault, sealed)
-        columns = {name: row[name] for name in _CLAIMED_COLUMNS}
-        labels, put_offs = tuple(row["labels"]), row.get("put_offs") or 0
-        claimed.append(Claimed(**columns, labels=labels, put_offs=put_offs, **opened[sealed]))
+        fields = dict(zip(_CLAIMED_COLUMNS, _claimed_columns(row), strict=True)) | opened[sealed]
+        claimed.append(Claimed.of(fields | {"labels": tuple(row["labels"]), "put_offs": row.get("put_offs") or 0}))
     return claimed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -121,6 +122,12 @@ def flows(drafts: Sequence[Draft]) -> dict[str, Any] | None:
         "cools": [flow.cooling for flow in newest.values()],
         "dues": [dues[key] for key in newest],
     }
+
+
+def unspent(claims: Iterable[tuple[str, datetime]]) -> dict[str, Any]:
+    """The columns of `unspend`: flow keys, and when what did not come to a request was claimed."""
+    keys, started = zip(*claims, strict=True)
+    return {"keys": list(keys), "started": list(started)}
 
 
 def _base64(content: bytes) -> str:

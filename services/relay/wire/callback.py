@@ -100,7 +100,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
 def _body(message: Claimed, answer: Answer, content: dict[str, Any]) -> bytes | Unstored:
     """`content` with the two bodies in it: as it is sent when it fits into a row, else in pieces to be stored."""
     stored = answer.spooled is not None or message.body_key is not None
-    if not stored and _base64_bytes(answer.body, message.body) <= INLINE_BYTES_MAX:
+    if not stored and _base64_bytes(answer.body) + _base64_bytes(message.body) <= INLINE_BYTES_MAX:
         content["body"] = base64.b64encode(answer.body).decode()
         content["sourceBody"] = base64.b64encode(message.body).decode()
         whole = orjson.dumps(content)
@@ -116,8 +116,8 @@ def _body(message: Claimed, answer: Answer, content: dict[str, Any]) -> bytes | 
     return Unstored(pieces)
 
 
-def _base64_bytes(*contents: bytes) -> int:
-    return sum(4 * ((len(content) + 2) // 3) for content in contents)
+def _base64_bytes(content: bytes) -> int:
+    return 4 * ((len(content) + 2) // 3)
 
 
 def _known(message: Claimed) -> dict[str, Any]:

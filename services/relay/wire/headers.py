@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from services.relay.wire.invalid import InvalidRequestError
 
@@ -15,12 +16,19 @@ _OF_ONE_HOP = frozenset(
     }
 )  # fmt: skip
 OPTION_PREFIXES = ("upstash-", "tidings-")
+# Providers write the same few names in each answer; longer ones, which may be 64 KiB, take no memory.
+_REMEMBERED_CHARACTERS_MAX = 64
 _LINE_END = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def canonical(name: str) -> str:
     """`test-header` → `Test-Header`."""
+    return _canonical(name) if len(name) <= _REMEMBERED_CHARACTERS_MAX else _canonical.__wrapped__(name)
+
+
+@lru_cache(1024)
+def _canonical(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
 
 

@@ -91,6 +91,21 @@ def test_a_letter_is_published_once_more_with_other_options(shared: Relay) -> No
     assert shared.call("POST", f"/v2/dlq/retry?dlqIds={letter['dlqId']}&count=100").status_code == 404
 
 
+def test_a_letter_that_was_retried_is_gone_for_whoever_removes_it_and_the_new_message_stays(shared: Relay) -> None:
+    """The vendor's documentation of the route: 404 when it is not there; its clean-up after a retry is that of many."""
+    with destination(broken) as server:
+        [letter] = buried(shared, server)
+        new = shared.call("POST", f"/v2/dlq/retry/{letter['dlqId']}", headers={"Upstash-Delay": "1h"}).json()[
+            "messageId"
+        ]
+    assert shared.call("DELETE", f"/v2/dlq/{letter['dlqId']}").status_code == 404
+    assert shared.call("DELETE", f"/v2/dlq?dlqIds={letter['dlqId']}").json() == {"deleted": 0}
+    old = shared.call("DELETE", f"/v2/messages/{letter['messageId']}")
+    assert (old.status_code, old.json()) == (202, {"cancelled": 0})
+    assert shared.state(new) == "waiting"
+    assert shared.call("DELETE", f"/v2/messages/{new}").json() == {"cancelled": 1}
+
+
 def test_a_retry_with_a_bad_option_is_400_and_the_letter_stays(shared: Relay) -> None:
     with destination(broken) as server:
         [letter] = buried(shared, server)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
 
+from services.relay.ending import ending_of
 from services.relay.message import Claimed, FlowControl
 from services.relay.wire.flow import Pin, Unpin
+from services.relay.wire.outcome import Answer, Fate
 from tests.integration.relay_store.conftest import Run, Stores, draft
 from tests.wait import until
 
@@ -42,6 +45,58 @@ def test_a_rate_window_begins_with_a_call_and_not_with_a_look(run: Run) -> None:
         view = await stores.flow_keys.get("k")
         assert view is not None
         assert (view.rate_count, view.period_start) == (0, None)
+
+    run(story)
+
+
+async def end(stores: Stores, claimed: list[Claimed], fate: Fate) -> None:
+    answer = Answer(0, (), b"", error="no answer", fate=fate)
+    await stores.messages.finish([ending_of(one, answer, datetime.now(UTC)) for one in claimed])
+
+
+async def rate_count(stores: Stores) -> int:
+    view = await stores.flow_keys.get("k")
+    assert view is not None
+    return view.rate_count
+
+
+def test_what_is_put_off_gives_its_part_of_the_rate_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        ids = await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(4)))
+        put_off, failed = await stores.claim()
+        assert await stores.claim() == []
+        await end(stores, [put_off], "not attempted")
+        assert await rate_count(stores) == 1
+        assert [one.id for one in await stores.claim()] == [ids[2]]
+        # A connection that was refused was an attempt.
+        await end(stores, [failed], "not sent")
+        assert (await rate_count(stores), await stores.claim()) == (2, [])
+
+    run(story)
+
+
+def test_what_was_never_sent_gives_its_part_of_the_rate_back(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(3)))
+        returned, sent = await stores.claim()
+        assert await stores.claims.give_back([returned.claim]) == 1
+        assert len(await stores.claim()) == 1
+        await stores.claims.disown([sent.claim])
+        assert await stores.expire() == 1
+        assert (await rate_count(stores), await stores.claim()) == (2, [])
+
+    run(story)
+
+
+def test_nothing_is_given_back_of_a_window_that_is_over(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(4)))
+        put_off, _ = await stores.claim()
+        # As if it had passed.
+        await stores.rows("UPDATE relay.flow_keys SET window_started_at = '-infinity', ready_at = now() RETURNING 1")
+        assert len(await stores.claim()) == 2
+        await end(stores, [put_off], "not attempted")
+        assert await rate_count(stores) == 2
 
     run(story)
 

@@ -51,13 +51,13 @@ def test_no_row_gets_a_large_body(run: Run) -> None:
 @pytest.mark.parametrize("flow", [None, KEYED])
 def test_a_claim_takes_as_many_bytes_as_there_is_room_for(run: Run, flow: FlowControl | None) -> None:
     async def story(stores: Stores) -> None:
-        ids = await stores.accept(*(draft(body=b"x" * 1000, flow=flow) for _ in range(7)))
+        ids = await stores.accept(*(draft(body=b"x" * 10_000, flow=flow) for _ in range(7)))
         await stores.processes.renew(60)
         claim = stores.messages.claim if flow is None else stores.messages.claim_keyed
-        assert [one.id for one in await claim(100, 3500)] == ids[:3]
+        assert [one.id for one in await claim(100, 35_000)] == ids[:3]
         assert [one.id for one in await claim(100, 10)] == ids[3:4], "one at least"
-        assert [one.id for one in await claim(2, 3500)] == ids[4:6]
-        assert [one.id for one in await claim(100, 3500)] == ids[6:]
+        assert [one.id for one in await claim(2, 35_000)] == ids[4:6]
+        assert [one.id for one in await claim(100, 35_000)] == ids[6:]
 
     run(story)
 

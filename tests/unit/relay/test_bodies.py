@@ -11,6 +11,7 @@ import pytest
 from services.relay.bodies import Bodies
 from services.relay.http.faults import NoAnswerError
 from services.relay.memory import Memory
+from services.relay.message import Stored
 from services.relay.store.chunks import Chunks, Writer
 
 ORIGIN = "https://model.example"
@@ -23,10 +24,11 @@ class Table:
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
 
-    def writer(self) -> Writer:
-        return Writer(cast(Chunks, self))
+    def writer(self, limit: asyncio.Timeout | None = None) -> Writer:
+        return Writer(cast(Chunks, self), limit)
 
-    async def write(self, _key: str, part: int, content: bytes) -> None:
+    async def write(self, _key: str, part: int, content: bytes, *, tries_max: int | None) -> None:
+        assert tries_max is None
         assert part == len(self.pieces)
         self.pieces.append(content)
 
@@ -62,7 +64,12 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
             places.append(await memory.transfers.spooling.take(ORIGIN, 1.0))
         start = bytearray(b"ab" * 35_000)
         await memory.answers.take("call", 128_000, ORIGIN)
-        spooling = asyncio.create_task(bodies.spool("call", ORIGIN, start, following(b"cd"), BYTES_MAX))
+
+        async def spool() -> tuple[Stored, bool]:
+            async with asyncio.timeout(20) as limit:
+                return await bodies.spool("call", ORIGIN, start, following(b"cd"), BYTES_MAX, limit)
+
+        spooling = asyncio.create_task(spool())
         for _ in range(20):  # whatever could go on has done so
             await asyncio.sleep(0)
         assert not start

@@ -56,7 +56,7 @@ def test_what_was_not_attempted_comes_again_without_a_retry_and_nobody_is_told()
     ending = ending_of(last, answer, NOW)
     assert ending.verdict == Retry(1.5, counted=False)
     assert ending.callbacks == ()
-    assert (ending.put_off, ending.logged) == (True, [])
+    assert (ending.put_off, ending.logged) == (True, ())
     verdict = written.verdict(ending)
     assert (verdict["state"], verdict["retried"], verdict["delay_seconds"]) == ("waiting", last.retried, 1.5)
 

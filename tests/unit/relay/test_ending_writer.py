@@ -231,6 +231,7 @@ class Storing:
         self.begin = asyncio.Event()
         self.stored: list[bytes] = []
         self.discarded: list[str] = []
+        self.released: list[str] = []
         self.faults = 0
 
     async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
@@ -249,8 +250,8 @@ class Storing:
         self.stored.append(content)
         return Stored("answer", len(content), b"")
 
-    async def release(self, *_keys: str) -> None:
-        pass
+    async def release(self, *keys: str) -> None:
+        self.released += keys
 
 
 def storing() -> tuple[EndingWriter, Storing, Share, Letterbox]:
@@ -357,5 +358,20 @@ def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed:
         buried = ends[-1]
         assert len(buried.callbacks) == followed
         assert not buried.composing
+
+    told(story)
+
+
+def test_what_was_stored_of_an_ending_that_is_buried_with_a_bare_answer_is_released() -> None:
+    async def story() -> None:
+        bodies, database = Storing(), Database(refuses=b"bad")
+        bodies.begin.set()
+        written = writer(database, bodies=bodies)
+        message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"))
+        answer = Answer(200, (), b"bad", spooled=Spooled("answer", 1_000_000, 1_000_000))
+        await written.put(ending_of(message, answer, NOW))
+        await written.run_once()
+        assert database.written == {"a": "the answer could not be stored"}
+        assert sorted(bodies.released) == ["answer", "callback"]
 
     told(story)

@@ -17,6 +17,7 @@ from services.relay.http.opening import (
     RETURNS_SECONDS,
     Opening,
     Openings,
+    SlowCalls,
 )
 
 SLOW_MAX = 50
@@ -29,10 +30,11 @@ class Story:
     """`pass_time` looks as often as the pool does."""
 
     now: float = 100.0
+    slow: SlowCalls = field(default_factory=lambda: SlowCalls(SLOW_MAX))
     openings: Openings = field(init=False)
 
     def __post_init__(self) -> None:
-        self.openings = Openings(SLOW_MAX, lambda: self.now)
+        self.openings = Openings(self.slow, lambda: self.now)
 
     def begin(self, key: str, count: int) -> list[Opening]:
         return [self.openings.begin(key) for _ in range(count)]
@@ -177,3 +179,43 @@ def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -
         return ended
 
     assert asyncio.run(scenario()) == [True] * 30
+
+
+# Of several pools together.
+WHOLE = 400
+
+
+def fill(story: Story, name: str) -> None:
+    """Calls to destinations that let nobody in, each as many as it may have."""
+    for n in range(6):
+        key = f"{name}-{n}"
+        story.begin(key, 1)
+        story.pass_time()
+        with pytest.raises(NotAttemptedError):
+            story.begin(key, WHOLE)
+
+
+def test_slow_calls_of_several_pools_are_together_no_more_than_those_of_one() -> None:
+    alone = Story(slow=SlowCalls(WHOLE))
+    fill(alone, "hole")
+    assert WHOLE / 2 < alone.slow.count < WHOLE
+    whole = SlowCalls(WHOLE)
+    stories = [Story(slow=whole), Story(slow=SlowCalls(WHOLE // 2, whole)), Story(slow=whole)]
+    for story in stories:
+        fill(story, "hole")
+    assert alone.slow.count < whole.count <= WHOLE
+    assert all(story.openings.counted == 0 for story in stories)
+
+
+def test_a_part_leaves_the_rest_to_the_others_and_gives_back_what_it_had() -> None:
+    whole = SlowCalls(WHOLE)
+    part = SlowCalls(WHOLE // 2, whole)
+    story = Story(slow=part)
+    fill(story, "hole")
+    fill(story, "further hole")
+    assert part.count == whole.count <= WHOLE // 2
+    assert whole.left >= WHOLE // 2
+    for key, origin in list(story.openings._origins.items()):
+        for call in list(origin.calls):
+            story.openings.end(key, call, came=False)
+    assert (part.count, whole.count) == (0, 0)
