@@ -9,17 +9,23 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from services.relay.http.faults import NoAnswerError, NotAttemptedError
 from services.relay.memory import CALL_BYTES, Memory
 from services.relay.message import Claim
+
+LAPSED = "the relay's lease lapsed before the request was sent"
+# Until it is claimed again, if no other process has it: the next beat renews the lease.
+LAPSED_SECONDS = 1.0
 
 
 class Call:
     """One held claim. `sent`: its request may have left; `settled`: its ending is the writer's."""
 
-    __slots__ = ("claim", "sent", "settled", "task")
+    __slots__ = ("_lapsed", "claim", "sent", "settled", "task")
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, lapsed: Callable[[], bool]) -> None:
         self.claim = claim
+        self._lapsed = lapsed
         self.sent = False
         self.settled = False
         self.task: asyncio.Task[None] | None = None
@@ -29,7 +35,13 @@ class Call:
         return self.task is not None and self.task.done()
 
     def sending(self) -> None:
-        """From now on nobody knows whether the destination was reached, until it answers."""
+        """From now on nobody knows whether the destination was reached, until it answers.
+
+        Raises `NotAttemptedError`, or `NoAnswerError` when it was sent before, if the lease has lapsed since the claim, as
+        while there was no connection yet: the message may be called by another process now.
+        """
+        if self._lapsed():
+            raise NoAnswerError(LAPSED) if self.sent else NotAttemptedError(LAPSED, LAPSED_SECONDS)
         self.sent = True
 
 
@@ -38,8 +50,15 @@ class Calls:
     memory that it and its answer take.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic, memory: Memory | None = None) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        memory: Memory | None = None,
+        lapsed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`lapsed`: whether what is claimed here may be another process's by now."""
         self._monotonic = monotonic
+        self._lapsed = lapsed
         self._memory = memory or Memory()
         self._held: dict[Claim, Call] = {}
         # Of each message that of the newest claim.
@@ -79,7 +98,7 @@ class Calls:
             return
         if claim[0] in self._newest:
             self.abort(claim[0])
-        self._held[claim] = self._newest[claim[0]] = call = Call(claim)
+        self._held[claim] = self._newest[claim[0]] = call = Call(claim, self._lapsed)
         self._memory.calls.hold(claim, CALL_BYTES + body_bytes)
         call.task = asyncio.create_task(work(call))
         call.task.add_done_callback(partial(self._ended, call))

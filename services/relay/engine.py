@@ -79,7 +79,7 @@ def build_engine(
     bodies = Bodies(Chunks(large), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, around.signing_key)
     notices = StartNotices(Ways(settings, tls), around.signing_key, metrics, log)
-    calls, clock = Calls(memory=memory), DatabaseClock()
+    calls, clock = Calls(memory=memory, lapsed=lambda: leases.lapsed), DatabaseClock()
     writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now, held=memory.answers)
     pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking, begun=notices.tell)
     leases = Leases(

@@ -64,6 +64,13 @@ class Leases:
         self._sweeping_from = float("inf")
         self._reconciling_from = float("-inf")
 
+    @property
+    def lapsed(self) -> bool:
+        """Whether another process may have taken over what is claimed here: the lease was not renewed in time. The time of
+        a renewal is taken before it is asked for, so this is true before the database's clock says so.
+        """
+        return float("-inf") < self.renewed < time.monotonic() - self._lease_seconds
+
     async def beat_once(self) -> None:
         """Renew the lease. At the start, and after a beat that failed or came late, the others have a lease's time to
         renew theirs before they are swept up: the database may have been away for them too. A lease may lapse in an

@@ -160,9 +160,10 @@ class Pump:
 
     def _begin(self, message: Claimed, call: Call) -> None:
         """It is sent now; once more, when the connection turned out to be closed, and that is the same attempt."""
-        if not call.sent:
-            self._begun(message, lambda: call.over)
+        first = not call.sent
         call.sending()
+        if first:
+            self._begun(message, lambda: call.over)
 
     async def _settle(self, message: Claimed, answer: Answer, call: Call, *, final: bool) -> None:
         try:

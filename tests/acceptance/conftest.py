@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
@@ -42,13 +42,15 @@ class Stack:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
+        # A command that executes what follows it; what it starts has its surroundings.
+        self.wrapper: Sequence[str] = ()
         self.home: Home = open_home(environment)
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {self.home.secrets['api_key']}"
 
     def command(self, *words: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "stack", *words],
+            [*self.wrapper, sys.executable, "-m", "stack", *words],
             cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
 

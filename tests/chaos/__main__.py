@@ -7,14 +7,17 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 from rich.console import Console
 
 from tests.chaos.ledger import broken
 from tests.chaos.plan import Kind, kinds, plan
-from tests.chaos.report import show, write
+from tests.chaos.report import show, write, write_evidence
 from tests.chaos.run import run
 from tests.chaos.system import System, new_system
 
@@ -25,7 +28,9 @@ from tests.chaos.system import System, new_system
 @click.option("--pause-seconds", default=2.0, show_default=True, help="Between two faults, in the mean.")
 @click.option("--only", multiple=True, help="Kinds of faults that contain this text; all by default.")
 @click.option("--report", type=click.Path(path_type=Path), help="Where the report is written, as JSON.")
-@click.option("--keep", type=click.Path(path_type=Path), help="A folder for the logs when a promise is broken.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path), help="A folder for logs and report of a failure; a new one by default."
+)
 def main(
     seconds: float, seed: int, pause_seconds: float, only: tuple[str, ...], report: Path | None, keep: Path | None
 ) -> None:
@@ -35,32 +40,63 @@ def main(
     """
     # In the background a shell has Ctrl-C ignored; by either signal the system is stopped before the end.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     console = Console()
-    chosen = _chosen(only)
-    faults = plan(seed, seconds, pause_seconds, chosen)
-    console.print(f"seed {seed}: {len(faults)} faults in {seconds:.0f} s", highlight=False)
+    asked = {"seconds": seconds, "seed": seed, "pause_seconds": pause_seconds, "only": only}
     with tempfile.TemporaryDirectory(prefix="tidings-chaos-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         began = time.monotonic()
-        with new_system(directory) as system:
+        with new_system(directory) as system, _kept_on_failure(system, keep, console) as kept:
             console.print(f"started in {time.monotonic() - began:.0f} s", highlight=False)
+            names = system.naming.server is not None
+            if not names:
+                console.print("NOT TESTED: faults of the name server, which need root", highlight=False)
+            faults = plan(seed, seconds, pause_seconds, _chosen(only, names))
+            console.print(f"seed {seed}: {len(faults)} faults in {seconds:.0f} s", highlight=False)
             done = run(system, faults, seconds, seed, lambda text: console.print(text, highlight=False, markup=False))
             violations = broken(done.evidence)
-            if violations and keep is not None:
-                _keep(system, keep)
-    show(done, violations, console)
-    if report is not None:
-        write(report, done, violations, {"seconds": seconds, "seed": seed, "pause_seconds": pause_seconds})
+            show(done, violations, console)
+            if report is not None:
+                write(report, done, violations, asked)
+            if violations:
+                folder = kept()
+                write(folder / "report.json", done, violations, asked)
+                write_evidence(folder / "evidence.json", done.evidence)
     sys.exit(1 if violations else 0)
 
 
-def _chosen(only: tuple[str, ...]) -> tuple[Kind, ...]:
-    found = tuple(kind for kind in kinds() if not only or any(text in f"{kind.name} {kind.target}" for text in only))
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Once: a second signal, as `make` passes it on, would end the stopping."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _chosen(only: tuple[str, ...], names: bool) -> tuple[Kind, ...]:
+    every = kinds(names=names)
+    found = tuple(kind for kind in every if not only or any(text in f"{kind.name} {kind.target}" for text in only))
     if not found:
         raise click.BadParameter("no kind of fault contains it", param_hint="--only")
     return found
+
+
+@contextmanager
+def _kept_on_failure(system: System, keep: Path | None, console: Console) -> Iterator[Callable[[], Path]]:
+    """What is called when a promise is broken: it keeps the logs, and says where. A run that fails keeps them too."""
+
+    def kept() -> Path:
+        folder = keep or Path(tempfile.mkdtemp(prefix="tidings-chaos-logs-"))
+        _keep(system, folder)
+        console.print(f"logs: {folder}", highlight=False, soft_wrap=True)
+        return folder
+
+    try:
+        yield kept
+    except BaseException:
+        # By a signal too: whoever bounds the run wants to know what it waited for.
+        kept()
+        raise
 
 
 def _keep(system: System, keep: Path) -> None:

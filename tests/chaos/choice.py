@@ -7,9 +7,11 @@ from random import Random
 from typing import Any
 
 from tests.chaos.evidence import Sent
-from tests.chaos.faults import DELETED_CHANNEL
+from tests.chaos.harm import DELETED_CHANNEL
 
 CHANNELS = ("blue", DELETED_CHANNEL)
+# A probe shows what the system takes, so its call takes next to nothing.
+PROBE_SECONDS = 0.05
 # Less than the target's retries, so the call succeeds in the end.
 PASSING = (["500"], ["503", "500"], ["429"], ["html"], ["200-error"], ["429-reset", ""])
 # The connection is cut after more than a second: before that the relay sends a request of a kept connection once more.
@@ -54,3 +56,16 @@ def choose(chance: Random, key: str, webhook: str, now: float) -> Choice:
         key, target, now, once=chance.random() < 0.15, faults=may_fail, expires=expires, channel=channel, webhook=told
     )
     return Choice(content, sent)
+
+
+def probe(number: int, now: float) -> Choice:
+    """The plainest submission, sent at the end of the fault `number`."""
+    key = f"probe-{number}"
+    asked = {"call_id": key, "latency_seconds": PROBE_SECONDS, "faults": []}
+    target = "chaos-images"
+    content = {
+        "target": target,
+        "metadata": {"key": key},
+        "input": {"prompt": key, "size": "256x256", "x_provider": asked},
+    }
+    return Choice(content, Sent(key, target, now, probe=number))

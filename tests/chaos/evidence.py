@@ -20,6 +20,7 @@ class Sent:
     `ids`: those that the api answered, for each time that it was accepted. `once`: without an Idempotency-Key, so never
     sent again. `faults`: whether the provider was asked to fail. `expires`: its call lasts longer than its `expires_in`.
     `cancelled`: the api's answer to DELETE, 200 or 409, of those that got one; `seen`: an outcome that a reader saw.
+    `probe`: the number of the fault at whose end it was sent.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Sent:
     seen: str | None = None
     channel: str | None = None
     webhook: bool = False
+    probe: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,16 @@ class Completion:
 
 @dataclass(frozen=True)
 class Logged:
-    """A row of the relay's log, of messages that are no callbacks. `label`: a submission's id or a direct message's key."""
+    """A row of the relay's log, of messages that are no callbacks. `label`: a submission's id or a direct message's key.
+    `at`: when it was written, by the database's clock.
+    """
 
     message_id: str
     label: str
     state: str
     error: str | None = None
     status: int | None = None
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,13 @@ class Refused:
 class Evidence:
     """`direct`: keys of messages that the relay accepted without a submission. `calls`: by key, what the provider received.
     `streamed`: by submission, how often Debezium told its result as an insert; not what a snapshot or a nudge told.
-    `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
+    `snapshots`: by submission, how often a snapshot told its result. `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
     """
 
     sent: tuple[Sent, ...] = ()
     stored: tuple[Stored, ...] = ()
     streamed: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    snapshots: Mapping[str, int] = field(default_factory=lambda: _NONE)
     completions: tuple[Completion, ...] = ()
     logged: tuple[Logged, ...] = ()
     calls: Mapping[str, int] = field(default_factory=lambda: _NONE)

@@ -73,14 +73,19 @@ class Gatherer:
             found.append(Completion(record.topic, record.key.decode(), headers["ce_id"], event["outcome"], at))
         return tuple(found)
 
-    def streamed(self) -> dict[str, int]:
-        """By submission, how often its result is in the stream of changes as an insert of its own row."""
-        found: Counter[str] = Counter()
+    def changes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """By submission, how often its result is in the stream of changes: as an insert of its own row, and told by a
+        snapshot. What a nudge told is neither.
+        """
+        inserts: Counter[str] = Counter()
+        snapshots: Counter[str] = Counter()
         for record in self._records(lambda topic: topic == RESULTS):
             envelope = json.loads(record.value)
-            if envelope["op"] == "c" and envelope["after"].get("nudged_at") is None:
-                found[record.key.decode()] += 1
-        return dict(found)
+            if envelope["op"] == "r":
+                snapshots[record.key.decode()] += 1
+            elif envelope["op"] == "c" and envelope["after"].get("nudged_at") is None:
+                inserts[record.key.decode()] += 1
+        return dict(inserts), dict(snapshots)
 
     def dead_letters(self) -> frozenset[bytes]:
         return frozenset(record.value for record in self._records(lambda topic: topic == DEAD_LETTERS))

@@ -81,18 +81,19 @@ def _disagreements(sent: Sent, row: Stored) -> Iterator[str]:
 
 
 def one_completion(evidence: Evidence) -> Iterator[str]:
-    """Each result has its event on the main topic, and no other event is there. The same event may come again only
-    where that is on record: the reconciler had it told again, or a snapshot told everything again.
+    """Each result has its event on the main topic, and no other event is there. The same event comes once for each
+    record of the stream of changes, at the most: its insert, what the reconciler had told again, and what a snapshot
+    told again. A snapshot that is interrupted begins anew, so there may be more of them than dropped slots.
     """
-    snapshots = sum(fault.kind == "drop slot" for fault in evidence.faults)
     events = [event for event in evidence.completions if event.topic == MAIN_TOPIC]
     count = Counter(event.submission_id for event in events)
     rows = {row.id: row for row in evidence.stored}
     for row in evidence.stored:
         if row.outcome is not None and not count[row.id]:
             yield f"{row.id} ({row.key}) has a result and no completion"
-        if count[row.id] > 1 + row.nudges + snapshots:
-            yield f"{row.id} ({row.key}) has {count[row.id]} completions"
+        records = evidence.streamed.get(row.id, 0) + evidence.snapshots.get(row.id, 0) + row.nudges
+        if count[row.id] > records:
+            yield f"{row.id} ({row.key}) has {count[row.id]} completions of {records} records"
     for event in evidence.completions:
         found = rows.get(event.submission_id)
         if found is None or found.outcome is None:
@@ -125,6 +126,8 @@ def changes_told_once(evidence: Evidence) -> Iterator[str]:
         times = evidence.streamed.get(row.id, 0)
         if times > 1 or (row.outcome is not None and not times and not dropped):
             yield f"the result of {row.id} ({row.key}) is {times} times in the stream of changes"
+        if evidence.snapshots.get(row.id) and not dropped:
+            yield f"the result of {row.id} ({row.key}) was told by a snapshot, and no slot was dropped"
 
 
 def webhooks_told(evidence: Evidence) -> Iterator[str]:
@@ -168,6 +171,15 @@ def memory_within_budget(evidence: Evidence) -> Iterator[str]:
             yield f"{process} had {peak // 2**20} MiB, and may have {budget // 2**20}"
 
 
+def recoveries_are_measured(evidence: Evidence) -> Iterator[str]:
+    """The system works again after each fault: the submission that was sent at its end was accepted and completed."""
+    probes = {sent.probe: sent.ids for sent in evidence.sent if sent.probe is not None}
+    told = {event.submission_id for event in evidence.completions if event.topic == MAIN_TOPIC}
+    for fault in evidence.faults:
+        if told.isdisjoint(probes.get(fault.number, ())):
+            yield f"{fault.kind} at {fault.at_seconds:.1f} s: no completion of what was sent at its end"
+
+
 def _stored(evidence: Evidence) -> dict[str, Stored]:
     return {row.key: row for row in evidence.stored}
 
@@ -191,5 +203,6 @@ PROMISES: Mapping[str, Check] = MappingProxyType(
         "nothing remains": nothing_remains,
         "dead letters are ours": dead_letters_are_ours,
         "memory is within budget": memory_within_budget,
+        "recoveries are measured": recoveries_are_measured,
     }
 )

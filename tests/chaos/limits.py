@@ -13,9 +13,11 @@ WINDOWS_TOUCHED = 2
 
 def parallelism_holds(evidence: Evidence) -> Iterator[str]:
     for limit in evidence.limits:
-        most = most_at_once(a for a in evidence.arrivals if a.limit == limit.name)
+        arrivals = [a for a in evidence.arrivals if a.limit == limit.name]
+        most = most_at_once(arrivals)
         if limit.parallelism is not None and most > limit.parallelism:
-            yield f"{limit.name}: {most} calls at a time, {limit.parallelism} are allowed"
+            when = _first_over(arrivals, limit.parallelism) - evidence.began
+            yield f"{limit.name}: {most} calls at a time, {limit.parallelism} are allowed, first at {when:.3f} s"
 
 
 def rate_holds(evidence: Evidence) -> Iterator[str]:
@@ -35,6 +37,16 @@ def most_at_once(arrivals: Iterable[Arrival]) -> int:
         now += change
         most = max(most, now)
     return most
+
+
+def _first_over(arrivals: Iterable[Arrival], parallelism: int) -> float:
+    """The begin of the first call that was one too many."""
+    ordered = sorted(arrivals, key=lambda arrival: arrival.began)
+    return next(
+        now.began
+        for n, now in enumerate(ordered)
+        if sum(other.ended > now.began for other in ordered[:n]) >= parallelism
+    )
 
 
 def most_within(times: Iterable[float], *, seconds: float) -> int:

@@ -14,14 +14,17 @@ from typing import Any
 
 import requests
 
-from tests.chaos.choice import Choice, choose
+from tests.chaos.choice import Choice, choose, probe
 from tests.chaos.evidence import Limit, Refused, Sent
+from tests.chaos.system import RETRIES, RETRY_DELAY
 
 SUBMITTERS, BATCHERS, PUBLISHERS, READERS = 4, 1, 2, 1
 BATCH_SIZE = (3, 8)
 PAUSE_SECONDS = {"submit": 0.7, "batch": 3.0, "publish": 0.5, "read": 0.5}
 ANSWER_SECONDS = 12.0
 AGAIN_SECONDS = 0.5
+# A probe is sent again soon, as it measures.
+PROBE_AGAIN_SECONDS = 0.1
 DIRECT_LIMITS = (
     Limit("chaos-parallelism", parallelism=2),
     Limit("chaos-rate", rate=4, period_seconds=2.0),
@@ -54,6 +57,7 @@ class Load:
         self.direct: list[str] = []
         self.refused: list[Refused] = []
         self.counts: Counter[str] = Counter()
+        self._probes: list[threading.Thread] = []
         self._threads = [
             threading.Thread(target=self._turns, args=(name, number, work), daemon=True)
             for name, count, work in (
@@ -73,8 +77,25 @@ class Load:
         """Begin nothing new; what was begun is tried again for so long."""
         self._until = time.monotonic() + seconds
         self._stopped.set()
-        for thread in self._threads:
+        for thread in (*self._threads, *self._probes):
             thread.join(max(1.0, self._until + ANSWER_SECONDS * 2 - time.monotonic()))
+
+    def probe(self, number: int) -> None:
+        """Submit the probe of a fault that ends now, until it is accepted."""
+        thread = threading.Thread(target=self._probe, args=(number,), daemon=True)
+        self._probes.append(thread)
+        thread.start()
+
+    def _probe(self, number: int) -> None:
+        choice = probe(number, time.time())
+        key = choice.sent.key
+        with self._lock:
+            self._sent[key] = choice.sent
+        client = Client(self, PROBE_AGAIN_SECONDS)
+        headers = {"Idempotency-Key": key}
+        answer = client.api("POST", "/v1/submissions", {200, 202}, json=choice.content, headers=headers)
+        if answer is not None:
+            self._accepted(key, str(answer.json()["id"]))
 
     @property
     def sent(self) -> tuple[Sent, ...]:
@@ -128,8 +149,8 @@ class Load:
     def _publish(self, client: Client, chance: Random, key: str) -> None:
         limit = chance.choice((*DIRECT_LIMITS, None))
         headers = {
-            "Upstash-Deduplication-Id": key, "Upstash-Label": key, "Upstash-Retries": "5", "Upstash-Retry-Delay": "300",
-            "Content-Type": "application/json",
+            "Upstash-Deduplication-Id": key, "Upstash-Label": key, "Content-Type": "application/json",
+            "Upstash-Retries": str(RETRIES), "Upstash-Retry-Delay": RETRY_DELAY,
         }  # fmt: skip
         if limit is not None:
             values = {"parallelism": limit.parallelism, "rate": limit.rate}
@@ -170,8 +191,9 @@ class Load:
 class Client:
     """Asks the places of `load` in turn, until one answers as expected."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, again_seconds: float = AGAIN_SECONDS) -> None:
         self._load = load
+        self._again_seconds = again_seconds
         self._session = requests.Session()
         self._turn = 0
 
@@ -200,7 +222,7 @@ class Client:
                 self._load.refused.append(Refused(f"{method} {path[:60]}", answer.status_code, answer.text[:200]))
             if once or time.monotonic() > self._load._until:
                 return None
-            time.sleep(AGAIN_SECONDS)
+            time.sleep(self._again_seconds)
 
     def _try(self, method: str, url: str, options: Mapping[str, Any]) -> requests.Response | None:
         try:

@@ -14,6 +14,9 @@ PROCESSES = (
 # What goes through a proxy of ours: the second copies, each to its server.
 LINKS = ("postgres", "kafka")
 
+# The control: nothing happens, and the probe of that moment shows what recovery takes when there was no fault.
+CONTROL = "nothing"
+
 # Nothing is done to a system that was just started, and what was done last has some of the load after it.
 LEAD_SECONDS = 2.0
 TAIL_SECONDS = 5.0
@@ -50,15 +53,16 @@ class Fault:
         return self.at_seconds + self.lasts_seconds
 
 
-def kinds() -> tuple[Kind, ...]:
-    """Everything that can happen, in a fixed order."""
+def kinds(*, names: bool = True) -> tuple[Kind, ...]:
+    """Everything that can happen, in a fixed order. `names`: whether there is a name server to harm."""
     # A stop of up to 9 s is longer than the relay's lease of a run, and shorter than Kafka's session of a consumer or
     # longer, by chance. The servers' are shorter, as everything waits for them.
     found = [Kind("kill", name) for name in PROCESSES]
     found += [Kind("terminate", name) for name in PROCESSES]
     found += [Kind("stop", name, (1.0, 4.0) if name in {"connect", "kafka"} else (1.0, 9.0)) for name in PROCESSES]
     found += [Kind("terminate backends", "postgres", weight=2), Kind("kill backend", "postgres")]
-    found += [Kind("kill", "postgres"), Kind("stop", "postgres", (1.0, 4.0))]
+    found += [Kind("kill", "postgres"), Kind("restart", "postgres"), Kind("stop", "postgres", (1.0, 4.0))]
+    found += [Kind("stop", "postgres backend", (1.0, 9.0))]
     for link in LINKS:
         found += [
             Kind("cut", f"link to {link}"),
@@ -67,6 +71,9 @@ def kinds() -> tuple[Kind, ...]:
             Kind("swallow", f"link to {link}", (1.0, 6.0)),
         ]
     found += [Kind("drop", "slot"), Kind("undecodable record", "changes"), Kind("delete", "channel topic")]
+    if names:
+        found += [Kind("silence", "name server", (1.0, 6.0)), Kind("fail", "name server", (1.0, 6.0))]
+    found += [Kind(CONTROL, "at all", weight=3)]
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ SELECT s.id::text, s.metadata ->> 'key' AS key, r.outcome, r.event_id::text, r.r
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 
 -- name: logged
-SELECT message_id, labels[1] AS label, state, error, status FROM relay.events
+SELECT message_id, labels[1] AS label, state, error, status, extract(epoch FROM at)::float8 AS at FROM relay.events
 WHERE cardinality(labels) > 0 AND url NOT LIKE '%%/callbacks/relay%%' AND url NOT LIKE '%%/hook'
 ORDER BY sequence
 

@@ -20,14 +20,14 @@ FAILS_ONE_OF = 10
 class Receiver:
     """`arrivals` and `webhooks` are what came. A path is `/calls/<limit>?key=…`, or `/hook`."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        """`host` is its name where the relay looks."""
         self.arrivals: list[Arrival] = []
         self.webhooks: list[Webhook] = []
         self._failed: set[str] = set()
         self._closing = threading.Event()
         self._destination = Destination(self._answer)
-        # By the name that the stack's relay may call.
-        self.url = self._destination.url.replace("127.0.0.1", "localhost")
+        self.url = self._destination.url.replace("127.0.0.1", host)
 
     def close(self) -> None:
         self._closing.set()

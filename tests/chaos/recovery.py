@@ -13,24 +13,27 @@ from tests.chaos.plan import Fault
 # Whose readiness tells of a fault that is no process's own.
 _TOUCHED = {
     "postgres": ("api", "api-2", "relay", "relay-2", "watcher", "reconciler"),
+    "postgres backend": ("api", "api-2", "relay", "relay-2", "watcher", "reconciler"),
     "kafka": ("kafka", "dispatcher", "notifier", "notifier-2", "watcher"),
     "slot": ("watcher",),
     "changes": ("dispatcher",),
     "channel topic": ("notifier", "notifier-2"),
     "link to postgres": ("api-2", "relay-2"),
     "link to kafka": ("notifier-2",),
+    "name server": ("api-2", "relay", "relay-2", "notifier-2"),
+    "at all": (),
 }
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from the end of a fault. `ready`: until those that it touched were ready; `flow`: until the completion of a
-    submission that was accepted afterwards. None: not within what was observed.
+    """Seconds from the end of a fault. `ready`: until those that it touched were ready; `work`: until the completion of the
+    probe, a submission that was sent at that moment. None: not within what was observed.
     """
 
     fault: Fault
     ready_seconds: float | None
-    flow_seconds: float | None
+    work_seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Summary:
     times: int
     ready_median: float | None
     ready_worst: float | None
-    flow_median: float | None
-    flow_worst: float | None
+    work_median: float | None
+    work_worst: float | None
 
 
 def recoveries(evidence: Evidence) -> list[Recovery]:
-    return [Recovery(fault, _ready(fault, evidence), _flow(fault, evidence)) for fault in evidence.faults]
+    return [Recovery(fault, _ready(fault, evidence), _work(fault, evidence)) for fault in evidence.faults]
 
 
 def summaries(found: Iterable[Recovery]) -> list[Summary]:
@@ -56,14 +59,14 @@ def summaries(found: Iterable[Recovery]) -> list[Summary]:
 
 def _summary(kind: str, found: list[Recovery]) -> Summary:
     ready = [one.ready_seconds for one in found if one.ready_seconds is not None]
-    flow = [one.flow_seconds for one in found if one.flow_seconds is not None]
+    work = [one.work_seconds for one in found if one.work_seconds is not None]
     return Summary(
         kind,
         len(found),
         median(ready) if ready else None,
         max(ready, default=None),
-        median(flow) if flow else None,
-        max(flow, default=None),
+        median(work) if work else None,
+        max(work, default=None),
     )
 
 
@@ -72,7 +75,7 @@ def _ready(fault: Fault, evidence: Evidence) -> float | None:
     touched = _TOUCHED.get(fault.target, (fault.target,))
     seconds = [_process_ready(name, fault, evidence) for name in touched]
     known = [one for one in seconds if one is not None]
-    return max(known) if len(known) == len(seconds) else None
+    return max(known, default=0.0) if len(known) == len(seconds) else None
 
 
 def _process_ready(name: str, fault: Fault, evidence: Evidence) -> float | None:
@@ -92,8 +95,8 @@ def _process_ready(name: str, fault: Fault, evidence: Evidence) -> float | None:
     return max(0.0, samples[unready[-1] + 1].at - ended)
 
 
-def _flow(fault: Fault, evidence: Evidence) -> float | None:
+def _work(fault: Fault, evidence: Evidence) -> float | None:
     ended = evidence.began + fault.ends_seconds
-    later = {id_ for sent in evidence.sent if sent.at > ended for id_ in sent.ids}
-    moments = [e.at for e in evidence.completions if e.topic == MAIN_TOPIC and e.submission_id in later]
+    probes = {id_ for sent in evidence.sent if sent.probe == fault.number for id_ in sent.ids}
+    moments = [e.at for e in evidence.completions if e.topic == MAIN_TOPIC and e.submission_id in probes]
     return min(moments) - ended if moments else None

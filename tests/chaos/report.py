@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.calls import repeated
+from tests.chaos.evidence import Evidence
 from tests.chaos.ledger import PROMISES, Violation
 from tests.chaos.limits import most_at_once
+from tests.chaos.plan import CONTROL
 from tests.chaos.recovery import Recovery, recoveries, summaries
 from tests.chaos.run import Run
 
@@ -21,9 +23,9 @@ SHOWN_MAX = 12
 
 
 def show(run: Run, violations: Sequence[Violation], console: Console) -> None:
-    table = Table("fault", "times", "ready again p50", "worst", "flow again p50", "worst")
+    table = Table("fault", "times", "ready again p50", "worst", "probe told p50", "worst")
     for one in summaries(recoveries(run.evidence)):
-        moments = (one.ready_median, one.ready_worst, one.flow_median, one.flow_worst)
+        moments = (one.ready_median, one.ready_worst, one.work_median, one.work_worst)
         table.add_row(one.kind, str(one.times), *map(_seconds, moments))
     console.print(table)
     failed = [one for one in run.done if one.error is not None]
@@ -51,7 +53,7 @@ def figures(run: Run) -> dict[str, object]:
     for sample in evidence.samples:
         peaks[sample.process] = max(peaks[sample.process], sample.memory_bytes // 2**20)
     return {
-        "faults done": len(evidence.faults),
+        "faults done": sum(fault.name != CONTROL for fault in evidence.faults),
         "faults not done": sum(one.error is not None for one in run.done),
         "submissions stored": len(evidence.stored),
         "outcomes": dict(outcomes),
@@ -63,6 +65,7 @@ def figures(run: Run) -> dict[str, object]:
         "results told again by the reconciler": sum(row.nudges for row in evidence.stored),
         "seconds until all was quiet": round(run.rest_seconds, 1),
         "the load's counts": run.counts,
+        "queries to the name server": run.queries,
         "most memory, MiB": dict(peaks),
     }
 
@@ -78,6 +81,17 @@ def write(path: Path, run: Run, violations: Sequence[Violation], asked: dict[str
         "not done": [asdict(done) for done in run.done if done.error is not None],
     }
     path.write_text(json.dumps(content, indent=1))
+
+
+def write_evidence(path: Path, evidence: Evidence) -> None:
+    """All that was read, for whoever looks for what broke a promise."""
+    path.write_text(json.dumps(asdict(evidence), indent=1, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return sorted(map(str, value)) if isinstance(value, frozenset) else str(value)
 
 
 def _seconds(value: float | None) -> str:

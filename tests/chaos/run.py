@@ -35,10 +35,12 @@ class Run:
     done: Sequence[Done]
     counts: dict[str, int]
     rest_seconds: float
+    queries: dict[str, int]
 
 
 def run(system: System, faults: Sequence[Fault], seconds: float, seed: int, told: Callable[[str], None]) -> Run:
-    load, observer, injector = Load(_places(system), seed), Observer(system), Injector(system, seed, told)
+    load, observer = Load(_places(system), seed), Observer(system)
+    injector = Injector(system, seed, told, load.probe)
     gatherer = Gatherer(system)
     began = time.time()
     observer.start()
@@ -53,7 +55,9 @@ def run(system: System, faults: Sequence[Fault], seconds: float, seed: int, told
     observer.stop()
     told(f"{time.time() - began:6.1f} s  {'NOT quiet' if any(remains.values()) else 'quiet'}; reading what is left")
     evidence = _evidence(system, gatherer, load, injector, began, remains, observer.samples)
-    return Run(evidence, tuple(injector.done), dict(load.counts), rest_seconds)
+    server = system.naming.server
+    queries = {str(mode): count for mode, count in server.counts.items()} if server else {}
+    return Run(evidence, tuple(injector.done), dict(load.counts), rest_seconds, queries)
 
 
 def _places(system: System) -> Places:
@@ -77,11 +81,13 @@ def _evidence(
     samples: Sequence[Sample],
 ) -> Evidence:
     sent = load.sent
+    streamed, snapshots = gatherer.changes()
     faults = (one.fault for one in injector.done if one.error is None)
     return Evidence(
         sent=sent,
         stored=gatherer.stored(),
-        streamed=gatherer.streamed(),
+        streamed=streamed,
+        snapshots=snapshots,
         completions=gatherer.completions(),
         logged=gatherer.logged(),
         calls=gatherer.calls(one.key for one in sent),
@@ -94,7 +100,7 @@ def _evidence(
         refused=tuple(load.refused),
         remains=remains,
         dead_letters=gatherer.dead_letters(),
-        undecodable=frozenset(injector.undecodable),
+        undecodable=injector.undecodable,
         faults=tuple(sorted(faults, key=lambda fault: fault.at_seconds)),
         began=began,
     )

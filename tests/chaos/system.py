@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import requests
 
+from stack.jars import class_path, read_lock, repository_of
 from stack.ports import free_ports, listens
 from stack.processes import environment_of
 from stack.servers import answers
 from tests.acceptance.conftest import Stack, new_stack
+from tests.chaos.naming import Naming, new_naming
 from tests.chaos.receiver import Receiver
 from tests.infra.tcp_proxy import TcpProxy
 from tests.process import Process
@@ -31,25 +34,31 @@ SETTINGS = {
 }
 TARGETS = """
 [chaos-images]
-url = "${{TIDINGS_PROVIDER_URL}}/v1/images/generations"
+url = "{provider}/v1/images/generations"
 headers = {{ Authorization = "Bearer demo" }}
-retry_delay = "300"
+retries = {retries}
+retry_delay = "{retry_delay}"
 timeout_seconds = 60
 
 [chaos-paid]
-url = "${{TIDINGS_PROVIDER_URL}}/v1/images/generations"
+url = "{provider}/v1/images/generations"
 headers = {{ Authorization = "Bearer demo" }}
-retry_delay = "300"
+retries = {retries}
+retry_delay = "{retry_delay}"
 timeout_seconds = 60
 on_unknown = "fail"
 
 [chaos-limited]
 url = "{receiver}/calls/chaos-limited"
-retry_delay = "300"
+retries = {retries}
+retry_delay = "{retry_delay}"
 timeout_seconds = 60
 flow_control = {{ key = "chaos-limited", parallelism = {parallelism} }}
 """
 LIMITED = 3
+# 0.3 s, 0.6 s, 1.2 s and so on: four of the six outlast a name server that fails for 6 s, with what a failed lookup is
+# remembered for; two are for the provider's faults.
+RETRIES, RETRY_DELAY = 6, "300 * pow(2, retried)"
 JAVA_CLASSES = {"kafka": "kafka.Kafka", "connect": "org.apache.kafka.connect.cli.ConnectDistributed"}
 READY_SECONDS = 90.0
 STOPPED_SECONDS = 30.0
@@ -58,8 +67,9 @@ STOPPED_SECONDS = 30.0
 class System:
     """`names` are its processes but Postgres, `links` the proxies by their server's name."""
 
-    def __init__(self, stack: Stack, receiver: Receiver, directory: Path) -> None:
+    def __init__(self, stack: Stack, receiver: Receiver, naming: Naming, directory: Path) -> None:
         self.stack = stack
+        self.naming = naming
         self.receiver = receiver
         self.links: dict[str, TcpProxy] = {}
         self.ports = dict(stack.home.ports)
@@ -70,9 +80,15 @@ class System:
 
     def start(self, ends: ExitStack) -> None:
         targets = self._directory / "targets.toml"
-        targets.write_text(TARGETS.format(receiver=self.receiver.url, parallelism=LIMITED))
+        provider = f"http://{self.naming.host('provider')}:{self.ports['provider']}"
+        limits = {"parallelism": LIMITED, "retries": RETRIES, "retry_delay": RETRY_DELAY}
+        targets.write_text(TARGETS.format(provider=provider, receiver=self.receiver.url, **limits))
         targets.chmod(0o644)
-        self.stack.environment |= SETTINGS | {"TIDINGS_TARGETS_FILE": str(targets)}
+        hosts = ",".join(self.naming.host(name) for name in ("provider", "receiver"))
+        self.stack.environment |= SETTINGS | {"TIDINGS_TARGETS_FILE": str(targets), "RELAY_ALLOW_HOSTS": hosts}
+        # What the name server does not know is fetched before the stack asks it.
+        class_path(read_lock(), repository_of(self.stack.environment))
+        self.stack.wrapper = self.naming.wrapper
         done = self.stack.command("up", seconds=300)
         assert done.returncode == 0, done.stdout + done.stderr
         for server, port in (("postgres", self.ports["postgres"]), ("kafka", self.ports["kafka-2"])):
@@ -143,26 +159,32 @@ class System:
             file.write(
                 f"\nlisteners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{second},"
                 f"CONTROLLER://127.0.0.1:{home.ports['controller']}"
-                f"\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port},LINK://127.0.0.1:{self.links['kafka'].port}"
+                f"\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port},LINK://{self._linked('kafka')}"
                 "\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,LINK:PLAINTEXT,CONTROLLER:PLAINTEXT"
                 "\ninter.broker.listener.name=PLAINTEXT\n"
             )
         self.signal("kafka", signal.SIGTERM)
         until(lambda: listens(second), READY_SECONDS)
 
+    def _linked(self, server: str) -> str:
+        """Host and port of the proxy before a server, as its clients call it."""
+        return f"{self.naming.host(server)}:{self.links[server].port}"
+
     def _start_second(self, name: str, ends: ExitStack) -> None:
         environment = environment_of(self.stack.home, name, self.stack.environment)
         environment |= {"PYTHONUNBUFFERED": "1", f"{name.upper()}_LISTEN": f"127.0.0.1:{self.ports[name + '-2']}"}
         if name == "notifier":
             environment["NOTIFIER_INSTANCE"] = "1"
-            environment["TIDINGS_KAFKA"] = f"127.0.0.1:{self.links['kafka'].port}"
+            environment["TIDINGS_KAFKA"] = self._linked("kafka")
         else:
             variable = f"{name.upper()}_DATABASE_URL"
-            environment[variable] = self.links["postgres"].url(environment[variable])
+            url = urlsplit(environment[variable])
+            credentials = url.netloc.rpartition("@")[0]
+            environment[variable] = url._replace(netloc=f"{credentials}@{self._linked('postgres')}").geturl()
         if name == "api":
             environment["API_INTERNAL_LISTEN"] = f"127.0.0.1:{self.ports['internal-2']}"
         log = self.stack.home.log / f"{name}-2.log"
-        keeper = (sys.executable, "-m", "stack.keep")
+        keeper = (*self.naming.wrapper, sys.executable, "-m", "stack.keep")
         process = Process(f"services.{name}", environment, log, wrapper=keeper)
         ends.callback(lambda: process.stop() if process.running() else None)
         process.start()
@@ -183,9 +205,10 @@ def _is(process: psutil.Process, name: str) -> bool:
 def new_system(directory: Path) -> Iterator[System]:
     """Started; at the end nothing of it runs. `directory` may be entered by every user."""
     with ExitStack() as ends:
-        receiver = Receiver()
+        naming = ends.enter_context(new_naming(directory))
+        receiver = Receiver(naming.host("receiver"))
         ends.callback(receiver.close)
         stack = ends.enter_context(new_stack())
-        system = System(stack, receiver, directory)
+        system = System(stack, receiver, naming, directory)
         system.start(ends)
         yield system

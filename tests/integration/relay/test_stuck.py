@@ -19,7 +19,8 @@ import pytest
 import requests
 
 from tests.destination import Reply, destination
-from tests.infra.stuck import BUFFER_BYTES, black_hole, deaf, may_have_own_names, name_server, own_names
+from tests.infra.names import may_have_own_names, name_server, own_names
+from tests.infra.stuck import BUFFER_BYTES, black_hole, deaf
 from tests.integration.relay.conftest import TOKEN, Relay
 from tests.process import ROOT
 from tests.wait import until

@@ -30,16 +30,19 @@ WELL = Evidence(
         Sent("a", "chaos-images", 1.0, ("A",), channel="blue", webhook=True),
         Sent("b", "chaos-paid", 2.0, ("B", "B"), cancelled=200),
         Sent("c", "chaos-limited", 3.0, once=True),
+        Sent("probe-0", "chaos-images", 4.0, ("P",), probe=0),
     ),
     stored=(
         Stored("A", "a", "succeeded", "ea", None, 5.0),
         Stored("B", "b", "cancelled", "eb", "cancelled", 6.0),
+        Stored("P", "probe-0", "succeeded", "ep", None, 7.0),
     ),
-    streamed={"A": 1, "B": 1},
+    streamed={"A": 1, "B": 1, "P": 1},
     completions=(
         Completion(MAIN, "A", "ea", "succeeded", 5.1),
         Completion(f"{MAIN}.blue", "A", "ea", "succeeded", 5.1),
         Completion(MAIN, "B", "eb", "cancelled", 6.1),
+        Completion(MAIN, "P", "ep", "succeeded", 7.1),
     ),
     logged=(
         Logged("m1", "A", "ACTIVE"),
@@ -49,8 +52,10 @@ WELL = Evidence(
         Logged("m2", "B", "ACTIVE"),
         Logged("m3", "d", "ACTIVE"),
         Logged("m3", "d", "DELIVERED"),
+        Logged("m4", "P", "ACTIVE"),
+        Logged("m4", "P", "DELIVERED"),
     ),
-    calls={"a": 2, "b": 1},
+    calls={"a": 2, "b": 1, "probe-0": 1},
     direct=("d",),
     arrivals=(Arrival("d", "two", 1.0, 2.0),),
     webhooks=(Webhook("A", "ea"), Webhook("A", "ea")),
@@ -60,6 +65,7 @@ WELL = Evidence(
     remains={"live messages": 0},
     dead_letters=frozenset({b"no change"}),
     undecodable=frozenset({b"no change"}),
+    faults=(Fault(0, "kill", "relay", 3.5, 0.0),),
     began=0.0,
 )
 
@@ -110,16 +116,17 @@ BREAKS = [
     ("one completion", row(0, outcome=None)),
     ("channels are told", without(f"{MAIN}.blue")),
     ("channels are told", {"completions": (*WELL.completions, WELL.completions[1])}),
-    ("changes are told once", {"streamed": {"A": 1}}),
-    ("changes are told once", {"streamed": {"A": 1, "B": 2}}),
+    ("changes are told once", {"streamed": {"A": 1, "P": 1}}),
+    ("changes are told once", {"streamed": {"A": 1, "B": 2, "P": 1}}),
+    ("changes are told once", {"snapshots": {"A": 1}}),
     ("webhooks are told", {"webhooks": ()}),
     ("webhooks are told", {"webhooks": (*WELL.webhooks, Webhook("A", "other"))}),
-    ("calls are on record", {"calls": {"a": 3, "b": 1}}),
-    ("calls are on record", {"calls": {"b": 1}}),
+    ("calls are on record", {"calls": {"a": 3, "b": 1, "probe-0": 1}}),
+    ("calls are on record", {"calls": {"b": 1, "probe-0": 1}}),
     ("calls are on record", {"arrivals": (*WELL.arrivals, *WELL.arrivals)}),
     ("repeats are marked", {"logged": (WELL.logged[0], *WELL.logged[2:])}),
     ("repeats are marked", {"logged": (*WELL.logged, Logged("m9", "A", "ACTIVE"))}),
-    ("paid calls are not repeated", {"calls": {"a": 2, "b": 2}}),
+    ("paid calls are not repeated", {"calls": {"a": 2, "b": 2, "probe-0": 1}}),
     (
         "paid calls are not repeated",
         {"logged": (*WELL.logged, Logged("m2", "B", "ERROR", UNKNOWN), Logged("m2", "B", "ACTIVE"))},
@@ -131,6 +138,9 @@ BREAKS = [
     ("dead letters are ours", {"dead_letters": frozenset({b"no change", b"a change"})}),
     ("dead letters are ours", {"dead_letters": frozenset()}),
     ("memory is within budget", {"budgets": {"relay": 99}}),
+    ("recoveries are measured", sent(3, probe=None)),
+    ("recoveries are measured", {"faults": (*WELL.faults, Fault(1, "kill", "relay", 3.5, 0.0))}),
+    ("recoveries are measured", {"completions": WELL.completions[:3]}),
 ]
 
 
@@ -152,8 +162,9 @@ def test_every_promise_has_a_negative_control() -> None:
         {
             "faults": (Fault(0, "drop", "slot", 3.0, 0.0),),
             "completions": (*WELL.completions, WELL.completions[0], WELL.completions[1]),
-            # One that only the snapshot told has no webhook.
+            # One that only the snapshot told has no webhook; one that was interrupted told it twice.
             "streamed": {"B": 1},
+            "snapshots": {"A": 2, "P": 1},
             "webhooks": (),
         },
         # What a deleted topic had is gone with it.
@@ -161,7 +172,7 @@ def test_every_promise_has_a_negative_control() -> None:
         # A paid call whose answer was lost fails, and is not repeated.
         row(1, outcome="failed", reason="lost; the provider may have carried the call out")
         | sent(1, cancelled=409)
-        | {"completions": (*WELL.completions[:2], replace(WELL.completions[2], outcome="failed"))},
+        | {"completions": (*WELL.completions[:2], replace(WELL.completions[2], outcome="failed"), WELL.completions[3])},
         # Back to back is not at once; two windows of a rate may meet.
         arrivals((2.0, 3.0), (2.5, 3.5), (3.0, 4.0)),
         sent(1, cancelled=409, seen="cancelled"),

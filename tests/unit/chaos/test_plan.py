@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.chaos.plan import TAIL_SECONDS, Kind, kinds, plan
+from tests.chaos.plan import LINKS, PROCESSES, TAIL_SECONDS, Kind, kinds, plan
 
 
 def test_a_seed_gives_the_same_plan_and_another_one_another() -> None:
@@ -43,3 +43,21 @@ def test_a_stop_lasts_as_long_as_its_kind_says() -> None:
 
 def test_a_time_too_short_for_any_fault_has_none() -> None:
     assert plan(1, 5, 2.0) == ()
+
+
+def test_everything_that_runs_is_killed_stopped_and_ended() -> None:
+    found = {f"{kind.name} {kind.target}" for kind in kinds()}
+    assert {f"{name} {target}" for name in ("kill", "stop", "terminate") for target in PROCESSES} <= found
+    assert {"kill postgres", "restart postgres", "stop postgres"} <= found
+    assert {"kill backend postgres", "terminate backends postgres", "stop postgres backend"} <= found
+
+
+def test_every_link_is_cut_delayed_refused_and_swallowed() -> None:
+    found = {f"{kind.name} {kind.target}" for kind in kinds()}
+    assert {f"{name} link to {link}" for name in ("cut", "delay", "refuse", "swallow") for link in LINKS} <= found
+
+
+def test_the_name_server_is_harmed_where_there_is_one() -> None:
+    harmed = {kind.name for kind in kinds() if kind.target == "name server"}
+    assert harmed == {"silence", "fail"}
+    assert not any(kind.target == "name server" for kind in kinds(names=False))

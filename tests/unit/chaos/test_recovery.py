@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.chaos.evidence import Completion, Evidence, Sample, Sent
@@ -12,15 +14,15 @@ KILL = Fault(0, "kill", "relay", 10.0, 0.0)
 STOP = Fault(1, "stop", "relay", 20.0, 2.0)
 
 
-def evidence(*faults: Fault, samples: dict[float, bool], sent: float = 11.0, told: float = 14.0) -> Evidence:
+def evidence(*faults: Fault, samples: dict[float, bool], told: float = 14.0) -> Evidence:
     return Evidence(
         began=100.0,
         faults=faults,
         samples=tuple(Sample("relay", 100.0 + at, ready, 0) for at, ready in samples.items()),
-        sent=(Sent("early", "t", 105.0, ("E",)), Sent("late", "t", 100.0 + sent, ("L",))),
+        sent=(Sent("other", "t", 105.0, ("O",)), *(Sent(f"p{n}", "t", 110.0, (f"P{n}",), probe=n) for n in range(3))),
         completions=(
-            Completion("tidings.completions", "E", "e", "succeeded", 111.0),
-            Completion("tidings.completions", "L", "l", "succeeded", 100.0 + told),
+            Completion("tidings.completions", "O", "o", "succeeded", 111.0),
+            *(Completion("tidings.completions", f"P{n}", f"p{n}", "succeeded", 100.0 + told) for n in range(3)),
         ),
     )
 
@@ -30,15 +32,20 @@ def test_a_killed_process_is_back_when_it_is_ready_for_the_first_time() -> None:
     assert found.ready_seconds == pytest.approx(3.0)
 
 
-def test_the_flow_is_back_with_the_completion_of_what_was_sent_afterwards() -> None:
+def test_the_system_works_again_with_the_completion_of_the_probe_of_that_fault() -> None:
     [found] = recoveries(evidence(KILL, samples={}))
-    assert found.flow_seconds == pytest.approx(4.0)
+    assert found.work_seconds == pytest.approx(4.0)
+
+
+def test_a_fault_whose_probe_is_not_completed_has_no_time() -> None:
+    [found] = recoveries(evidence(replace(KILL, number=7), samples={}))
+    assert found.work_seconds is None
 
 
 def test_the_time_counts_from_the_end_of_a_fault_that_lasts() -> None:
-    [found] = recoveries(evidence(STOP, samples={21.0: False, 23.5: True}, sent=22.5, told=24.0))
+    [found] = recoveries(evidence(STOP, samples={21.0: False, 23.5: True}, told=24.0))
     assert found.ready_seconds == pytest.approx(1.5)
-    assert found.flow_seconds == pytest.approx(2.0)
+    assert found.work_seconds == pytest.approx(2.0)
 
 
 def test_a_process_that_is_not_back_before_its_next_fault_has_no_time() -> None:

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from services.relay.calls import Calls
 from services.relay.database_clock import DatabaseClock
 from services.relay.ending import Ending
+from services.relay.http.faults import NoAnswerError, NotAttemptedError
 from services.relay.message import Claim, Claimed, StartedCallback
 from services.relay.metrics import RelayMetrics
 from services.relay.pump import CLAIM_MAX, Begun, Pump
@@ -124,7 +125,7 @@ def pump(
     }
     settings = RelaySettings.model_validate(environment)
     metrics = RelayMetrics(CollectorRegistry())
-    doubles: Any = (messages, courier or Courier(), writer or Writer(), calls or Calls())
+    doubles: Any = (messages, courier or Courier(), writer or Writer(), Calls() if calls is None else calls)
     parts: Any = (*doubles, DatabaseClock(), settings, metrics, log.get("test"))
     return Pump(*parts, waking=Waking(), begun=begun)
 
@@ -211,3 +212,40 @@ def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(
 
     asyncio.run(called(One(NOW, StartedCallback("http://api/") if asks else None), courier, begun))
     assert [(id_, before, over()) for id_, over, before in told] == [("m", False, True)] * times
+
+
+class Connected:
+    """Has a connection after a while, and sends unless it is told not to, as the courier does."""
+
+    opening = 0
+
+    def __init__(self, *, times: int) -> None:
+        self._times = times
+        self.sent = 0
+
+    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
+        try:
+            for _ in range(self._times):
+                sending()
+                self.sent += 1
+        except NotAttemptedError as error:
+            return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
+        except NoAnswerError as error:
+            return Answer(0, (), b"", error=str(error), fate="unknown")
+        return Answer(200, (), b"")
+
+
+@pytest.mark.parametrize(("lapses", "sent", "fate"), [([True], 0, "not attempted"), ([False, True], 1, "unknown")])
+def test_nothing_is_sent_once_the_lease_has_lapsed(lapses: list[bool], sent: int, fate: str) -> None:
+    left = iter(lapses)
+    courier, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda: next(left))
+
+    async def story() -> None:
+        await pump(One(NOW), courier, ends, calls).claim_once()
+        async with asyncio.timeout(20):
+            while len(calls):  # noqa: ASYNC110  their tasks end by themselves
+                await asyncio.sleep(0)
+
+    asyncio.run(story())
+    assert courier.sent == sent
+    assert [ending.answer.fate for ending in ends.endings] == [fate]
