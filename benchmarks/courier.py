@@ -22,9 +22,9 @@ from aiohttp import web
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from services.relay.bodies import Bodies
-from services.relay.courier import Courier
-from services.relay.http.tls import tls_context
+from services.relay.egress.http.tls import tls_context
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.courier import Courier
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks

@@ -11,14 +11,14 @@ import psycopg
 import uvloop
 
 from services.relay.command import token
-from services.relay.http.tls import tls_context
+from services.relay.egress.http.tls import tls_context
+from services.relay.engine.loops import LoopEndedError
 from services.relay.listening import CannotListenError, bind
-from services.relay.loops import LoopEndedError
 from services.relay.schema import SchemaError, create_schema
 from services.relay.serving import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from tidings import log
 from tidings.files import raise_file_limit
 from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen

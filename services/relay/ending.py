@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
-from services.relay.wire.backoff import asked_pause_seconds
-from services.relay.wire.callback import callbacks
-from services.relay.wire.headers import listed, readable
-from services.relay.wire.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
+from services.relay.outcome.backoff import asked_pause_seconds
+from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
+from services.relay.protocol.callback import callbacks
+from services.relay.protocol.headers import listed, readable
 
 # Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
 LOGGED_BYTES_MAX = 2048

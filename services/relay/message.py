@@ -12,6 +12,9 @@ import uuid_utils
 # A body up to this goes into the message's row. Calls to AI services are smaller, and rows stay cheap to move about; a
 # larger one would be read from the database, and held in memory, with each claim.
 INLINE_BYTES_MAX = 64 * 1024
+# An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
+# (JUDGED_BYTES_MAX).
+ANSWER_INLINE_BYTES_MAX = 1024 * 1024
 
 Kind = Literal["message", "callback", "failure_callback"]
 State = Literal["queued", "waiting", "active", "delivered", "failed", "cancelled"]

@@ -12,21 +12,22 @@ from datetime import UTC, datetime
 from prometheus_client import REGISTRY
 from structlog.stdlib import BoundLogger
 
-from services.relay.authentication import Authenticator
-from services.relay.bodies import Bodies
-from services.relay.courier import Courier
-from services.relay.drain import Drain
-from services.relay.engine import Surroundings, build_engine
-from services.relay.intake import Intake
-from services.relay.janitor import Janitor
-from services.relay.loops import Loop
-from services.relay.memory import Memory
+from services.relay.api.authentication import Authenticator
+from services.relay.api.deps import Deps
+from services.relay.api.router import Router
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.courier import Courier
+from services.relay.engine.drain import Drain
+from services.relay.engine.engine import Surroundings, build_engine
+from services.relay.engine.intake import Intake
+from services.relay.engine.janitor import Janitor
+from services.relay.engine.loops import Loop
+from services.relay.engine.scheduler import Scheduler
+from services.relay.engine.start_notices import StartNotices
+from services.relay.engine.waking import Waking
+from services.relay.memory.memory import Memory
 from services.relay.metrics import RelayMetrics
-from services.relay.routes.deps import Deps
-from services.relay.routes.router import Router
-from services.relay.scheduler import Scheduler
 from services.relay.settings import RelaySettings
-from services.relay.start_notices import StartNotices
 from services.relay.store.chunks import Chunks
 from services.relay.store.contents import Contents
 from services.relay.store.database import Database, Pool, new_pool
@@ -41,8 +42,7 @@ from services.relay.store.schedules import Schedules
 from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
-from services.relay.vault import Vault
-from services.relay.waking import Waking
+from services.relay.store.vault import Vault
 
 # Requests, and the loops that nothing under way depends on: more connections than cores gain little.
 API_CONNECTIONS_MAX = 10

@@ -12,13 +12,13 @@ from contextlib import AsyncExitStack
 from aiohttp import web
 from structlog.stdlib import BoundLogger
 
-from services.relay.drain import CLEANUP_SECONDS, CLOSE_SECONDS, END_SECONDS
+from services.relay.api.server import build_runner
+from services.relay.engine.drain import CLEANUP_SECONDS, CLOSE_SECONDS, END_SECONDS
+from services.relay.engine.loops import LoopEndedError, end_all, until_ended, within
 from services.relay.listening import listen
-from services.relay.loops import LoopEndedError, end_all, until_ended, within
-from services.relay.routes.server import build_runner
 from services.relay.service import Pools, Service, build, build_pools, seed
 from services.relay.settings import RelaySettings
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from services.relay.watchdog import Watchdog
 
 # Connections that wait to be accepted.

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
-from services.relay.hosts import HostPorts
-from services.relay.http.request import origin_of
-from services.relay.memory import BYTES_MAX
+from services.relay.egress.hosts import HostPorts
+from services.relay.egress.http.request import origin_of
+from services.relay.memory.memory import BYTES_MAX
 from tidings.log import LogFormat
 from tidings.settings import Listen, Settings
 

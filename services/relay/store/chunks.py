@@ -14,7 +14,7 @@ from typing import TypeVar
 from services.relay.message import Stored
 from services.relay.store.database import Database, queries
 from services.relay.store.faults import is_trouble
-from services.relay.time_limit import standing_still
+from services.relay.store.time_limit import standing_still
 
 # 384 KiB: a multiple of 3, so that the base64 of pieces joins to the base64 of the whole. Of half the size, a large body
 # would take a fifth longer; of twice the size, half as many could move at once in the same memory.

@@ -14,7 +14,7 @@ from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
 from services.relay.store.messages import CLAIM_BYTES_MAX
 from services.relay.store.sealing import claimed_of
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 
 # A message that was being called when its process died, so many times in a row, is not repeated once more, as it may be
 # what they die of. Deployments that kill processes in the middle of calls come to fewer.

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.memory.memory import PAGE_BYTES_MAX
+from services.relay.protocol.cursor import Cursor, encode_cursor
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.views import AttemptView, EventView
 from services.relay.store.database import Database, Row
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
 from services.relay.store.sealing import UnreadableError, open_sealed
-from services.relay.vault import Vault
-from services.relay.wire.cursor import Cursor, encode_cursor
-from services.relay.wire.filters import Filters
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.views import AttemptView, EventView
+from services.relay.store.vault import Vault
 
 PAGE_MAX = 1000
 # A page may hold a thousand messages. A larger body is shown by the message itself.

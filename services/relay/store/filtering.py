@@ -9,9 +9,9 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.store.database import Database, Row, queries
-from services.relay.wire.filters import Filters
-from services.relay.wire.invalid import InvalidRequestError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TEXTS = (

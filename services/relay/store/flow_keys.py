@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from services.relay.protocol.flow import Pin, Unpin
+from services.relay.protocol.views import FlowView
 from services.relay.store.database import Database, queries
-from services.relay.wire.flow import Pin, Unpin
-from services.relay.wire.views import FlowView
 
 # One answer holds so many at the most; who has more asks for a part of their names.
 KEYS_MAX = 1000

@@ -8,20 +8,19 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
-from services.relay.bodies import ANSWER_INLINE_BYTES_MAX
-from services.relay.memory import PAGE_BYTES_MAX
-from services.relay.message import INLINE_BYTES_MAX
+from services.relay.memory.memory import PAGE_BYTES_MAX
+from services.relay.message import ANSWER_INLINE_BYTES_MAX, INLINE_BYTES_MAX
+from services.relay.protocol.cursor import encode_cursor
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.overriding import overridden
+from services.relay.protocol.views import LetterView
 from services.relay.store.database import Database, Row, rows
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters, planned_rows
 from services.relay.store.message_views import message_view
 from services.relay.store.messages import Accepted, Messages
 from services.relay.store.sealing import UnreadableError, draft_of, open_sealed
 from services.relay.store.slicing import beginning
-from services.relay.vault import Vault
-from services.relay.wire.cursor import encode_cursor
-from services.relay.wire.filters import Filters
-from services.relay.wire.overriding import overridden
-from services.relay.wire.views import LetterView
+from services.relay.store.vault import Vault
 
 Ids = list[str]
 Views = list[LetterView]

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from services.relay.message import INLINE_BYTES_MAX, FlowControl
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.views import Gate, MessageView
 from services.relay.store.database import Database, Row
 from services.relay.store.events import Events
 from services.relay.store.filtering import fetch_planned, filtered, parameters
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.queues import Queues
 from services.relay.store.sealing import UnreadableError, open_sealed
-from services.relay.vault import Vault
-from services.relay.wire.filters import Filters
-from services.relay.wire.views import Gate, MessageView
+from services.relay.store.vault import Vault
 
 # Columns of messages and of dead letters that a view has under the same name.
 _COLUMNS = ("id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "timeout_ms", "queue",

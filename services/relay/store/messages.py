@@ -13,13 +13,13 @@ from psycopg import AsyncConnection
 
 from services.relay.ending import Ending
 from services.relay.message import Claimed, Draft, new_message_id
+from services.relay.outcome.outcome import Retry
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
 from services.relay.store.record import STATEMENT_BYTES_MAX, record
 from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.store.slicing import slices
-from services.relay.vault import Vault
-from services.relay.wire.outcome import Retry
+from services.relay.store.vault import Vault
 
 # A flow key, until when it is to cool, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]

@@ -7,8 +7,8 @@ from typing import Any
 
 from psycopg import AsyncConnection
 
+from services.relay.protocol.views import QueueView
 from services.relay.store.database import Database, queries, rows
-from services.relay.wire.views import QueueView
 
 # Messages of one transaction, which holds the queue's lock, and with it whoever publishes to the queue: some 100 ms.
 CANCEL_MAX = 2000

@@ -8,9 +8,9 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection
 
 from services.relay.ending import Ending
+from services.relay.outcome.outcome import Failed
 from services.relay.store import written
 from services.relay.store.slicing import slices
-from services.relay.wire.outcome import Failed
 
 # The bodies and headers that a statement writes are in memory five times: as base64, JSON and so on.
 STATEMENT_BYTES_MAX = 2 * 1024 * 1024

@@ -11,21 +11,21 @@ import psycopg
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
-from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.memory.memory import PAGE_BYTES_MAX
 from services.relay.message import Draft
+from services.relay.protocol.address import GroupName, destination
+from services.relay.protocol.cron import Cron, next_after, parse_cron
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.publishing import merged
+from services.relay.protocol.schedule import ScheduleDraft, firing
+from services.relay.protocol.views import ScheduleState, ScheduleView
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.messages import Messages
 from services.relay.store.sealing import UnreadableError, body_of
 from services.relay.store.tokens import Token
 from services.relay.store.topics import Topics
+from services.relay.store.vault import Vault
 from services.relay.store.written import in_row
-from services.relay.vault import Vault
-from services.relay.wire.address import GroupName, destination
-from services.relay.wire.cron import Cron, next_after, parse_cron
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import merged
-from services.relay.wire.schedule import ScheduleDraft, firing
-from services.relay.wire.views import ScheduleState, ScheduleView
 
 # A schedule that has no next time is looked at again after this, as the error may be ours.
 BROKEN_PAUSE = timedelta(days=1)

@@ -20,7 +20,7 @@ from services.relay.message import (
     Stored,
 )
 from services.relay.store.database import Row
-from services.relay.vault import Vault, as_json
+from services.relay.store.vault import Vault, as_json
 
 _SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
            "started_callback", "public_only")  # fmt: skip

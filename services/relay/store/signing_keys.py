@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import UnreadableError
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 
 
 @dataclass(frozen=True)

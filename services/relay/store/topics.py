@@ -9,11 +9,11 @@ from typing import Any
 from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
+from services.relay.protocol.address import encoded
+from services.relay.protocol.views import EndpointView, TopicView
 from services.relay.store.database import Database, Row, queries, rows
 from services.relay.store.sealing import UnreadableError
-from services.relay.vault import Vault
-from services.relay.wire.address import encoded
-from services.relay.wire.views import EndpointView, TopicView
+from services.relay.store.vault import Vault
 
 
 class Topics:

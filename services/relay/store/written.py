@@ -12,7 +12,7 @@ import orjson
 
 from services.relay.ending import Ending, Logged, header_lists
 from services.relay.message import INLINE_BYTES_MAX, Body, Claim, Claimed, Draft, Stored, Unstored
-from services.relay.wire.outcome import Retry, state_of
+from services.relay.outcome.outcome import Retry, state_of
 
 # An escaped NUL, but not an escaped backslash before the text u0000.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")

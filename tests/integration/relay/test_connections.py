@@ -13,9 +13,9 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from services.relay.routes.connection import Limits
-from services.relay.routes.reply import RefusedError
-from services.relay.routes.server import build_runner
+from services.relay.api.connection import Limits
+from services.relay.api.reply import RefusedError
+from services.relay.api.server import build_runner
 
 # Short enough to be waited for, and long enough for a busy machine to do in time what is to be in time.
 QUICK = Limits(

@@ -18,16 +18,16 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 from qstash import Receiver
 
-from services.relay.bodies import Bodies
-from services.relay.courier import Courier
-from services.relay.http.connection import STALE_SECONDS
-from services.relay.http.resolving import Resolve
-from services.relay.http.tls import tls_context
+from services.relay.egress.http.connection import STALE_SECONDS
+from services.relay.egress.http.resolving import Resolve
+from services.relay.egress.http.tls import tls_context
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.courier import Courier
 from services.relay.message import Claimed
+from services.relay.outcome.outcome import Answer
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
 from services.relay.store.database import Database
-from services.relay.wire.outcome import Answer
 from tests.certificates import authority
 from tests.destination import Reply, destination
 from tests.unit.relay.test_guard import Answers

@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 import uvloop
 
-from services.relay.http.allowance import Allowance
-from services.relay.http.connection import STALE_SECONDS
-from services.relay.http.dns import SystemNames
-from services.relay.http.faults import NoAnswerError, NotSentError, StaleError
-from services.relay.http.pool import Pool
-from services.relay.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading
-from services.relay.http.request import Origin, Request, request
-from services.relay.http.resolving import Names
-from services.relay.http.response import Response
-from services.relay.http.tls import tls_context
+from services.relay.egress.http.allowance import Allowance
+from services.relay.egress.http.connection import STALE_SECONDS
+from services.relay.egress.http.dns import SystemNames
+from services.relay.egress.http.faults import NoAnswerError, NotSentError, StaleError
+from services.relay.egress.http.pool import Pool
+from services.relay.egress.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading
+from services.relay.egress.http.request import Origin, Request, request
+from services.relay.egress.http.resolving import Names
+from services.relay.egress.http.response import Response
+from services.relay.egress.http.tls import tls_context
 from stack.ports import free_ports
 from tests.certificates import authority
 

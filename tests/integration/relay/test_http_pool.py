@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from services.relay.byte_share import Share
-from services.relay.http.faults import NotSentError
-from services.relay.http.pool import AGE_SECONDS, TLS_BYTES, Pool
-from services.relay.http.proxy import proxy_of
-from services.relay.http.request import Origin
-from services.relay.http.tls import tls_context
+from services.relay.egress.http.faults import NotSentError
+from services.relay.egress.http.pool import AGE_SECONDS, TLS_BYTES, Pool
+from services.relay.egress.http.proxy import proxy_of
+from services.relay.egress.http.request import Origin
+from services.relay.egress.http.tls import tls_context
+from services.relay.memory.byte_share import Share
 from stack.ports import free_ports
 from tests.certificates import authority
 from tests.integration.relay.test_courier import Proxy

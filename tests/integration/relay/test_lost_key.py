@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
 from services.relay.store.sealing import draft_of
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay
 from tests.process import Process, started

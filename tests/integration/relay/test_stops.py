@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from services.relay.__main__ import start
-from services.relay.drain import END_SECONDS
+from services.relay.engine.drain import END_SECONDS
 from stack.ports import free_ports
 from tests.destination import Reply, destination
 from tests.infra.postgres import PostgresServer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography.fernet import Fernet
 
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from tests.destination import destination
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay.conftest import Relay

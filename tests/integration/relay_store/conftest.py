@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from services.relay.ending import ending_of
 from services.relay.message import Claimed, Draft
+from services.relay.outcome.outcome import Answer
 from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
 from services.relay.store.claims import Claims
@@ -30,8 +31,7 @@ from services.relay.store.queues import Queues
 from services.relay.store.schedules import Schedules
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
-from services.relay.vault import Vault
-from services.relay.wire.outcome import Answer
+from services.relay.store.vault import Vault
 from tests.infra.postgres import PostgresServer
 
 T = TypeVar("T")

@@ -12,17 +12,17 @@ from uuid import UUID
 
 from prometheus_client import CollectorRegistry
 
-from services.relay.calls import Calls
-from services.relay.database_clock import DatabaseClock
 from services.relay.ending import ending_of
-from services.relay.ending_writer import EndingWriter
-from services.relay.leases import Leases
+from services.relay.engine.calls import Calls
+from services.relay.engine.database_clock import DatabaseClock
+from services.relay.engine.ending_writer import EndingWriter
+from services.relay.engine.leases import Leases
 from services.relay.message import Claimed, FlowControl
 from services.relay.metrics import RelayMetrics
+from services.relay.outcome.outcome import Answer
 from services.relay.store.claims import UNKNOWN_MAX, Claims
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
-from services.relay.wire.outcome import Answer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 from tidings import log
 

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from services.relay.message import Draft, FlowControl
+from services.relay.protocol.cursor import decode_cursor
+from services.relay.protocol.filters import Filters
 from services.relay.store.letters import RETRY_BYTES_MAX
 from services.relay.store.messages import CLAIM_BYTES_MAX, Messages
 from services.relay.store.processes import Processes
 from services.relay.store.record import STATEMENT_BYTES_MAX
-from services.relay.wire.cursor import decode_cursor
-from services.relay.wire.filters import Filters
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 MIB = 1024 * 1024

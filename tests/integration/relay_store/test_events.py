@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from services.relay.message import CallbackOptions, FlowControl, Redaction
-from services.relay.wire.cursor import Cursor, decode_cursor
-from services.relay.wire.filters import Filters
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.protocol.cursor import Cursor, decode_cursor
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.invalid import InvalidRequestError
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 

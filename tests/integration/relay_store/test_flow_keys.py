@@ -11,8 +11,8 @@ from psycopg import AsyncConnection
 
 from services.relay.ending import ending_of
 from services.relay.message import Claimed, FlowControl
-from services.relay.wire.flow import Pin, Unpin
-from services.relay.wire.outcome import Answer, Fate
+from services.relay.outcome.outcome import Answer, Fate
+from services.relay.protocol.flow import Pin, Unpin
 from tests.integration.relay_store.conftest import Run, Stores, draft
 from tests.wait import until
 

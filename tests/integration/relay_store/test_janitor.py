@@ -7,10 +7,10 @@ from typing import Any
 
 import psycopg
 
-from services.relay.janitor import PERIODS_MAX, Janitor
+from services.relay.engine.janitor import PERIODS_MAX, Janitor
 from services.relay.message import FlowControl, Stored
+from services.relay.protocol.flow import Pin
 from services.relay.store.database import Database, queries
-from services.relay.wire.flow import Pin
 from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings
 from tests.wait import until
 

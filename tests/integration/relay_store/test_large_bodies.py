@@ -8,13 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from services.relay.memory import PAGE_BYTES_MAX
+from services.relay.memory.memory import PAGE_BYTES_MAX
 from services.relay.message import INLINE_BYTES_MAX, FlowControl, Stored
+from services.relay.protocol.address import Url
+from services.relay.protocol.cursor import decode_cursor
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.schedule import schedule_draft
 from services.relay.schema import create_schema
-from services.relay.wire.address import Url
-from services.relay.wire.cursor import decode_cursor
-from services.relay.wire.filters import Filters
-from services.relay.wire.schedule import schedule_draft
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 from tests.integration.relay_store.test_letters import fail

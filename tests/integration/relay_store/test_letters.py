@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from services.relay.message import CallbackOptions, Draft, Stored
+from services.relay.protocol.cursor import decode_cursor
+from services.relay.protocol.filters import Filters
+from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.store.messages import Accepted
-from services.relay.wire.cursor import decode_cursor
-from services.relay.wire.filters import Filters
-from services.relay.wire.invalid import InvalidRequestError
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from services.relay.ending import ending_of
 from services.relay.message import FlowControl
-from services.relay.wire.filters import Filters
-from services.relay.wire.outcome import Answer
+from services.relay.outcome.outcome import Answer
+from services.relay.protocol.filters import Filters
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 
 

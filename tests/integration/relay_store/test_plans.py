@@ -15,12 +15,12 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.protocol.filters import Filters
 from services.relay.store import written
 from services.relay.store.database import Database, queries
 from services.relay.store.filtering import filtered, parameters
+from services.relay.store.vault import Vault
 from services.relay.store.written import claims
-from services.relay.vault import Vault
-from services.relay.wire.filters import Filters
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import OWNER, Stores, draft
 

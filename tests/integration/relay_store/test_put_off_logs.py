@@ -8,9 +8,9 @@ import pytest
 
 from services.relay.ending import ending_of
 from services.relay.message import Claimed, FlowControl
+from services.relay.outcome.outcome import Answer
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
-from services.relay.wire.outcome import Answer
 from tests.integration.relay_store.conftest import OTHER, Run, Stores, draft
 
 FLOWS = [None, FlowControl("k", 1, None)]

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import structlog
 
-from services.relay.authentication import Authenticator
-from services.relay.scheduler import Scheduler
+from services.relay.api.authentication import Authenticator
+from services.relay.engine.scheduler import Scheduler
+from services.relay.protocol.cron import parse_cron
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.schedule import ScheduleDraft
+from services.relay.protocol.views import EndpointView
 from services.relay.store.schedules import BROKEN_PAUSE, Schedules
 from services.relay.store.tokens import Token
-from services.relay.wire.cron import parse_cron
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.schedule import ScheduleDraft
-from services.relay.wire.views import EndpointView
 from tests.integration.relay_store.conftest import Run, Stores
 
 NOON = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)

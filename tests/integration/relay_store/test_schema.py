@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 

@@ -8,7 +8,7 @@ from cryptography.fernet import Fernet
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import TokenExistsError
-from services.relay.vault import Vault
+from services.relay.store.vault import Vault
 from tests.integration.relay_store.conftest import Run, Stores
 
 

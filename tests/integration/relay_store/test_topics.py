@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.relay.wire.views import EndpointView
+from services.relay.protocol.views import EndpointView
 from tests.integration.relay_store.conftest import Run, Stores
 
 A = EndpointView("https://a.example", "a")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from services.dispatcher.message import CALLBACK_RETRIES, CALLBACK_RETRY_DELAY, Callbacks
-from services.relay.wire.backoff import own_delay_seconds
-from services.relay.wire.values import RETRIES_MAX
+from services.relay.outcome.backoff import own_delay_seconds
+from services.relay.protocol.values import RETRIES_MAX
 from tests.process import ROOT
 
 DAY_SECONDS = 86_400

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from hypothesis import settings
 
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.protocol.invalid import InvalidRequestError
 
 Parsed = TypeVar("Parsed")
 

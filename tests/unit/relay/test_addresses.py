@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.wire.address import GroupName, Url, destination, is_option, separated
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import given_token, options_of
+from services.relay.protocol.address import GroupName, Url, destination, is_option, separated
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.publishing import given_token, options_of
 from tests.unit.relay.quick import parsed, quick
 
 # What a raw path of HTTP can hold: visible ASCII.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from services.relay.http.allowance import UNASKED_BYTES_MAX, Allowance
-from services.relay.http.reading import Reading
-from services.relay.http.response import Response
+from services.relay.egress.http.allowance import UNASKED_BYTES_MAX, Allowance
+from services.relay.egress.http.reading import Reading
+from services.relay.egress.http.response import Response
 
 INLINE_BYTES_MAX = 65_536
 

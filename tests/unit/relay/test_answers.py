@@ -19,7 +19,7 @@ from qstash.schedule import ScheduleState, parse_schedule_response
 from qstash.url_group import parse_url_group_response
 
 from services.relay.message import CallbackOptions, FlowControl, Redaction
-from services.relay.wire.answers import (
+from services.relay.protocol.answers import (
     event_object,
     flow_object,
     letter_object,
@@ -29,7 +29,7 @@ from services.relay.wire.answers import (
     schedule_object,
     topic_object,
 )
-from services.relay.wire.answers_v1 import (
+from services.relay.protocol.answers_v1 import (
     endpoint_url_v1,
     event_object_v1,
     message_object_v1,
@@ -37,7 +37,7 @@ from services.relay.wire.answers_v1 import (
     topic_name_v1,
     topic_object_v1,
 )
-from services.relay.wire.views import (
+from services.relay.protocol.views import (
     AttemptView,
     EndpointView,
     EventView,

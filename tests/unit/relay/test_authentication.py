@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from services.relay.authentication import CACHE_MAX, CACHE_SECONDS, Authenticator
+from services.relay.api.authentication import CACHE_MAX, CACHE_SECONDS, Authenticator
 from services.relay.store.tokens import Token
 
 READER = Token("reader", writes=False, publishes_per_second=None)

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from services.relay.bodies import Bodies
-from services.relay.http.faults import NoAnswerError
-from services.relay.memory import Memory
+from services.relay.egress.http.faults import NoAnswerError
+from services.relay.engine.bodies import Bodies
+from services.relay.memory.memory import Memory
 from services.relay.message import Stored
 from services.relay.store.chunks import Chunks, Writer
 

@@ -21,8 +21,8 @@ from services.relay.message import (
     Unencoded,
     Unstored,
 )
-from services.relay.wire.callback import callbacks
-from services.relay.wire.outcome import Answer, Delivered, Failed, Retry
+from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry
+from services.relay.protocol.callback import callbacks
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MESSAGE = Claimed(

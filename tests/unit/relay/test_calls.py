@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from services.relay.calls import Call, Calls
-from services.relay.leases import astray
+from services.relay.engine.calls import Call, Calls
+from services.relay.engine.leases import astray
 from services.relay.store.claims import Difference
 
 FIRST = ("msg_1", datetime(2026, 11, 25, tzinfo=UTC))

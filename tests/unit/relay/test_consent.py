@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from services.relay.routes.consent import BulkWithoutFilter, bulk_filters, list_filters
-from services.relay.wire.filters import Filters, Route
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.api.consent import BulkWithoutFilter, bulk_filters, list_filters
+from services.relay.protocol.filters import Filters, Route
+from services.relay.protocol.invalid import InvalidRequestError
 
 PYTHON = {"User-Agent": "python-httpx/0.28.1"}
 CURL = {"User-Agent": "curl/8.7.1"}

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.wire.cron import next_after, parse_cron
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.protocol.cron import next_after, parse_cron
+from services.relay.protocol.invalid import InvalidRequestError
 from tests.unit.relay.quick import parsed, quick
 
 MOMENTS = st.datetimes(datetime(2020, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.relay.wire.cron import next_after, parse_cron
+from services.relay.protocol.cron import next_after, parse_cron
 from tests.unit.relay.test_cron import matches
 
 MINUTE = timedelta(minutes=1)

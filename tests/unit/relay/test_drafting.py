@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 
+from services.relay.api.drafting import Asked, Drafted, Drafter
 from services.relay.message import Draft
-from services.relay.routes.drafting import Asked, Drafted, Drafter
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.views import EndpointView
 from services.relay.store.topics import Topics
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.views import EndpointView
 
 
 class Groups:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.wire.duration import parse_duration
-from services.relay.wire.values import DELAY_SECONDS_MAX, delay, duration, timeout_ms, whole
+from services.relay.outcome.duration import parse_duration
+from services.relay.protocol.values import DELAY_SECONDS_MAX, delay, duration, timeout_ms, whole
 from tests.unit.relay.quick import parsed, quick
 
 SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}

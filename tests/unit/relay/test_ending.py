@@ -8,8 +8,8 @@ import orjson
 import pytest
 
 from services.relay.ending import ending_of, header_lists, unjudged
+from services.relay.outcome.outcome import PUT_OFF_SECONDS_MAX, Answer, Delivered, Failed, Retry
 from services.relay.store import written
-from services.relay.wire.outcome import PUT_OFF_SECONDS_MAX, Answer, Delivered, Failed, Retry
 from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW, content_of
 
 

@@ -12,14 +12,14 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.relay.bodies import Bodies
-from services.relay.byte_share import Share
 from services.relay.ending import Ending, ending_of
-from services.relay.ending_writer import EndingWriter
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.ending_writer import EndingWriter
+from services.relay.memory.byte_share import Share
 from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
+from services.relay.outcome.outcome import Answer, Spooled
 from services.relay.store.messages import Messages, UnstorableError
-from services.relay.wire.outcome import Answer, Spooled
 from tidings import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from services.relay.wire.backoff import default_backoff_seconds, own_delay_seconds, retry_delay_seconds
-from services.relay.wire.expression import ExpressionError, evaluate_ms
+from services.relay.outcome.backoff import default_backoff_seconds, own_delay_seconds, retry_delay_seconds
+from services.relay.outcome.expression import ExpressionError, evaluate_ms
 from tests.unit.relay.quick import parsed, quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

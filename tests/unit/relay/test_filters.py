@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.wire.filters import Cursor, Filters, Route, decode_cursor, encode_cursor, read_filters
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.protocol.filters import Cursor, Filters, Route, decode_cursor, encode_cursor, read_filters
+from services.relay.protocol.invalid import InvalidRequestError
 from tests.unit.relay.quick import parsed, quick
 
 WORDS = st.text(

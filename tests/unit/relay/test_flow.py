@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.message import FlowControl
-from services.relay.wire.flow import Pin, Unpin, parse_flow_control, parse_pin, parse_unpin
-from services.relay.wire.invalid import InvalidRequestError
+from services.relay.protocol.flow import Pin, Unpin, parse_flow_control, parse_pin, parse_unpin
+from services.relay.protocol.invalid import InvalidRequestError
 from tests.unit.relay.quick import parsed, quick
 
 LIMITS = st.none() | st.integers(1, 10**6)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.relay.http.allowance import Allowance
-from services.relay.http.faults import NoAnswerError
-from services.relay.http.reading import HEAD_BYTES_MAX, Reading
+from services.relay.egress.http.allowance import Allowance
+from services.relay.egress.http.faults import NoAnswerError
+from services.relay.egress.http.reading import HEAD_BYTES_MAX, Reading
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FIRST = b"a" * 20_000

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.guard import ForbiddenAddressError, Guard, GuardedResolver, Network, permitted
-from services.relay.hosts import HostPorts
-from services.relay.http.request import Origin
+from services.relay.egress.guard import ForbiddenAddressError, Guard, GuardedResolver, Network, permitted
+from services.relay.egress.hosts import HostPorts
+from services.relay.egress.http.request import Origin
 
 
 def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> Guard:

@@ -8,8 +8,8 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.relay.http.allowance import Allowance
-from services.relay.http.reading import Reading
+from services.relay.egress.http.allowance import Allowance
+from services.relay.egress.http.reading import Reading
 from tests.unit.relay.test_http_rewriting import answers
 
 # An independent look: RFC 9112 to the letter, without anything it merely allows recipients to take.

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.http.faults import NotSentError
-from services.relay.http.request import Origin, origin_of, request, target_of
+from services.relay.egress.http.faults import NotSentError
+from services.relay.egress.http.request import Origin, origin_of, request, target_of
 
 
 def test_a_request_is_its_line_its_headers_and_a_length() -> None:

@@ -8,7 +8,7 @@ from httptools import HttpParserError, HttpResponseParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.relay.http.rewriting import Rewriting
+from services.relay.egress.http.rewriting import Rewriting
 
 # What answers are made of: as they should be, and as they are.
 _ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\n", b"\r", b"\r\r\n", b""])

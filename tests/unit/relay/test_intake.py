@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from services.relay.intake import Intake
+from services.relay.engine.intake import Intake
 from services.relay.message import Draft
 from services.relay.store.messages import Accepted, Messages, UnstorableError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.json_values import VALUES_MAX, check_values
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.json_values import VALUES_MAX, check_values
 
 
 @pytest.mark.parametrize("value", [b"[]", b"{}", b"1", b'"\\\\"', b'"a\\"b"'])

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from services.relay.loops import Loop, end_all, until_ended, within
+from services.relay.engine.loops import Loop, end_all, until_ended, within
 from tidings import log
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.relay.byte_share import WAITING_MAX, NoRoomError, Share
-from services.relay.memory import (
+from services.relay.memory.byte_share import WAITING_MAX, NoRoomError, Share
+from services.relay.memory.memory import (
     BEGINNING_BYTES,
     CALL_BYTES,
     SMALL_BYTES_MAX,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.http.resolving import FAILURE_SECONDS, FAILURES_MAX, Names
+from services.relay.egress.http.resolving import FAILURE_SECONDS, FAILURES_MAX, Names
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from services.relay.http.faults import NotAttemptedError
-from services.relay.http.opening import (
+from services.relay.egress.http.faults import NotAttemptedError
+from services.relay.egress.http.opening import (
     LATER_SECONDS_MAX,
     LATER_SECONDS_MIN,
     LOOK_SECONDS,

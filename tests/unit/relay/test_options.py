@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.message import Draft, FlowControl, Redaction, StartedCallback
+from services.relay.protocol.headers import canonical
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.publishing import draft, lasting, merged, options_of
+from services.relay.protocol.redaction import shown_headers
 from services.relay.store.sealing import Sealer, open_sealed
-from services.relay.vault import Vault
-from services.relay.wire.headers import canonical
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import draft, lasting, merged, options_of
-from services.relay.wire.redaction import shown_headers
+from services.relay.store.vault import Vault
 from tests.unit.relay.quick import parsed, quick
 
 OF_ONE_HOP = {"host", "te", "expect", "upgrade", "trailer", "connection", "keep-alive", "content-length",

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from services.relay.message import CallbackOptions, Draft, FlowControl, Redaction
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.overriding import overridden
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.overriding import overridden
 
 ORIGINAL = Draft(
     url="https://example.com", method="PUT", headers={"X-A": "1"}, body=b"sent", retries_max=7, labels=("old",),

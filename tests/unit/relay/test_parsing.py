@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.relay.guard import permitted
-from services.relay.wire.backoff import default_backoff_seconds, retry_delay_seconds
-from services.relay.wire.expression import ExpressionError, evaluate_ms
+from services.relay.egress.guard import permitted
+from services.relay.outcome.backoff import default_backoff_seconds, retry_delay_seconds
+from services.relay.outcome.expression import ExpressionError, evaluate_ms
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -12,16 +12,16 @@ from typing import Any, cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.relay.calls import Calls
-from services.relay.database_clock import DatabaseClock
+from services.relay.egress.http.faults import NoAnswerError, NotAttemptedError
 from services.relay.ending import Ending
-from services.relay.http.faults import NoAnswerError, NotAttemptedError
+from services.relay.engine.calls import Calls
+from services.relay.engine.database_clock import DatabaseClock
+from services.relay.engine.pump import CLAIM_MAX, Begun, Pump
+from services.relay.engine.waking import Waking
 from services.relay.message import Claim, Claimed, StartedCallback
 from services.relay.metrics import RelayMetrics
-from services.relay.pump import CLAIM_MAX, Begun, Pump
+from services.relay.outcome.outcome import Answer, Failed, Retry
 from services.relay.settings import RelaySettings
-from services.relay.waking import Waking
-from services.relay.wire.outcome import Answer, Failed, Retry
 from tidings import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.wire.backoff import PAUSE_SECONDS_MAX, asked_delay_seconds, asked_pause_seconds
+from services.relay.outcome.backoff import PAUSE_SECONDS_MAX, asked_delay_seconds, asked_pause_seconds
 from tests.unit.relay.quick import quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.relay.readiness import STALE_SECONDS, Readiness
+from services.relay.engine.readiness import STALE_SECONDS, Readiness
 
 
 class Clock:

@@ -15,18 +15,18 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from services.relay.byte_share import NoRoomError
-from services.relay.memory import Memory
+from services.relay.api.call import Call
+from services.relay.api.deps import Deps
+from services.relay.api.publish import check_amount
+from services.relay.api.rates import check_rate
+from services.relay.api.reply import RefusedError, done_reply, not_found
+from services.relay.api.router import Access, Route, Router
+from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.memory import Memory
 from services.relay.message import Draft
-from services.relay.routes.call import Call
-from services.relay.routes.deps import Deps
-from services.relay.routes.publish import check_amount
-from services.relay.routes.rates import check_rate
-from services.relay.routes.reply import RefusedError, done_reply, not_found
-from services.relay.routes.router import Access, Route, Router
+from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
-from services.relay.wire.invalid import InvalidRequestError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WRITER = Token("writer", writes=True, publishes_per_second=5)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from services.relay.routes.router import TABLE, Finder, Found, Route
+from services.relay.api.router import TABLE, Finder, Found, Route
 from tests.process import ROOT
 
 FINDER = Finder(TABLE)

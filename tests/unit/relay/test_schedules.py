@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.relay.wire.address import GroupName, Url
-from services.relay.wire.invalid import InvalidRequestError
-from services.relay.wire.publishing import options_of
-from services.relay.wire.schedule import ScheduleDraft, firing, new_schedule_id, schedule_draft
+from services.relay.protocol.address import GroupName, Url
+from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.publishing import options_of
+from services.relay.protocol.schedule import ScheduleDraft, firing, new_schedule_id, schedule_draft
 
 URL = Url("https://a.example/")
 HEADERS = {

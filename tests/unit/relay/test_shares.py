@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.shares import NoPlaceError, Place, Shares
+from services.relay.memory.shares import NoPlaceError, Place, Shares
 
 PLACES = 20
 # A fifth.

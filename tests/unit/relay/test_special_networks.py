@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay import special_networks
-from services.relay.guard import Network
-from services.relay.special_networks import is_public
+from services.relay.egress import special_networks
+from services.relay.egress.guard import Network
+from services.relay.egress.special_networks import is_public
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from services.relay.engine.start_notices import StartNotices
+from services.relay.engine.start_queue import URLS_MAX
 from services.relay.metrics import RelayMetrics
-from services.relay.start_notices import StartNotices
-from services.relay.start_queue import URLS_MAX
 from tidings import log
 
 ALIVE = "http://alive"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.relay.start_queue import (
+from services.relay.engine.start_queue import (
     AGE_SECONDS_MAX,
     BATCH_MAX,
     STARTS_MAX,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from services.relay.time_limit import standing_still
+from services.relay.store.time_limit import standing_still
 
 
 async def never() -> None:

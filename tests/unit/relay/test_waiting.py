@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.message import State
-from services.relay.wire.views import FlowView, Gate, MessageView, QueueView, WaitReason
-from services.relay.wire.waiting import PLAN_MAX, timetable, why_waiting
+from services.relay.protocol.views import FlowView, Gate, MessageView, QueueView, WaitReason
+from services.relay.protocol.waiting import PLAN_MAX, timetable, why_waiting
 from tests.unit.relay.quick import quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,0 +1,71 @@
+"""The filters of lists and of bulk requests, and whether a bulk request without one means everything. Pure.
+
+`DELETE /v2/messages` with a forgotten filter cancels all there is; see docs/decisions/0008-bulk-actions.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+from urllib.parse import parse_qsl, urlencode
+
+from services.relay.api.storable import check_text
+from services.relay.protocol.filters import Filters, Route, read_filters
+from services.relay.protocol.invalid import InvalidRequestError
+
+IDS_MAX = 500
+_MOMENT = re.compile(r"[0-9]{1,14}")
+BulkWithoutFilter = Literal["on", "clients", "off"]
+
+# What the runtimes of the vendor's clients send: their bulk requests carry no other mark. The Python client's cancel_all
+# and the JavaScript client's deleteAll (before its count) are bare requests.
+_CLIENTS = ("python-httpx/", "node", "undici", "bun/", "deno/")
+# They narrow nothing down.
+_NO_FILTERS = frozenset({"count", "cursor", "all", "async", "qstash_token"})
+
+
+def list_filters(route: Route, query: str) -> Filters:
+    """Raises `InvalidRequestError`.
+
+    A cursor that is a number is what the clients' own example begins with: Unix milliseconds, before which to look.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True)
+    moments = [int(value) for name, value in pairs if name.lower() == "cursor" and _MOMENT.fullmatch(value)]
+    if not moments:
+        return _storable(read_filters(route, query))
+    others = [(name, value) for name, value in pairs if name.lower() != "cursor"]
+    filters = read_filters(route, urlencode(others))
+    return _storable(replace(filters, to_ms=min([*moments, *filter(None, [filters.to_ms])])))
+
+
+def bulk_filters(
+    route: Route, query: str, body: bytes | bytearray, headers: Mapping[str, str], rule: BulkWithoutFilter
+) -> Filters | None:
+    """What is chosen; None: nothing, as a list of ids in the body is empty. Raises `InvalidRequestError`."""
+    filters = _storable(read_filters(route, query, body))
+    if len(filters.message_ids) + len(filters.dlq_ids) > IDS_MAX:
+        raise InvalidRequestError(f"more than {IDS_MAX} ids")
+    if filters.all or not filters.unfiltered:
+        return filters
+    parameters = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
+    if empty := parameters - _NO_FILTERS:
+        raise InvalidRequestError(f"filter {min(empty)[:50]!r} is empty; to choose everything say all=true")
+    if body.strip():
+        # Filters in a body that choose nothing are lists without items: no message was meant.
+        return None
+    # A count is what the JavaScript client sends for {all: true}.
+    if filters.count is not None or rule == "on":
+        return filters
+    if rule == "clients" and headers.get("User-Agent", "").lower().startswith(_CLIENTS):
+        return filters
+    raise InvalidRequestError("a filter is needed; to choose everything say all=true")
+
+
+def _storable(filters: Filters) -> Filters:
+    for name, chosen in vars(filters).items():
+        for item in chosen if isinstance(chosen, tuple) else ():
+            if isinstance(item, str):
+                check_text(f"filter {name}", item)
+    return filters

@@ -1,0 +1,42 @@
+"""What is under way, by label: an extension of ours, by which a sender finds out what the relay holds of its work."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from services.relay.api.call import Call
+from services.relay.api.deps import Deps
+from services.relay.api.reply import json_reply
+from services.relay.protocol.invalid import InvalidRequestError
+
+LABELS_MAX = 1000
+LETTERS_MAX = 1000
+_LIMIT_DEFAULT = 100
+
+
+async def holding(deps: Deps, call: Call) -> web.Response:
+    """`POST /v2/labels` `{"labels": […]}` → `{"live": […], "callbackLetters": {label: [dlqId, …]}}`."""
+    labels = (await call.json_object()).get("labels")
+    if not isinstance(labels, list) or len(labels) > LABELS_MAX or not all(_storable(label) for label in labels):
+        raise InvalidRequestError(f"labels must be an array of up to {LABELS_MAX} strings")
+    return json_reply(
+        {
+            "live": await deps.labels.live(labels),
+            "callbackLetters": await deps.labels.callback_letters(labels, LETTERS_MAX),
+        }
+    )
+
+
+async def listed(deps: Deps, call: Call) -> web.Response:
+    """`GET /v2/labels?after=&limit=` → `{"live": […]}`: labels of messages that have not ended, in their order."""
+    given = call.parameters("after", "limit")
+    after, limit = given.get("after", ""), given.get("limit", str(_LIMIT_DEFAULT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and 1 <= int(limit) <= LABELS_MAX):
+        raise InvalidRequestError(f"limit must be a whole number from 1 to {LABELS_MAX}")
+    if not _storable(after):
+        raise InvalidRequestError("after must be a label")
+    return json_reply({"live": await deps.labels.next(after, int(limit))})
+
+
+def _storable(label: object) -> bool:
+    return isinstance(label, str) and "\0" not in label and len(label) <= 256

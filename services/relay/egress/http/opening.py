@@ -1,0 +1,161 @@
+"""Calls that look for a connection, by origin: which of them hold others up, and which have to come again later.
+
+A fast destination gets few connections when calls take those that others give back, so not too many may look for one at
+a time (`counted`). A destination that lets nobody in must not be the one that all others wait for: it is *slow*, its
+calls count no more, and when they are too many the newest are put off. No I/O.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from itertools import islice
+
+from services.relay.egress.http.faults import NotAttemptedError
+
+# How often `look` is to be called; and younger calls say nothing of their origin: TLS with another continent takes so long.
+LOOK_SECONDS = 0.25
+# An origin is slow when its calls would wait for longer than this at the rate at which connections came lately: a burst of
+# 300 handshakes takes a busy processor a second.
+SLOW_WAIT_SECONDS = 4.0
+# A call that is put off comes again after as long as its origin has been slow: seconds for a hiccup; and no longer than
+# connecting may take, as the calls that try now have ended by then.
+LATER_SECONDS_MIN, LATER_SECONDS_MAX = 1.0, 30.0
+# Of one origin so many come again together, the next so much later, and the last after RETURN_SECONDS_MAX: each is
+# claimed and given back, which the messages of others wait for. Thirty thousand are a hundred a second.
+RETURNS_MAX, RETURNS_SECONDS = 100, 1.0
+RETURN_SECONDS_MAX = 300.0
+# `_Origin.came` loses half of itself with each look, so it is near to this many looks' worth of connections.
+_LOOKS = 2
+
+
+@dataclass(eq=False, slots=True)
+class Opening:
+    """One call. `limit` is what ends it early; `put_off` says that it did."""
+
+    began: float
+    limit: asyncio.Timeout | None = None
+    put_off: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Origin:
+    """`calls` is in the order of their beginning."""
+
+    calls: dict[Opening, None] = field(default_factory=dict)
+    came: float = 0.0
+    slow_since: float | None = None
+
+
+class SlowCalls:
+    """How many calls of slow origins there are, and may be: of one pool of connections or of several, or of a part of them."""
+
+    def __init__(self, calls_max: int, whole: SlowCalls | None = None) -> None:
+        """`whole`: what this is a part of."""
+        self._calls_max = calls_max
+        self._whole = whole
+        self.count = 0
+
+    @property
+    def left(self) -> int:
+        left = self._calls_max - self.count
+        return left if self._whole is None else min(left, self._whole.left)
+
+    def add(self, calls: int) -> None:
+        self.count += calls
+        if self._whole is not None:
+            self._whole.add(calls)
+
+
+class Openings:
+    """`slow`: so many calls of slow origins together. One of them may have a quarter of what is left of it."""
+
+    def __init__(self, slow: SlowCalls, clock: Callable[[], float]) -> None:
+        self._slow = slow
+        self._clock = clock
+        self._origins: dict[Hashable, _Origin] = {}
+        # When the last of an origin's calls that were put off come again, and how many of them.
+        self._returns: dict[Hashable, tuple[float, int]] = {}
+        self.counted = 0
+
+    def __bool__(self) -> bool:
+        """Whether any call looks for a connection."""
+        return bool(self._origins)
+
+    def begin(self, key: Hashable) -> Opening:
+        """A call to the origin `key`, to be given to `end`. Raises `NotAttemptedError`."""
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = _Origin()
+        opening = Opening(self._clock())
+        if origin.slow_since is None:
+            self.counted += 1
+        elif len(origin.calls) < self._room():
+            self._slow.add(1)
+        else:
+            raise self.later(key)
+        origin.calls[opening] = None
+        return opening
+
+    def end(self, key: Hashable, opening: Opening, *, came: bool) -> None:
+        """It has a connection (`came`), or will not get one."""
+        origin = self._origins[key]
+        del origin.calls[opening]
+        # Who refuses at once keeps nobody waiting either.
+        if came or self._clock() - opening.began < LOOK_SECONDS:
+            origin.came += 1
+        if origin.slow_since is None:
+            self.counted -= 1
+        else:
+            self._slow.add(-1)
+        if not origin.calls:
+            del self._origins[key]
+
+    def look(self) -> None:
+        """Find out which origins are slow now, and put off what is too much for them."""
+        now = self._clock()
+        self._returns = {key: last for key, last in self._returns.items() if last[0] > now}
+        for origin in self._origins.values():
+            waiting = now - next(iter(origin.calls)).began
+            rate = origin.came / (_LOOKS * LOOK_SECONDS)
+            slow = waiting >= LOOK_SECONDS and len(origin.calls) > rate * SLOW_WAIT_SECONDS
+            origin.came /= 2
+            if slow != (origin.slow_since is not None):
+                self._turn(origin, now if slow else None)
+            if slow:
+                self._put_off(origin, now)
+
+    def later(self, key: Hashable) -> NotAttemptedError:
+        """What is said to a call that is put off."""
+        origin = self._origins.get(key)
+        since = None if origin is None else origin.slow_since
+        now = self._clock()
+        passed = 0.0 if since is None else now - since
+        first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
+        at, count = self._returns.get(key, (now, 0))
+        if at < first:
+            at, count = math.ceil(first / RETURNS_SECONDS) * RETURNS_SECONDS, 0
+        elif count >= RETURNS_MAX:
+            at, count = min(at + RETURNS_SECONDS, now + RETURN_SECONDS_MAX), 0
+        self._returns[key] = at, count + 1
+        return NotAttemptedError("too many calls wait for a connection to the destination", at - now)
+
+    def _room(self) -> int:
+        """Of one slow origin. As long as this falls with what all have, no number of them takes all."""
+        return max(1, self._slow.left // 4)
+
+    def _turn(self, origin: _Origin, slow_since: float | None) -> None:
+        change = len(origin.calls) if slow_since is not None else -len(origin.calls)
+        origin.slow_since = slow_since
+        self._slow.add(change)
+        self.counted -= change
+
+    def _put_off(self, origin: _Origin, now: float) -> None:
+        # What it has itself is not room that the others took.
+        share = max(1, (self._slow.left + len(origin.calls)) // 5)
+        for opening in list(islice(origin.calls, share, None)):
+            if opening.limit is not None and not opening.limit.expired():
+                opening.put_off = True
+                opening.limit.reschedule(now)

@@ -1,0 +1,247 @@
+"""Bodies on their way in, through and out: small ones in memory, large ones in stored pieces, a few at once.
+
+Whoever is at the other end may come to a stand in the middle of one. So the places for large ones are shared by origin
+and by token, a transfer without progress ends, and one that does not end well leaves no pieces behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import assert_never
+
+from services.relay.egress.http.faults import NoAnswerError
+from services.relay.engine.discards import Discards
+from services.relay.engine.sending import Sending
+from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.memory import Memory
+from services.relay.message import (
+    ANSWER_INLINE_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    Body,
+    Draft,
+    Encoded,
+    Piece,
+    Stored,
+    Unencoded,
+    Unstored,
+)
+from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
+from services.relay.store.time_limit import standing_still
+
+# The first room of an answer of unknown size; each further one is twice what has come.
+ANSWER_ROOM_BYTES = 128 * 1024
+# So long an answer waits for room in memory before it is stored in pieces instead.
+ANSWER_ROOM_SECONDS = 30.0
+# An upload waits as long for a place as clients wait for an answer; whoever reads a kept answer can come again at once.
+UPLOAD_SECONDS = 30.0
+READER_SECONDS = 10.0
+# Between two pieces of an answer that is stored. A model that thinks does so at the beginning, and who streams for so long
+# sends something every few seconds.
+STALL_SECONDS = 120.0
+
+
+class TooLargeError(Exception):
+    """The body is larger than is accepted: 413."""
+
+
+class Bodies:
+    """`bytes_max`: RELAY_BODY_BYTES_MAX; `memory` is the process's. `token` and `origin` say in whose name a place for a
+    large body is taken.
+    """
+
+    def __init__(
+        self, chunks: Chunks, bytes_max: int, memory: Memory | None = None, *, stall_seconds: float = STALL_SECONDS
+    ) -> None:
+        self.memory = memory or Memory()
+        self._chunks = chunks
+        self._bytes_max = bytes_max
+        self._stall_seconds = stall_seconds
+        self._held, self._places = self.memory.answers, self.memory.transfers
+        self._discards = Discards(chunks)
+
+    async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Body:
+        """Read a request's body; a large one is stored when this returns, but kept only once a message names it.
+
+        Raises `TooLargeError`, before anything is read when `content_length` says so, `NoPlaceError`, and what `stream`
+        raises.
+        """
+        if content_length is not None and content_length > self._bytes_max:
+            raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
+        start = bytearray()
+        pieces = aiter(stream)
+        async for piece in pieces:
+            start += piece
+            if len(start) > INLINE_BYTES_MAX:
+                return await self._store(bytes(start), pieces, token)
+        return bytes(start)
+
+    async def keep(self, content: bytes) -> Body:
+        """A body that is in memory already: as it is, or stored when it is too large for a row."""
+        return content if len(content) <= INLINE_BYTES_MAX else await self.store(content)
+
+    async def store(self, content: bytes) -> Stored:
+        """The same of one that is known to be too large. It takes no place, as whoever has it has counted it."""
+        async with self._writing() as writer:
+            await writer.write(content)
+            return await writer.close()
+
+    async def _store(self, start: bytes, rest: AsyncIterator[bytes], token: str) -> Stored:
+        async with self._places.taking.place(token, UPLOAD_SECONDS), self._writing() as writer:
+            piece = start
+            while piece:
+                if writer.size + len(piece) > self._bytes_max:
+                    raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
+                await writer.write(piece)
+                piece = await anext(rest, b"")
+            return await writer.close()
+
+    @asynccontextmanager
+    async def _writing(self, limit: asyncio.Timeout | None = None) -> AsyncIterator[Writer]:
+        """A writer of a new body, whose pieces are removed when the block does not end well. `limit`: see `Chunks.writer`."""
+        writer = self._chunks.writer(limit)
+        try:
+            yield writer
+        except BaseException:
+            self.discard([writer.key])
+            raise
+
+    async def release(self, *keys: str) -> None:
+        """Remove stored bodies, unless a message, dead letter or kept answer names them."""
+        await self._chunks.release(keys)
+
+    def discard(self, keys: Sequence[str]) -> None:
+        """Release them beside what goes on."""
+        self._discards.add(keys)
+
+    def sending(self, stored: Stored, origin: str) -> Sending:
+        """A stored body on its way to `origin`."""
+        return Sending(self._chunks, stored, self._places.sending, origin)
+
+    async def hold(
+        self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], size: int | None
+    ) -> bool:
+        """Read on into `start`, what has come of an answer, while it is small enough to be held; whether it is all of it.
+
+        `size` is what its head says; without it the room grows with the answer, as many that are streamed for a minute come
+        to little. It waits for room, while the other side waits to send more; the room that it takes has the key `key`.
+        Raises `NoAnswerError` when no more of it comes.
+        """
+        bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
+        if size is not None and size > bytes_max:
+            return False
+        room = 0
+        while len(start) <= bytes_max:
+            if len(start) >= room:
+                room = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
+                try:
+                    await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
+                except NoRoomError:
+                    break
+            piece = await self._next(rest)
+            if not piece:
+                return True
+            start += piece
+        return False
+
+    async def spool(
+        self,
+        key: Hashable,
+        origin: str,
+        start: bytearray,
+        rest: AsyncIterator[bytes],
+        bytes_max: int,
+        limit: asyncio.Timeout,
+    ) -> tuple[Stored, bool]:
+        """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more. What `hold` took
+        for `key` is given back, and `start` is empty afterwards. However long the database is away, it is waited for, and
+        `limit`, the call's, stands still meanwhile: the answer is here, and paid for.
+
+        Raises `NoAnswerError` when no more of it comes.
+        """
+        async with self._writing(limit) as writer:
+            cut = len(start) > bytes_max
+            del start[bytes_max:]
+            with standing_still(limit):
+                await self._begin(writer, key, origin, start)
+            async with self._places.spooling.place(origin, None):
+                while not cut and (piece := await self._next(rest)):
+                    room = bytes_max - writer.size
+                    await writer.write(piece[:room])
+                    cut = len(piece) > room
+                return await writer.close(), cut
+
+    async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
+        """Store the beginning of an answer, as it may wait for a place for hours, and many like it. Until that is done it counts
+        without a name: its origin cannot hold it up.
+        """
+        self._held.hold(key, len(start))
+        try:
+            async with self._places.beginning:
+                await writer.write(start)
+                start.clear()
+                if not self._places.spooling.ready(origin):
+                    await writer.flush()
+        finally:
+            self._held.give(key)
+
+    async def _next(self, rest: AsyncIterator[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                return await anext(rest, b"")
+        except TimeoutError:
+            raise NoAnswerError(f"nothing more of the answer came for {self._stall_seconds:g} s") from None
+
+    async def compose(self, draft: Draft) -> Draft:
+        """Store the body of a draft that is to be put together, if it is. Raises `MissingPieceError`."""
+        if not isinstance(draft.body, Unstored):
+            return draft
+        async with self._places.composing, self._writing() as writer:
+            for piece in draft.body.pieces:
+                await self._write(writer, piece)
+            return replace(draft, body=await writer.close())
+
+    async def _write(self, writer: Writer, piece: Piece) -> None:
+        match piece:
+            case Encoded():
+                async for content in self._chunks.read(piece.key, piece.size):
+                    await writer.write(base64.b64encode(content))
+            case Unencoded():
+                view = memoryview(piece.content)
+                for start in range(0, len(view), PIECE_BYTES):
+                    await writer.write(base64.b64encode(view[start : start + PIECE_BYTES]))
+            case bytes():
+                await writer.write(piece)
+            case _:
+                assert_never(piece)
+
+    async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """The same of several, all or none."""
+        composed: list[Draft] = []
+        try:
+            for draft in drafts:
+                composed.append(await self.compose(draft))  # noqa: PERF401  what is done so far is needed below
+        except BaseException:
+            self.discard(stored_keys(composed))
+            raise
+        return composed
+
+    async def kept(self, message_id: str, attempt: int) -> KeptAnswer | None:
+        """`GET /v2/messages/{id}/body/{attempt}`: the whole of an answer that its callback had no room for."""
+        return await self._chunks.answer(message_id, attempt)
+
+    def reading(self, token: str) -> AbstractAsyncContextManager[None]:
+        """A place for `read`. Entering it raises `NoPlaceError`."""
+        return self._places.reading.place(token, READER_SECONDS)
+
+    def read(self, answer: KeptAnswer) -> AsyncGenerator[bytes, None]:
+        """A kept answer, a piece at a time. Raises `MissingPieceError`."""
+        return self._chunks.read(answer.key, answer.size, tries_max=1)
+
+
+def stored_keys(drafts: Sequence[Draft]) -> list[str]:
+    """Of those of these bodies that are stored."""
+    return [draft.body.key for draft in drafts if isinstance(draft.body, Stored)]

@@ -1,0 +1,148 @@
+"""The calls that this process holds, by their claims: what else is leased to it, it has lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from services.relay.egress.http.faults import NoAnswerError, NotAttemptedError
+from services.relay.memory.memory import CALL_BYTES, Memory
+from services.relay.message import Claim
+
+LAPSED = "the relay's lease lapsed before the request was sent"
+# Until it is claimed again, if no other process has it: the next beat renews the lease.
+LAPSED_SECONDS = 1.0
+
+
+class Call:
+    """One held claim. `sent`: its request may have left; `settled`: its ending is the writer's."""
+
+    __slots__ = ("_lapsed", "claim", "sent", "settled", "task")
+
+    def __init__(self, claim: Claim, lapsed: Callable[[], bool]) -> None:
+        self.claim = claim
+        self._lapsed = lapsed
+        self.sent = False
+        self.settled = False
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.task is not None and self.task.done()
+
+    def sending(self) -> None:
+        """From now on nobody knows whether the destination was reached, until it answers.
+
+        Raises `NotAttemptedError`, or `NoAnswerError` when it was sent before, if the lease has lapsed since the claim, as
+        while there was no connection yet: the message may be called by another process now.
+        """
+        if self._lapsed():
+            raise NoAnswerError(LAPSED) if self.sent else NotAttemptedError(LAPSED, LAPSED_SECONDS)
+        self.sent = True
+
+
+class Calls:
+    """Bounded by what is claimed. A claim is held from the moment its row is read until its task has ended, and with it the
+    memory that it and its answer take.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        memory: Memory | None = None,
+        lapsed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`lapsed`: whether what is claimed here may be another process's by now."""
+        self._monotonic = monotonic
+        self._lapsed = lapsed
+        self._memory = memory or Memory()
+        self._held: dict[Claim, Call] = {}
+        # Of each message that of the newest claim.
+        self._newest: dict[str, Call] = {}
+        # Sent, and ended without an ending: cancelled, or lost by a fault of ours.
+        self._orphans: set[Claim] = set()
+        self._rounds: set[tuple[float, object]] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._held
+
+    @property
+    def claims(self) -> list[Claim]:
+        return list(self._held)
+
+    @property
+    def orphans(self) -> frozenset[Claim]:
+        return frozenset(self._orphans)
+
+    def forget(self, orphans: Collection[Claim]) -> None:
+        """Orphans that were put right, or that were not this process's any more."""
+        self._orphans -= set(orphans)
+
+    @property
+    def bytes_left(self) -> int:
+        """For the bodies of further calls; below 0 when more is held than there is room for."""
+        return self._memory.calls.left
+
+    def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]], *, body_bytes: int = 0) -> None:
+        """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and broken off. A
+        claim that came back by way of another process, while its call is still under way here, goes on as it is.
+        """
+        if claim in self._held:
+            return
+        if claim[0] in self._newest:
+            self.abort(claim[0])
+        self._held[claim] = self._newest[claim[0]] = call = Call(claim, self._lapsed)
+        self._memory.calls.hold(claim, CALL_BYTES + body_bytes)
+        call.task = asyncio.create_task(work(call))
+        call.task.add_done_callback(partial(self._ended, call))
+
+    def abort(self, message_id: str) -> None:
+        """Break off the call of a message, if it is here."""
+        if (call := self._newest.get(message_id)) is not None:
+            self.abort_claim(call.claim)
+
+    def abort_claim(self, claim: Claim) -> None:
+        """Break off this very call, if it is here, and not a later one of the same message."""
+        call = self._held.get(claim)
+        if call is not None and call.task is not None:
+            call.task.cancel()
+
+    async def abort_all(self, seconds: float) -> int:
+        """Break off all calls and wait for their ends, for so long at the most; how many there were."""
+        tasks = [call.task for call in self._held.values() if call.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        return len(tasks)
+
+    @contextmanager
+    def claiming(self) -> Iterator[None]:
+        """While rows are on their way: what was claimed meanwhile is not lost yet."""
+        round_ = (self._monotonic(), object())
+        self._rounds.add(round_)
+        try:
+            yield
+        finally:
+            self._rounds.discard(round_)
+
+    def claiming_since(self) -> float:
+        """Since when, by `monotonic`, rows may be on their way: now, or the begin of the oldest round under way."""
+        return min((since for since, _ in self._rounds), default=self._monotonic())
+
+    def _ended(self, call: Call, _task: asyncio.Task[None]) -> None:
+        claim = call.claim
+        del self._held[claim]
+        self._memory.calls.give(claim)
+        self._memory.answers.give(claim)
+        if self._newest.get(claim[0]) is call:
+            del self._newest[claim[0]]
+        if call.sent and not call.settled:
+            self._orphans.add(claim)

@@ -1,0 +1,215 @@
+"""One attempt over HTTP: builds the request, signs it, calls, reads a bounded answer. Never raises for the other side's faults."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
+import psycopg
+
+from services.relay.egress.http.faults import NoAnswerError, NotAttemptedError, NotSentError, StaleError
+from services.relay.egress.http.request import Request, request
+from services.relay.egress.http.resolving import Resolve
+from services.relay.egress.http.response import Response
+from services.relay.egress.ways import Way, Ways
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.sending import Sending
+from services.relay.memory.shares import NoPlaceError
+from services.relay.message import INLINE_BYTES_MAX, Claimed
+from services.relay.outcome.outcome import Answer, Fate, Spooled
+from services.relay.settings import RelaySettings
+from services.relay.store.chunks import MissingPieceError
+from tidings.log import fault
+from tidings.signature import sign_digest
+
+CONNECT_TIMEOUT_SECONDS = 30
+# A message with a large body for a destination that takes its bodies slowly; about the time of ten of them.
+NO_PLACE_SECONDS = 10.0
+# Of a spooled answer so much is kept beside it, for the log and the views.
+BEGINNING_BYTES = 2048
+
+
+class Courier:
+    """`deliver` makes the attempts; which way they go is `Ways`' to say."""
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        bodies: Bodies,
+        tls: ssl.SSLContext,
+        signing_key: Callable[[], str],
+        *,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """`signing_key` is asked for each delivery, as keys are rotated; `resolve` stands for this machine's name servers.
+        Made inside a running event loop.
+        """
+        self._settings = settings
+        self._bodies = bodies
+        self._signing_key = signing_key
+        self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
+        self._ways = Ways(settings, tls, resolve, memory=bodies.memory.calls)
+
+    @property
+    def opening(self) -> int:
+        """Calls that will soon have a connection: not those to a destination that lets nobody in."""
+        return self._ways.opening
+
+    def close(self) -> None:
+        self._ways.close()
+
+    async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
+        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
+        anything is sent: until then a call that is broken off has not been made.
+        """
+        seconds = message.timeout_ms / 1000
+        deadline = asyncio.get_running_loop().time() + seconds
+        connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
+        # What must not be sent twice does not go over a connection that may be closed already: a server that read the
+        # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
+        fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
+        try:
+            try:
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
+            except StaleError:
+                # The rest may: it would be sent again in any case, only later, as an attempt of its own.
+                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+        except NotSentError as error:
+            return _not_sent(error)
+        except TimeoutError:
+            return _failed(f"no answer within {seconds:g} s", "unknown")
+        except (NoAnswerError, MissingPieceError, OSError, ValueError, psycopg.Error) as error:
+            return _failed(_told(error), "unknown")
+
+    async def _exchange(
+        self,
+        message: Claimed,
+        now: int,
+        deadline: float,
+        connect_seconds: float,
+        sending: Callable[[], None],
+        *,
+        fresh: bool,
+    ) -> Answer:
+        way, asked, large = self._asked(message, now)
+        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
+            if large is not None:
+                await self._begin(large, message)
+            try:
+                sending()
+                async with asyncio.timeout_at(deadline) as limit:
+                    response = await connection.exchange(
+                        asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
+                    )
+                    return await self._read(message, way, response, limit)
+            finally:
+                if large is not None:
+                    large.end()
+
+    async def _begin(self, sending: Sending, message: Claimed) -> None:
+        """Raises `NotAttemptedError`."""
+        try:
+            await sending.begin(message.timeout_ms / 2000)
+        except NoPlaceError as error:
+            raise NotAttemptedError(f"large bodies to the destination: {error}", NO_PLACE_SECONDS) from None
+
+    def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
+        """Where to, what, and of a stored body what is to begin before it is sent. Raises `NotSentError`."""
+        way, target = self._ways.to(message.url, public_only=message.public_only)
+        body: bytes | AsyncGenerator[bytes, None]
+        stored, sending = message.stored, None
+        if stored is None:
+            digest, body, size = hashlib.sha256(message.body).digest(), message.body, len(message.body)
+        else:
+            sending = self._bodies.sending(stored, way.origin.authority)
+            digest, body, size = stored.sha256, sending.pieces(), stored.size
+        headers = self._headers(message, now, way, digest)
+        return way, request(message.method, target, headers, body, size), sending
+
+    async def _read(self, message: Claimed, way: Way, response: Response, limit: asyncio.Timeout) -> Answer:
+        error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
+        rest = response.rest
+        if rest is None:
+            return Answer(response.status, response.headers, bytes(response.body), error)
+        origin, size = way.origin.authority, _content_length(response.headers)
+        body = response.body if isinstance(response.body, bytearray) else bytearray(response.body)
+        if await self._bodies.hold(message.claim, origin, body, rest, size):
+            return Answer(response.status, response.headers, bytes(body), error)
+        beginning = bytes(body[:BEGINNING_BYTES])
+        spooled, cut = await self._spool(message, way, body, rest, limit)
+        if cut:
+            error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
+        return Answer(
+            response.status,
+            response.headers,
+            beginning,
+            error,
+            truncated=spooled.shown < spooled.size or cut,
+            spooled=spooled,
+        )
+
+    async def _spool(
+        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes], limit: asyncio.Timeout
+    ) -> tuple[Spooled, bool]:
+        bytes_max = self._settings.answer_bytes_max
+        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max, limit)
+        shown = min(stored.size, self._settings.body_bytes_max)
+        public = self._settings.public_url
+        url = None
+        if public is not None and shown < stored.size:
+            url = f"{public}/v2/messages/{message.id}/body/{message.retried}"
+        return Spooled(stored.key, stored.size, shown, url), cut
+
+    def _headers(self, message: Claimed, now: int, way: Way, digest: bytes) -> dict[str, str]:
+        # Host stands first (RFC 9110, section 7.2), and is ours whatever the sender's headers say.
+        headers = {
+            **way.headers,
+            "Accept": "*/*",
+            # Without it any coding is welcome (RFC 9110, section 12.5.3), and nobody behind the relay would decode it.
+            "Accept-Encoding": "identity",
+            "User-Agent": "Tidings-Relay" if way.third_party else "Upstash-QStash",
+            **message.headers,
+            **way.headers,
+        }
+        if way.third_party:
+            return headers
+        headers |= {
+            "Upstash-Signature": sign_digest(self._signing_key(), message.url, digest, now=now),
+            "Upstash-Message-Id": message.id,
+            "Upstash-Retried": str(message.retried),
+            "Upstash-Caller-Ip": message.caller_ip,
+            "Upstash-Region": "EU-CENTRAL-1",
+        }
+        if message.topic is not None:
+            headers["Upstash-Topic-Name"] = message.topic
+        if message.schedule_id is not None:
+            headers["Upstash-Schedule-Id"] = message.schedule_id
+        return headers
+
+
+def _not_sent(error: NotSentError) -> Answer:
+    if isinstance(error, NotAttemptedError):
+        return Answer(0, (), b"", error=str(error), fate="not attempted", later_seconds=error.seconds)
+    return _failed(str(error), "not sent")
+
+
+def _told(error: Exception) -> str:
+    match error:
+        case NoAnswerError() | MissingPieceError():
+            return str(error)
+        case psycopg.Error():
+            return f"the relay's database failed during the call: {type(error).__name__}"
+        case _:
+            return fault(error)
+
+
+def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
+    """None: the answer's head does not say."""
+    found = [value for name, value in headers if name.lower() == "content-length"]
+    return int(found[0]) if found and found[0].isdecimal() else None
+
+
+def _failed(error: str, fate: Fate) -> Answer:
+    return Answer(0, (), b"", error=error, fate=fate)

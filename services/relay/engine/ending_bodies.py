@@ -1,0 +1,87 @@
+"""Large bodies of endings: stored before an ending is written, and removed once nothing names them any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from structlog.stdlib import BoundLogger
+
+from services.relay.ending import LOGGED_BYTES_MAX, Ending, ending_of
+from services.relay.engine.bodies import Bodies, stored_keys
+from services.relay.message import Claimed
+from services.relay.outcome.outcome import Answer, Failed, Spooled
+from services.relay.store.chunks import MissingPieceError
+from tidings.log import fault
+
+
+class EndingBodies:
+    """Those of callbacks that are too large for a row, and of answers that are for their dead letter's."""
+
+    def __init__(self, bodies: Bodies, log: BoundLogger, *, now: Callable[[], datetime], pause_seconds: float) -> None:
+        self._bodies = bodies
+        self._log = log
+        self._now = now
+        self._pause_seconds = pause_seconds
+
+    async def stored(self, ending: Ending) -> Ending:
+        """`ending` with its large bodies stored, piece by piece. As long as the database is away, so long this waits."""
+        while True:
+            try:
+                return await self._store(ending)
+            except asyncio.CancelledError:
+                # The message is not ours any more, so that no ending will release what its answer was stored in.
+                self._bodies.discard(ending.stored_keys)
+                raise
+            except MissingPieceError as error:
+                answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
+                final = isinstance(ending.verdict, Failed)
+                follow = ending_of(_bodiless(ending.message), answer, self._now(), final=final)
+                ending = replace(ending, callbacks=follow.callbacks)
+            except Exception as error:  # noqa: BLE001
+                self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
+                await asyncio.sleep(self._pause_seconds)
+
+    async def _store(self, ending: Ending) -> Ending:
+        callbacks = await self._bodies.compose_all(ending.callbacks)
+        try:
+            return replace(ending, callbacks=callbacks, answer=await self._kept(ending))
+        except BaseException:
+            self._bodies.discard(stored_keys(callbacks))
+            raise
+
+    async def _kept(self, ending: Ending) -> Answer:
+        """As much of the answer as is still needed: all of it goes into a dead letter, but is stored when it is large."""
+        answer = ending.answer
+        if isinstance(ending.verdict, Failed) and not ending.burying:
+            return answer
+        shown = replace(answer, body=answer.body[:LOGGED_BYTES_MAX])
+        if not ending.burying:
+            return shown
+        stored = await self._bodies.store(answer.body)
+        return replace(shown, spooled=Spooled(stored.key, stored.size, stored.size))
+
+    async def release(self, endings: Sequence[Ending]) -> None:
+        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
+        if keys := [key for ending in endings for key in ending.stored_keys]:
+            try:
+                await self._bodies.release(*keys)
+            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
+                self._log.error("release_failed", error=fault(error), count=len(keys))
+
+
+def bare(ending: Ending, now: datetime) -> Ending:
+    """What is left of an ending that the database refuses, with nothing in it that is still to be stored: not with the
+    message's body, where a callback is too large for its row by it, and without callbacks where one is by the rest.
+    """
+    answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
+    found = ending_of(ending.message, answer, now, final=True)
+    if found.composing:
+        found = ending_of(_bodiless(ending.message), answer, now, final=True)
+    return replace(found, callbacks=()) if found.composing else found
+
+
+def _bodiless(message: Claimed) -> Claimed:
+    return replace(message, body=b"", body_key=None, body_size=0)

@@ -1,0 +1,227 @@
+"""Writes the ends of attempts in batches, and keeps at it: an answer that is not written yet exists only here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from structlog.stdlib import BoundLogger
+
+from services.relay.ending import Ending
+from services.relay.engine.bodies import Bodies
+from services.relay.engine.ending_bodies import EndingBodies, bare
+from services.relay.memory.byte_share import Share
+from services.relay.memory.memory import Memory
+from services.relay.message import Claim
+from services.relay.metrics import RelayMetrics
+from services.relay.outcome.outcome import Retry, state_of
+from services.relay.store.faults import is_trouble
+from services.relay.store.messages import Messages, UnstorableError
+from tidings.log import fault
+
+# One transaction for so many at the most.
+FINISH_MAX = 500
+FINISH_BYTES_MAX = 16 * 1024 * 1024
+# Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
+UNWRITTEN_MAX = 5_000
+FAULT_PAUSE_SECONDS = 1.0
+# So often a batch is tried before its endings are written one by one: after refusals that are no trouble with the
+# connection, and after trouble, as one ending may be what breaks the connection or outlasts the statement timeout.
+REFUSALS_MAX = 2
+TROUBLES_MAX = 5
+# One by one, so many times trouble in a row: the database is away.
+TROUBLES_ALONE_MAX = 2
+# An ending that cannot be written at all is tried again after so many pauses.
+ASIDE_PAUSES = 5
+
+
+class _Unwritten:
+    """One that is here: since when, by the monotonic clock, and the bytes of its bodies, of which it is the key in the share."""
+
+    __slots__ = ("body_bytes", "since")
+
+    def __init__(self, body_bytes: int) -> None:
+        self.body_bytes = body_bytes
+        self.since = 0.0
+
+
+class EndingWriter:
+    """`put` an ending; `run_once` writes all that are there. `wake` is told in how many seconds something may be due."""
+
+    def __init__(
+        self,
+        messages: Messages,
+        bodies: Bodies,
+        metrics: RelayMetrics,
+        log: BoundLogger,
+        *,
+        wake: Callable[[float], None],
+        now: Callable[[], datetime],
+        held: Share | None = None,
+        pause_seconds: float = FAULT_PAUSE_SECONDS,
+    ) -> None:
+        """`now` is aware: what the log is stamped with. `held`: the room for answers in memory. `pause_seconds` is between
+        tries.
+        """
+        self._messages = messages
+        self._large = EndingBodies(bodies, log, now=now, pause_seconds=pause_seconds)
+        self._metrics = metrics
+        self._log = log
+        self._wake = wake
+        self._now = now
+        self._pause_seconds = pause_seconds
+        # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
+        self._endings: asyncio.Queue[Ending] = asyncio.Queue()
+        self._unwritten: dict[Claim, _Unwritten] = {}
+        self._held = held or Memory().answers
+        # Refused before: they are written alone, so that they are refused alone.
+        self._suspects: set[Claim] = set()
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._unwritten
+
+    @property
+    def unwritten(self) -> int:
+        return len(self._unwritten)
+
+    @property
+    def put_aside(self) -> int:
+        """Of those, how many the database refused."""
+        return len(self._suspects)
+
+    @property
+    def claims(self) -> list[Claim]:
+        """Whose endings are here."""
+        return list(self._unwritten)
+
+    def unwritten_since(self) -> float | None:
+        """When the oldest ending that waits came, by the monotonic clock; None: there is none but those put aside."""
+        return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
+
+    @property
+    def full(self) -> bool:
+        """No further call should begin before some of this is written."""
+        return len(self._unwritten) >= UNWRITTEN_MAX or self._held.crowded
+
+    async def put(self, ending: Ending) -> None:
+        """Take the ending of a claim, once. Large bodies in it are stored first, piece by piece."""
+        claim = ending.message.claim
+        if claim in self._unwritten:
+            return
+        one = _Unwritten(ending.body_bytes)
+        # Beside what is held for the claim itself, which is the answer as it came.
+        self._held.hold(one, one.body_bytes)
+        if ending.composing:
+            try:
+                ending = await self._large.stored(ending)
+            except BaseException:
+                self._held.give(one)
+                raise
+            one.body_bytes = ending.body_bytes
+            self._held.hold(one, one.body_bytes)
+        one.since = time.monotonic()
+        self._unwritten[claim] = one
+        self._endings.put_nowait(ending)
+
+    async def run_once(self) -> int:
+        """Wait for an ending, and write it with the others that are there; how many that were."""
+        batch = await self._batch()
+        left, alone = batch, []
+        if self._suspects:
+            left = [ending for ending in batch if ending.message.claim not in self._suspects]
+            alone = [ending for ending in batch if ending.message.claim in self._suspects]
+        count = len(batch)
+        try:
+            if left and not await self._write_together(left):
+                alone += left
+                left = []
+            await self._write_alone(alone)
+        finally:
+            # Cancelled, or the database is away. Should they be committed already, a second time changes nothing.
+            for ending in (*left, *alone):
+                self._endings.put_nowait(ending)
+        # Callbacks, or what waited for a limit or for its queue, may be claimable now.
+        self._wake(0.0)
+        return count
+
+    async def _batch(self) -> list[Ending]:
+        ending = await self._endings.get()
+        endings, size = [ending], self._unwritten[ending.message.claim].body_bytes
+        while len(endings) < FINISH_MAX and size < FINISH_BYTES_MAX and not self._endings.empty():
+            ending = self._endings.get_nowait()
+            endings.append(ending)
+            size += self._unwritten[ending.message.claim].body_bytes
+        return endings
+
+    async def _write_together(self, left: list[Ending]) -> bool:
+        """Write all of `left` in one transaction, and empty it; false: one of them seems to be what the database
+        refuses.
+        """
+        refusals = troubles = 0
+        while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
+            try:
+                kept = await self._messages.finish(left)
+            except UnstorableError:
+                return False
+            except Exception as error:  # noqa: BLE001  what is answered exists only here
+                self._log.error("finish_failed", error=fault(error), count=len(left))
+                troubles += is_trouble(error)
+                refusals += not is_trouble(error)
+                await asyncio.sleep(self._pause_seconds)
+            else:
+                written = list(left)
+                left.clear()
+                await self._written(written, kept)
+                return True
+        return False
+
+    async def _write_alone(self, left: list[Ending]) -> None:
+        """Write each of `left` in a transaction of its own, and take it out. What is refused then is buried with a bare
+        answer, and what cannot even be buried is put aside for a while: the others do not wait for it.
+        """
+        troubles = 0
+        while left and troubles < TROUBLES_ALONE_MAX:
+            ending = left[0]
+            try:
+                kept = await self._one(ending)
+            except Exception as error:  # noqa: BLE001
+                self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
+                troubles = troubles + 1 if is_trouble(error) else 0
+                self._put_aside(left.pop(0))
+            else:
+                troubles = 0
+                left.pop(0)
+                # Of one that was written bare, all that was stored for it is to be released.
+                await self._written([ending], kept)
+
+    async def _one(self, ending: Ending) -> list[Ending]:
+        """What was written of an ending; nothing, when it was not ours any more."""
+        try:
+            return await self._messages.finish([ending])
+        except Exception as error:
+            if is_trouble(error):
+                raise
+            self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
+            return await self._messages.finish([bare(ending, self._now())])
+
+    def _put_aside(self, ending: Ending) -> None:
+        self._suspects.add(ending.message.claim)
+        asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
+
+    async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
+        """They are committed: `kept` with what follows from them, the others were not ours any more."""
+        for ending in endings:
+            claim = ending.message.claim
+            self._suspects.discard(claim)
+            if (one := self._unwritten.pop(claim, None)) is not None:
+                self._held.give(one)
+        for state, count in Counter(state_of(ending.verdict) for ending in kept if not ending.put_off).items():
+            self._metrics.attempts.labels(state).inc(count)
+        if retries := [ending.verdict for ending in kept if isinstance(ending.verdict, Retry)]:
+            self._metrics.put_offs.inc(sum(not retry.counted for retry in retries))
+            for seconds in {retry.delay_seconds for retry in retries}:
+                self._wake(seconds)
+        await self._large.release(endings)

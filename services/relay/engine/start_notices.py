@@ -1,0 +1,178 @@
+"""Telling senders that an attempt begins (`Tidings-Started-Callback`): best effort, in memory, beside the attempts.
+
+Never stored and never waited for: a notice that is late or lost means that its sender learns of the attempt at its end.
+The reasons are in docs/decisions/0013-attempt-starts.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Literal, assert_never
+
+import orjson
+from structlog.stdlib import BoundLogger
+
+from services.relay.egress.guard import ForbiddenAddressError
+from services.relay.egress.http.faults import NoAnswerError, NotSentError
+from services.relay.egress.http.request import request
+from services.relay.egress.ways import Ways
+from services.relay.engine.start_queue import Start, StartQueue, Taken
+from services.relay.message import Claimed
+from services.relay.metrics import RelayMetrics
+from services.relay.protocol.callback import milliseconds
+from tidings.log import fault
+from tidings.signature import sign_digest
+
+# For one request, its connection included. Twice that is the age at which a start is given up.
+REQUEST_SECONDS = 5.0
+# After a failure; doubled with each further one. A start is so tried some six times.
+PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.1, 2.0
+# What the receiver answers is not looked at beyond its status.
+ANSWER_BYTES_MAX = 16 * 1024
+
+Outcome = Literal["told", "refused", "failed"]
+
+
+class StartNotices:
+    """`tell` from the event loop. Each address has one request under way at the most: a start that comes alone goes at
+    once, those that come meanwhile go together in the next one.
+    """
+
+    def __init__(self, ways: Ways, signing_key: Callable[[], str], metrics: RelayMetrics, log: BoundLogger) -> None:
+        """`ways` are closed with this; connections for notices are none of those that attempts wait for."""
+        self._ways = ways
+        self._signing_key = signing_key
+        self._metrics = metrics
+        self._log = log
+        self._queue = StartQueue()
+        self._senders: dict[str, asyncio.Task[None]] = {}
+
+    def tell(self, message: Claimed, over: Callable[[], bool]) -> None:
+        """An attempt begins now; `over` says later whether it has ended. Does no I/O, and raises nothing."""
+        told = message.started_callback
+        if told is None:
+            return
+        start = Start(
+            message.id,
+            message.label,
+            message.retried,
+            milliseconds(message.started_at),
+            told.data,
+            time.monotonic(),
+            over,
+        )
+        put = self._queue.put(told.url, start)
+        self._metrics.start_notices.labels("dropped").inc(put.dropped)
+        if put.evicted is not None:
+            self._senders.pop(put.evicted).cancel()
+        if put.refused:
+            return
+        if told.url not in self._senders:
+            self._senders[told.url] = asyncio.create_task(self._send_all(told.url))
+
+    def close(self) -> None:
+        """What was not told is not told any more."""
+        for sender in self._senders.values():
+            sender.cancel()
+        self._ways.close()
+
+    async def _send_all(self, url: str) -> None:
+        """Until nothing waits."""
+        pause = PAUSE_SECONDS_MIN
+        try:
+            while (taken := self._take(url)).batch:
+                try:
+                    outcome = await self._send(url, taken)
+                except asyncio.CancelledError:  # another address has its place
+                    self._give_up(taken)
+                    raise
+                self._settle(url, taken, outcome)
+                if outcome == "failed":
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, PAUSE_SECONDS_MAX)
+                else:
+                    pause = PAUSE_SECONDS_MIN
+        finally:
+            if self._senders.get(url) is asyncio.current_task():
+                del self._senders[url]
+
+    def _take(self, url: str) -> Taken:
+        taken = self._queue.take(url, time.monotonic())
+        self._metrics.start_notices.labels("dropped").inc(taken.late)
+        self._metrics.start_notices.labels("over").inc(taken.over)
+        return taken
+
+    def _settle(self, url: str, taken: Taken, outcome: Outcome) -> None:
+        match outcome:
+            case "failed":
+                self._queue.give_back(url, taken)
+            case "told":
+                self._queue.told(url, taken, time.monotonic())
+                self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
+            case "refused":
+                self._queue.settle(taken)
+                self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
+            case _:
+                assert_never(outcome)
+
+    def _give_up(self, taken: Taken) -> None:
+        self._queue.settle(taken)
+        self._metrics.start_notices.labels("dropped").inc(len(taken.batch))
+
+    async def _send(self, url: str, taken: Taken) -> Outcome:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return outcome_of(await self._status(url, taken))
+        except ForbiddenAddressError:
+            return "refused"
+        except (NotSentError, NoAnswerError, OSError) as error:  # of OSError, TimeoutError too
+            # The address is the sender's, and may hold a secret.
+            self._log.debug("start_notices_failed", error=fault(error), count=len(taken.batch))
+            return "failed"
+        except Exception as error:  # noqa: BLE001  a fault of ours: what waits must not wait for ever
+            self._log.error("start_notices_refused", error=fault(error), count=len(taken.batch))
+            return "refused"
+
+    async def _status(self, url: str, taken: Taken) -> int:
+        """What the receiver answers to the batch."""
+        way, target = self._ways.to(url, public_only=False)
+        if way.third_party:
+            raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
+        body = written(taken.batch)
+        signature = sign_digest(self._signing_key(), url, hashlib.sha256(body).digest(), now=int(time.time()))
+        headers = {
+            **way.headers,
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": "Upstash-QStash",
+            "Content-Type": "application/json",
+            "Upstash-Signature": signature,
+        }
+        asked = request("POST", target, headers, body, len(body))
+        with await way.pool.connection(way.origin, REQUEST_SECONDS) as connection:
+            return (await connection.exchange(asked, ANSWER_BYTES_MAX)).status
+
+
+def written(batch: tuple[Start, ...]) -> bytes:
+    """The body of one request."""
+    starts = [
+        {
+            "messageId": start.message_id,
+            "label": start.label,
+            "retried": start.retried,
+            "startedAt": start.started_at_ms,
+            "data": start.data,
+        }
+        for start in batch
+    ]
+    return orjson.dumps({"starts": starts})
+
+
+def outcome_of(status: int) -> Outcome:
+    if 200 <= status <= 299:
+        return "told"
+    # All others would be answered alike the next time.
+    return "failed" if status in {408, 429} or status >= 500 else "refused"

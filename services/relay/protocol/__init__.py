@@ -1,0 +1,1 @@
+"""The protocol's words: reads requests, writes answers, callbacks and cursors. Pure: no I/O, no clock, no event loop."""

@@ -1,0 +1,58 @@
+"""A message that is published once more, with some of its options given anew. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from services.relay.message import CallbackOptions, Draft, Unstored
+from services.relay.protocol.headers import folded
+from services.relay.protocol.publishing import draft
+
+# The field of `Draft` that an option says.
+_FIELDS = {
+    "upstash-method": "method", "upstash-delay": "delay_seconds", "upstash-not-before": "delay_seconds",
+    "upstash-retries": "retries_max", "upstash-retry-delay": "retry_delay", "upstash-timeout": "timeout_ms",
+    "upstash-label": "labels", "upstash-flow-control-key": "flow",
+    "upstash-deduplication-id": "deduplication_id", "upstash-content-based-deduplication": "deduplication_id",
+    "tidings-final-status": "final_status", "tidings-final-error": "final_errors", "tidings-error-field": "error_field",
+    "tidings-on-unknown": "on_unknown", "tidings-started-callback": "started_callback",
+    "tidings-addresses": "public_only",
+}  # fmt: skip
+_CALLBACKS = {"upstash-callback": "callback", "upstash-failure-callback": "failure_callback"}
+_CALLBACK_FIELDS = {
+    "": "url", "-method": "method", "-retries": "retries_max", "-retry-delay": "retry_delay", "-timeout": "timeout_ms",
+    "-delay": "delay_seconds",
+}  # fmt: skip
+
+
+def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float) -> Draft:
+    """`original` with what `overrides` (publish options; any case) say; forwarded headers are added to its own.
+
+    The request's own `Content-Type` counts for nothing, as clients send one with any request; to change the message's there
+    is `Upstash-Forward-Content-Type`. Raises `InvalidRequestError`.
+    """
+    options = {name: value for name, value in folded(overrides.items()).items() if name != "content-type"}
+    read = dict(options)
+    for name, field in _CALLBACKS.items():
+        old: CallbackOptions | None = getattr(original, field)
+        if old is not None:
+            read.setdefault(name, old.url)
+    assert not isinstance(original.body, Unstored), "what was accepted before has its body"
+    asked = draft(original.url, read, original.body, now_seconds=now_seconds, topic=original.topic)
+    changed: dict[str, Any] = {field: getattr(asked, field) for name, field in _FIELDS.items() if name in options}
+    for name, field in _CALLBACKS.items():
+        changed[field] = _callback(getattr(original, field), getattr(asked, field), options, name)
+    # What is hidden once is so for good; else whoever may publish could look at it.
+    changed["redact"] = original.redact | asked.redact
+    return replace(original, headers=original.headers | asked.headers, **changed)
+
+
+def _callback(
+    old: CallbackOptions | None, asked: CallbackOptions | None, options: Mapping[str, str], name: str
+) -> CallbackOptions | None:
+    if old is None or asked is None:
+        return asked
+    changed = {field: getattr(asked, field) for part, field in _CALLBACK_FIELDS.items() if f"{name}{part}" in options}
+    return replace(old, headers=old.headers | asked.headers, **changed)

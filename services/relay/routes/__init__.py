@@ -1,1 +1,0 @@
-"""The relay's protocol over HTTP: a noun a file, all routes in `router`."""

@@ -1,1 +1,0 @@
-"""The relay's protocol without its input and output: reading requests, judging answers, writing JSON. Pure."""
