@@ -25,8 +25,8 @@ from tests.infra.kafka import Worker, native_connect, native_kafka
 from tests.infra.postgres import PostgresServer, native_postgres
 from tests.process import ROOT, Process, started
 from tests.wait import until
-from tidings.ids import new_submission_id
-from tidings.topics import COMPLETIONS
+from tidings.contract.ids import new_submission_id
+from tidings.contract.topics import COMPLETIONS
 
 RATES = (10, 200)
 # What Debezium and Kafka do when nobody sets anything.

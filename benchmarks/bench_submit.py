@@ -25,7 +25,7 @@ from stack.servers import die_with_parent
 from tests.infra.postgres import PostgresServer, native_postgres
 from tests.process import ROOT, Process
 from tests.wait import until
-from tidings.migrate import add_api_key
+from tidings.database.migrate import add_api_key
 
 KEY = "benchmark-key"
 CLIENTS = 64

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, Response, jsonify, request
 from psycopg_pool import ConnectionPool
 
-from tidings.ids import new_submission_id
+from tidings.contract.ids import new_submission_id
 
 INSERT = """
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, created_at)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stack.home import ROOT, Home
-from tidings.settings import ConfigurationError
-from tidings.targets import load_targets, variables
+from tidings.contract.targets import load_targets, variables
+from tidings.process.settings import ConfigurationError
 
 # Settings whose names do not begin with the name of their process. API_THREADS of the api, for example, needs no entry.
 _SHARED = {

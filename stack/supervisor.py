@@ -26,7 +26,7 @@ from stack.postgres import Postgres, PostgresError
 from stack.processes import environment_of
 from stack.servers import Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
-from tidings.migrate import MigrateSettings, migrate
+from tidings.database.migrate import MigrateSettings, migrate
 
 HEALTH_SECONDS_MAX = 90.0
 SERVERS_CHECK_SECONDS = 1.0

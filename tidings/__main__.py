@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tidings.settings import read_or_exit
+from tidings.process.settings import read_or_exit
 
 if TYPE_CHECKING:
     import psycopg
@@ -29,8 +29,8 @@ def migrate(wait_seconds: float) -> None:
     """
     import psycopg  # noqa: PLC0415  only this command needs the driver
 
-    from tidings.migrate import MigrateSettings  # noqa: PLC0415
-    from tidings.migrate import migrate as apply  # noqa: PLC0415
+    from tidings.database.migrate import MigrateSettings  # noqa: PLC0415
+    from tidings.database.migrate import migrate as apply  # noqa: PLC0415
 
     settings = read_or_exit(MigrateSettings)
     deadline = time.monotonic() + wait_seconds
@@ -56,8 +56,8 @@ def keys() -> None:
 @click.option("--name", required=True, help="What it is for.")
 def create_key(tenant: str, name: str) -> None:
     """Make a key and print it, this once."""
-    from tidings.keys import new_api_key  # noqa: PLC0415
-    from tidings.migrate import add_api_key  # noqa: PLC0415
+    from tidings.contract.keys import new_api_key  # noqa: PLC0415
+    from tidings.database.migrate import add_api_key  # noqa: PLC0415
 
     key = new_api_key()
     with _administrator() as connection:
@@ -68,7 +68,7 @@ def create_key(tenant: str, name: str) -> None:
 @keys.command("list")
 def list_keys() -> None:
     """Show tenant, name, age and the first digits of the hash, by which a key is revoked."""
-    from tidings.migrate import api_keys  # noqa: PLC0415
+    from tidings.database.migrate import api_keys  # noqa: PLC0415
 
     with _administrator() as connection:
         for prefix, tenant, name, created_at, revoked_at in api_keys(connection):
@@ -79,7 +79,7 @@ def list_keys() -> None:
 @click.argument("hash_prefix")
 def revoke_key(hash_prefix: str) -> None:
     """Revoke the key whose hash begins with HASH_PREFIX; it works for some seconds more at the most."""
-    from tidings.migrate import revoke_api_key  # noqa: PLC0415
+    from tidings.database.migrate import revoke_api_key  # noqa: PLC0415
 
     with _administrator() as connection:
         if revoke_api_key(connection, hash_prefix) != 1:
@@ -98,7 +98,7 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
 
     A month with open submissions, and one that is being read, stays. Reads TIDINGS_ADMIN_DATABASE_URL.
     """
-    from tidings.retention import Dropped, Retention  # noqa: PLC0415
+    from tidings.database.retention import Dropped, Retention  # noqa: PLC0415
 
     with _administrator() as connection:
         connection.autocommit = True
@@ -127,7 +127,7 @@ def relay(arguments: tuple[str, ...]) -> None:
 def _administrator() -> psycopg.Connection[Any]:
     import psycopg  # noqa: PLC0415
 
-    from tidings.migrate import MigrateSettings  # noqa: PLC0415
+    from tidings.database.migrate import MigrateSettings  # noqa: PLC0415
 
     return psycopg.connect(read_or_exit(MigrateSettings).database_url.get_secret_value())
 

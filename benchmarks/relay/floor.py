@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from stack.postgres import programs
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 CLIENTS = (8, 16, 32)
 ROWS = 100

@@ -23,7 +23,7 @@ from benchmarks.relay.venv import interpreter
 from stack.servers import die_with_parent
 from tests.process import ROOT
 from tests.wait import until
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 POLL_SECONDS = 0.05
 

@@ -11,8 +11,8 @@ from aiohttp import web
 
 from examples.provider.instruction import Latency
 from examples.provider.server import Provider
-from tidings.files import raise_file_limit
-from tidings.settings import split_listen
+from tidings.process.files import raise_file_limit
+from tidings.process.settings import split_listen
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PROVIDER"})

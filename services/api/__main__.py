@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 from services.api.composition import wire
 from services.api.server import PortTakenError, check_free, serve
 from services.api.settings import ApiSettings
-from tidings import log
-from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit
+from tidings.process import log
+from tidings.process.settings import EXIT_CONFIGURATION, ConfigurationError, read_or_exit
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

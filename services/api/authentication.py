@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 from flask import request
 
 from services.api.problem import Fault, ProblemError
-from tidings.callback_token import is_callback_token
-from tidings.keys import hash_api_key
+from tidings.contract.callback_token import is_callback_token
+from tidings.contract.keys import hash_api_key
 
 Decision = Literal["api_key", "internal", "signature", "public"]
 View = TypeVar("View", bound=Callable[..., Any])

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from services.api.coding import decoded, normal_coding
 from services.api.models import JSON_DEPTH_MAX, depth, writes_nul
 from services.api.problem import ProblemError, faults_of
-from tidings.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
+from tidings.contract.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
 
 # What a completion event may carry along; larger answers are fetched.
 OUTPUT_BYTES_MAX = 16 * 1024

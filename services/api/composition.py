@@ -27,10 +27,10 @@ from services.api.intake import Intake
 from services.api.parts import Parts
 from services.api.settings import ApiSettings
 from services.api.store import Store
-from tidings import log
-from tidings.partitions import Partitions
-from tidings.queries import load_queries
-from tidings.targets import load_targets
+from tidings.contract.targets import load_targets
+from tidings.database.partitions import Partitions
+from tidings.database.queries import load_queries
+from tidings.process import log
 
 # Requests read in parallel, the committer writes alone: more connections than that gain nothing on one machine.
 POOL_MAX = 12

@@ -9,7 +9,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
 
-from tidings.postgres import BoundedConnection, bounded, network_of
+from tidings.database.postgres import BoundedConnection, bounded, network_of
 
 Pool = ConnectionPool[Connection[Any]]
 

@@ -17,9 +17,9 @@ from services.api.presentation import RETRY_AFTER_SECONDS, links
 from services.api.problem import Fault, ProblemError, faults_of
 from services.api.row import Row, Stored
 from services.api.store import Store
-from tidings.completion import timestamp
-from tidings.ids import batch_ids, new_batch_id, new_submission_id
-from tidings.targets import Target
+from tidings.contract.completion import timestamp
+from tidings.contract.ids import batch_ids, new_batch_id, new_submission_id
+from tidings.contract.targets import Target
 
 
 class Intake:

@@ -12,7 +12,7 @@ from services.api.relay_signature import CALLBACKS, STARTS, RelaySignature
 from services.api.routes.dispatches import ASKED_BYTES_MAX
 from services.api.settings import ApiSettings
 from services.api.starts import STARTS_BYTES_MAX
-from tidings.signature import InvalidSignatureError
+from tidings.contract.signature import InvalidSignatureError
 
 # Owners of bodies that no tenant's name can be.
 _RELAY, _DISPATCHER = "#relay", "#dispatcher"

@@ -12,7 +12,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from services.api.problem import Fault, ProblemError
-from tidings.targets import EXPIRES_IN_SECONDS_MAX
+from tidings.contract.targets import EXPIRES_IN_SECONDS_MAX
 
 # Deeper than any provider's format; parsers and readers downstream recurse.
 JSON_DEPTH_MAX = 64

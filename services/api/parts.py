@@ -12,7 +12,7 @@ from services.api.committer import Committer
 from services.api.intake import Intake
 from services.api.settings import ApiSettings
 from services.api.store import Store
-from tidings.targets import Target
+from tidings.contract.targets import Target
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from tidings.completion import timestamp
+from tidings.contract.completion import timestamp
 
 RETRY_AFTER_SECONDS = 2
 

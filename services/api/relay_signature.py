@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.api.settings import ApiSettings
-from tidings.signature import Claims, verify_token
+from tidings.contract.signature import Claims, verify_token
 
 # The routes that the relay alone calls.
 CALLBACKS = ("/callbacks/relay", "/image-callback")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tidings.ids import SubmissionId
+from tidings.contract.ids import SubmissionId
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
-from tidings.files import raise_file_limit
-from tidings.settings import split_listen
+from tidings.process.files import raise_file_limit
+from tidings.process.settings import split_listen
 
 # Connections at a time on each port, if the limit of open files allows. granian's default is its backlog. A silent
 # connection costs some kilobytes and is closed after 30 s: the time for a head in HTTP/1. In `auto` it would stay.

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen, Settings
+from tidings.process.log import LogFormat
+from tidings.process.settings import BaseUrl, Listen, Settings
 
 
 class ApiSettings(Settings):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.api.callback import RETRIED_MAX
 from services.api.problem import ProblemError, faults_of
-from tidings.ids import SubmissionId, parse_submission_id
+from tidings.contract.ids import SubmissionId, parse_submission_id
 
 # As many as the relay puts into one request, each of at most some 3,200 bytes.
 STARTS_MAX = 500

@@ -18,7 +18,7 @@ from services.api.callback import Attempt, Result
 from services.api.database import Pool, answering_within
 from services.api.row import Row, Stored
 from services.api.starts import Start
-from tidings.ids import SubmissionId, batch_ids, new_event_id
+from tidings.contract.ids import SubmissionId, batch_ids, new_event_id
 
 T = TypeVar("T")
 _COLUMNS = tuple(field.name for field in fields(Row))

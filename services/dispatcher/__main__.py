@@ -21,16 +21,17 @@ from services.dispatcher.outbox import Outbox, Webhooks
 from services.dispatcher.relay import Relay
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.submissions import Submissions
-from tidings import kafka_loop, log
-from tidings.kafka_changes import change_consumer
-from tidings.kafka_loop import Work
-from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
-from tidings.kafka_transactions import discard
-from tidings.progress import Progress
-from tidings.settings import EXIT_CONFIGURATION, ConfigurationError, environment, read_or_exit
-from tidings.shutdown import Shutdown
-from tidings.targets import Disabled, Resolved, load_targets, resolve
-from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS, TOPICS
+from tidings.contract.targets import Disabled, Resolved, load_targets, resolve
+from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS, TOPICS
+from tidings.kafka import loop
+from tidings.kafka.changes import change_consumer
+from tidings.kafka.loop import Work
+from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
+from tidings.kafka.transactions import discard
+from tidings.process import log
+from tidings.process.progress import Progress
+from tidings.process.settings import EXIT_CONFIGURATION, ConfigurationError, environment, read_or_exit
+from tidings.process.shutdown import Shutdown
 
 GROUP = "tidings-dispatcher"
 
@@ -114,8 +115,8 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 
-    reader = kafka_loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
-    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
+    reader = loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
+    return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

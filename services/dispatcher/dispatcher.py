@@ -15,7 +15,7 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import Outbox
 from services.dispatcher.relay import UnavailableError
 from services.dispatcher.unknown import UNKNOWN_SECONDS, Unknown, Unknowns
-from tidings.change import (
+from tidings.contract.change import (
     ContentRemoval,
     ResultChange,
     SubmissionChange,
@@ -24,9 +24,9 @@ from tidings.change import (
     decode_result,
     decode_submission,
 )
-from tidings.log import fault
-from tidings.progress import Progress
-from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS
+from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS
+from tidings.process.log import fault
+from tidings.process.progress import Progress
 
 POLL_SECONDS = 0.5
 # While a submission is waited for that the api does not know yet.

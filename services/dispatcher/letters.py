@@ -6,8 +6,8 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
-from tidings.dead_letters import dead_letter
-from tidings.kafka_transactions import Outgoing
+from tidings.kafka.dead_letters import dead_letter
+from tidings.kafka.transactions import Outgoing
 
 TIMEOUT_SECONDS = 15
 

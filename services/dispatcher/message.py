@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidings.callback_token import callback_token
-from tidings.change import ResultChange
-from tidings.completion import completion_fields, event_type, timestamp
-from tidings.relay_labels import webhook_label
-from tidings.targets import Resolved
+from tidings.contract.callback_token import callback_token
+from tidings.contract.change import ResultChange
+from tidings.contract.completion import completion_fields, event_type, timestamp
+from tidings.contract.relay_labels import webhook_label
+from tidings.contract.targets import Resolved
 
 # An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long
 # weekend, whatever the target's own retries are. Past that the dead letter has it, and the reconciler drives that. A

@@ -11,9 +11,9 @@ from services.dispatcher.message import Call, Callbacks, Message, provider_call,
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
-from tidings.change import ContentRemoval, ResultChange, SubmissionChange
-from tidings.relay_labels import webhook_label
-from tidings.targets import Disabled, Resolved
+from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
+from tidings.contract.relay_labels import webhook_label
+from tidings.contract.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
 BATCH_BYTES_MAX = 8 * 1024 * 1024

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from services.dispatcher.message import CALLBACK_RETRIES
-from tidings.kafka_settings import KafkaSettings
-from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen
+from tidings.kafka.settings import KafkaSettings
+from tidings.process.log import LogFormat
+from tidings.process.settings import BaseUrl, Listen
 
 
 def _webhook_secret(secret: SecretStr) -> SecretStr:

@@ -10,8 +10,8 @@ import requests
 
 from services.dispatcher.message import callback_address, refusal
 from services.dispatcher.relay import UnavailableError
-from tidings.callback_token import callback_token
-from tidings.signature import sign
+from tidings.contract.callback_token import callback_token
+from tidings.contract.signature import sign
 
 TIMEOUTS_SECONDS = (5, 30)
 

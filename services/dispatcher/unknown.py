@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka.structs import TopicPartition
 
-from tidings.change import SubmissionChange
+from tidings.contract.change import SubmissionChange
 
 # Postgres hands a commit to Debezium before other transactions see it; with a synchronous standby a round trip before, or
 # for as long as the standby is away. What is not seen after so long is told aloud instead of waited for.

@@ -15,15 +15,16 @@ from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.settings import NotifierSettings
 from services.notifier.tenants import Tenants
-from tidings import kafka_loop, log
-from tidings.kafka_changes import Changes, change_consumer
-from tidings.kafka_loop import Work
-from tidings.kafka_topics import KafkaTopics, create_topics
-from tidings.kafka_transactions import Transactions, transactional_producer
-from tidings.progress import Progress
-from tidings.settings import read_or_exit
-from tidings.shutdown import Shutdown
-from tidings.topics import CHANNEL_EVENTS, RESULTS, TOPICS
+from tidings.contract.topics import CHANNEL_EVENTS, RESULTS, TOPICS
+from tidings.kafka import loop
+from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.loop import Work
+from tidings.kafka.topics import KafkaTopics, create_topics
+from tidings.kafka.transactions import Transactions, transactional_producer
+from tidings.process import log
+from tidings.process.progress import Progress
+from tidings.process.settings import read_or_exit
+from tidings.process.shutdown import Shutdown
 
 GROUP = "tidings-notifier"
 CHANNELS_GROUP = "tidings-channels"
@@ -58,9 +59,9 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
         )  # fmt: skip
         return Work(changes, worker.run_once)
 
-    reader = kafka_loop.Reader("notifier", settings.instance, settings.cluster, settings.listen)
-    beside = kafka_loop.Beside("channels", connect_channels, channelling)
-    return kafka_loop.run(reader, connect, shutdown=shutdown, progress=completing, log=logger, beside=beside)
+    reader = loop.Reader("notifier", settings.instance, settings.cluster, settings.listen)
+    beside = loop.Beside("channels", connect_channels, channelling)
+    return loop.run(reader, connect, shutdown=shutdown, progress=completing, log=logger, beside=beside)
 
 
 def _joined(

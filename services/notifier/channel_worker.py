@@ -16,12 +16,12 @@ from services.notifier.held import Held, held_record, read_held
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.tenants import Tenants
 from services.notifier.troubles import FAILURES_MAX, Troubles
-from tidings.kafka_changes import Changes
-from tidings.kafka_failures import RefusedError, StalledError
-from tidings.kafka_topics import NOT_READY
-from tidings.kafka_transactions import Outgoing, Transactions
-from tidings.progress import Progress
-from tidings.topics import channel_topic
+from tidings.contract.topics import channel_topic
+from tidings.kafka.changes import Changes
+from tidings.kafka.failures import RefusedError, StalledError
+from tidings.kafka.topics import NOT_READY
+from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.process.progress import Progress
 
 POLL_SECONDS = 0.5
 # Topics that are made for one batch. A broker on a small machine needs some 100 ms for each until it can be written to.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
-from tidings.kafka_topics import NOT_READY, READY_SECONDS
-from tidings.topics import Topic, channel_topic
+from tidings.contract.topics import Topic, channel_topic
+from tidings.kafka.topics import NOT_READY, READY_SECONDS
 
 # A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one
 # transaction (8 s), so that of all refused topics only one is tried in a minute.

@@ -8,9 +8,9 @@ from typing import Any
 from kafka.structs import TopicPartition
 
 from services.notifier.channels import Use
-from tidings.completion import Completion
-from tidings.kafka_transactions import Outgoing
-from tidings.topics import CHANNEL_EVENTS
+from tidings.contract.completion import Completion
+from tidings.contract.topics import CHANNEL_EVENTS
+from tidings.kafka.transactions import Outgoing
 
 # Beside the event's own headers, which have none of these names.
 CHANNEL, TENANT, TRIES = "tidings-channel", "tidings-tenant", "tidings-tries"

@@ -17,12 +17,12 @@ from services.notifier.metrics import NotifierMetrics
 from services.notifier.tenants import Tenants
 from services.notifier.transform import DeadLetter, Event, transform
 from services.notifier.troubles import FAILURES_MAX, Troubles
-from tidings.dead_letters import dead_letter
-from tidings.kafka_changes import Batch, Changes
-from tidings.kafka_failures import RefusedError, StalledError
-from tidings.kafka_transactions import Outgoing, Transactions
-from tidings.progress import Progress
-from tidings.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS
+from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS
+from tidings.kafka.changes import Batch, Changes
+from tidings.kafka.dead_letters import dead_letter
+from tidings.kafka.failures import RefusedError, StalledError
+from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.process.progress import Progress
 
 POLL_SECONDS = 0.5
 

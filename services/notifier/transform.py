@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidings.change import ResultChange, UndecodableChangeError, decode_result
-from tidings.completion import Completion, completion
-from tidings.log import fault
+from tidings.contract.change import ResultChange, UndecodableChangeError, decode_result
+from tidings.contract.completion import Completion, completion
+from tidings.process.log import fault
 
 
 @dataclass(frozen=True)

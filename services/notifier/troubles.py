@@ -9,8 +9,8 @@ from structlog.stdlib import BoundLogger
 
 from services.notifier.channels import Channels, Use
 from services.notifier.tenants import Tenants
-from tidings.kafka_failures import RefusedError, StalledError
-from tidings.topics import COMPLETIONS
+from tidings.contract.topics import COMPLETIONS
+from tidings.kafka.failures import RefusedError, StalledError
 
 # Each costs an aborted transaction, some 100 ms. A batch that finds more is dealt with in another way.
 FAILURES_MAX = 8

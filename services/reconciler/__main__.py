@@ -23,13 +23,13 @@ from services.reconciler.repeating import Look, Repeating
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import Store
 from services.reconciler.stray_messages import StrayMessages
-from tidings import log
-from tidings.health import serve_health
-from tidings.kafka_topics import REQUEST_TIMEOUT_MS, create_topics
-from tidings.queries import load_queries
-from tidings.settings import read_or_exit
-from tidings.shutdown import Shutdown
-from tidings.topics import COMPLETIONS, TOPICS
+from tidings.contract.topics import COMPLETIONS, TOPICS
+from tidings.database.queries import load_queries
+from tidings.kafka.topics import REQUEST_TIMEOUT_MS, create_topics
+from tidings.process import log
+from tidings.process.health import serve_health
+from tidings.process.settings import read_or_exit
+from tidings.process.shutdown import Shutdown
 
 # A nudge is in Kafka within seconds; a day is for whoever wants to know what happened.
 NUDGES_KEPT_SECONDS = 86_400

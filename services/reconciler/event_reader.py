@@ -8,7 +8,7 @@ from uuid import UUID
 
 from kafka.structs import TopicPartition
 
-from tidings.progress import Standing
+from tidings.process.progress import Standing
 
 POLL_SECONDS = 0.5
 RECORDS_MAX = 5_000

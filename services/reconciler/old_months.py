@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from structlog.stdlib import BoundLogger
 
-from tidings.postgres import connect
-from tidings.retention import Dropped, Retention
+from tidings.database.postgres import connect
+from tidings.database.retention import Dropped, Retention
 
 # Counting a month of submissions takes longer than a look at an index.
 STATEMENT_SECONDS = 300.0

@@ -12,7 +12,7 @@ from structlog.stdlib import BoundLogger
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
 from services.reconciler.store import NO_ID, Store
-from tidings.relay_labels import webhook_label
+from tidings.contract.relay_labels import webhook_label
 
 # Each has two labels: that of its calls, and that of its webhooks.
 REMOVALS_MAX = LABELS_MAX // 2

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from structlog.stdlib import BoundLogger
 
 from services.reconciler.metrics import ReconcilerMetrics
-from tidings.log import fault
-from tidings.shutdown import Shutdown
+from tidings.process.log import fault
+from tidings.process.shutdown import Shutdown
 
 # While there is more to do, looks follow each other; the pause leaves the database to others.
 BUSY_PAUSE_SECONDS = 0.05

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from tidings.kafka_settings import KafkaSettings
-from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen
+from tidings.kafka.settings import KafkaSettings
+from tidings.process.log import LogFormat
+from tidings.process.settings import BaseUrl, Listen
 
 
 class ReconcilerSettings(KafkaSettings):

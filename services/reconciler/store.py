@@ -10,8 +10,8 @@ from uuid import UUID
 
 import psycopg
 
-from tidings.ids import new_event_id
-from tidings.postgres import connect
+from tidings.contract.ids import new_event_id
+from tidings.database.postgres import connect
 
 # A look reads a bounded part of an index; what takes longer meets a lock or a sick server, and is tried again.
 STATEMENT_SECONDS = 15.0

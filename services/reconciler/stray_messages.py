@@ -9,7 +9,7 @@ from structlog.stdlib import BoundLogger
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
 from services.reconciler.store import Store
-from tidings.ids import parse_submission_id
+from tidings.contract.ids import parse_submission_id
 
 # Of one pass so many are named in the log; the gauge counts all.
 NAMED_MAX = 20

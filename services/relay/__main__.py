@@ -19,9 +19,9 @@ from services.relay.serving import serve
 from services.relay.settings import RelaySettings
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.vault import Vault
-from tidings import log
-from tidings.files import raise_file_limit
-from tidings.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
+from tidings.process import log
+from tidings.process.files import raise_file_limit
+from tidings.process.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
 
 # New objects between two looks for circles of dead ones. Python's own is 700: with 10,000 calls to hold it looks at all of
 # them dozens of times while they begin.

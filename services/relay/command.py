@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr
 from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database, new_pool
 from services.relay.store.tokens import TokenExistsError, Tokens
-from tidings.settings import Settings, read_or_exit
+from tidings.process.settings import Settings, read_or_exit
 
 T = TypeVar("T")
 

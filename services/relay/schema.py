@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from tidings.postgres import network_of
+from tidings.database.postgres import network_of
 
 _LOCK_ID = int.from_bytes(b"relay", "big")
 # Another process that starts may be making the schema, with indexes on tables that are not small any more.

@@ -11,8 +11,8 @@ from pydantic_settings import NoDecode
 from services.relay.egress.hosts import HostPorts
 from services.relay.egress.http.request import origin_of
 from services.relay.memory.memory import BYTES_MAX
-from tidings.log import LogFormat
-from tidings.settings import Listen, Settings
+from tidings.process.log import LogFormat
+from tidings.process.settings import Listen, Settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -14,11 +14,11 @@ from services.watcher.settings import WatcherSettings
 from services.watcher.slot import Slot
 from services.watcher.transactions import TransactionWatch
 from services.watcher.watcher import Watcher
-from tidings import log
-from tidings.health import serve_health
-from tidings.queries import load_queries
-from tidings.settings import read_or_exit
-from tidings.shutdown import Shutdown
+from tidings.database.queries import load_queries
+from tidings.process import log
+from tidings.process.health import serve_health
+from tidings.process.settings import read_or_exit
+from tidings.process.shutdown import Shutdown
 
 
 def _watcher(settings: WatcherSettings) -> Watcher:

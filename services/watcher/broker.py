@@ -11,7 +11,7 @@ from kafka.errors import BrokerResponseError, KafkaError
 from kafka.structs import TopicPartition
 
 from services.watcher.transactions import BrokerUnavailableError, CoordinatorsAwayError, OpenTransaction
-from tidings.kafka_cluster import Cluster
+from tidings.kafka.cluster import Cluster
 
 T = TypeVar("T")
 

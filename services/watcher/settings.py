@@ -8,9 +8,9 @@ from typing import Literal
 from psycopg.conninfo import make_conninfo
 from pydantic import Field, SecretStr
 
-from tidings.kafka_settings import KafkaSettings
-from tidings.log import LogFormat
-from tidings.settings import BaseUrl, Listen
+from tidings.kafka.settings import KafkaSettings
+from tidings.process.log import LogFormat
+from tidings.process.settings import BaseUrl, Listen
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 

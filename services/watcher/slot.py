@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from tidings.postgres import connect
+from tidings.database.postgres import connect
 
 # A look at the catalog; `/readyz` says what is wrong no later than some seconds after it began.
 STATEMENT_SECONDS = 5.0

@@ -19,8 +19,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
 from tests.acceptance.webhook_sinks import Sinks
-from tidings.files import raise_file_limit
-from tidings.topics import channel_topic
+from tidings.contract.topics import channel_topic
+from tidings.process.files import raise_file_limit
 
 # granian, by which the api is served, takes 1,024 connections unless told otherwise.
 SILENT = 1_100

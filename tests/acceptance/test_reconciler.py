@@ -11,7 +11,7 @@ import requests
 from tests.acceptance.conftest import Stack, new_stack
 from tests.traces import tables_with
 from tests.wait import until
-from tidings.topics import RESULTS
+from tidings.contract.topics import RESULTS
 
 WAITING_CALLBACKS = (
     "SELECT count(*) FROM relay.messages WHERE label = %s AND kind <> 'message' AND state = 'waiting' AND retried > 0"

@@ -158,7 +158,7 @@ def test_before_its_dispatch_and_without_the_header_a_submission_is_queued(stack
     """The dispatcher stands still, and this test sends the calls: one as the hosted service would hold it, one with the
     header, whose start is the later one.
     """
-    from tidings.callback_token import callback_token  # noqa: PLC0415
+    from tidings.contract.callback_token import callback_token  # noqa: PLC0415
 
     dispatcher = stack.process("services.dispatcher")
     dispatcher.send_signal(signal.SIGSTOP)
@@ -240,8 +240,8 @@ def test_a_forged_callback_is_401_and_changes_nothing(stack: Stack) -> None:
 
 
 def test_repeated_callbacks_make_one_result_and_one_event(stack: Stack) -> None:
-    from tidings.callback_token import callback_token  # noqa: PLC0415
-    from tidings.signature import sign  # noqa: PLC0415
+    from tidings.contract.callback_token import callback_token  # noqa: PLC0415
+    from tidings.contract.signature import sign  # noqa: PLC0415
 
     id_ = stack.submit(latency_seconds=20)
     address = f"{stack.home.url('api')}/callbacks/relay?submission={id_}"

@@ -16,8 +16,8 @@ from psycopg.rows import dict_row
 from tests.chaos.evidence import Completion, Logged, Stored
 from tests.chaos.system import System
 from tests.wait import until
-from tidings.queries import load_queries
-from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.contract.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.database.queries import load_queries
 
 READ_SECONDS = 60.0
 # Gauges that are zero when nothing is under way, and whose process has them.

@@ -16,7 +16,7 @@ from tests.chaos.plan import CONTROL, Fault
 from tests.chaos.system import System
 from tests.infra.names import Mode
 from tests.wait import until
-from tidings.topics import COMPLETIONS, SUBMISSIONS
+from tidings.contract.topics import COMPLETIONS, SUBMISSIONS
 
 DELAY_SECONDS = 0.4
 # The one channel whose topic is deleted.

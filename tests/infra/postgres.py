@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from stack.ports import free_ports
 from stack.postgres import SETTINGS, Postgres
-from tidings.migrate import MigrateSettings, migrate
+from tidings.database.migrate import MigrateSettings, migrate
 
 TEMPLATE = "tidings_template"
 ROLE_PASSWORD = "role-password"

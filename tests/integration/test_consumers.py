@@ -10,12 +10,12 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from tests.infra.kafka import Broker
 from tests.wait import until
-from tidings import log
-from tidings.kafka_changes import Changes, change_consumer
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_topics import create_topics
-from tidings.progress import Progress
-from tidings.topics import PARTITIONS, RESULTS, SUBMISSIONS, TOPICS
+from tidings.contract.topics import PARTITIONS, RESULTS, SUBMISSIONS, TOPICS
+from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.topics import create_topics
+from tidings.process import log
+from tidings.process.progress import Progress
 
 
 def test_two_members_have_the_same_partitions_of_submissions_and_results(broker: Broker) -> None:

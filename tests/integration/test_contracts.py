@@ -18,7 +18,8 @@ BREACHES = {
     "services/relay/outcome/backoff.py": ("asyncio", "What the relay decides is pure"),
     "services/relay/egress/http/reading.py": ("services.relay.message", "The relay's HTTP client"),
     "services/api/hot.py": ("services.relay.message", "Processes do not import each other"),
-    "tidings/topics.py": ("services.api.settings", "What processes share knows no process"),
+    "tidings/contract/topics.py": ("services.api.settings", "What processes share knows no process"),
+    "tidings/process/log.py": ("tidings.kafka.loop", "four rooms"),
     "services/api/store.py": ("kafka", "speak Kafka"),
     "services/notifier/notifier.py": ("psycopg", "speak to Postgres"),
 }

@@ -14,7 +14,7 @@ from kafka.errors import KafkaConnectionError
 from tests.destination import Received, Reply, destination
 from tests.unit.clock import Clock
 from tests.wait import until
-from tidings.kafka_tokens import ANSWER_BYTES_MAX, GIVEN_UP_MAX, REUSE_FRACTION, OAuthClient, TokenProvider
+from tidings.kafka.tokens import ANSWER_BYTES_MAX, GIVEN_UP_MAX, REUSE_FRACTION, OAuthClient, TokenProvider
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 
 from tests.infra.postgres import PostgresServer
-from tidings.partitions import Made, Partitions
+from tidings.database.partitions import Made, Partitions
 
 TABLES = ("submissions", "attempts", "results", "attempt_starts")
 # What `insert` puts there, and how much of it is published.

@@ -10,7 +10,7 @@ import pytest
 
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
-from tidings import topics
+from tidings.contract import topics
 
 CONNECTOR = json.loads((ROOT / "debezium" / "connector.json").read_text())
 

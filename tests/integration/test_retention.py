@@ -13,8 +13,8 @@ import pytest
 
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
-from tidings.ids import new_event_id, new_submission_id
-from tidings.retention import Dropped, Kept, Retention
+from tidings.contract.ids import new_event_id, new_submission_id
+from tidings.database.retention import Dropped, Kept, Retention
 
 TABLES = ("submissions", "attempts", "results", "attempt_starts")
 

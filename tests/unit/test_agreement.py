@@ -18,7 +18,7 @@ from stack.home import PORTS, open_home
 from stack.processes import environment_of
 from stack.servers import REST_USER
 from tests.process import ROOT
-from tidings import topics
+from tidings.contract import topics
 
 CONNECTOR = json.loads((ROOT / "debezium" / "connector.json").read_text())
 
@@ -218,7 +218,7 @@ def _parts() -> Parts:
     from pydantic import SecretStr  # noqa: PLC0415
 
     from services.api.settings import ApiSettings  # noqa: PLC0415
-    from tidings import log  # noqa: PLC0415
+    from tidings.process import log  # noqa: PLC0415
 
     secret = SecretStr("x" * 32)
     settings = ApiSettings(

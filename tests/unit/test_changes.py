@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.notifier.transform import DeadLetter, transform
 from tests.unit.relay.quick import parsed, quick
 from tests.unit.test_events import ROW
-from tidings.change import UndecodableChangeError, decode_result, decode_submission
+from tidings.contract.change import UndecodableChangeError, decode_result, decode_submission
 
 TEXT = st.text(st.characters(), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT

@@ -9,7 +9,7 @@ from kafka.errors import KafkaError, NotControllerError
 
 from services.notifier.channels import REFUSED_SECONDS, SETTLED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
 from tests.unit.clock import Clock
-from tidings.topics import Topic
+from tidings.contract.topics import Topic
 
 A, B, C = (f"tidings.completions.{name}" for name in "abc")
 

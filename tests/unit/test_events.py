@@ -9,7 +9,7 @@ import standardwebhooks
 
 from services.dispatcher.message import webhook
 from services.notifier.transform import DeadLetter, Event, transform
-from tidings.change import decode_result
+from tidings.contract.change import decode_result
 
 ROW = {
     "submission_id": "01920000-0000-7000-8000-000000000001",

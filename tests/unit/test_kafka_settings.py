@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from tests.certificates import authority
-from tidings.kafka_settings import KafkaSettings
+from tidings.kafka.settings import KafkaSettings
 
 
 def made(**variables: str) -> KafkaSettings:

@@ -12,7 +12,7 @@ from tests.process import ROOT
 # A process of its own, as logging is set up once a process.
 SCRIPT = """
 import logging, sys
-from tidings import log
+from tidings.process import log
 
 def handle(authorization, body):
     raise ValueError("out of the inside")

@@ -10,9 +10,9 @@ from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionErr
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from tests.unit.clock import Clock
-from tidings import log
-from tidings.kafka_changes import Changes
-from tidings.progress import Progress
+from tidings.kafka.changes import Changes
+from tidings.process import log
+from tidings.process.progress import Progress
 
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.clock import Clock
-from tidings.progress import AGE_SECONDS_MAX, Progress
+from tidings.process.progress import AGE_SECONDS_MAX, Progress
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.relay.quick import parsed, quick
-from tidings.signature import InvalidSignatureError, check_body, sign, verify, verify_token
+from tidings.contract.signature import InvalidSignatureError, check_body, sign, verify, verify_token
 
 KEY = "sig_key_of_the_tests_0123456789abcdef"
 URL = "https://a.example/x"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.process import ROOT
-from tidings.settings import ConfigurationError
-from tidings.targets import Disabled, Resolved, Target, load_targets, resolve
+from tidings.contract.targets import Disabled, Resolved, Target, load_targets, resolve
+from tidings.process.settings import ConfigurationError
 
 
 def test_the_shipped_file_is_right_and_names_what_the_readme_does() -> None:

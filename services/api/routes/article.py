@@ -11,7 +11,7 @@ from services.api.presentation import images_in
 from services.api.problem import Fault, ProblemError
 from services.api.routes.reply import body_of, json_reply
 from services.api.routes.results import answer_of
-from tidings.ids import parse_submission_id
+from tidings.contract.ids import parse_submission_id
 
 
 def add_article(app: Flask, parts: Parts) -> None:

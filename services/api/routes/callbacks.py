@@ -14,8 +14,8 @@ from services.api.parts import Parts
 from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import RelaySignature
 from services.api.routes.reply import body_of, json_reply
-from tidings.ids import parse_submission_id
-from tidings.signature import InvalidSignatureError, check_body
+from tidings.contract.ids import parse_submission_id
+from tidings.contract.signature import InvalidSignatureError, check_body
 
 
 def add_callbacks(app: Flask, parts: Parts) -> None:

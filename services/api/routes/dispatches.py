@@ -12,7 +12,7 @@ from services.api.models import parse_json
 from services.api.parts import Parts
 from services.api.problem import Fault, ProblemError
 from services.api.routes.reply import body_of, json_reply
-from tidings.ids import SubmissionId, parse_submission_id
+from tidings.contract.ids import SubmissionId, parse_submission_id
 
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024

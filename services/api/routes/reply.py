@@ -8,7 +8,7 @@ import orjson
 from flask import Request, Response
 
 from services.api.problem import ProblemError
-from tidings.ids import SubmissionId, parse_submission_id
+from tidings.contract.ids import SubmissionId, parse_submission_id
 
 
 def body_of(asked: Request, bytes_max: int) -> bytes:

@@ -13,7 +13,7 @@ from services.api.parts import Parts
 from services.api.presentation import RETRY_AFTER_SECONDS, image_type, images_in
 from services.api.problem import ProblemError
 from services.api.routes.reply import id_of, not_found
-from tidings.ids import SubmissionId
+from tidings.contract.ids import SubmissionId
 
 
 def add_results(app: Flask, parts: Parts) -> None:

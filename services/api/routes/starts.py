@@ -12,7 +12,7 @@ from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import RelaySignature
 from services.api.routes.reply import body_of, json_reply
 from services.api.starts import STARTS_BYTES_MAX, ToldStarts, proven, read_starts
-from tidings.signature import InvalidSignatureError, check_body
+from tidings.contract.signature import InvalidSignatureError, check_body
 
 
 def add_starts(app: Flask, parts: Parts) -> None:

@@ -16,7 +16,7 @@ from services.api.parts import Parts
 from services.api.presentation import RETRY_AFTER_SECONDS, listed, submission
 from services.api.problem import Fault, ProblemError
 from services.api.routes.reply import body_of, id_of, json_reply, not_found
-from tidings.ids import SubmissionId, parse_submission_id
+from tidings.contract.ids import SubmissionId, parse_submission_id
 
 LIST_MAX = 100
 # With a filter, a page comes of so many submissions at the most: some milliseconds of Postgres.

@@ -41,7 +41,7 @@ from services.relay.protocol.publishing import given_token
 from services.relay.store.messages import UnstorableError
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.tokens import Token
-from tidings.log import fault
+from tidings.process.log import fault
 
 Access = Literal["open", "read", "write"]
 Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]

@@ -21,8 +21,8 @@ from services.relay.message import INLINE_BYTES_MAX, Claimed
 from services.relay.outcome.outcome import Answer, Fate, Spooled
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import MissingPieceError
-from tidings.log import fault
-from tidings.signature import sign_digest
+from tidings.contract.signature import sign_digest
+from tidings.process.log import fault
 
 CONNECT_TIMEOUT_SECONDS = 30
 # A message with a large body for a destination that takes its bodies slowly; about the time of ten of them.

@@ -12,7 +12,7 @@ from services.relay.engine.ending_writer import EndingWriter
 from services.relay.engine.leases import Leases
 from services.relay.engine.loops import Loop, end_all, within
 from services.relay.engine.pump import Pump
-from tidings.log import fault
+from tidings.process.log import fault
 
 # A claim under way is not broken off before the drain time and this have passed, as it may be committed already.
 CLAIM_SECONDS = 4.0

@@ -14,7 +14,7 @@ from services.relay.engine.bodies import Bodies, stored_keys
 from services.relay.message import Claimed
 from services.relay.outcome.outcome import Answer, Failed, Spooled
 from services.relay.store.chunks import MissingPieceError
-from tidings.log import fault
+from tidings.process.log import fault
 
 
 class EndingBodies:

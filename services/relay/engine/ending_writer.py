@@ -20,7 +20,7 @@ from services.relay.metrics import RelayMetrics
 from services.relay.outcome.outcome import Retry, state_of
 from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
-from tidings.log import fault
+from tidings.process.log import fault
 
 # One transaction for so many at the most.
 FINISH_MAX = 500

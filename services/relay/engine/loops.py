@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from structlog.stdlib import BoundLogger
 
-from tidings.log import fault
+from tidings.process.log import fault
 
 FAULT_PAUSE_SECONDS = 1.0
 # A cancellation may be lost on its way (`asyncio.wait_for`, which the database's pool uses, swallows one that comes

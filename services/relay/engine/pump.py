@@ -24,7 +24,7 @@ from services.relay.metrics import RelayMetrics
 from services.relay.outcome.outcome import Answer
 from services.relay.settings import RelaySettings
 from services.relay.store.messages import Messages
-from tidings.log import fault
+from tidings.process.log import fault
 
 # One round trip for so many: larger ones gain little.
 CLAIM_MAX = 250

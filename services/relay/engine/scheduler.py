@@ -9,7 +9,7 @@ from datetime import datetime
 from structlog.stdlib import BoundLogger
 
 from services.relay.store.schedules import Schedules
-from tidings.log import fault
+from tidings.process.log import fault
 
 # Schedules of one transaction; more than these are due only after a standstill, and are next at once.
 BATCH_MAX = 50

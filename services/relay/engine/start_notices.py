@@ -23,8 +23,8 @@ from services.relay.engine.start_queue import Start, StartQueue, Taken
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.protocol.callback import milliseconds
-from tidings.log import fault
-from tidings.signature import sign_digest
+from tidings.contract.signature import sign_digest
+from tidings.process.log import fault
 
 # For one request, its connection included. Twice that is the age at which a start is given up.
 REQUEST_SECONDS = 5.0

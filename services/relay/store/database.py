@@ -13,8 +13,8 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from services.relay.store.deadline import Deadline, usable
-from tidings.postgres import network_of
-from tidings.queries import load_queries
+from tidings.database.postgres import network_of
+from tidings.database.queries import load_queries
 
 Pool = AsyncConnectionPool[AsyncConnection[Any]]
 Prepared = Literal["auto", "on", "off"]

@@ -27,9 +27,9 @@ from services.api.settings import ApiSettings
 from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
-from tidings.callback_token import callback_token
-from tidings.migrate import add_api_key
-from tidings.signature import sign
+from tidings.contract.callback_token import callback_token
+from tidings.contract.signature import sign
+from tidings.database.migrate import add_api_key
 
 KEY = "k" * 32
 ALICE, BOB = {"Authorization": "Bearer alice-key"}, {"Authorization": "Bearer bob-key"}

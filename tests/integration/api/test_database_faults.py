@@ -19,7 +19,7 @@ from tests.infra.tcp_proxy import TcpProxy, tcp_proxy
 from tests.integration.api.test_server import served
 from tests.process import Process, started
 from tests.wait import until
-from tidings.migrate import add_api_key
+from tidings.database.migrate import add_api_key
 
 INSERT = b"INSERT INTO tidings.submissions"
 

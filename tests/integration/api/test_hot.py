@@ -26,7 +26,7 @@ from services.api.hot import is_plain
 from services.api.settings import ApiSettings
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
-from tidings.migrate import add_api_key
+from tidings.database.migrate import add_api_key
 
 BYTES_MAX = 2048
 GOOD = {"target": "demo-images", "input": {"prompt": "a"}}

@@ -16,7 +16,7 @@ from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
 from tests.process import Process, started
 from tests.wait import until
-from tidings.migrate import add_api_key
+from tidings.database.migrate import add_api_key
 
 
 def served(postgres: PostgresServer, database: str, directory: Path) -> Process:

@@ -21,10 +21,10 @@ from services.api.openapi import document
 from services.api.settings import ApiSettings
 from tests.infra.postgres import PostgresServer
 from tests.process import ROOT
-from tidings.callback_token import callback_token
-from tidings.ids import new_event_id
-from tidings.migrate import add_api_key
-from tidings.signature import sign
+from tidings.contract.callback_token import callback_token
+from tidings.contract.ids import new_event_id
+from tidings.contract.signature import sign
+from tidings.database.migrate import add_api_key
 
 KEY = "k" * 32
 ALICE = {"Authorization": "Bearer alice-key"}

@@ -16,7 +16,7 @@ import requests
 from tests.infra.postgres import PostgresServer
 from tests.integration.api.test_server import served
 from tests.process import Process, started
-from tidings.migrate import add_api_key
+from tidings.database.migrate import add_api_key
 
 HEADERS = {"Authorization": "Bearer key", "Content-Type": "application/json"}
 # Far above what an answer takes on a busy machine, and far below the 30 s and more that silent clients are kept.

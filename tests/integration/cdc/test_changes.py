@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.integration.cdc.conftest import Cdc
-from tidings.partitions import Partitions
+from tidings.database.partitions import Partitions
 
 
 def test_a_row_becomes_one_event_without_its_private_columns(cdc: Cdc) -> None:

@@ -21,10 +21,10 @@ from services.dispatcher.outbox import Outbox, Webhooks
 from services.dispatcher.relay import Relay
 from services.dispatcher.submissions import Submissions
 from tests.destination import Received, Reply, destination
-from tidings import log
-from tidings.progress import Progress
-from tidings.targets import Disabled, Resolved, Target
-from tidings.topics import REMOVALS, RESULTS, SUBMISSIONS
+from tidings.contract.targets import Disabled, Resolved, Target
+from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS
+from tidings.process import log
+from tidings.process.progress import Progress
 
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)

@@ -16,10 +16,10 @@ from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.unknown import UNKNOWN_SECONDS
 from tests.destination import Received, Reply
 from tests.integration.dispatcher.conftest import SECRET, Dispatching
-from tidings import log
-from tidings.callback_token import is_callback_token
-from tidings.change import decode_result
-from tidings.topics import DEAD_LETTERS, REMOVALS, RESULTS, SUBMISSIONS
+from tidings.contract.callback_token import is_callback_token
+from tidings.contract.change import decode_result
+from tidings.contract.topics import DEAD_LETTERS, REMOVALS, RESULTS, SUBMISSIONS
+from tidings.process import log
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 

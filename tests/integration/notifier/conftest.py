@@ -20,9 +20,9 @@ from stack.ports import free_ports
 from tests.infra.kafka import Broker
 from tests.process import Process, started
 from tests.wait import until
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_topics import create_topics
-from tidings.topics import COMPLETIONS, RESULTS, TOPICS
+from tidings.contract.topics import COMPLETIONS, RESULTS, TOPICS
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.topics import create_topics
 
 ROW = {
     "tenant": "default", "target": "demo-images", "channel": None, "webhook": None, "metadata": None,

@@ -10,8 +10,8 @@ from kafka.admin import KafkaAdminClient
 
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
-from tidings.kafka_topics import _unready
-from tidings.topics import COMPLETIONS
+from tidings.contract.topics import COMPLETIONS
+from tidings.kafka.topics import _unready
 
 Notify = Callable[..., Notifying]
 # Some commits that run into their deadline, on a busy machine.

@@ -13,7 +13,7 @@ from kafka.structs import TopicPartition
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.process import started
 from tests.wait import until
-from tidings.topics import PARTITIONS, RESULTS
+from tidings.contract.topics import PARTITIONS, RESULTS
 
 
 def _expire(topics: Topics) -> None:

@@ -12,19 +12,19 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from tests.integration.notifier.conftest import Topics
 from tests.unit.clock import Clock
 from tests.wait import until
-from tidings import log
-from tidings.kafka_changes import Changes, change_consumer
-from tidings.kafka_failures import FencedError, OverdueError
-from tidings.kafka_loop import replaced
-from tidings.kafka_transactions import (
+from tidings.contract.topics import COMPLETIONS, RESULTS
+from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.failures import FencedError, OverdueError
+from tidings.kafka.loop import replaced
+from tidings.kafka.transactions import (
     TRANSACTION_TIMEOUT_SECONDS,
     Outgoing,
     Transactions,
     discard,
     transactional_producer,
 )
-from tidings.progress import Progress
-from tidings.topics import COMPLETIONS, RESULTS
+from tidings.process import log
+from tidings.process.progress import Progress
 
 
 def _commit(transactions: Transactions, instance: str, value: bytes = b"x") -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from services.notifier.__main__ import CHANNELS_GROUP
 from tests.integration.notifier.conftest import ROW, Message, Notifying, Topics
 from tests.wait import until
-from tidings.kafka_transactions import discard, transactional_producer
-from tidings.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.contract.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.kafka.transactions import discard, transactional_producer
 
 Notify = Callable[..., Notifying]
 

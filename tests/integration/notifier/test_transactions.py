@@ -20,13 +20,13 @@ from services.notifier.notifier import Notifier
 from services.notifier.tenants import Tenants
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
-from tidings import log
-from tidings.kafka_changes import change_consumer
-from tidings.kafka_failures import StalledError
-from tidings.kafka_topics import KafkaTopics
-from tidings.kafka_transactions import Outgoing, Transactions, transactional_producer
-from tidings.progress import Progress
-from tidings.topics import COMPLETIONS, RESULTS, Topic
+from tidings.contract.topics import COMPLETIONS, RESULTS, Topic
+from tidings.kafka.changes import change_consumer
+from tidings.kafka.failures import StalledError
+from tidings.kafka.topics import KafkaTopics
+from tidings.kafka.transactions import Outgoing, Transactions, transactional_producer
+from tidings.process import log
+from tidings.process.progress import Progress
 
 
 class FailsOnce:

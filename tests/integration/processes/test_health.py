@@ -12,7 +12,7 @@ import requests
 from prometheus_client import CollectorRegistry, Gauge
 
 from tests.wait import until
-from tidings.health import CONNECTIONS_MAX, HealthServer
+from tidings.process.health import CONNECTIONS_MAX, HealthServer
 
 # Of a probe. Kubernetes' default is 1 s; a busy machine needs some more.
 ANSWER_SECONDS = 5

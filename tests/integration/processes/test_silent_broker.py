@@ -21,10 +21,10 @@ from tests.integration.notifier.conftest import Topics
 from tests.integration.processes.conftest import Make, Neighbours
 from tests.process import Process, started
 from tests.wait import until
-from tidings.kafka_failures import StalledError
-from tidings.kafka_transactions import Outgoing, Transactions, transactional_producer
-from tidings.shutdown import END_SECONDS, EXIT_CUT_SHORT
-from tidings.topics import COMPLETIONS, RESULTS
+from tidings.contract.topics import COMPLETIONS, RESULTS
+from tidings.kafka.failures import StalledError
+from tidings.kafka.transactions import Outgoing, Transactions, transactional_producer
+from tidings.process.shutdown import END_SECONDS, EXIT_CUT_SHORT
 
 
 @pytest.fixture(scope="module")

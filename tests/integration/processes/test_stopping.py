@@ -15,7 +15,7 @@ from tests.infra.kafka import Broker
 from tests.infra.tcp_proxy import TcpProxy
 from tests.integration.processes.conftest import Make, Neighbours, nobody
 from tests.process import Process, started
-from tidings.shutdown import END_SECONDS, EXIT_CUT_SHORT
+from tidings.process.shutdown import END_SECONDS, EXIT_CUT_SHORT
 
 MODULES = ["services.dispatcher", "services.notifier", "services.reconciler", "services.watcher"]
 # The bound, and as much again for a machine that is busy.

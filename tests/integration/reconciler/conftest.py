@@ -17,8 +17,8 @@ from services.reconciler.relay import Relay
 from services.reconciler.store import Store
 from tests.destination import Received, Reply, destination
 from tests.infra.postgres import PostgresServer
-from tidings.ids import new_event_id, new_submission_id
-from tidings.queries import load_queries
+from tidings.contract.ids import new_event_id, new_submission_id
+from tidings.database.queries import load_queries
 
 
 @dataclass

@@ -11,8 +11,8 @@ import pytest
 from services.reconciler.completions import FAR_EVERY_SECONDS, Completions, EventReader
 from tests.integration.reconciler.conftest import Rows
 from tests.wait import until
-from tidings import log
-from tidings.ids import new_event_id
+from tidings.contract.ids import new_event_id
+from tidings.process import log
 
 
 class FakeReader:

@@ -13,11 +13,11 @@ from services.reconciler.event_reader import GOAL_SECONDS_MAX, KafkaEventReader,
 from tests.infra.kafka import Broker
 from tests.unit.clock import Clock
 from tests.wait import until
-from tidings.ids import new_event_id
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_topics import create_topics
-from tidings.progress import AGE_SECONDS_MAX
-from tidings.topics import Topic
+from tidings.contract.ids import new_event_id
+from tidings.contract.topics import Topic
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.topics import create_topics
+from tidings.process.progress import AGE_SECONDS_MAX
 
 
 def _reader(broker: Broker, topic: str, clock: Clock) -> KafkaEventReader:

@@ -11,7 +11,7 @@ import pytest
 from services.reconciler.expiry import BACK_EVERY, FAR_EVERY, LOOK_MAX, NAME, Expiry
 from tests.infra.postgres import PostgresServer
 from tests.integration.reconciler.conftest import Rows
-from tidings import log
+from tidings.process import log
 
 
 class Clock:

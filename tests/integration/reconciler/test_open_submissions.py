@@ -14,7 +14,7 @@ from services.reconciler.store import NO_ID
 from services.reconciler.stray_messages import StrayMessages
 from tests.destination import Reply
 from tests.integration.reconciler.conftest import FakeRelay, Rows
-from tidings import log
+from tidings.process import log
 
 
 class Look:

@@ -13,7 +13,7 @@ from services.reconciler.expiry import LOOK_MAX
 from services.reconciler.open_submissions import FAR_MAX
 from services.reconciler.store import NO_ID
 from tests.integration.reconciler.conftest import Rows
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 SUBMISSIONS = 5 * FAR_MAX
 

@@ -11,7 +11,7 @@ from services.reconciler.removed_contents import REMOVALS_MAX, RemovedContents
 from tests.destination import Reply
 from tests.integration.reconciler.conftest import FakeRelay, Rows
 from tests.traces import tables_with
-from tidings import log
+from tidings.process import log
 
 SECRET = b"private-answer"
 

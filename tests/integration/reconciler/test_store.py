@@ -8,7 +8,7 @@ import pytest
 from services.reconciler.store import NO_ID, Store
 from tests.infra.postgres import PostgresServer
 from tests.infra.tcp_proxy import tcp_proxy
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 
 # It would wait for ever.

@@ -14,7 +14,7 @@ from tests.destination import destination
 from tests.integration.relay.conftest import Relay
 from tests.process import Process, started
 from tests.wait import until
-from tidings.settings import EXIT_CONFIGURATION
+from tidings.process.settings import EXIT_CONFIGURATION
 
 
 def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_back(

@@ -24,7 +24,7 @@ from services.relay.store.claims import UNKNOWN_MAX, Claims
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
-from tidings import log
+from tidings.process import log
 
 DEAD = UUID(int=2)
 LEASE_SECONDS = 3.0

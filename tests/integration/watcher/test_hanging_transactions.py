@@ -25,9 +25,9 @@ from tests.integration.notifier.conftest import Notifying, Topics
 from tests.process import Process, started
 from tests.unit.clock import Clock
 from tests.wait import until
-from tidings import log
-from tidings.kafka_cluster import Cluster
-from tidings.topics import RESULTS
+from tidings.contract.topics import RESULTS
+from tidings.kafka.cluster import Cluster
+from tidings.process import log
 
 
 @pytest.fixture

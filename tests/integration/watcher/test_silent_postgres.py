@@ -9,7 +9,7 @@ import pytest
 from services.watcher.slot import DatabaseUnavailableError, Slot
 from tests.infra.postgres import PostgresServer
 from tests.infra.tcp_proxy import TcpProxy, tcp_proxy
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from services.api.authentication import CACHE_MAX, CACHE_SECONDS, Authentication
 from services.api.problem import ProblemError
-from tidings.keys import hash_api_key
+from tidings.contract.keys import hash_api_key
 
 
 class Keys:

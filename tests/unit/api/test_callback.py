@@ -12,7 +12,7 @@ import pytest
 from services.api.callback import decide, read_callback
 from services.api.models import JSON_DEPTH_MAX, depth, idempotency_key, parse_json
 from services.api.problem import ProblemError
-from tidings.targets import Target
+from tidings.contract.targets import Target
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = Target(name="t", url="https://t", retries=3, timeout_seconds=1)

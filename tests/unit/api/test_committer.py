@@ -17,8 +17,8 @@ from services.api.committer import STUCK_SECONDS, Committer
 from services.api.problem import ProblemError
 from services.api.row import Row, Stored
 from tests.wait import until
-from tidings import log
-from tidings.ids import new_submission_id
+from tidings.contract.ids import new_submission_id
+from tidings.process import log
 
 
 def row(target: str = "t") -> Row:

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
 from tests.integration.dispatcher.conftest import Letters, Partitions
-from tidings import log
-from tidings.change import ContentRemoval, ResultChange, SubmissionChange
-from tidings.progress import AGE_SECONDS_MAX, Progress
-from tidings.topics import SUBMISSIONS
+from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
+from tidings.contract.topics import SUBMISSIONS
+from tidings.process import log
+from tidings.process.progress import AGE_SECONDS_MAX, Progress
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 

@@ -16,10 +16,10 @@ from services.notifier.held import held_record
 from services.notifier.tenants import Tenants
 from tests.unit.clock import Clock
 from tests.unit.test_events import ROW
-from tidings.completion import Completion
-from tidings.kafka_failures import RefusedError
-from tidings.kafka_transactions import Outgoing
-from tidings.topics import RESULTS, Topic
+from tidings.contract.completion import Completion
+from tidings.contract.topics import RESULTS, Topic
+from tidings.kafka.failures import RefusedError
+from tidings.kafka.transactions import Outgoing
 
 BATCH_MAX = 500
 Verdict = Callable[[Sequence[Outgoing]], None]

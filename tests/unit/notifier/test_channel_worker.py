@@ -13,12 +13,12 @@ from services.notifier.channel_worker import LOOK_SECONDS, NEW_MAX, TRIES_MAX, C
 from services.notifier.metrics import NotifierMetrics
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import BATCH_MAX, Broker, refusing
-from tidings import log
-from tidings.kafka_failures import RefusedError, StalledError
-from tidings.kafka_topics import NOT_READY
-from tidings.kafka_transactions import Outgoing
-from tidings.progress import Progress
-from tidings.topics import CHANNEL_EVENTS
+from tidings.contract.topics import CHANNEL_EVENTS
+from tidings.kafka.failures import RefusedError, StalledError
+from tidings.kafka.topics import NOT_READY
+from tidings.kafka.transactions import Outgoing
+from tidings.process import log
+from tidings.process.progress import Progress
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 

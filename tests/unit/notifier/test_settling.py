@@ -15,11 +15,11 @@ from services.notifier.notifier import Notifier
 from services.notifier.troubles import FAILURES_MAX
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import Broker, Verdict, refusing
-from tidings import log
-from tidings.kafka_failures import RefusedError, StalledError
-from tidings.kafka_transactions import Outgoing
-from tidings.progress import Progress
-from tidings.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS, RESULTS
+from tidings.kafka.failures import RefusedError, StalledError
+from tidings.kafka.transactions import Outgoing
+from tidings.process import log
+from tidings.process.progress import Progress
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from services.reconciler.expiry import BACK, FAR, Expiry
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.store import Due
-from tidings import log
+from tidings.process import log
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -20,7 +20,7 @@ from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, D
 from services.relay.metrics import RelayMetrics
 from services.relay.outcome.outcome import Answer, Spooled
 from services.relay.store.messages import Messages, UnstorableError
-from tidings import log
+from tidings.process import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 

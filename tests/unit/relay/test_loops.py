@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from services.relay.engine.loops import Loop, end_all, until_ended, within
-from tidings import log
+from tidings.process import log
 
 
 def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -22,7 +22,7 @@ from services.relay.message import Claim, Claimed, StartedCallback
 from services.relay.metrics import RelayMetrics
 from services.relay.outcome.outcome import Answer, Failed, Retry
 from services.relay.settings import RelaySettings
-from tidings import log
+from tidings.process import log
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.relay.engine.start_notices import StartNotices
 from services.relay.engine.start_queue import URLS_MAX
 from services.relay.metrics import RelayMetrics
-from tidings import log
+from tidings.process import log
 
 ALIVE = "http://alive"
 

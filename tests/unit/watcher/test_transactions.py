@@ -16,7 +16,7 @@ from services.watcher.transactions import (
     TransactionWatch,
 )
 from tests.unit.clock import Clock
-from tidings import log
+from tidings.process import log
 
 ONE = OpenTransaction("tidings.x", 0, 3, 10470, -1, 20918)
 SECONDS_MAX = 60.0

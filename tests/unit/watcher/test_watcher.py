@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from services.watcher.connector import ConnectorState, ConnectUnavailableError, cause
 from services.watcher.slot import DatabaseUnavailableError, SlotState
 from services.watcher.watcher import UNREAD_SECONDS, Watcher, backoff_seconds
-from tidings import log
+from tidings.process import log
 
 RUNNING = ConnectorState("RUNNING", ("RUNNING",), "")
 FAILED = ConnectorState("RUNNING", ("FAILED",), "boom")

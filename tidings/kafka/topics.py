@@ -11,8 +11,8 @@ from kafka.admin import KafkaAdminClient, OffsetSpec
 from kafka.errors import KafkaError, RequestTimedOutError, TopicAlreadyExistsError, for_code
 from kafka.structs import TopicPartition
 
-from tidings.kafka_cluster import Cluster
-from tidings.topics import Topic
+from tidings.contract.topics import Topic
+from tidings.kafka.cluster import Cluster
 
 REQUEST_TIMEOUT_MS = 15_000
 # Bounds what a broker that is away costs whoever starts.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 # Steps of copying rows out of a default partition in one round; a step copies some thousands.
 STEPS_MAX = 10_000
@@ -30,7 +30,7 @@ class Made:
 class Partitions:
     def __init__(self, execute: Execute) -> None:
         self._execute = execute
-        self._q = load_queries("tidings", "partitions.sql")
+        self._q = load_queries("tidings.database", "partitions.sql")
 
     def make(self) -> Made:
         """One round. A month of a table is one transaction or several, and none spans two tables."""

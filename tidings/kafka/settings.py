@@ -8,9 +8,9 @@ from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from tidings.kafka_cluster import Cluster, Mechanism, Sasl, Security
-from tidings.kafka_tokens import OAuthClient
-from tidings.settings import BaseUrl, Settings
+from tidings.kafka.cluster import Cluster, Mechanism, Sasl, Security
+from tidings.kafka.tokens import OAuthClient
+from tidings.process.settings import BaseUrl, Settings
 
 
 class KafkaSettings(Settings):

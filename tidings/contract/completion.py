@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tidings.change import ResultChange
+from tidings.contract.change import ResultChange
 
 
 @dataclass(frozen=True)

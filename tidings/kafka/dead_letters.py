@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidings.kafka_transactions import Outgoing
-from tidings.topics import DEAD_LETTERS
+from tidings.contract.topics import DEAD_LETTERS
+from tidings.kafka.transactions import Outgoing
 
 REASON_CHARACTERS_MAX = 1000
 

@@ -87,7 +87,7 @@ class Progress:
             self._standing.note(partitions, self._clock())
 
     def missed(self, records: int) -> None:
-        """So many records expired before they were read. Stays a fault: see `tidings.kafka_changes`."""
+        """So many records expired before they were read. Stays a fault: see `tidings.kafka.changes`."""
         with self._lock:
             self.missed_total += records
 

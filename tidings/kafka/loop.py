@@ -13,14 +13,14 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
-from tidings.health import serve_health
-from tidings.kafka_changes import Changes
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_failures import FencedError, OverdueError
-from tidings.kafka_topics import administrator
-from tidings.log import fault
-from tidings.progress import Progress
-from tidings.shutdown import Shutdown
+from tidings.kafka.changes import Changes
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.failures import FencedError, OverdueError
+from tidings.kafka.topics import administrator
+from tidings.process.health import serve_health
+from tidings.process.log import fault
+from tidings.process.progress import Progress
+from tidings.process.shutdown import Shutdown
 
 # Another copy runs under our name; the supervisor decides what is next.
 EXIT_FENCED = 70

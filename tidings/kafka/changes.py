@@ -11,9 +11,9 @@ from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOu
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
-from tidings.progress import Progress
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
+from tidings.process.progress import Progress
 
 # With static membership a copy that died and came back takes its partitions at once; one that stays away loses them to
 # the others after this long. The broker allows no less than 6 s.

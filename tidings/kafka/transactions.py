@@ -15,8 +15,8 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError
 
-from tidings.kafka_cluster import Cluster
-from tidings.kafka_failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
+from tidings.kafka.cluster import Cluster
+from tidings.kafka.failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
 
 # The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed
 # events.

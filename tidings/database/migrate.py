@@ -10,11 +10,11 @@ import yoyo
 from psycopg import sql
 from pydantic import Field, SecretStr
 
-from tidings.keys import hash_api_key
-from tidings.partitions import Partitions
-from tidings.settings import Settings
+from tidings.contract.keys import hash_api_key
+from tidings.database.partitions import Partitions
+from tidings.process.settings import Settings
 
-MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
 # Any constant will do, as long as nobody else locks it: "tidings" in ASCII, cut to 63 bits.
 _LOCK_ID = int.from_bytes(b"tidings", "big")

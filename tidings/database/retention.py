@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tidings.queries import load_queries
+from tidings.database.queries import load_queries
 
 # A submission may be open for 30 days, and a month is dropped only as a whole.
 DAYS_MIN = 31
@@ -47,7 +47,7 @@ class Retention:
             raise ValueError(f"days must be at least {DAYS_MIN}")
         self._connection = connection
         self._days = days
-        self._q = load_queries("tidings", "retention.sql")
+        self._q = load_queries("tidings.database", "retention.sql")
 
     def months(self) -> list[Month]:
         """Months that are old enough as a whole, oldest first."""

@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
-from tidings.settings import EXIT_CONFIGURATION, split_listen
+from tidings.process.settings import EXIT_CONFIGURATION, split_listen
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

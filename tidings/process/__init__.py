@@ -1,0 +1,1 @@
+"""What each process of ours needs to run: settings, log, health, shutdown. Knows no submission."""
