@@ -56,8 +56,8 @@ bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
 	@$(VENV)/python -m benchmarks.bench_submit
 
-bench-relay: venv ## the relay beside pgqueuer, procrastinate, celery, arq and its floors; FIGURE=drain for one
-	@$(VENV)/python -m benchmarks.bench_relay --figure $(or $(FIGURE),all)
+bench-relay: venv ## the relay beside pgqueuer, procrastinate, celery, arq and its floors; FIGURE=drain for one, BASE=<commit> beside that
+	@$(VENV)/python -m benchmarks.bench_relay --figure $(or $(FIGURE),all) $(if $(BASE),--base $(BASE))
 
 chaos: venv ## the whole system under load while it is killed, stopped, cut off; SECONDS=60 SEED=1
 	@$(VENV)/python -m tests.chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)

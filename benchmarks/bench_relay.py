@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
 import click
 
 from benchmarks.figures import write
-from benchmarks.relay import drain, held, latency, makespan, publish
+from benchmarks.relay import beside, drain, held, latency, makespan, publish
 from benchmarks.relay.contest import Contestant, Line, Spread, compete
 from benchmarks.relay.ground import QUICK, Ground, Scale, ground
 from benchmarks.relay.ours import BATCHES, ONE_BY_ONE
@@ -38,29 +39,36 @@ FIGURES = {
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
 @click.option("--quick", is_flag=True, help="Few calls: whether it works, not how fast it is. Kept as relay-quick-*.")
 @click.option("--only", multiple=True, help="A contestant's name; all of them by default.")
+@click.option(
+    "--base", help="A commit: only our relay, of this checkout and of that one in turn. Kept as relay-base-*."
+)
 @click.option("--seed", type=int, default=None, help="Of the random order; told in the results.")
-def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], seed: int | None) -> None:
+def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], base: str | None, seed: int | None) -> None:
     """Print a line a run and a table a figure; write results/relay-<figure>.json."""
     chosen = list(FIGURES) if figure == "all" else [figure]
     seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
-    with ground(QUICK if quick else Scale()) as here:
+    with ExitStack() as closing:
+        here = closing.enter_context(ground(QUICK if quick else Scale()))
+        tree = None if base is None else closing.enter_context(beside.checkout(base))
         for name in chosen:
             click.echo(f"{name}: {rounds} rounds")
-            all_of_them = FIGURES[name].contestants(here)
-            contestants = [one for one in all_of_them if not only or one.name in only]
+            of_figure = FIGURES[name].contestants
+            all_of_them = of_figure(here) if tree is None else beside.both(of_figure, here, tree)
+            contestants = [one for one in all_of_them if not only or one.name.removesuffix(beside.BASE) in only]
             found = compete(contestants, rounds, random.Random(seed))
-            text, aims = FIGURES[name].report(found, here)
+            text, aims = FIGURES[name].report(found, here) if tree is None else ("", beside.ratios(found))
             click.echo(text)
             for aim, value in aims.items():
                 click.echo(f"{aim}: {value}")
             content = {
                 "rounds": rounds,
                 "seed": seed,
+                "base": base,
                 "scale": dataclasses.asdict(here.scale),
                 "ratios": {aim: _plain(value) for aim, value in aims.items()},
                 "found": found,
             }
-            click.echo(write(f"relay-{'quick-' if quick else ''}{name}", content))
+            click.echo(write(f"relay-{'quick-' if quick else ''}{'' if base is None else 'base-'}{name}", content))
 
 
 def _plain(value: object) -> object:

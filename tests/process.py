@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Process:
-    """`python -m module`, restartable with the same environment. `wrapper` is a command that executes what follows it."""
+    """`python -m module`, restartable with the same environment. `wrapper` is a command that executes what follows it;
+    `tree` is the checkout whose module runs.
+    """
 
     def __init__(
         self,
@@ -28,9 +30,11 @@ class Process:
         *,
         ready_url: str | None = None,
         wrapper: Sequence[str] = (),
+        tree: Path = ROOT,
     ) -> None:
         self.module = module
         self.wrapper = wrapper
+        self.tree = tree
         self.environment = dict(environment)
         self.log = log
         self.ready_url = ready_url
@@ -41,8 +45,8 @@ class Process:
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
                 [*self.wrapper, sys.executable, "-m", self.module],
-                cwd=ROOT,
-                env=kept | {"PYTHONPATH": str(ROOT), "TIDINGS_LOG_FORMAT": "json"} | self.environment,
+                cwd=self.tree,
+                env=kept | {"PYTHONPATH": str(self.tree), "TIDINGS_LOG_FORMAT": "json"} | self.environment,
                 stdout=output,
                 stderr=output,
             )

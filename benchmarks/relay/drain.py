@@ -59,7 +59,7 @@ def _ids(ground: Ground, share: float = 1.0) -> tuple[str, list[str]]:
 
 def _ours(ground: Ground, *, callback: bool) -> Line:
     _, ids = _ids(ground)
-    with ours.relay(ground.postgres, ground.directory) as relay:
+    with ours.relay(ground) as relay:
         return asyncio.run(_ours_run(ground, relay, ids, callback=callback))
 
 

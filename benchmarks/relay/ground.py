@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.relay.processor import cpu_seconds, postmaster
 from benchmarks.relay.standin import StandIn, stand_in
 from tests.infra.postgres import PostgresServer, native_postgres
+from tests.process import ROOT
 
 # Descriptors a process needs beside its calls: the database's, logs, listeners, the interpreter's.
 SPARE_FILES = 300
@@ -49,6 +50,8 @@ class Ground:
     postgres_pid: int
     upstream: StandIn
     scale: Scale
+    # The checkout whose relay is measured.
+    tree: Path = ROOT
 
     def meter(self, system: Sequence[int], sender: Sequence[int] = ()) -> Meter:
         """Of the measured processes, of those that send to them (this one, if none is named), and of Postgres."""

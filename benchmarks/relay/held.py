@@ -59,7 +59,7 @@ def _urls(ground: Ground, ids: Sequence[str], delay: str) -> list[str]:
 
 def _ours(ground: Ground, count: int) -> Line:
     # The default of 10,000 calls at a time would keep the largest run from being held at once.
-    with ours.relay(ground.postgres, ground.directory, RELAY_CONCURRENCY_MAX="30000") as relay:
+    with ours.relay(ground, RELAY_CONCURRENCY_MAX="30000") as relay:
         return asyncio.run(_ours_run(ground, relay, count))
 
 

@@ -29,7 +29,7 @@ def report(found: list[Line], _ground: Ground) -> tuple[str, dict[str, object]]:
 
 
 def _ours(ground: Ground) -> Line:
-    with ours.relay(ground.postgres, ground.directory) as relay:
+    with ours.relay(ground) as relay:
         ground.upstream.reset()
         _publish(ground, relay.port, WARM)
         until(lambda: ground.upstream.counts()["calls"] == WARM, 30)

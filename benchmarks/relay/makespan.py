@@ -47,7 +47,7 @@ def _ids(ground: Ground) -> tuple[str, list[str]]:
 
 def _ours(ground: Ground, sending: Sending) -> Line:
     prefix, ids = _ids(ground)
-    with ours.relay(ground.postgres, ground.directory) as relay:
+    with ours.relay(ground) as relay:
         return asyncio.run(_ours_run(ground, relay, prefix, ids, sending))
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,8 +13,8 @@ import orjson
 from cryptography.fernet import Fernet
 from yarl import URL
 
+from benchmarks.relay.ground import Ground
 from stack.ports import free_ports
-from tests.infra.postgres import PostgresServer
 from tests.process import Process, started
 
 TOKEN = "benchmark-token"
@@ -46,12 +45,12 @@ class Ours:
 
 
 @contextmanager
-def relay(postgres: PostgresServer, directory: Path, **settings: str) -> Iterator[Ours]:
+def relay(ground: Ground, **settings: str) -> Iterator[Ours]:
     """One relay with its default settings but for `settings` and what a test on loopback needs."""
     [port] = free_ports(1)
-    with postgres.database(template="template1") as database:
+    with ground.postgres.database(template="template1") as database:
         environment = {
-            "RELAY_DATABASE_URL": postgres.url(database),
+            "RELAY_DATABASE_URL": ground.postgres.url(database),
             "RELAY_LISTEN": f"127.0.0.1:{port}",
             "QSTASH_TOKEN": TOKEN,
             "QSTASH_CURRENT_SIGNING_KEY": "sig_current_key_of_the_benchmark_0123",
@@ -62,12 +61,11 @@ def relay(postgres: PostgresServer, directory: Path, **settings: str) -> Iterato
             "RELAY_DRAIN_SECONDS": "1",
             "TIDINGS_LOG_LEVEL": "WARNING",
         }
-        log = directory / f"relay-{port}.log"
-        process = Process("services.relay", environment | settings, log, ready_url=f"http://127.0.0.1:{port}/readyz")
+        log = ground.directory / f"relay-{port}.log"
+        ready_url = f"http://127.0.0.1:{port}/readyz"
+        process = Process("services.relay", environment | settings, log, ready_url=ready_url, tree=ground.tree)
         with started(process):
-            child = process._process  # noqa: SLF001  tests/ has no use for the number
-            assert child is not None
-            yield Ours(port, child.pid)
+            yield Ours(port, process.pid)
 
 
 @asynccontextmanager

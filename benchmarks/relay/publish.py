@@ -39,7 +39,7 @@ def report(found: list[Line], _ground: Ground) -> tuple[str, dict[str, object]]:
 
 def _ours(ground: Ground, kind: str, clients: int, each: int) -> Line:
     label = f"p{secrets.token_hex(4)}"
-    with ours.relay(ground.postgres, ground.directory) as relay:
+    with ours.relay(ground) as relay:
         _load(relay.port, WARM_SECONDS, clients, kind, f"{label}-warm")
         meter = ground.meter([relay.pid])
         seen = _load(relay.port, ground.scale.publish_seconds, clients, kind, label)
