@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -231,10 +231,13 @@ class Claimed:
         object.__setattr__(self, "claim", (self.id, self.started_at))
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Claimed:
+    def of(cls, columns: Iterable[tuple[str, Any]], sealed: Mapping[str, Any], **others: Any) -> Claimed:
         """The same without `__init__`, which sets forty fields one by one: a thirtieth of the time that a call takes."""
         claimed = object.__new__(cls)
-        claimed.__dict__.update(fields, claim=(fields["id"], fields["started_at"]))
+        fields = claimed.__dict__
+        fields.update(columns)
+        fields.update(sealed, **others)
+        fields["claim"] = (fields["id"], fields["started_at"])
         return claimed
 
     @property

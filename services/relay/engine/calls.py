@@ -9,13 +9,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from services.relay.egress.http.faults import NoAnswerError, NotAttemptedError
 from services.relay.memory.memory import CALL_BYTES, Memory
 from services.relay.message import Claim
-
-LAPSED = "the relay's lease lapsed before the request was sent"
-# Until it is claimed again, if no other process has it: the next beat renews the lease.
-LAPSED_SECONDS = 1.0
 
 
 class Call:
@@ -37,11 +32,12 @@ class Call:
     def sending(self) -> None:
         """From now on nobody knows whether the destination was reached, until it answers.
 
-        Raises `NotAttemptedError`, or `NoAnswerError` when it was sent before, if the lease has lapsed since the claim, as
-        while there was no connection yet: the message may be called by another process now.
+        Breaks the call off if the lease has lapsed since the claim, as while there was no connection yet: the message may
+        be called by another process now. If none has it, the claim is put right as one that was lost. Not by `cancel`:
+        that would come after the first bytes.
         """
         if self._lapsed():
-            raise NoAnswerError(LAPSED) if self.sent else NotAttemptedError(LAPSED, LAPSED_SECONDS)
+            raise asyncio.CancelledError("the relay's lease has lapsed")
         self.sent = True
 
 

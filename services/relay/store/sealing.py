@@ -96,8 +96,9 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
         sealed = row["sealed"]
         if sealed not in opened:
             opened[sealed] = _opened(vault, sealed)
-        fields = dict(zip(_CLAIMED_COLUMNS, _claimed_columns(row), strict=True)) | opened[sealed]
-        claimed.append(Claimed.of(fields | {"labels": tuple(row["labels"]), "put_offs": row.get("put_offs") or 0}))
+        columns = zip(_CLAIMED_COLUMNS, _claimed_columns(row), strict=True)
+        labels, put_offs = tuple(row["labels"]), row.get("put_offs") or 0
+        claimed.append(Claimed.of(columns, opened[sealed], labels=labels, put_offs=put_offs))
     return claimed
 
 
