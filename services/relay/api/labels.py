@@ -19,12 +19,8 @@ async def holding(deps: Deps, call: Call) -> web.Response:
     labels = (await call.json_object()).get("labels")
     if not isinstance(labels, list) or len(labels) > LABELS_MAX or not all(_storable(label) for label in labels):
         raise InvalidRequestError(f"labels must be an array of up to {LABELS_MAX} strings")
-    return json_reply(
-        {
-            "live": await deps.labels.live(labels),
-            "callbackLetters": await deps.labels.callback_letters(labels, LETTERS_MAX),
-        }
-    )
+    live, letters = await deps.labels.held(labels, LETTERS_MAX)
+    return json_reply({"live": live, "callbackLetters": letters})
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:

@@ -12,21 +12,22 @@ class Labels:
         self._database = database
         self._q = queries("labels")
 
-    async def live(self, labels: Sequence[str]) -> list[str]:
-        """Those of `labels` with a message, or a callback of one, that has not ended."""
-        found = await self._database.fetch(self._q["live"], {"labels": list(labels)})
-        return [row["label"] for row in found]
+    async def held(self, labels: Sequence[str], letters_max: int) -> tuple[list[str], dict[str, list[str]]]:
+        """Of one moment: those of `labels` with a message, or a callback of one, that has not ended, and by label the dead
+        letters of callbacks that carry it.
+        """
+        wanted, live = set(labels), list[str]()
+        letters: dict[str, list[str]] = {}
+        values = {"labels": list(labels), "letters_max": letters_max}
+        for row in await self._database.fetch(self._q["held"], values):
+            if row["letter_id"] is None:
+                live.append(row["label"])
+                continue
+            for label in wanted.intersection(row["labels"]):
+                letters.setdefault(label, []).append(row["letter_id"])
+        return live, letters
 
     async def next(self, after: str, limit: int) -> list[str]:
         """The labels of messages that have not ended, from the first after `after` on."""
         found = await self._database.fetch(self._q["next"], {"after": after, "limit": limit})
         return [row["label"] for row in found]
-
-    async def callback_letters(self, labels: Sequence[str], limit: int) -> dict[str, list[str]]:
-        """Dead letters of callbacks, by those of `labels` that they carry."""
-        wanted = set(labels)
-        letters: dict[str, list[str]] = {}
-        for row in await self._database.fetch(self._q["letters"], {"labels": list(labels), "limit": limit}):
-            for label in wanted.intersection(row["labels"]):
-                letters.setdefault(label, []).append(row["id"])
-        return letters
