@@ -109,6 +109,10 @@ class Notifying:
     def process_url(self, path: str) -> str:
         return self._url + path
 
+    def log(self) -> str:
+        """The end of it, to be told by a test that fails."""
+        return self._log.read_text()[-3000:]
+
     def said(self, event: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == event]

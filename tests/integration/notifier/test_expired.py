@@ -31,6 +31,13 @@ def _fault(notifying: Notifying) -> str | None:
     return None
 
 
+def _is_told_once(topics: Topics, notifying: Notifying, submission: str) -> None:
+    try:
+        assert until(lambda: topics.completions(submission), 60) == [submission]
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{notifying.log()}") from None
+
+
 def _notifying(topics: Topics, directory: Path, instance: str) -> Notifying:
     made = Notifying(topics.bootstrap, directory, instance)
     made.process.ready_url = f"{made._url}/healthz"
@@ -41,7 +48,7 @@ def test_changes_that_expire_unread_are_said_aloud(topics: Topics, instance: str
     notifying = _notifying(topics, tmp_path, instance)
     with started(notifying.process) as process:
         before = topics.change()
-        until(lambda: topics.completions(before) == [before], 60)
+        _is_told_once(topics, notifying, before)
         assert _fault(notifying) == "None"
         process.stop()
         lost = [topics.change() for _ in range(3)]
@@ -49,7 +56,7 @@ def test_changes_that_expire_unread_are_said_aloud(topics: Topics, instance: str
         process.start()
         until(lambda: "expired before they were read" in str(_fault(notifying)), 60)
         after = topics.change()
-        until(lambda: topics.completions(after) == [after], 60)
+        _is_told_once(topics, notifying, after)
         assert topics.completions(*lost) == []
         # Markers of transactions count as records of the log; there is at least one for each that was lost.
         assert notifying.metric("tidings_notifier_changes_expired") >= len(lost)
