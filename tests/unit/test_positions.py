@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
 from tests.unit.clock import Clock
 from tidings.kafka.changes import Changes
@@ -32,6 +32,9 @@ class Consumer:
         if self.errors:
             raise self.errors.pop()
         return {}
+
+    def group_metadata(self) -> ConsumerGroupMetadata:
+        return ConsumerGroupMetadata(state=MemberState.STABLE)
 
     def assignment(self) -> set[TopicPartition]:
         return {A, B}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from kafka.structs import OffsetAndMetadata, TopicPartition
+from kafka.structs import MemberState, OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
 from tidings.kafka.cluster import Cluster
+from tidings.kafka.failures import JoinError
 from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
 from tidings.process.progress import Progress
 
@@ -22,6 +24,13 @@ COMMIT_TIMEOUT_MS = 10_000
 # Of requests about positions; a broker that needs longer is one that does not answer.
 ASK_TIMEOUT_MS = 5_000
 CLOSE_TIMEOUT_MS = 2_000
+# kafka-python 3.0.12 loses the answer to a SyncGroup that arrives after the poll that asked for it has timed out, when
+# the rejoin was caused by new metadata, as it is at each start: the member then waits for ever, without partitions and
+# without heartbeats. A poll while the member joins is therefore longer than a join usually takes, and a member that has
+# not joined after JOIN_SECONDS_MAX gets a new consumer. A join waits for the slowest member of the group, which is away
+# from its poll for at most some 25 s.
+JOIN_POLL_MS = 3_000
+JOIN_SECONDS_MAX = 30.0
 # By range, partition n of each topic goes to the same member, which so reads a submission and its end; a sticky assignor
 # looks at no such pairs. One alone, as whoever offers two leaves the choice to the other members. What sticky ones save,
 # partitions that wander at a restart, static membership saves here.
@@ -62,19 +71,38 @@ class Changes:
     told again.
     """
 
-    def __init__(self, consumer: Any, topics: Iterable[str], *, progress: Progress, log: BoundLogger) -> None:
+    def __init__(
+        self,
+        consumer: Any,
+        topics: Iterable[str],
+        *,
+        progress: Progress,
+        log: BoundLogger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._consumer = consumer
         self._progress = progress
         self._log = log
+        self._clock = clock
+        # None while this member has joined its group.
+        self._joining_since: float | None = clock()
         consumer.subscribe(list(topics))
 
     def poll(self, timeout_ms: int) -> Batch:
-        """What there is, after `timeout_ms` at the latest; {} when nothing is. Raises a `KafkaError`."""
+        """What there is, after `timeout_ms` at the latest; {} when nothing is. Raises a `KafkaError`.
+
+        While this member joins its group, a poll takes up to `JOIN_POLL_MS`. Raises `JoinError` when it has not joined
+        after `JOIN_SECONDS_MAX`.
+        """
+        if self._joining_since is not None:
+            timeout_ms = max(timeout_ms, JOIN_POLL_MS)
         try:
-            return self._consumer.poll(timeout_ms=timeout_ms)  # type: ignore[no-any-return]
+            batch: Batch = self._consumer.poll(timeout_ms=timeout_ms)
         except (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError) as error:
             self._place(error)
             return {}
+        self._note_membership()
+        return batch
 
     def commit(self, offsets: Mapping[TopicPartition, Any]) -> None:
         self._consumer.commit(offsets, timeout_ms=COMMIT_TIMEOUT_MS)
@@ -115,6 +143,15 @@ class Changes:
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
+
+    def _note_membership(self) -> None:
+        now = self._clock()
+        if self._consumer.group_metadata().state == MemberState.STABLE:
+            self._joining_since = None
+        elif self._joining_since is None:
+            self._joining_since = now
+        elif now - self._joining_since > JOIN_SECONDS_MAX:
+            raise JoinError(f"the consumer has not joined its group for {now - self._joining_since:.0f} s")
 
     def _place(self, error: Exception) -> None:
         """Give every partition that has none a position that its log holds, and keep to it at the next start."""

@@ -45,6 +45,10 @@ class OverdueError(KafkaError):  # type: ignore[misc]
     """The broker ended the transaction after its timeout, or another producer of this name did: it does not say."""
 
 
+class JoinError(KafkaError):  # type: ignore[misc]
+    """The consumer has not joined its group for too long; a new one is to be made."""
+
+
 class RefusedError(Exception):
     """`topic` will not take a record; nothing was committed, and the rest may be sent without it.
 
