@@ -36,6 +36,10 @@ POLL_SECONDS_MIN = 0.1
 UNEXPECTED_MAX = 3
 
 
+class FullError(UnavailableError):
+    """More submissions are unknown than are waited for at once."""
+
+
 class Dispatcher:
     """`run_once` handles one batch. While relay or api do not answer, partitions are paused and polled all the same,
     so that the group keeps this member and nothing is read twice over."""
@@ -62,6 +66,8 @@ class Dispatcher:
         self._log = log
         self._failures = 0
         self._unexpected = 0
+        # A failure other than that more submissions are unknown than are waited for: it says nothing of these.
+        self._outage = False
         self._resume_at = 0.0
         # Of the batch in hand alone: those that were sent.
         self._sent: set[str] = set()
@@ -104,11 +110,16 @@ class Dispatcher:
         self._progress.settled()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
-            self._unknowns.begin_anew(self._clock())
+        self._outage_ended()
         self._failures = self._unexpected = 0
         self._batch_waits = False
         self._sent.clear()
         self._metrics.waiting.set(0)
+
+    def _outage_ended(self) -> None:
+        if self._outage:
+            self._unknowns.begin_anew(self._clock())
+        self._outage = False
 
     def _keep_to(self, assigned: set[Any]) -> None:
         """Whoever reads the other partitions now begins where we committed, before what is unknown."""
@@ -137,8 +148,7 @@ class Dispatcher:
             self._log.error("unexpected", exc_info=error, changes=len(asked))
             self._read_again()
             raise UnavailableError(f"unexpected: {fault(error)}") from error
-        if self._failures:
-            self._unknowns.begin_anew(self._clock())
+        self._outage_ended()
         for one in self._unknowns.still(asked, unknown, self._clock()):
             self._metrics.unknown.inc()
             self._log.error("submission_unknown", submission_id=one.id, waited_seconds=UNKNOWN_SECONDS)
@@ -210,12 +220,12 @@ class Dispatcher:
         self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
     def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:
-        """Changes that outran their commits are asked for again. Raises `UnavailableError` when there are too many."""
+        """Changes that outran their commits are asked for again. Raises `FullError` when there are too many."""
         now = self._clock()
         kept = [self._unknowns.add(change, record, now) for change, record in unknown]
         self._metrics.unknown_waiting.set(len(self._unknowns))
         if not all(kept):
-            raise UnavailableError(f"the api does not know {len(self._unknowns)} submissions and more")
+            raise FullError(f"the api does not know {len(self._unknowns)} submissions and more")
 
     def _dead_letter(self, record: Any, reason: str) -> None:
         self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
@@ -224,6 +234,7 @@ class Dispatcher:
 
     def _put_back(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
         self._failures += 1
+        self._outage |= not isinstance(error, FullError)
         seconds = backoff_seconds(self._failures, self._jitter(), error.retry_after_seconds)
         self._resume_at = self._clock() + seconds
         for partition, offset in ({part: rows[0].offset for part, rows in batch.items()} | self._rewound).items():

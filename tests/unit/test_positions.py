@@ -43,6 +43,20 @@ class Consumer:
         assert timeout_ms > 0
         return {part: self._beginnings[part] for part in parts}
 
+    def end_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        assert timeout_ms > 0
+        return dict.fromkeys(parts, 9)
+
+    def position(self, part: TopicPartition, timeout_ms: int) -> int | None:
+        assert timeout_ms > 0
+        if self.errors:
+            raise self.errors.pop()
+        return self.positions.get(part)
+
+    def highwater(self, part: TopicPartition) -> int | None:
+        assert part in self.assignment()
+        return None
+
     def seek(self, part: TopicPartition, offset: int) -> None:
         self.positions[part] = offset
 
@@ -80,3 +94,12 @@ def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
     consumer.errors = [OffsetOutOfRangeError({TopicPartition("t", 9): 5})]
     assert changes.poll(1) == {}
     assert consumer.positions == {}
+
+
+def test_a_look_places_a_partition_that_a_rebalance_brought_without_a_position() -> None:
+    consumer = Consumer({A: 0, B: 0})
+    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    consumer.errors = [NoOffsetForPartitionError({A, B})]
+    changes.look()
+    assert consumer.positions == {A: 0, B: 0}
+    assert changes.look() == 18

@@ -37,6 +37,9 @@ JOIN_SECONDS_MAX = 30.0
 ASSIGNORS = (RangePartitionAssignor,)
 HOW_TO = "docs/how-to/expired-changes.md"
 
+# The log does not hold the position of a partition.
+UNPLACED = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
+
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
 
@@ -98,7 +101,7 @@ class Changes:
             timeout_ms = max(timeout_ms, JOIN_POLL_MS)
         try:
             batch: Batch = self._consumer.poll(timeout_ms=timeout_ms)
-        except (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError) as error:
+        except UNPLACED as error:
             self._place(error)
             return {}
         self._note_membership()
@@ -135,7 +138,7 @@ class Changes:
         ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS) if parts else {}
         standing = {}
         for part, end in ends.items():
-            position = self._consumer.position(part, timeout_ms=ASK_TIMEOUT_MS)
+            position = self._position(part)
             if position is not None:
                 standing[part] = (position, max(end, self._consumer.highwater(part) or 0))
         self._progress.stands(standing)
@@ -143,6 +146,13 @@ class Changes:
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
+
+    def _position(self, part: TopicPartition) -> int | None:
+        try:
+            return self._consumer.position(part, timeout_ms=ASK_TIMEOUT_MS)  # type: ignore[no-any-return]
+        except UNPLACED as error:
+            self._place(error)
+            return None
 
     def _note_membership(self) -> None:
         now = self._clock()

@@ -43,6 +43,9 @@ class Record:
     value: bytes
 
 
+BATCH_MAX = 100
+
+
 class Partitions:
     """As much of a consumer as the dispatcher uses; a poll that finds nothing takes half a second of `now`."""
 
@@ -64,12 +67,12 @@ class Partitions:
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
         self.polls += 1
         found = {
-            partition: records[self._positions[partition] :]
+            partition: records[self._positions[partition] :][:BATCH_MAX]
             for partition, records in self._records.items()
             if partition in self.assigned - self._paused and self._positions[partition] < len(records)
         }
         for partition in found:
-            self._positions[partition] = len(self._records[partition])
+            self._positions[partition] += len(found[partition])
         if not found:
             self.now += timeout_ms / 1000
         return found

@@ -21,7 +21,7 @@ from services.notifier.tenants import Tenants
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
 from tidings.contract.topics import COMPLETIONS, RESULTS, Topic
-from tidings.kafka.changes import change_consumer
+from tidings.kafka.changes import Changes, change_consumer
 from tidings.kafka.failures import StalledError
 from tidings.kafka.topics import KafkaTopics
 from tidings.kafka.transactions import Outgoing, Transactions, transactional_producer
@@ -68,7 +68,7 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
             changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, clock=time.monotonic), Tenants(time.monotonic),
             public_url="http://x", progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
-        until(lambda: notifier.run_once() == 0 and _at_end(changes._consumer), 60)
+        until(lambda: notifier.run_once() == 0 and _at_end(changes), 60)
         FailsOnce.armed = True
         ids = sorted(topics.change() for _ in range(5))
         with pytest.raises(KafkaTimeoutError):
@@ -115,9 +115,8 @@ def _committed(consumer: Any) -> dict[Any, int]:
     return {part: consumer.committed(part) for part in consumer.assignment()}
 
 
-def _at_end(consumer: Any) -> bool:
-    parts = consumer.assignment()
-    return bool(parts) and all(consumer.position(part) >= end for part, end in consumer.end_offsets(parts).items())
+def _at_end(changes: Changes) -> bool:
+    return changes.look() == 0 and bool(changes.assignment())
 
 
 def test_what_a_killed_notifier_left_open_is_never_seen(

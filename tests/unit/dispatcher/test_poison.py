@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.unknown import UNKNOWN_MAX, UNKNOWN_SECONDS
 from tests.integration.dispatcher.conftest import Letters, Partitions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.topics import SUBMISSIONS
@@ -116,6 +117,18 @@ def test_a_fault_that_hits_every_change_puts_none_aside_and_is_told(running: Run
     running.outbox.poison = set()
     running.run(20)
     assert (running.outbox.sent, running.partitions.committed) == ([A, B], {SUBMISSIONS: 2})
+    assert running.progress.fault() is None
+
+
+def test_more_unknown_submissions_than_are_waited_for_hold_up_the_others_for_a_bounded_time() -> None:
+    running = Running(Letters())
+    unknown = [f"01930000-0000-7000-8000-{n:012d}" for n in range(UNKNOWN_MAX + 100)]
+    running.outbox.unknown = set(unknown)
+    running.submit(*unknown, A)
+    running.run(4 * UNKNOWN_SECONDS)
+    assert running.outbox.sent == [A]
+    assert len(running.letters.sent) == len(unknown)
+    assert running.partitions.committed == {SUBMISSIONS: len(unknown) + 1}
     assert running.progress.fault() is None
 
 
