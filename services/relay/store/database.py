@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -48,6 +49,7 @@ class Database:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._returns: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]], *, seconds: float = REQUEST_SECONDS) -> T:
         """Commit what `work` does. It may be called again from its beginning, so it must not keep state."""
@@ -82,13 +84,36 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self, seconds: float) -> AsyncIterator[AsyncConnection[Any]]:
-        connection = await self._usable()
+        connection = await self._taken()
         with Deadline(connection, seconds):
             try:
                 async with connection:
                     yield connection
             finally:
-                await self._pool.putconn(connection)
+                await asyncio.wait([self._returned(connection)])
+
+    async def _taken(self) -> AsyncConnection[Any]:
+        """A connection out of the pool. The pool is asked in a task of its own, which a cancellation does not reach:
+        psycopg_pool 3.3 waits by `asyncio.wait_for`, which before Python 3.12 may swallow it, and a connection whose
+        return is cancelled is lost to the pool.
+        """
+        taking = asyncio.create_task(self._usable())
+        try:
+            await asyncio.wait([taking])
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._unwanted)
+            raise
+        return taking.result()
+
+    def _unwanted(self, taking: asyncio.Task[AsyncConnection[Any]]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._returned(taking.result())
+
+    def _returned(self, connection: AsyncConnection[Any]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._pool.putconn(connection))
+        self._returns.add(task)
+        task.add_done_callback(self._returns.discard)
+        return task
 
     async def _usable(self) -> AsyncConnection[Any]:
         """A connection out of the pool; those that the server has closed meanwhile are replaced without a pause."""

@@ -71,8 +71,8 @@ class Partitions:
             for partition, records in self._records.items()
             if partition in self.assigned - self._paused and self._positions[partition] < len(records)
         }
-        for partition in found:
-            self._positions[partition] += len(found[partition])
+        for partition, records in found.items():
+            self._positions[partition] += len(records)
         if not found:
             self.now += timeout_ms / 1000
         return found
