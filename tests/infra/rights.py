@@ -49,7 +49,7 @@ class Right:
     @property
     def pattern(self) -> ResourcePattern:
         kind = ResourceType[self.resource.upper().replace(" ", "_")]
-        if self.name.endswith("*"):
+        if self.name.endswith("*") and self.name != "*":  # that alone is Kafka's own word for all
             return ResourcePattern(kind, self.name[:-1], ACLResourcePatternType.PREFIXED)
         return ResourcePattern(kind, self.name or _CLUSTER)
 

@@ -86,8 +86,9 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
-def test_the_listed_rights_suffice(kafka: SecureKafka, stack: ExitStack) -> None:
-    watching = Watching(kafka, RIGHTS, stack)
+@pytest.mark.parametrize("abort", [ABORT, Right("cluster", "", "ALTER")], ids=str)
+def test_the_listed_rights_suffice(kafka: SecureKafka, stack: ExitStack, abort: Right) -> None:
+    watching = Watching(kafka, RIGHTS - {ABORT} | {abort}, stack)
     until(lambda: watching.fault() == "None", 30)
     hang(kafka.open.bootstrap, RESULTS, 1, name=f"tidings-hang-{uuid.uuid4().hex}")
     hang(kafka.open.bootstrap, RESULTS, 2, name=f"connect-cluster-tidings-{uuid.uuid4().hex}")
