@@ -139,6 +139,15 @@ def test_the_reconciler_reads_the_completions_with_its_rights(
     submission_id = rows.submit()
     rows.end(submission_id)
     url = postgres.url(database, role="tidings_reconciler")
-    with started(_other(kafka, "reconciler", make, RECONCILER_DATABASE_URL=url, RECONCILER_INTERVAL_SECONDS="0.5", RECONCILER_GRACE_SECONDS="1")):
+    with started(
+        _other(
+            kafka,
+            "reconciler",
+            make,
+            RECONCILER_DATABASE_URL=url,
+            RECONCILER_INTERVAL_SECONDS="0.5",
+            RECONCILER_GRACE_SECONDS="1",
+        )
+    ):
         # The event of this result is on no topic, which is known when all events have been read.
         until(lambda: rows.nudged("result_nudges", "submission_id") == [submission_id], 60)
