@@ -7,8 +7,9 @@ ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -27,6 +28,19 @@ class BrokerUnavailableError(Exception):
 
 class CoordinatorsAwayError(BrokerUnavailableError):
     """Not all coordinators could be asked, so that of no transaction it is known that none will end it."""
+
+
+class RightMissingError(BrokerUnavailableError):
+    """Kafka refuses a request; the text names the right that is missing."""
+
+
+class Fate(StrEnum):
+    """Who ends a transaction that is open in a partition. The values are for people, behind the transaction's name."""
+
+    COORDINATED = "a coordinator ends it"
+    FORGOTTEN = "no coordinator ends it"
+    THEIRS = "its transactional id is not ours"
+    UNKNOWN = "no coordinator shows its transactional id"
 
 
 @dataclass(frozen=True)
@@ -53,8 +67,8 @@ class BrokerPort(Protocol):
     """Each raises `BrokerUnavailableError`."""
 
     def open_transactions(self) -> Collection[OpenTransaction]: ...
-    def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
-        """Those of `candidates` that a coordinator is going to end. Raises `CoordinatorsAwayError` too."""
+    def fates(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Fate]:
+        """Of each of `candidates`. Raises `CoordinatorsAwayError` too."""
 
     def abort(self, transaction: OpenTransaction) -> None: ...
 
@@ -64,10 +78,19 @@ class _Seen:
     transaction: OpenTransaction
     since: float
     orphan_looks: int = 0
+    fate: Fate = Fate.COORDINATED
+    refusal: str = ""
+    told: bool = False
+
+    def __str__(self) -> str:
+        reason = self.refusal or ("" if self.fate in {Fate.COORDINATED, Fate.FORGOTTEN} else self.fate.value)
+        return f"{self.transaction} ({reason})" if reason else str(self.transaction)
 
 
 class TransactionWatch:
-    """`run_once` looks every `LOOK_SECONDS`. What has been open for `seconds_max` without a coordinator is aborted."""
+    """`run_once` looks every `LOOK_SECONDS`. What is ours and has been open for `seconds_max` without a coordinator is
+    aborted; what is not known to be ours is reported.
+    """
 
     def __init__(
         self,
@@ -90,7 +113,7 @@ class TransactionWatch:
         self._aborted = Counter(
             "tidings_hanging_transactions_aborted", "Hanging transactions that were ended", registry=registry
         )
-        self._unjudged = False
+        self._said: str | None = None
         self.fault: str | None = None
 
     def run_once(self) -> int:
@@ -100,23 +123,22 @@ class TransactionWatch:
         self._look_at = self._clock() + LOOK_SECONDS
         try:
             self._look()
-        except CoordinatorsAwayError as error:
+        except (CoordinatorsAwayError, RightMissingError) as error:
             self._say(f"open transactions are not judged: {error}")
             return 0
         except BrokerUnavailableError as error:
             self._say(f"Kafka does not answer: {error}")
             return 0
-        self._unjudged = False
+        self._said = None
         ended = sum(map(self._end, self._due()))
         self._judge()
         return ended
 
     def _say(self, fault: str) -> None:
         """Nothing could be judged, and nothing is aborted."""
-        if not self._unjudged:
+        if fault != self._said:
             self._log.warning("transactions_not_judged", reason=fault)
-        self._unjudged = True
-        self.fault = fault
+        self._said = self.fault = fault
 
     def _look(self) -> None:
         # Asked before anything is forgotten: a look that fails must not begin the wait of each anew.
@@ -125,21 +147,21 @@ class TransactionWatch:
         before = self._seen
         self._seen = {}
         for one in found:
-            old = before.get(one.place)
-            self._seen[one.place] = _Seen(one, old.since if old else now, old.orphan_looks if old else 0)
+            self._seen[one.place] = replace(old, transaction=one) if (old := before.get(one.place)) else _Seen(one, now)
         self._ask_coordinators([seen for seen in self._seen.values() if seen.since < now])
 
     def _ask_coordinators(self, old: Collection[_Seen]) -> None:
         if not old:
             return
         try:
-            coordinated = set(self._broker.coordinated([seen.transaction for seen in old]))
+            fates = self._broker.fates([seen.transaction for seen in old])
         except BrokerUnavailableError:
             for seen in old:
                 seen.orphan_looks = 0  # who comes back, or takes over, is to be asked as often
             raise
         for seen in old:
-            seen.orphan_looks = 0 if seen.transaction in coordinated else seen.orphan_looks + 1
+            seen.fate = fates[seen.transaction]
+            seen.orphan_looks = seen.orphan_looks + 1 if seen.fate is Fate.FORGOTTEN else 0
             if seen.orphan_looks == LOOKS_MIN:
                 self._log.error(
                     "transaction_hangs", transaction=str(seen.transaction), abort_after_seconds=self._seconds_max
@@ -156,7 +178,8 @@ class TransactionWatch:
         try:
             self._broker.abort(seen.transaction)
         except BrokerUnavailableError as error:
-            self._log.error("hanging_transaction_stays", transaction=str(seen.transaction), error=str(error))
+            seen.refusal = str(error)
+            self._log.error("hanging_transaction_stays", transaction=str(seen.transaction), error=seen.refusal)
             return 0
         self._aborted.inc()
         self._log.warning("hanging_transaction_aborted", transaction=str(seen.transaction))
@@ -167,6 +190,7 @@ class TransactionWatch:
         orphans = self._orphans()
         self._hanging.set(len(orphans))
         slow = [seen for seen in self._seen.values() if self._clock() - seen.since > self._seconds_max]
+        self._tell_of_others(slow)
         if orphans:
             self.fault = f"no coordinator will end {len(orphans)} open transactions: {_named(orphans)}"
         elif slow:
@@ -174,6 +198,13 @@ class TransactionWatch:
         else:
             self.fault = None
 
+    def _tell_of_others(self, slow: Collection[_Seen]) -> None:
+        """Log, once, what is left to a person, as it is not known to be ours."""
+        for seen in slow:
+            if seen.fate in {Fate.THEIRS, Fate.UNKNOWN} and not seen.told:
+                self._log.warning("transaction_left", transaction=str(seen.transaction), reason=seen.fate.value)
+                seen.told = True
+
 
 def _named(seen: Collection[_Seen]) -> str:
-    return ", ".join(sorted(str(one.transaction) for one in seen)[:NAMED_MAX])
+    return ", ".join(sorted(map(str, seen))[:NAMED_MAX])

@@ -6,11 +6,12 @@ import base64
 import json
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUpsertion
@@ -45,9 +46,9 @@ class SecureKafka:
             "TIDINGS_KAFKA_PASSWORD": self.password,
         } | changed
 
-    def worker_properties(self) -> dict[str, str]:
+    def worker_properties(self, user: str = USER) -> dict[str, str]:
         """What docs/how-to/secure-kafka.md has a Connect worker set, with this broker's values."""
-        login = f'{_MODULES}.scram.ScramLoginModule required username="{USER}" password="{self.password}";'
+        login = f'{_MODULES}.scram.ScramLoginModule required username="{user}" password="{self.password}";'
         client = {
             "security.protocol": "SASL_SSL",
             "ssl.truststore.type": "PEM",
@@ -62,7 +63,8 @@ class SecureKafka:
 
 
 @contextmanager
-def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
+def secure_kafka(directory: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[SecureKafka]:
+    """`settings` are properties of the broker."""
     directory.mkdir(parents=True)
     port, secure_port, controller_port = free_ports(3)
     ca_file, _ = authority(directory)
@@ -80,22 +82,23 @@ def secure_kafka(directory: Path) -> Iterator[SecureKafka]:
         f"{_LISTENER}.scram-sha-256.sasl.jaas.config": f"{_MODULES}.scram.ScramLoginModule required;",
         f"{_LISTENER}.scram-sha-512.sasl.jaas.config": f"{_MODULES}.scram.ScramLoginModule required;",
         f"{_LISTENER}.oauthbearer.sasl.jaas.config": bearer,
-    }
+    } | dict(settings)
     server = kafka(jvm(), directory / "kafka", port=port, controller_port=controller_port, more=more).start()
     try:
         server.wait()
         made = SecureKafka(f"127.0.0.1:{secure_port}", Broker(port), ca_file, password)
-        _make_user(made)
+        make_user(made, USER)
         yield made
     finally:
         server.stop()
 
 
-def _make_user(made: SecureKafka) -> None:
+def make_user(made: SecureKafka, user: str) -> None:
+    """A user of SCRAM with the broker's one password."""
     with closing(KafkaAdminClient(bootstrap_servers=made.open.bootstrap)) as admin:
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
-            made_of = UserScramCredentialUpsertion(USER, mechanism, made.password, 4096)
-            assert admin.alter_user_scram_credentials([made_of]) == {USER: None}
+            made_of = UserScramCredentialUpsertion(user, mechanism, made.password, 4096)
+            assert admin.alter_user_scram_credentials([made_of]) == {user: None}
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _committed(bootstrap: str, topic: str) -> list[bytes]:
 def test_a_transaction_that_its_coordinator_forgot_is_found_and_ended(
     broker: Broker, topic: str, watching: tuple[TransactionWatch, Clock]
 ) -> None:
-    hang(broker.bootstrap, topic, 0, name=f"hang-{topic}")
+    hang(broker.bootstrap, topic, 0, name=f"tidings-hang-{topic}")
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap)) as producer:
         producer.send(topic, b"behind it").get(timeout=15)
     assert _committed(broker.bootstrap, topic) == []  # or there is nothing to find
@@ -138,7 +138,7 @@ def test_a_notifier_behind_one_says_so_and_goes_on_when_the_watcher_has_ended_it
         notifying = Notifying(topics.bootstrap, tmp_path, f"test-{name[:8]}")
         stack.enter_context(started(notifying.process))
         for partition in range(4):
-            hang(broker.bootstrap, RESULTS, partition, name=f"hang-{name}-{partition}")
+            hang(broker.bootstrap, RESULTS, partition, name=f"tidings-hang-{name}-{partition}")
         ids = sorted(topics.change() for _ in range(2))
         until(lambda: "do not move" in _faults(notifying), 90)
         assert topics.completions(*ids) == []

@@ -10,8 +10,8 @@ import pytest
 from kafka.admin._transactions import TransactionState
 from kafka.structs import TopicPartition
 
-from services.watcher.broker import TRANSACTIONS, coordinated
-from services.watcher.transactions import CoordinatorsAwayError, OpenTransaction
+from services.watcher.broker import TRANSACTIONS, fates
+from services.watcher.transactions import CoordinatorsAwayError, Fate, OpenTransaction
 
 ONE = OpenTransaction("tidings.x", 0, 3, 10470, -1, 20918)
 
@@ -23,6 +23,8 @@ class Cluster:
         self.leaders, self.known = dict(leaders), known
         self.after: dict[int, int] | None = None
         self.brokers = {1, 2}
+        self.prefix = "tidings-notifier-"
+        self.state = TransactionState.ONGOING
 
     def describe_topics(self, topics: Collection[str]) -> list[dict[str, Any]]:
         assert list(topics) == [TRANSACTIONS]
@@ -35,7 +37,7 @@ class Cluster:
         asked = self.brokers if broker_ids is None else broker_ids
         found = {
             broker: [
-                SimpleNamespace(transactional_id=str(id_))
+                SimpleNamespace(transactional_id=f"{self.prefix}{id_}", producer_id=id_)
                 for id_ in self.known.get(broker, ())
                 if id_ in producer_id_filters
             ]
@@ -47,30 +49,50 @@ class Cluster:
     def describe_transactions(self, ids: Collection[str]) -> Mapping[str, Any]:
         parts = {TopicPartition(ONE.topic, ONE.partition)}
         return {
-            id_: SimpleNamespace(producer_id=int(id_), state=TransactionState.ONGOING, topic_partitions=parts)
+            id_: SimpleNamespace(
+                producer_id=int(id_.removeprefix(self.prefix)), state=self.state, topic_partitions=parts
+            )
             for id_ in ids
         }
 
 
 def test_all_coordinators_are_asked() -> None:
-    assert coordinated(Cluster({0: 1, 1: 2}, {2: [3]}), [ONE]) == {ONE}
-    assert coordinated(Cluster({0: 1, 1: 2}, {2: [4]}), [ONE]) == set()
+    assert fates(Cluster({0: 1, 1: 2}, {2: [3]}), [ONE]) == {ONE: Fate.COORDINATED}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "fate"),
+    [
+        ("tidings-notifier-", Fate.FORGOTTEN),
+        ("connect-cluster-tidings-", Fate.FORGOTTEN),
+        ("connect-cluster-", Fate.THEIRS),
+        ("theirs-", Fate.THEIRS),
+    ],
+)
+def test_only_one_whose_transactional_id_is_ours_is_known_to_be_forgotten(prefix: str, fate: Fate) -> None:
+    cluster = Cluster({0: 1, 1: 2}, {2: [3]})
+    cluster.prefix, cluster.state = prefix, TransactionState.COMPLETE_COMMIT
+    assert fates(cluster, [ONE]) == {ONE: fate}
+
+
+def test_one_whose_transactional_id_is_not_shown_is_not_known() -> None:
+    assert fates(Cluster({0: 1, 1: 2}, {2: [4]}), [ONE]) == {ONE: Fate.UNKNOWN}
 
 
 def test_while_one_has_no_broker_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: -1}, {2: [3]})
     cluster.brokers = {1}
     with pytest.raises(CoordinatorsAwayError, match="1 of 2 coordinators"):
-        coordinated(cluster, [ONE])
+        fates(cluster, [ONE])
 
 
 def test_while_one_changes_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: 2}, {})
     cluster.after = {0: 1, 1: 1}
     with pytest.raises(CoordinatorsAwayError, match="changing"):
-        coordinated(cluster, [ONE])
+        fates(cluster, [ONE])
 
 
 def test_whoever_may_not_see_the_coordinators_judges_nothing() -> None:
     with pytest.raises(CoordinatorsAwayError, match="DESCRIBE"):
-        coordinated(Cluster({}, {}), [ONE])
+        fates(Cluster({}, {}), [ONE])

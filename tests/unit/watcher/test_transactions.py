@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,9 @@ from services.watcher.transactions import (
     LOOK_SECONDS,
     BrokerUnavailableError,
     CoordinatorsAwayError,
+    Fate,
     OpenTransaction,
+    RightMissingError,
     TransactionWatch,
 )
 from tests.unit.clock import Clock
@@ -30,20 +32,24 @@ class Broker:
         self.refused: set[OpenTransaction] = set()
         self.away = False
         self.coordinators_away = False
+        self.missing = ""
+        self.otherwise = Fate.FORGOTTEN
 
     def open_transactions(self) -> Collection[OpenTransaction]:
         if self.away:
             raise BrokerUnavailableError("KafkaTimeoutError")
+        if self.missing:
+            raise RightMissingError(self.missing)
         return list(self.open)
 
-    def coordinated(self, candidates: Collection[OpenTransaction]) -> Collection[OpenTransaction]:
+    def fates(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Fate]:
         if self.coordinators_away:
             raise CoordinatorsAwayError("1 of 50 coordinators of transactions are away")
-        return self.known & set(candidates)
+        return {one: Fate.COORDINATED if one in self.known else self.otherwise for one in candidates}
 
     def abort(self, transaction: OpenTransaction) -> None:
         if transaction in self.refused:
-            raise BrokerUnavailableError("ClusterAuthorizationFailedError")
+            raise RightMissingError("CLUSTER_ACTION is missing")
         self.aborted.append(transaction)
         self.open.remove(transaction)
 
@@ -127,6 +133,26 @@ def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -
     watching.look(int(SECONDS_MAX / LOOK_SECONDS) + 2)
     assert watching.broker.aborted == [other]
     assert "tidings.x-0" in str(watching.watch.fault)
+    assert "CLUSTER_ACTION is missing" in str(watching.watch.fault)
+
+
+@pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.THEIRS])
+def test_one_that_is_not_known_to_be_ours_is_said_and_not_aborted(watching: Watching, fate: Fate) -> None:
+    watching.broker.open, watching.broker.otherwise = [ONE], fate
+    watching.look(100)
+    assert watching.broker.aborted == []
+    assert watching.watch.fault == (
+        f"1 transactions are open for more than 60 s: tidings.x-0 at 20918 of producer 3 ({fate.value})"
+    )
+
+
+def test_a_right_that_is_missing_is_a_fault_that_names_it_and_ends_nothing(watching: Watching) -> None:
+    watching.broker.open = [ONE]
+    watching.look(3)
+    watching.broker.missing = "READ on topic tidings.* is missing"
+    watching.look(100)
+    assert watching.watch.fault == "open transactions are not judged: READ on topic tidings.* is missing"
+    assert watching.broker.aborted == []
 
 
 def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: Watching) -> None:
