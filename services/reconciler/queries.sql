@@ -82,8 +82,11 @@ WHERE settled_at IS NULL AND (removed_at, submission_id) > (%(after_at)s, %(afte
   AND removed_at < now() - make_interval(secs => %(grace_seconds)s)
 ORDER BY removed_at, submission_id LIMIT %(limit)s
 
+-- name: erase_again
+SELECT id, tidings.erase_again(id) AS message_ids FROM unnest(%(ids)s::uuid[]) AS v (id)
+
 -- name: settle
-SELECT tidings.settle_removal(%(id)s, %(upto)s)
+SELECT tidings.settle_removals(%(ids)s::uuid[], %(uptos)s::timestamptz[])
 
 -- name: low_water
 SELECT at FROM tidings.low_water_marks WHERE name = %(name)s

@@ -87,9 +87,13 @@ class Store:
         parameters = {"after_at": after[0], "after_id": after[1], "grace_seconds": grace_seconds, "limit": limit}
         return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
 
-    def settle(self, id_: UUID, upto: datetime) -> None:
-        """Remove the content once more, and count the removals up to then as settled."""
-        self._execute("settle", {"id": id_, "upto": upto})
+    def erase_again(self, ids: Sequence[UUID]) -> list[tuple[UUID, Sequence[str]]]:
+        """Erase what came of removed contents since; of each submission the relay's ids of its messages."""
+        return [(row["id"], row["message_ids"]) for row in self._execute("erase_again", {"ids": list(ids)})]
+
+    def settle(self, uptos: Mapping[UUID, datetime]) -> None:
+        """Count the removals of each submission up to that time as settled."""
+        self._execute("settle", {"ids": list(uptos), "uptos": list(uptos.values())})
 
     def prune_nudges(self, seconds: float) -> None:
         """Delete nudges that are older than `seconds`."""
