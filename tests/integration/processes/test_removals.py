@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def test_a_call_is_sent_while_the_relay_stands_still_over_a_removal(make: Make, 
             assert _metric(port, "tidings_dispatcher_unavailable_total") == 0.0
 
 
-def _tell(producer: KafkaProducer, topic: str, key: str, row: dict[str, object]) -> None:
+def _tell(producer: KafkaProducer, topic: str, key: str, row: Mapping[str, object]) -> None:
     value = json.dumps({"op": "c", "after": row}).encode()
     producer.send(topic, key=key.encode(), value=value).get(30)
 
