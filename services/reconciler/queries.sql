@@ -35,8 +35,13 @@ FROM (
 LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
 ORDER BY s.id
 
--- name: first_open
--- Of the next submissions by id the first that is open, and up to where was looked. LIMIT keeps the inner look an index
+-- name: still_open
+SELECT v.id FROM unnest(%(ids)s::uuid[]) AS v (id)
+LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = v.id LIMIT 1) AS r ON true
+WHERE r.found IS NULL ORDER BY v.id
+
+-- name: open_between
+-- Of the next submissions by id those that are open, and up to where was looked. LIMIT keeps the inner look an index
 -- look-up for each row: a join might read all results.
 WITH looked AS MATERIALIZED (
   SELECT s.id, r.found IS NULL AS open
@@ -46,7 +51,7 @@ WITH looked AS MATERIALIZED (
   LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
 )
 SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last,
-  (SELECT id FROM looked WHERE open ORDER BY id LIMIT 1) AS first_open
+  ARRAY(SELECT id FROM looked WHERE open ORDER BY id) AS open_ids
 
 -- name: nudge_submissions
 -- Only those that are still open: a result that was stored since they were looked at counts.

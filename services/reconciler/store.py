@@ -55,10 +55,14 @@ class Store:
         parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
         return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
 
-    def first_open(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, UUID | None]:
-        """Of the next submissions by id, up to `upto`: the last, and the first that is open."""
-        [row] = self._execute("first_open", {"after": after, "upto": upto, "limit": limit})
-        return row["last"], row["first_open"]
+    def still_open(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `ids` that have no result, in order."""
+        return [row["id"] for row in self._execute("still_open", {"ids": list(ids)})]
+
+    def open_between(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, Sequence[UUID]]:
+        """Of the next submissions by id, up to `upto`: the last (None: there are none), and those that are open."""
+        [row] = self._execute("open_between", {"after": after, "upto": upto, "limit": limit})
+        return row["last"], row["open_ids"]
 
     def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have open submissions told again; those that are still open."""
