@@ -94,7 +94,7 @@ def revoke_key(hash_prefix: str) -> None:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
 def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
-    """Drop old months of submissions, attempts and results, and the idempotency keys of that time.
+    """Drop old months of submissions, attempts and results, and the idempotency keys and removals of contents of that time.
 
     A month with open submissions, and one that is being read, stays. Reads TIDINGS_ADMIN_DATABASE_URL.
     """
@@ -108,11 +108,13 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
                 stays = f"stays: {month.open} open" if month.open else "would be dropped"
                 click.echo(f"{month.name}  {month.submissions} submissions  {month.bytes} bytes  {stays}")
             click.echo(f"{work.old_keys()} idempotency keys would be deleted")
+            click.echo(f"{work.old_removals()} removals of contents would be deleted")
             return
         for outcome in work.drop():
             said = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
             click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {said}")
         click.echo(f"{work.prune_keys()} idempotency keys deleted")
+        click.echo(f"{work.prune_removals()} removals of contents deleted")
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,7 +24,7 @@ from services.dispatcher.submissions import Submissions
 from tidings.contract.targets import Disabled, Resolved, load_targets, resolve
 from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS, TOPICS
 from tidings.kafka import loop
-from tidings.kafka.changes import change_consumer
+from tidings.kafka.changes import Changes, change_consumer
 from tidings.kafka.loop import Work
 from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
 from tidings.kafka.transactions import discard
@@ -34,6 +34,7 @@ from tidings.process.settings import EXIT_CONFIGURATION, ConfigurationError, env
 from tidings.process.shutdown import Shutdown
 
 GROUP = "tidings-dispatcher"
+REMOVALS_GROUP = "tidings-removals"
 
 
 def _targets(settings: DispatcherSettings, logger: BoundLogger) -> Mapping[str, Resolved | Disabled]:
@@ -76,10 +77,10 @@ def outbox(
     )
 
 
-def _producer(settings: DispatcherSettings) -> Any:
+def _producer(settings: DispatcherSettings, group: str) -> Any:
     return KafkaProducer(
         **settings.cluster.options,
-        client_id=f"{GROUP}-{settings.instance}",
+        client_id=f"{group}-{settings.instance}",
         acks="all",
         enable_idempotence=True,
         request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -97,26 +98,46 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_CONFIGURATION
     metrics = DispatcherMetrics(REGISTRY)
-    sending = outbox(settings, targets, metrics, logger)
-    progress = Progress(time.monotonic)
+    removals_metrics = metrics.of_removals(REGISTRY)
+    # Each loop has connections of its own to the relay.
+    sending, removing = (outbox(settings, targets, made, logger) for made in (metrics, removals_metrics))
+    progress, removals_progress = Progress(time.monotonic), Progress(time.monotonic)
 
     def connect(stack: ExitStack) -> Work:
-        create_topics(settings.cluster, TOPICS)
-        producer = _producer(settings)
-        stack.callback(discard, producer)
-        changes = change_consumer(
-            settings.cluster, [SUBMISSIONS, RESULTS, REMOVALS],
-            group=GROUP, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=logger,
-        )  # fmt: skip
-        stack.callback(changes.close)
+        changes, producer = _joined(stack, settings, GROUP, [SUBMISSIONS, RESULTS], progress)
         dispatcher = Dispatcher(
             changes, producer, sending,
             clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 
+    def connect_removals(stack: ExitStack) -> Work:
+        changes, producer = _joined(stack, settings, REMOVALS_GROUP, [REMOVALS], removals_progress)
+        dispatcher = Dispatcher(
+            changes, producer, removing,
+            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics, log=logger,
+        )  # fmt: skip
+        return Work(changes, dispatcher.run_once)
+
     reader = loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
-    return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger)
+    # Whoever removes contents without end is not to hold up one call, and a removal may take the relay long.
+    beside = loop.Beside("removals", connect_removals, removals_progress)
+    return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger, beside=beside)
+
+
+def _joined(
+    stack: ExitStack, settings: DispatcherSettings, group: str, topics: Sequence[str], progress: Progress
+) -> tuple[Changes, Any]:
+    """A member of `group` that reads `topics`, and a producer of dead letters."""
+    create_topics(settings.cluster, TOPICS)
+    producer = _producer(settings, group)
+    stack.callback(discard, producer)
+    changes = change_consumer(
+        settings.cluster, topics, group=group, instance=settings.instance, batch_max=settings.batch_max,
+        progress=progress, log=log.get("dispatcher"),
+    )  # fmt: skip
+    stack.callback(changes.close)
+    return changes, producer
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

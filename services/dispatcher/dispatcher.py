@@ -1,4 +1,6 @@
-"""Reads changes, has the outbox act on them, and commits the offsets only after that: at least once, never lost."""
+"""Reads changes, has the outbox act on them, and commits the offsets only after that: at least once, never lost. Which
+changes one object reads is its consumer's affair: removals of contents have one of their own.
+"""
 
 from __future__ import annotations
 
@@ -216,7 +218,8 @@ class Dispatcher:
         self._sent |= set(new) - unknown
         if ends:
             self._outbox.end(ends)
-        self._outbox.remove_contents(removals)
+        if removals:
+            self._outbox.remove_contents(removals)
         self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
     def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:

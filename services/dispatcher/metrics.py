@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -31,3 +33,19 @@ class DispatcherMetrics:
         self.waiting = Gauge(
             "tidings_dispatcher_waiting", "1 while paused for a relay or api that does not answer", registry=registry
         )
+
+    def of_removals(self, registry: CollectorRegistry) -> DispatcherMetrics:
+        """Of the loop of removals, which waits by itself and knows no submission that could be unknown."""
+        own = copy(self)
+        own.unavailable = Counter(
+            "tidings_dispatcher_removals_unavailable",
+            "Batches of removals put back as the relay did not answer",
+            registry=registry,
+        )
+        own.waiting = Gauge(
+            "tidings_dispatcher_removals_waiting",
+            "1 while removals are paused for a relay that does not answer",
+            registry=registry,
+        )
+        own.unknown_waiting = Gauge("tidings_dispatcher_removals_unknown", "Always 0", registry=None)
+        return own

@@ -12,7 +12,7 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.relay import Accepted, Refused, Relay
 from services.dispatcher.submissions import Submission, Submissions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
-from tidings.contract.relay_labels import webhook_label
+from tidings.contract.removals import removal_requests
 from tidings.contract.targets import Disabled, Resolved
 
 # What one request to the relay may carry, so that neither side needs much memory for it.
@@ -95,13 +95,11 @@ class Outbox:
 
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
         """Have the relay remove what it keeps of erased submissions. Raises `UnavailableError`."""
-        for removal in removals:
-            id_ = str(removal.submission_id)
-            refusal = self._relay.remove_contents(id_, removal.message_ids)
-            if refusal is None:
-                refusal = self._relay.remove_contents(webhook_label(id_), [])
-            if refusal is not None:
-                self._log.error("content_kept", submission_id=id_, reason=refusal.reason)
+        # A snapshot tells rows of long ago again. One that was not told before is not settled: the reconciler removes it.
+        told = [(removal.submission_id, removal.message_ids) for removal in removals if not removal.snapshot]
+        for request in removal_requests(told):
+            if (refusal := self._relay.remove_contents(request)) is not None:
+                self._log.error("content_kept", labels=request.labels, reason=refusal.reason)
 
     def _cancel(self, labels: Sequence[str]) -> None:
         refusal = self._relay.cancel(labels)

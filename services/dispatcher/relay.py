@@ -1,4 +1,4 @@
-"""The relay (or the hosted service) over HTTP: publish a batch, cancel by label."""
+"""The relay (or the hosted service) over HTTP: publish a batch, cancel by label, remove contents."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 import requests
 
 from services.dispatcher.message import Message
+from tidings.contract.removals import RemovalRequest
 
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 30
@@ -95,10 +96,9 @@ class Relay:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise UnavailableError(f"the relay's dead letters are not understood: {answer.status_code}") from None
 
-    def remove_contents(self, label: str, message_ids: Sequence[str]) -> Refused | None:
+    def remove_contents(self, request: RemovalRequest) -> Refused | None:
         """Remove what is kept of ended messages. `Refused`: the relay has no such route. Raises `UnavailableError`."""
-        # An attempt more than a thousand has nothing that the label does not lead to.
-        body = orjson.dumps({"label": label, "messageIds": list(message_ids)[:1000]})
+        body = orjson.dumps({"labels": request.labels, "messageIds": request.message_ids})
         answer = self._call("POST", "/v2/contents/remove", body=body)
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 

@@ -34,4 +34,5 @@ class OldMonths:
                 if self._stop():
                     return 0
             self._log.info("idempotency_keys_pruned", count=retention.prune_keys(self._stop))
+            self._log.info("content_removals_pruned", count=retention.prune_removals(self._stop))
         return 0

@@ -18,16 +18,20 @@ from services.reconciler.store import NO_ID, Store
 NAME = "open_submissions"
 # Submissions of one look, most of which have ended: some milliseconds of an index.
 SWEEP_MAX = 5_000
-# A pass begins at the low-water mark. A submission below it that became visible late, as one whose commit waited for a
-# standby for longer than the grace, is found by a far look: by the same index, so many at a time, some 50 ms each.
+# Open submissions that are remembered, so that one that is open for long does not have all after it read in each pass: some
+# 10 MB. Those that are more are read again.
+OPEN_MAX = 100_000
+# A pass reads what was not read before. A submission below that which became visible late, as one whose commit waited for
+# a standby for longer than the grace, is found by a far look: by the same index, so many at a time, some 50 ms each.
 FAR_SECONDS = 31 * 86_400
 FAR_EVERY_SECONDS = 3_600.0
 FAR_MAX = 20_000
 
 
 class OpenSubmissions:
-    """A pass goes over all submissions from the low-water mark to those younger than the grace, some at a time. After
-    some passes a far look goes over those below the mark, and puts the mark before the first that is open.
+    """A pass goes over the open submissions that are known, and over those that follow the last one read, up to those
+    younger than the grace, some at a time. After some passes a far look goes over those that were read. The low-water
+    mark is before the first that is open: a new process reads from there once.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class OpenSubmissions:
         *,
         clock: Callable[[], float],
         grace_seconds: float,
+        open_max: int = OPEN_MAX,
     ) -> None:
         """`clock` is monotonic seconds."""
         self._store = store
@@ -49,11 +54,16 @@ class OpenSubmissions:
         self._log = log
         self._clock = clock
         self._grace_seconds = grace_seconds
+        self._open_max = open_max
         self._after: UUID | None = None
         self._far_after: UUID | None = None
         self._far_at = clock()
-        self._first_open: UUID | None = None
-        self._open = 0
+        self._known: set[UUID] = set()
+        # Of the known those that this pass has yet to look at, in order.
+        self._again: list[UUID] = []
+        # Open ones for which there was no room: the first, and how many. All that follow it are read again.
+        self._forgotten: UUID | None = None
+        self._forgotten_count = 0
         self._unsupported = False
 
     def run_once(self) -> int:
@@ -63,21 +73,40 @@ class OpenSubmissions:
         if self._far_after is not None:
             self._look_far(self._far_after, self._after)
             return 1
+        if self._again:
+            return self._look_again()
         found = self._store.sweep(self._after, self._grace_seconds, SWEEP_MAX)
         open_ids = [id_ for id_, is_open in found if is_open]
-        for start in range(0, len(open_ids), LABELS_MAX):
-            self._look(open_ids[start : start + LABELS_MAX])
-        if open_ids and self._first_open is None:
-            self._first_open = open_ids[0]
-        self._open += len(open_ids)
-        if len(found) < SWEEP_MAX:
-            self._end_pass(found[-1][0] if found else self._after)
-            if self._clock() < self._far_at:
-                return 0
-            self._far_after = self._store.floor(FAR_SECONDS)
-            return 1
-        self._after = found[-1][0]
-        return len(found)
+        self._look_all(open_ids)
+        self._remember(open_ids)
+        self._after = found[-1][0] if found else self._after
+        if len(found) == SWEEP_MAX:
+            return len(found)
+        self._end_pass(self._after)
+        if self._clock() < self._far_at:
+            return 0
+        self._far_after = self._store.floor(FAR_SECONDS)
+        return 1
+
+    def _look_again(self) -> int:
+        ids = self._again[:SWEEP_MAX]
+        still = self._store.still_open(ids)
+        self._look_all(still)
+        self._known -= set(ids) - set(still)
+        self._again = self._again[SWEEP_MAX:]
+        return len(ids)
+
+    def _remember(self, ids: Sequence[UUID]) -> None:
+        for id_ in ids:
+            if id_ in self._known or len(self._known) < self._open_max:
+                self._known.add(id_)
+            else:
+                self._forgotten = min(id_, self._forgotten or id_)
+                self._forgotten_count += 1
+
+    def _look_all(self, ids: Sequence[UUID]) -> None:
+        for start in range(0, len(ids), LABELS_MAX):
+            self._look(ids[start : start + LABELS_MAX])
 
     def _look(self, ids: Sequence[UUID]) -> None:
         ids = self._acted.due(ids)
@@ -108,21 +137,26 @@ class OpenSubmissions:
         for id_ in ids:
             self._log.warning("callback_driven", submission_id=str(id_))
 
-    def _look_far(self, after: UUID, mark: UUID) -> None:
-        """The next below the mark. At the end the mark is where the next pass begins."""
-        last, first_open = self._store.first_open(after, mark, FAR_MAX)
-        if first_open is not None:
-            self._log.warning("became_visible_late", submission_id=str(first_open))
-            self._after = UUID(int=first_open.int - 1)
-            self._store.set_low_water(NAME, self._after)
-        self._far_after = last if first_open is None else None
+    def _look_far(self, after: UUID, upto: UUID) -> None:
+        """The next of those that were read. Open ones that are not known are looked at by the next pass."""
+        self._far_after, open_ids = self._store.open_between(after, upto, FAR_MAX)
+        if late := [id_ for id_ in open_ids if id_ not in self._known]:
+            self._log.warning("became_visible_late", submission_id=str(late[0]), submissions=len(late))
+            self._remember(late)
         if self._far_after is None:
             self._far_at = self._clock() + FAR_EVERY_SECONDS
+            self._begin_pass(upto)
 
     def _end_pass(self, last: UUID) -> None:
-        """The next pass begins before the first that is open, as nothing before it can become open again."""
-        self._metrics.open.set(self._open)
-        mark = last if self._first_open is None else UUID(int=max(0, self._first_open.int - 1))
+        """Nothing before the first that is open can become open again."""
+        self._metrics.open.set(len(self._known) + self._forgotten_count)
+        open_ids = self._known if self._forgotten is None else {*self._known, self._forgotten}
+        mark = UUID(int=max(0, min(open_ids).int - 1)) if open_ids else last
         if mark != NO_ID:
             self._store.set_low_water(NAME, mark)
-        self._after, self._first_open, self._open = mark, None, 0
+        self._begin_pass(last)
+
+    def _begin_pass(self, last: UUID) -> None:
+        self._after = last if self._forgotten is None else UUID(int=max(0, self._forgotten.int - 1))
+        self._forgotten, self._forgotten_count = None, 0
+        self._again = sorted(self._known)

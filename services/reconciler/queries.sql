@@ -25,17 +25,23 @@ RETURNING submission_id
 
 -- name: sweep
 -- The next submissions by id, which is their time, and whether each is open. Ended ones count, so that a look is bounded.
-SELECT s.id, r.submission_id IS NULL AS open
+-- LIMIT keeps the inner look an index look-up for each row: a join might read all results.
+SELECT s.id, r.found IS NULL AS open
 FROM (
   SELECT id FROM tidings.submissions
   WHERE id > %(after)s AND id < tidings.uuid_floor(now() - make_interval(secs => %(grace_seconds)s))
   ORDER BY id LIMIT %(limit)s
 ) AS s
-LEFT JOIN tidings.results AS r ON r.submission_id = s.id
+LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
 ORDER BY s.id
 
--- name: first_open
--- Of the next submissions by id the first that is open, and up to where was looked. LIMIT keeps the inner look an index
+-- name: still_open
+SELECT v.id FROM unnest(%(ids)s::uuid[]) AS v (id)
+LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = v.id LIMIT 1) AS r ON true
+WHERE r.found IS NULL ORDER BY v.id
+
+-- name: open_between
+-- Of the next submissions by id those that are open, and up to where was looked. LIMIT keeps the inner look an index
 -- look-up for each row: a join might read all results.
 WITH looked AS MATERIALIZED (
   SELECT s.id, r.found IS NULL AS open
@@ -45,7 +51,7 @@ WITH looked AS MATERIALIZED (
   LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id = s.id LIMIT 1) AS r ON true
 )
 SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last,
-  (SELECT id FROM looked WHERE open ORDER BY id LIMIT 1) AS first_open
+  ARRAY(SELECT id FROM looked WHERE open ORDER BY id) AS open_ids
 
 -- name: nudge_submissions
 -- Only those that are still open: a result that was stored since they were looked at counts.
@@ -82,8 +88,11 @@ WHERE settled_at IS NULL AND (removed_at, submission_id) > (%(after_at)s, %(afte
   AND removed_at < now() - make_interval(secs => %(grace_seconds)s)
 ORDER BY removed_at, submission_id LIMIT %(limit)s
 
+-- name: erase_again
+SELECT id, tidings.erase_again(id) AS message_ids FROM unnest(%(ids)s::uuid[]) AS v (id)
+
 -- name: settle
-SELECT tidings.settle_removal(%(id)s, %(upto)s)
+SELECT tidings.settle_removals(%(ids)s::uuid[], %(uptos)s::timestamptz[])
 
 -- name: low_water
 SELECT at FROM tidings.low_water_marks WHERE name = %(name)s

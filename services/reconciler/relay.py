@@ -1,4 +1,6 @@
-"""The relay over HTTP, as the reconciler asks it: which submissions have a live message, and callbacks to be sent again."""
+"""The relay over HTTP, as the reconciler asks it: which submissions have a live message, callbacks to be sent again, and
+contents to be removed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from typing import Any
 
 import orjson
 import requests
+
+from tidings.contract.removals import RemovalRequest
 
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 30
@@ -48,6 +52,11 @@ class Relay:
     def retry_letters(self, letter_ids: Sequence[str]) -> None:
         """Have dead letters delivered again; those that are gone meanwhile are fine."""
         self._call("POST", "/v2/dlq/retry", {"dlqIds": list(letter_ids)}, gone=True)
+
+    def remove_contents(self, request: RemovalRequest) -> None:
+        """Remove what is kept of ended messages. Raises as `holding` does."""
+        content = {"labels": request.labels, "messageIds": request.message_ids}
+        self._call("POST", "/v2/contents/remove", content)
 
     def close(self) -> None:
         self._session.close()

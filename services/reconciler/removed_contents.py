@@ -4,6 +4,8 @@ the relay has nothing under way any more, the content is removed once more, here
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,9 +15,12 @@ from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
 from services.reconciler.store import NO_ID, Store
 from tidings.contract.relay_labels import webhook_label
+from tidings.contract.removals import removal_requests
 
 # Each has two labels: that of its calls, and that of its webhooks.
 REMOVALS_MAX = LABELS_MAX // 2
+# Of one transaction, which holds the locks of what it erases.
+ERASED_MAX = 100
 _BEGINNING = (datetime.min.replace(tzinfo=UTC), NO_ID)
 
 
@@ -38,21 +43,34 @@ class RemovedContents:
     def run_once(self) -> int:
         """Look at the next removals; how many. 0 at the end of a pass."""
         found = self._store.unsettled(self._after, self._grace_seconds, REMOVALS_MAX)
-        live = self._live([id_ for _, id_ in found]) if found else frozenset()
-        for removed_at, id_ in found:
-            if live.isdisjoint((str(id_), webhook_label(id_))):
-                self._store.settle(id_, removed_at)
-                self._metrics.contents_settled.inc()
-                self._log.info("content_settled", submission_id=str(id_))
+        # In the order of time: of a submission with several the last.
+        upto = {id_: removed_at for removed_at, id_ in found}
+        over = self._over(list(upto))
+        for start in range(0, len(over), ERASED_MAX):
+            self._settle({id_: upto[id_] for id_ in over[start : start + ERASED_MAX]})
         if len(found) < REMOVALS_MAX:
             self._after = _BEGINNING
             return 0
         self._after = found[-1]
         return len(found)
 
-    def _live(self, ids: list[UUID]) -> frozenset[str]:
+    def _over(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `ids` of which the relay has nothing under way."""
         labels = [label for id_ in ids for label in (str(id_), webhook_label(id_))]
+        if not labels:
+            return []
         try:
-            return self._relay.holding(labels).live
+            live = self._relay.holding(labels).live
         except UnsupportedError:
-            return frozenset()  # such a relay removes nothing either; the api tells of each late answer
+            live = frozenset()  # such a relay removes nothing either; the api tells of each late answer
+        return [id_ for id_ in ids if live.isdisjoint((str(id_), webhook_label(id_)))]
+
+    def _settle(self, upto: Mapping[UUID, datetime]) -> None:
+        """Settled is what the relay has removed: what fails before that is found again by the next pass."""
+        with suppress(UnsupportedError):
+            for request in removal_requests(self._store.erase_again(list(upto))):
+                self._relay.remove_contents(request)
+        self._store.settle(upto)
+        self._metrics.contents_settled.inc(len(upto))
+        for id_ in upto:
+            self._log.info("content_settled", submission_id=str(id_))

@@ -55,10 +55,14 @@ class Store:
         parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
         return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
 
-    def first_open(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, UUID | None]:
-        """Of the next submissions by id, up to `upto`: the last, and the first that is open."""
-        [row] = self._execute("first_open", {"after": after, "upto": upto, "limit": limit})
-        return row["last"], row["first_open"]
+    def still_open(self, ids: Sequence[UUID]) -> list[UUID]:
+        """Those of `ids` that have no result, in order."""
+        return [row["id"] for row in self._execute("still_open", {"ids": list(ids)})]
+
+    def open_between(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, Sequence[UUID]]:
+        """Of the next submissions by id, up to `upto`: the last (None: there are none), and those that are open."""
+        [row] = self._execute("open_between", {"after": after, "upto": upto, "limit": limit})
+        return row["last"], row["open_ids"]
 
     def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
         """Have open submissions told again; those that are still open."""
@@ -87,9 +91,13 @@ class Store:
         parameters = {"after_at": after[0], "after_id": after[1], "grace_seconds": grace_seconds, "limit": limit}
         return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
 
-    def settle(self, id_: UUID, upto: datetime) -> None:
-        """Remove the content once more, and count the removals up to then as settled."""
-        self._execute("settle", {"id": id_, "upto": upto})
+    def erase_again(self, ids: Sequence[UUID]) -> list[tuple[UUID, Sequence[str]]]:
+        """Erase what came of removed contents since; of each submission the relay's ids of its messages."""
+        return [(row["id"], row["message_ids"]) for row in self._execute("erase_again", {"ids": list(ids)})]
+
+    def settle(self, uptos: Mapping[UUID, datetime]) -> None:
+        """Count the removals of each submission up to that time as settled."""
+        self._execute("settle", {"ids": list(uptos), "uptos": list(uptos.values())})
 
     def prune_nudges(self, seconds: float) -> None:
         """Delete nudges that are older than `seconds`."""

@@ -31,6 +31,9 @@ WEBHOOKS_EACH = 40
 # A topic takes the broker a tenth of a second of a processor's time, which is not what is measured.
 CHANNELS = 20
 
+# Each is a request, and was two of the dispatcher to the relay.
+REMOVED_AGAIN = 50
+
 
 @dataclass
 class Harmful:
@@ -169,8 +172,20 @@ def failing_calls(harmful: Harmful) -> None:
     harmful.cancel(hanging)
 
 
+def removed_contents(harmful: Harmful) -> None:
+    """Contents that are removed as soon as their submissions are cancelled, and again and again after that."""
+    ids: list[str] = []
+    for _ in harmful.turns(1.0):
+        made = harmful.submit(5, latency_seconds=60)
+        harmful.cancel(made)
+        ids = [*ids, *made][-REMOVED_AGAIN:]
+        answers = [harmful.call("DELETE", f"/v1/submissions/{id_}/content") for id_ in ids]
+        harmful.count(removed_contents, sum(answer is not None and answer.status_code == 200 for answer in answers))
+
+
 PROGRAMS = (
     silent_connections, half_bodies, large_json, dead_webhooks, invented_channels, channels_that_refuse, failing_calls,
+    removed_contents,
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ GAUGES = {
     "relay-2": ("relay_in_flight",),
     "dispatcher": (
         "tidings_dispatcher_lag",
+        "tidings_dispatcher_removals_lag",
         "tidings_dispatcher_changes_expired",
         "tidings_dispatcher_unknown_waiting",
     ),

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.infra.postgres import PostgresServer
+from tidings.database.migrate import MIGRATIONS
 
 
 def test_migrating_again_and_by_two_at_once_changes_nothing(postgres: PostgresServer) -> None:
@@ -52,3 +53,22 @@ def test_debezium_cannot_read_what_is_not_published(postgres: PostgresServer, da
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         connection.execute(f"SELECT {name} FROM tidings.{table}")
+
+
+def test_an_upgrade_settles_removals_of_long_ago_and_leaves_the_others_to_the_reconciler(
+    postgres: PostgresServer,
+) -> None:
+    files = sorted(path for path in MIGRATIONS.glob("*.sql") if path.name <= "0014_removals.sql")
+    with postgres.database(template="template1") as name, psycopg.connect(postgres.url(name)) as connection:
+        for path in files[:-1]:
+            connection.execute(path.read_bytes())
+        connection.execute(
+            "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at)"
+            " SELECT gen_random_uuid(), '{}', now() - n * interval '1 day' FROM generate_series(1, 100) AS n"
+        )
+        connection.execute(files[-1].read_bytes())
+        row = connection.execute(
+            "SELECT count(*), max(now() - removed_at) < interval '32 days' FROM tidings.content_removals"
+            " WHERE settled_at IS NULL"
+        ).fetchone()
+    assert row == (31, True)

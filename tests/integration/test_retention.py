@@ -138,6 +138,22 @@ def test_old_idempotency_keys_go(months: Months, role_url: str) -> None:
         assert Retention(connection, 62).prune_keys() == 0
 
 
+def test_old_removals_of_contents_go_once_they_are_settled(months: Months, role_url: str) -> None:
+    with psycopg.connect(months.url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at, settled_at)"
+            " SELECT gen_random_uuid(), '{}', now() - n * interval '1 day', CASE WHEN n % 2 = 0 THEN now() END"
+            " FROM generate_series(1, 100) AS n"
+        )
+    with psycopg.connect(role_url, autocommit=True) as connection:
+        assert Retention(connection, 62).prune_removals() == 20
+        assert Retention(connection, 62).prune_removals() == 0
+        # Whoever calls the function by itself deletes none that is younger than any submission may be open.
+        assert connection.execute("SELECT tidings.prune_content_removals(now(), 100)").fetchone() == (15,)
+    with psycopg.connect(months.url) as connection:
+        assert connection.execute("SELECT count(*) FROM tidings.content_removals").fetchone() == (65,)
+
+
 def test_the_command_says_what_goes_before_it_goes(months: Months) -> None:
     old = months.make(6)
     months.submit(old, ended=True)

@@ -72,10 +72,13 @@ class ResultChange:
 
 @dataclass(frozen=True)
 class ContentRemoval:
-    """The content of a submission was erased; `message_ids` are the relay's, of all its attempts."""
+    """The content of a submission was erased; `message_ids` are the relay's, of all its attempts. `snapshot`: the row was
+    read from the table, as after a lost slot, and may be of any age.
+    """
 
     submission_id: UUID
     message_ids: tuple[str, ...]
+    snapshot: bool = False
 
 
 def decode_submission(value: bytes | None) -> SubmissionChange | None:
@@ -135,7 +138,7 @@ def decode_removal(value: bytes | None) -> ContentRemoval | None:
     if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
         raise UndecodableChangeError("message_ids is no array of texts")
     try:
-        return ContentRemoval(UUID(_text(row, "submission_id")), tuple(ids))
+        return ContentRemoval(UUID(_text(row, "submission_id")), tuple(ids), snapshot=row[SNAPSHOT])
     except ValueError as error:
         raise UndecodableChangeError(f"not a removal: {error}") from None
 

@@ -1,4 +1,6 @@
-"""Dropping months of submissions, with all that belongs to them, and the idempotency keys of that time."""
+"""Dropping months of submissions, with all that belongs to them, and the idempotency keys and removals of
+contents of that time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from tidings.database.queries import load_queries
 # A submission may be open for 30 days, and a month is dropped only as a whole.
 DAYS_MIN = 31
 PRUNE_BATCH_MAX = 10_000
-# Batches of one run: ten million keys. What is left is for the next run.
+# Batches of one run: ten million rows. What is left is for the next run.
 PRUNE_BATCHES_MAX = 1_000
 
 
@@ -58,6 +60,10 @@ class Retention:
         """Idempotency keys that are old enough. For the administrator alone, as others may not read keys."""
         return int(self._rows("old_keys", days=self._days)[0]["keys"])
 
+    def old_removals(self) -> int:
+        """Settled removals of contents that are old enough. For the administrator alone, as `old_keys`."""
+        return int(self._rows("old_removals", days=self._days)[0]["removals"])
+
     def drop(self) -> Iterator[Dropped | Kept]:
         """Drop what may go, month by month, and say what became of each."""
         for month in self.months():
@@ -73,9 +79,16 @@ class Retention:
 
     def prune_keys(self, stop: Callable[[], bool] = lambda: False) -> int:
         """Delete old idempotency keys; how many."""
+        return self._prune("prune_keys", stop)
+
+    def prune_removals(self, stop: Callable[[], bool] = lambda: False) -> int:
+        """Delete old removals of contents that are settled; how many."""
+        return self._prune("prune_removals", stop)
+
+    def _prune(self, name: str, stop: Callable[[], bool]) -> int:
         total = 0
         for _ in range(PRUNE_BATCHES_MAX):
-            pruned = int(self._rows("prune", days=self._days, batch_max=PRUNE_BATCH_MAX)[0]["pruned"])
+            pruned = int(self._rows(name, days=self._days, batch_max=PRUNE_BATCH_MAX)[0]["pruned"])
             total += pruned
             if pruned < PRUNE_BATCH_MAX or stop():
                 break

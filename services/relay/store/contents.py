@@ -16,17 +16,20 @@ class Contents:
         self._q = queries("contents")
         self._release = queries("chunks")["release"]
 
-    async def remove(self, label: str, message_ids: Sequence[str]) -> None:
-        """Of messages labelled `label`, and of these ids, which are among them. One that has not ended keeps its body."""
+    async def remove(self, labels: Sequence[str], message_ids: Sequence[str]) -> None:
+        """Of messages that carry one of `labels`, and of these ids, which are among them. One that has not ended keeps its
+        body.
+        """
+        labelled = {"labels": list(labels)}
 
         async def work(connection: AsyncConnection[Any]) -> None:
-            letters = await rows(connection, self._q["letters"], {"labels": [label]})
-            ids = sorted({*message_ids, *(row["message_id"] for row in letters)})
+            letters = await rows(connection, self._q["letters"], labelled)
+            ended = await rows(connection, self._q["ended"], labelled)
+            ids = sorted({*message_ids, *(row["message_id"] for row in letters), *(row["id"] for row in ended)})
             answers = await rows(connection, self._q["answers"], {"ids": ids})
-            messages = await rows(connection, self._q["message_keys"], {"labels": [label]})
-            await connection.execute(self._q["messages"], {"labels": [label]})
+            await connection.execute(self._q["messages"], labelled)
             await connection.execute(self._q["events"], {"ids": ids})
-            found = [row["key"] for row in answers] + [row["body_key"] for row in messages]
+            found = [row["key"] for row in answers] + [row["body_key"] for row in ended]
             found += [row[name] for row in letters for name in ("body_key", "response_key")]
             if keys := sorted({key for key in found if key is not None}):
                 await connection.execute(self._release, {"keys": keys})

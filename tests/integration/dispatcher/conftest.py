@@ -156,6 +156,10 @@ class Dispatching:
             row = {"id": id_, "tenant": "t", "target": target} | columns
             self.partitions.add(SUBMISSIONS, json.dumps({"op": op, "after": row}).encode())
 
+    def remove(self, id_: str, *message_ids: str, op: str = "c") -> None:
+        row = {"submission_id": id_, "message_ids": message_ids, "removed_at": "2026-01-01T00:00:00Z"}
+        self.partitions.add(REMOVALS, json.dumps({"op": op, "after": row}).encode())
+
     def run(self, seconds: float = 2.0) -> None:
         until = self.partitions.now + seconds
         while self.partitions.now < until:

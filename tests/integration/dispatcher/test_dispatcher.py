@@ -397,18 +397,34 @@ def test_a_webhook_is_found_by_the_submission_and_is_not_cancelled_with_its_call
 @pytest.mark.parametrize("status", [200, 404])
 def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
     dispatching.removal_reply = Reply(status)
-    row = {"submission_id": A, "message_ids": ["m1", "m2"], "removed_at": "2026-01-01T00:00:00Z"}
-    dispatching.partitions.add(REMOVALS, json.dumps({"op": "c", "after": row}).encode())
+    dispatching.remove(A, "m1", "m2")
     dispatching.run()
-    webhooks = {"label": f"webhook-{A}", "messageIds": []}
-    assert dispatching.removed == [{"label": A, "messageIds": ["m1", "m2"]}, webhooks][: 2 if status == 200 else 1]
+    assert dispatching.removed == [{"labels": [A, f"webhook-{A}"], "messageIds": ["m1", "m2"]}]
     assert dispatching.partitions.committed == {REMOVALS: 1}
+
+
+def test_removals_that_are_read_together_are_one_request(dispatching: Dispatching) -> None:
+    dispatching.remove(A, "m1")
+    dispatching.remove(B)
+    dispatching.remove(A, "m1", "m2")
+    dispatching.run()
+    labels = [A, f"webhook-{A}", B, f"webhook-{B}"]
+    assert dispatching.removed == [{"labels": labels, "messageIds": ["m1", "m2"]}]
+    assert dispatching.partitions.committed == {REMOVALS: 3}
+
+
+def test_a_snapshot_removes_nothing_again(dispatching: Dispatching) -> None:
+    """The reconciler removes, when the relay has nothing under way, what it has not settled."""
+    dispatching.remove(A, "m1", op="r")
+    dispatching.remove(B, "m2")
+    dispatching.run()
+    assert dispatching.removed == [{"labels": [B, f"webhook-{B}"], "messageIds": ["m2"]}]
+    assert dispatching.partitions.committed == {REMOVALS: 2}
 
 
 def test_an_erased_content_waits_for_a_relay_that_is_away(dispatching: Dispatching) -> None:
     dispatching.removal_reply = Reply(503)
-    row = {"submission_id": A, "message_ids": [], "removed_at": "2026-01-01T00:00:00Z"}
-    dispatching.partitions.add(REMOVALS, json.dumps({"op": "c", "after": row}).encode())
+    dispatching.remove(A)
     dispatching.run()
     assert dispatching.partitions.committed == {}
     dispatching.removal_reply = Reply()

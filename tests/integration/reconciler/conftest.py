@@ -91,12 +91,14 @@ def rows(postgres: PostgresServer, database: str) -> Iterator[Rows]:
 
 
 class FakeRelay:
-    """Answers `/v2/labels` and dead-letter retries by what a test says it holds."""
+    """Answers `/v2/labels`, dead-letter retries and removals by what a test says it holds."""
 
     def __init__(self) -> None:
         self.live: set[str] = set()
         self.letters: dict[str, list[str]] = {}
         self.retried: list[str] = []
+        self.removed: list[dict[str, list[str]]] = []
+        self.removal_reply = Reply()
         self.reply: Reply | None = None
         self.before: Callable[[], object] = lambda: None
 
@@ -108,6 +110,9 @@ class FakeRelay:
         if path == "/v2/dlq/retry":
             self.retried += json.loads(received.body)["dlqIds"]
             return Reply(201, b'{"responses": []}')
+        if path == "/v2/contents/remove":
+            self.removed.append(json.loads(received.body))
+            return self.removal_reply
         assert path == "/v2/labels"
         if received.method == "GET":
             return Reply(body=json.dumps({"live": sorted(self.live)}).encode())

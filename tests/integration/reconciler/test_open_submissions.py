@@ -18,16 +18,19 @@ from tidings.process import log
 
 
 class Look:
-    def __init__(self, rows: Rows, relay: Relay) -> None:
+    def __init__(self, rows: Rows, relay: Relay, *, open_max: int = open_submissions.OPEN_MAX) -> None:
         self.now = 0.0
         self.look = OpenSubmissions(
             rows.store, relay, Acted(600, lambda: self.now), rows.metrics, log.get("test"),
-            clock=lambda: self.now, grace_seconds=120,
+            clock=lambda: self.now, grace_seconds=120, open_max=open_max,
         )  # fmt: skip
 
-    def full_pass(self) -> None:
-        while self.look.run_once():
-            pass
+    def full_pass(self) -> int:
+        """How many submissions it looked at."""
+        looked = 0
+        while done := self.look.run_once():
+            looked += done
+        return looked
 
 
 @pytest.fixture
@@ -87,6 +90,44 @@ def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_on
         rows.end(id_)
     Look(rows, relay).full_pass()
     assert rows.store.low_water(open_submissions.NAME) >= ids[-1]
+
+
+def test_one_that_is_open_for_long_has_those_after_it_read_once(
+    rows: Rows, relay: Relay, look: Look, fake_relay: FakeRelay
+) -> None:
+    first = rows.submit(age_seconds=7200)
+    rows.ended_submissions(open_submissions.SWEEP_MAX + 100, age_seconds=3600)
+    last = rows.submit(age_seconds=300)
+    fake_relay.live = {str(first), str(last)}
+    assert look.full_pass() > open_submissions.SWEEP_MAX
+    assert look.full_pass() == 2
+    assert rows.counted("tidings_open_submissions") == 2
+    # Both are looked at in each pass, and the mark stays before the first, for a process that begins anew.
+    fake_relay.live = {str(first)}
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [last]
+    assert rows.store.low_water(open_submissions.NAME) < first
+    rows.end(first)
+    look.full_pass()
+    assert rows.store.low_water(open_submissions.NAME) > first
+
+
+def test_open_ones_that_are_more_than_can_be_remembered_are_looked_at_in_each_pass(
+    rows: Rows, relay: Relay, fake_relay: FakeRelay
+) -> None:
+    look = Look(rows, relay, open_max=2)
+    ids = [rows.submit(age_seconds=7200 - n) for n in range(5)]
+    fake_relay.live = {str(id_) for id_ in ids}
+    look.full_pass()
+    assert rows.counted("tidings_open_submissions") == 5
+    fake_relay.live = {str(id_) for id_ in ids[:4]}
+    look.full_pass()
+    assert rows.nudged("submission_nudges", "id") == [ids[4]]
+    for id_ in ids[:2]:
+        rows.end(id_)
+    look.full_pass()
+    assert rows.counted("tidings_open_submissions") == 3
+    assert ids[1] <= rows.store.low_water(open_submissions.NAME) < ids[2]
 
 
 def test_one_that_became_visible_late_is_found_by_a_far_look(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:

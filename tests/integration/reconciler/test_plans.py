@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from services.reconciler.expiry import LOOK_MAX
-from services.reconciler.open_submissions import FAR_MAX
+from services.reconciler.open_submissions import FAR_MAX, SWEEP_MAX
 from services.reconciler.store import NO_ID
 from tests.integration.reconciler.conftest import Rows
 from tidings.database.queries import load_queries
@@ -25,12 +25,13 @@ def many(rows: Rows) -> Rows:
     return rows
 
 
-@pytest.mark.parametrize("name", ["first_open", "count_ended"])
+@pytest.mark.parametrize("name", ["open_between", "count_ended", "still_open"])
 def test_a_look_back_reads_no_table_from_end_to_end(many: Rows, name: str) -> None:
     after, upto = many.store.floor(3600), many.store.floor(3600 - FAR_MAX // 1000)
     statement = load_queries("services.reconciler")[name]
     with psycopg.connect(many.url) as connection:
-        parameters = {"after": after, "upto": upto, "limit": FAR_MAX}
+        ids = [id_ for id_, _ in many.store.sweep(after, 0, SWEEP_MAX)]
+        parameters = {"after": after, "upto": upto, "limit": FAR_MAX, "ids": ids}
         row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
     assert row is not None
     assert _scanned(row[0][0]["Plan"]) == set(), json.dumps(row[0][0], indent=1)
@@ -50,6 +51,21 @@ def test_a_look_for_what_is_due_reads_no_more_than_its_size(many: Rows, ago_seco
     assert plan["Actual Rows"] == LOOK_MAX
     assert _rows_read(plan, "submissions") <= LOOK_MAX + 100, json.dumps(row[0][0], indent=1)
     assert _rows_read(plan, "results") <= LOOK_MAX, json.dumps(row[0][0], indent=1)
+
+
+@pytest.mark.parametrize("ago_seconds", [31 * 86_400, 3600, 3600 - FAR_MAX // 1000])
+def test_a_sweep_reads_no_more_than_its_size(many: Rows, ago_seconds: float) -> None:
+    statement = load_queries("services.reconciler")["sweep"]
+    with psycopg.connect(many.url) as connection:
+        parameters = {"after": many.store.floor(ago_seconds), "grace_seconds": 120, "limit": SWEEP_MAX}
+        row = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    assert _scanned(plan) == set(), json.dumps(row[0][0], indent=1)
+    assert plan["Actual Rows"] == SWEEP_MAX
+    # A row ahead of each partition more.
+    assert _rows_read(plan, "submissions") <= SWEEP_MAX + 100, json.dumps(row[0][0], indent=1)
+    assert _rows_read(plan, "results") <= SWEEP_MAX, json.dumps(row[0][0], indent=1)
 
 
 def _rows_read(plan: dict[str, Any], parent: str) -> float:

@@ -47,12 +47,28 @@ def test_dead_letters_answers_and_the_log_lose_what_they_hold(postgres: Postgres
         ended = "SELECT count(*) FROM relay.dead_letters WHERE labels && ARRAY['mine']"
         until(lambda: _count(url, ended) == 4, 30)
         assert tables(url).keys() >= {"messages", "dead_letters", "events", "chunks"}
-        body = {"label": "mine", "messageIds": [mine]}
+        body = {"labels": ["mine", "nobody's"], "messageIds": [mine]}
         assert relay.call("POST", "/v2/contents/remove", json=body).status_code == 200
         assert _count(url, ended) == 0
         # The one that waits has another label, and needs its body.
         assert tables(url) == {"messages": 1}
         assert relay.call("POST", "/v2/contents/remove", json=body).status_code == 200
+
+
+def test_what_was_delivered_under_one_of_several_labels_is_found_by_each(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    """The log has the answer of a message that was delivered, and its id need not be known."""
+    with relays(postgres, tmp_path) as start, destination(lambda received: Reply(200, received.body)) as server:
+        relay = start()
+        url = relay.process.environment["RELAY_DATABASE_URL"]
+        for labels in ("first,shared", "second,shared", "other"):
+            relay.publish(f"{server.url}/x", SECRET, Upstash_Label=labels)
+        until(lambda: _count(url, "SELECT count(*) FROM relay.messages WHERE state = 'delivered'") == 3, 30)
+        for body, left in (({"label": "first"}, 2), ({"labels": ["shared"]}, 1), ({"labels": ["other"]}, 0)):
+            assert relay.call("POST", "/v2/contents/remove", json=body).status_code == 200
+            assert tables(url).get("messages", 0) == left
+        assert tables(url) == {}
 
 
 def _count(url: str, query: str) -> int:
@@ -63,5 +79,8 @@ def _count(url: str, query: str) -> int:
 
 
 def test_what_is_no_request_is_refused(relay: Relay) -> None:
-    wrong: list[object] = [{}, {"label": ""}, {"label": 1}, {"label": "a", "messageIds": "b"}, {"label": "a\0"}]
+    wrong: list[object] = [
+        {}, {"label": ""}, {"label": 1}, {"label": "a", "messageIds": "b"}, {"label": "a\0"}, {"labels": []},
+        {"labels": ["a", 1]}, {"labels": "a"}, {"labels": "a", "label": "a"}, {"labels": ["a"] * 201},
+    ]  # fmt: skip
     assert [relay.call("POST", "/v2/contents/remove", json=body).status_code for body in wrong] == [400] * len(wrong)
