@@ -1,4 +1,4 @@
-"""The channels' topics: which there are, which may still be made, and which are left out for a while as they refused.
+"""The channels' topics: which there are, which may still be made, which are in doubt, and which are left out for a while.
 
 Shared by the loop of completions, which never makes one, and the loop of channels; no lock is held during a request.
 """
@@ -10,21 +10,18 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
+from services.notifier.refusals import TRIAL_SECONDS, Refusal, Standing, refused, stalled_alone, standing, suspected
 from tidings.contract.topics import Topic, channel_topic
 from tidings.kafka.topics import NOT_READY, READY_SECONDS
 
-# A topic that refused is tried again after 60 s, 2 min … an hour. A trial may cost everybody the time of one
-# transaction (8 s), so that of all refused topics only one is tried in a minute.
-REFUSED_SECONDS = 60.0
-REFUSED_SECONDS_MAX = 3600.0
-TRIAL_SECONDS = 60.0
 # Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The
-# broker itself is the likelier cause.
+# broker itself is the likelier cause, so that their events are held.
 STALLS_MAX = 3
 # Longer than a topic is waited for by whoever makes it.
 SETTLED_SECONDS = 1.5 * READY_SECONDS
 # A channel that is left out is said so often.
 SAID_SECONDS = 60.0
+_STALLED = "events were not taken in time"
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,13 @@ class Use:
 
 @dataclass(frozen=True)
 class Routes:
-    """The topic of each channel that has one, and whose events wait for theirs. The others have the main topic alone."""
+    """The topic of each channel that has one, and whose events wait for theirs. `doubted` are topics to be tried alone,
+    which is for the loop of channels; their events wait for it. The others have the main topic alone.
+    """
 
     topics: Mapping[Use, str]
     held: frozenset[Use]
+    doubted: Mapping[Use, str]
 
 
 class TopicsPort(Protocol):
@@ -49,13 +49,6 @@ class TopicsPort(Protocol):
     def present(self) -> Collection[str]: ...
     def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
         """Make topics in one request; why those of the answer could not be made, by name."""
-
-
-@dataclass
-class _Refusal:
-    reason: str
-    until: float
-    seconds: float
 
 
 class Channels:
@@ -69,21 +62,23 @@ class Channels:
         self._known: set[str] = set()
         self._listed_at: dict[str, float] | None = None
         # By topic, and by the tenant whose records it refused; None: those of all.
-        self._refused: dict[tuple[str, str | None], _Refusal] = {}
+        self._refused: dict[tuple[str, str | None], Refusal] = {}
         self._trial_at = clock()
         self._stalls = 0
         self._young: set[str] = set()
         self._said: dict[str, float] = {}
 
     def routes(self, uses: Collection[Use]) -> Routes:
-        """Where the events of `uses` go now. Asks nobody."""
+        """Where the events of `uses` go now. Asks nobody, and changes nothing."""
         with self._lock:
             wanted = {use: topic.name for use in uses if (topic := channel_topic(use.channel)) is not None}
-            topics = {use: name for use, name in wanted.items() if name in self._known and self._may(name, use.tenant)}
+            there = {use: self._standing(name, use.tenant) for use, name in wanted.items() if name in self._known}
             room = len(self._known) < self._channels_max
-            missing = {use: name for use, name in wanted.items() if room and name not in self._known}
+            missing = {use: name for use, name in wanted.items() if room and use not in there}
             return Routes(
-                topics, frozenset(use for use, name in missing.items() if not self._left_out(name, use.tenant))
+                {use: wanted[use] for use, found in there.items() if found is Standing.GOOD},
+                frozenset(use for use, name in missing.items() if not self._left_out(name, use.tenant)),
+                {use: wanted[use] for use, found in there.items() if found is Standing.DOUBTED},
             )
 
     def make(self, channels: Collection[str]) -> set[str]:
@@ -108,10 +103,19 @@ class Channels:
     def refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
         """Leave a topic out for a while, longer each time: for one tenant, or for all."""
         with self._lock:
-            before = self._refused.pop((topic, tenant), None)
-            seconds = REFUSED_SECONDS if before is None else min(REFUSED_SECONDS_MAX, before.seconds * 2)
-            self._refused[topic, tenant] = _Refusal(reason, self._clock() + seconds, seconds)
-            _cut(self._refused, self._channels_max)
+            self._keep(topic, tenant, refused(self._refused.get((topic, tenant)), reason, self._clock()))
+
+    def trial_failed(self) -> None:
+        """A topic in doubt was tried in vain; no other that refused is tried for a while."""
+        with self._lock:
+            self._trial_at = self._clock() + TRIAL_SECONDS
+
+    def stalled_alone(self, topic: str) -> bool:
+        """A trial of `topic` stalled, which was not the broker's fault. Whether it is left out now: it stalls again."""
+        with self._lock:
+            found = stalled_alone(self._refused.get((topic, None)), _STALLED, self._clock())
+            self._keep(topic, None, found)
+            return not found.suspected
 
     def accept(self, topics: Mapping[Use, str]) -> None:
         """These took their events: an earlier refusal is forgotten."""
@@ -131,10 +135,14 @@ class Channels:
             return set(topics) - young
 
     def suspects(self, topics: Collection[str]) -> set[str]:
-        """Those of a batch's `topics` to leave out after a stall that nothing explains: none at first, then all."""
+        """Those of a batch's `topics` that are in doubt after a stall that nothing explains: none at first, then all."""
         with self._lock:
             self._stalls += 1
-            return set(topics) if self._stalls >= STALLS_MAX else set()
+            if self._stalls < STALLS_MAX:
+                return set()
+            for topic in topics:
+                self._keep(topic, None, suspected(self._refused.get((topic, None)), _STALLED, self._clock()))
+            return set(topics)
 
     def gone(self, topics: Collection[str]) -> set[str]:
         """Those of `topics` that are not there any more. Raises a `KafkaError`."""
@@ -177,19 +185,18 @@ class Channels:
         refusals = self._refusals(topic.name, use.tenant)
         return refusals[0].reason if refusals else "too many channels"
 
-    def _may(self, topic: str, tenant: str) -> bool:
-        if not self._refusals(topic, tenant):
-            return True
-        now = self._clock()
-        if now < self._trial_at or self._left_out(topic, tenant):
-            return False
-        self._trial_at = now + TRIAL_SECONDS
-        return True
+    def _keep(self, topic: str, tenant: str | None, refusal: Refusal) -> None:
+        self._refused.pop((topic, tenant), None)
+        self._refused[topic, tenant] = refusal
+        _cut(self._refused, self._channels_max)
+
+    def _standing(self, topic: str, tenant: str) -> Standing:
+        return standing(self._refusals(topic, tenant), self._clock(), self._trial_at)
 
     def _left_out(self, topic: str, tenant: str) -> bool:
         return any(self._clock() < refusal.until for refusal in self._refusals(topic, tenant))
 
-    def _refusals(self, topic: str, tenant: str) -> list[_Refusal]:
+    def _refusals(self, topic: str, tenant: str) -> list[Refusal]:
         return [found for whose in (tenant, None) if (found := self._refused.get((topic, whose))) is not None]
 
 

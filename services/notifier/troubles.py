@@ -51,12 +51,23 @@ class Troubles:
             raise KafkaError(f"the broker does not take events: {error}") from error
         gone = self._channels.gone(named)
         blamed = self._channels.blame(hanging - gone)
-        if not gone and not hanging:
-            blamed = self._channels.suspects(named)
+        if not gone and not hanging and (doubted := self._channels.suspects(named)):
+            self._log.warning("channel_topics_in_doubt", topics=sorted(doubted))
         for topic in sorted(blamed):
             self._refuse(topic, "events were not taken in time")
         guilty = {use.tenant for use, topic in topics.items() if topic in gone | blamed}
         self._blame(guilty, gone | blamed)
+
+    def stalled_alone(self, topic: str, tenant: str) -> None:
+        """An event for `topic` was not taken in time, with no other in the transaction; the broker then took it on a
+        topic of ours. One that was deleted is made again.
+        """
+        gone = self._channels.gone({topic})
+        if not gone and not self._channels.stalled_alone(topic):
+            return
+        if not gone:
+            self._log.warning("channel_topic_refuses", topic=topic, reason="events were not taken in time", tenant=None)
+        self._blame({tenant}, {topic})
 
     def say(self, uses: Collection[Use]) -> None:
         """Events for these are on the main topic alone."""

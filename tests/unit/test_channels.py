@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 import pytest
 from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import REFUSED_SECONDS, SETTLED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
+from services.notifier.channels import SETTLED_SECONDS, STALLS_MAX, Channels, Use
+from services.notifier.refusals import REFUSED_SECONDS, TRIAL_SECONDS, TRIALS_STALLED_MAX
 from tests.unit.clock import Clock
 from tidings.contract.topics import Topic
 
@@ -43,6 +44,10 @@ def uses(*channels: str, tenant: str = "t") -> list[Use]:
 
 def found(channels: Channels, *names: str, tenant: str = "t") -> dict[str, str]:
     return {use.channel: topic for use, topic in channels.routes(uses(*names, tenant=tenant)).topics.items()}
+
+
+def doubted(channels: Channels, *names: str) -> set[str]:
+    return {use.channel for use in channels.routes(uses(*names)).doubted}
 
 
 def held(channels: Channels, *names: str) -> set[str]:
@@ -130,10 +135,10 @@ def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
     channels.make(["a"])
     waited = []
     for _ in range(3):
-        assert found(channels, "a") == {"a": A}
         channels.refuse(A, "too large")
         since = clock.seconds
-        while not found(channels, "a"):
+        while not doubted(channels, "a"):
+            assert found(channels, "a") == {}
             clock.seconds += 1
         waited.append(clock.seconds - since)
         channels.refuse(A, "too large")
@@ -151,18 +156,35 @@ def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
     assert channels.news(Use("a", "harmful")) == "too large"
 
 
-def test_of_many_topics_that_refuse_one_is_tried_at_a_time() -> None:
+def test_of_many_topics_that_refuse_one_is_tried_in_vain_at_a_time() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.make(["a", "b"])
     for topic in (A, B):
         channels.refuse(topic, "too large")
     clock.seconds += REFUSED_SECONDS
-    assert len(found(channels, "a", "b")) == 1
+    assert doubted(channels, "a", "b") == {"a", "b"}
+    assert doubted(channels, "a", "b") == {"a", "b"}, "a look spends nothing"
+    channels.refuse(A, "too large")
+    channels.trial_failed()
     clock.seconds += TRIAL_SECONDS - 1
-    assert found(channels, "a", "b") == {}
+    assert doubted(channels, "a", "b") == set()
     clock.seconds += 1
-    assert len(found(channels, "a", "b")) == 1
+    assert doubted(channels, "a", "b") == {"b"}
+
+
+def test_a_topic_that_is_suspected_is_in_doubt_at_once_whatever_else_was_tried() -> None:
+    channels = _channels(Broker())
+    channels.make(["a", "b"])
+    for _ in range(STALLS_MAX):
+        channels.suspects([A, B])
+    channels.trial_failed()
+    assert (found(channels, "a", "b"), held(channels, "a", "b")) == ({}, set())
+    assert doubted(channels, "a", "b") == {"a", "b"}
+    assert [channels.stalled_alone(A) for _ in range(TRIALS_STALLED_MAX)] == [False] * (TRIALS_STALLED_MAX - 1) + [True]
+    assert doubted(channels, "a", "b") == {"b"}
+    channels.accept({Use("b", "t"): B})
+    assert found(channels, "a", "b") == {"b": B}
 
 
 def test_a_topic_that_takes_events_again_is_forgiven() -> None:
@@ -171,7 +193,7 @@ def test_a_topic_that_takes_events_again_is_forgiven() -> None:
     channels.make(["a"])
     channels.refuse(A, "too large")
     clock.seconds += REFUSED_SECONDS
-    channels.accept(channels.routes(uses("a")).topics)
+    channels.accept(channels.routes(uses("a")).doubted)
     assert found(channels, "a") == {"a": A}
 
 
