@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -23,6 +24,8 @@ from tidings.kafka.failures import RefusedError, StalledError
 from tidings.kafka.topics import NOT_READY
 from tidings.kafka.transactions import Outgoing, Transactions
 from tidings.process.progress import Progress
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.5
 # Topics that are made for one batch. A broker on a small machine needs some 100 ms for each until it can be written to.
@@ -90,11 +93,11 @@ class ChannelWorker:
 
     def _make(self, held: Sequence[Held]) -> set[str]:
         """Make missing topics, of all tenants in turn; the channels whose topic was made and is not ready."""
-        wanted: dict[str, dict[str, None]] = {}
+        wanted: dict[str, dict[Use, None]] = {}
         awaited = self._routes(held).held
         for one in held:
             if one.use is not None and one.use in awaited:
-                wanted.setdefault(one.use.tenant, {})[one.use.channel] = None
+                wanted.setdefault(one.use.tenant, {})[one.use] = None
         return self._channels.make(in_turn([list(names) for names in wanted.values()], NEW_MAX))
 
     def _routes(self, held: Sequence[Held]) -> Routes:
@@ -128,7 +131,7 @@ class ChannelWorker:
                 self._settle_together([one], ())
             else:
                 self._hold_again(one, error)
-                self._troubles.stalled_alone(topic, use.tenant)
+                self._troubles.stalled_alone(topic, use)
             return False
         self._channels.accept(plan.topics)
         return True
@@ -200,11 +203,11 @@ def _message(one: Held, plan: _Plan) -> Outgoing | None:
     return None if topic is None else one.to(topic)
 
 
-def in_turn(lists: Sequence[Sequence[str]], names_max: int) -> list[str]:
+def in_turn(lists: Sequence[Sequence[T]], names_max: int) -> list[T]:
     """The first name of each list, then the second of each …, `names_max` at the most and none twice."""
     return list(dict.fromkeys(_in_turn(lists)))[:names_max]
 
 
-def _in_turn(lists: Sequence[Sequence[str]]) -> Iterator[str]:
+def _in_turn(lists: Sequence[Sequence[T]]) -> Iterator[T]:
     for number in range(max(map(len, lists), default=0)):
         yield from (names[number] for names in lists if number < len(names))

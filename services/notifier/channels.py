@@ -11,6 +11,7 @@ from threading import RLock
 from typing import Any, Protocol
 
 from services.notifier.refusals import TRIAL_SECONDS, Refusal, Standing, refused, stalled_alone, standing, suspected
+from services.notifier.shares import Shares
 from tidings.contract.topics import Topic, channel_topic
 from tidings.kafka.topics import NOT_READY, READY_SECONDS
 
@@ -54,8 +55,10 @@ class TopicsPort(Protocol):
 class Channels:
     """Decides which channels' events have a topic to go to. One client's channel never holds up the others."""
 
-    def __init__(self, topics: TopicsPort, *, channels_max: int, clock: Callable[[], float]) -> None:
+    def __init__(self, topics: TopicsPort, *, channels_max: int, tenant_max: int, clock: Callable[[], float]) -> None:
+        """`channels_max` topics in all, of which `tenant_max` may be one tenant's."""
         self._topics = topics
+        self._shares = Shares(tenant_max)
         self._channels_max = channels_max
         self._clock = clock
         self._lock = RLock()
@@ -74,21 +77,27 @@ class Channels:
             wanted = {use: topic.name for use in uses if (topic := channel_topic(use.channel)) is not None}
             there = {use: self._standing(name, use.tenant) for use, name in wanted.items() if name in self._known}
             room = len(self._known) < self._channels_max
-            missing = {use: name for use, name in wanted.items() if room and use not in there}
+            missing = {use: name for use, name in wanted.items() if use not in there}
             return Routes(
                 {use: wanted[use] for use, found in there.items() if found is Standing.GOOD},
-                frozenset(use for use, name in missing.items() if not self._left_out(name, use.tenant)),
+                frozenset(
+                    use
+                    for use, name in missing.items()
+                    if room and self._shares.room(use.tenant) and not self._left_out(name, use.tenant)
+                ),
                 {use: wanted[use] for use, found in there.items() if found is Standing.DOUBTED},
             )
 
-    def make(self, channels: Collection[str]) -> set[str]:
-        """Make the topics of these, as far as there is room; those that may be ready later. Raises a `KafkaError`."""
+    def make(self, uses: Collection[Use]) -> set[str]:
+        """Make topics for these, as far as there is room; the channels whose topic may be ready later.
+
+        Raises a `KafkaError`.
+        """
         with self._lock:
-            missing = [topic for name in channels if (topic := channel_topic(name)) and topic.name not in self._known]
-            making = missing[: max(0, self._channels_max - len(self._known))]
+            making = self._makeable(uses)
         if not making:
             return set()
-        failed = self._topics.make(making)
+        failed = self._topics.make(list(making))
         with self._lock:
             made = {topic.name for topic in making} - set(failed)
             self._young |= made
@@ -96,9 +105,17 @@ class Channels:
             for name in made:
                 self._refused.pop((name, None), None)
             slow = {name for name, reason in failed.items() if reason == NOT_READY}
+            for topic, use in making.items():
+                if topic.name in made | slow:
+                    self._shares.add(use.tenant, topic.name)
             for name in set(failed) - slow:
                 self.refuse(name, failed[name])
-        return {name for name in channels if (topic := channel_topic(name)) and topic.name in slow}
+        return {use.channel for use in uses if (found := channel_topic(use.channel)) and found.name in slow}
+
+    def users(self, topic: str) -> set[str]:
+        """The tenants whose events have gone to `topic`, or for whom it was made."""
+        with self._lock:
+            return self._shares.users(topic)
 
     def refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
         """Leave a topic out for a while, longer each time: for one tenant, or for all."""
@@ -121,6 +138,7 @@ class Channels:
         """These took their events: an earlier refusal is forgotten."""
         with self._lock:
             for use, topic in topics.items():
+                self._shares.add(use.tenant, topic)
                 self._refused.pop((topic, use.tenant), None)
                 self._refused.pop((topic, None), None)
                 self._young.discard(topic)
@@ -159,6 +177,7 @@ class Channels:
         """
         present = {name for name in self._topics.present() if _is_channel(name)}
         with self._lock:
+            self._shares.keep(present | self._known)
             now = self._clock()
             # At the start all are old.
             first = now if self._listed_at is not None else now - SETTLED_SECONDS
@@ -183,7 +202,22 @@ class Channels:
         if topic is None:
             return "the name cannot be that of a topic"
         refusals = self._refusals(topic.name, use.tenant)
-        return refusals[0].reason if refusals else "too many channels"
+        if refusals:
+            return refusals[0].reason
+        full = len(self._known) >= self._channels_max or self._shares.room(use.tenant)
+        return "too many channels" if full else "too many channels of its tenant"
+
+    def _makeable(self, uses: Collection[Use]) -> dict[Topic, Use]:
+        """The missing topics that there is room for, each with the first of whom it is."""
+        making: dict[Topic, Use] = {}
+        for use in uses:
+            topic = channel_topic(use.channel)
+            if topic is None or topic.name in self._known or topic in making:
+                continue
+            own = sum(other.tenant == use.tenant for other in making.values())
+            if len(self._known) + len(making) < self._channels_max and self._shares.room(use.tenant, own):
+                making[topic] = use
+        return making
 
     def _keep(self, topic: str, tenant: str | None, refusal: Refusal) -> None:
         self._refused.pop((topic, tenant), None)

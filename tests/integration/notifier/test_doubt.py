@@ -52,7 +52,7 @@ class Both:
         self._topics, self._name, self._stack = topics, name, stack
         kafka_topics = KafkaTopics(topics.cluster)
         self.registry = CollectorRegistry()
-        channels = Channels(kafka_topics, channels_max=10_000, clock=time.monotonic)
+        channels = Channels(kafka_topics, channels_max=10_000, tenant_max=10_000, clock=time.monotonic)
         tenants, metrics, logger = Tenants(time.monotonic), NotifierMetrics(self.registry), log.get("test")
         changes, transactions = self._joined(RESULTS)
         self.stalling = Stalling(transactions)
