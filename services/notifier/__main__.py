@@ -36,7 +36,9 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
     metrics = NotifierMetrics(REGISTRY)
     # These outlive a connection: which topics refuse, and whose, is not to be learnt anew after each failure.
     topics = KafkaTopics(settings.cluster)
-    channels = Channels(topics, channels_max=settings.channels_max, clock=time.monotonic)
+    channels = Channels(
+        topics, channels_max=settings.channels_max, tenant_max=settings.tenant_channels_max, clock=time.monotonic
+    )
     tenants = Tenants(time.monotonic)
     completing, channelling = Progress(time.monotonic), Progress(time.monotonic)
 

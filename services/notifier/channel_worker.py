@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from structlog.stdlib import BoundLogger
 
@@ -23,11 +25,15 @@ from tidings.kafka.topics import NOT_READY
 from tidings.kafka.transactions import Outgoing, Transactions
 from tidings.process.progress import Progress
 
+T = TypeVar("T")
+
 POLL_SECONDS = 0.5
 # Topics that are made for one batch. A broker on a small machine needs some 100 ms for each until it can be written to.
 NEW_MAX = 20
 # How often a topic is waited for, 10 s each time; then it counts as one that refuses.
 TRIES_MAX = 3
+# Topics in doubt that are tried for one batch, each in a transaction of some 10 ms, until one of them fails.
+TRIALS_MAX = 100
 # How often the broker is asked which topics there are, for those that another copy made or somebody deleted.
 LOOK_SECONDS = 30.0
 
@@ -87,11 +93,11 @@ class ChannelWorker:
 
     def _make(self, held: Sequence[Held]) -> set[str]:
         """Make missing topics, of all tenants in turn; the channels whose topic was made and is not ready."""
-        wanted: dict[str, dict[str, None]] = {}
+        wanted: dict[str, dict[Use, None]] = {}
         awaited = self._routes(held).held
         for one in held:
             if one.use is not None and one.use in awaited:
-                wanted.setdefault(one.use.tenant, {})[one.use.channel] = None
+                wanted.setdefault(one.use.tenant, {})[one.use] = None
         return self._channels.make(in_turn([list(names) for names in wanted.values()], NEW_MAX))
 
     def _routes(self, held: Sequence[Held]) -> Routes:
@@ -99,7 +105,46 @@ class ChannelWorker:
         return self._channels.routes([use for use in uses if not self._tenants.left_out(use.tenant)])
 
     def _settle(self, held: Sequence[Held], slow: Collection[str]) -> None:
-        """Commit `held`, in the end one by one, so that whatever is refused is refused alone."""
+        """Commit `held` in their order: each topic in doubt is tried by its first event, alone. After a trial that fails,
+        which may have taken 8 s, the events of those that are still in doubt are held once more.
+        """
+        rest, trials = held, TRIALS_MAX
+        while rest:
+            doubted = self._routes(rest).doubted if trials else {}
+            number = next((number for number, one in enumerate(rest) if one.use in doubted), len(rest))
+            if number:
+                self._settle_together(rest[:number], slow)
+            elif (use := rest[0].use) is not None:
+                number, trials = 1, trials - 1 if self._try(rest[0], use, doubted[use]) else 0
+            rest = rest[number:]
+
+    def _try(self, one: Held, use: Use, topic: str) -> bool:
+        """Whether `topic`, which is in doubt, takes an event. What becomes of this one is committed."""
+        plan = _Plan({use: topic}, {})
+        try:
+            self._commit([one], plan)
+        except (RefusedError, StalledError) as error:
+            self._metrics.aborts.inc()
+            self._channels.trial_failed()
+            if isinstance(error, RefusedError):
+                self._troubles.refused(error, plan.topics)
+                self._settle_together([one], ())
+            else:
+                self._hold_again(one, error)
+                self._troubles.stalled_alone(topic, use)
+            return False
+        self._channels.accept(plan.topics)
+        return True
+
+    def _hold_again(self, one: Held, error: StalledError) -> None:
+        """Its topic may be the cause of `error` only when this is committed."""
+        try:
+            self._commit([one], _Plan({}, {one: one.tries}))
+        except (RefusedError, StalledError) as second:
+            raise KafkaError(f"the broker does not take events: {second}") from error
+
+    def _settle_together(self, held: Sequence[Held], slow: Collection[str]) -> None:
+        """Commit `held` in one transaction, in the end one by one, so that whatever is refused is refused alone."""
         failures = 0
         while True:
             plan = self._plan(held, slow)
@@ -118,15 +163,13 @@ class ChannelWorker:
                 return
             if failures >= FAILURES_MAX and len(held) > 1:
                 for one in held:
-                    self._settle([one], slow)
+                    self._settle_together([one], slow)
                 return
 
     def _plan(self, held: Sequence[Held], slow: Collection[str]) -> _Plan:
         routes = self._routes(held)
-        return _Plan(
-            routes.topics,
-            {one: tries for one in held if one.use in routes.held and (tries := self._tries(one, slow)) is not None},
-        )
+        again = {one: tries for one in held if one.use in routes.held and (tries := self._tries(one, slow)) is not None}
+        return _Plan(routes.topics, again | {one: one.tries for one in held if one.use in routes.doubted})
 
     def _tries(self, one: Held, slow: Collection[str]) -> int | None:
         """With how many tries the event is held once more; None: it is not."""
@@ -160,11 +203,11 @@ def _message(one: Held, plan: _Plan) -> Outgoing | None:
     return None if topic is None else one.to(topic)
 
 
-def in_turn(lists: Sequence[Sequence[str]], names_max: int) -> list[str]:
+def in_turn(lists: Sequence[Sequence[T]], names_max: int) -> list[T]:
     """The first name of each list, then the second of each …, `names_max` at the most and none twice."""
     return list(dict.fromkeys(_in_turn(lists)))[:names_max]
 
 
-def _in_turn(lists: Sequence[Sequence[str]]) -> Iterator[str]:
+def _in_turn(lists: Sequence[Sequence[T]]) -> Iterator[T]:
     for number in range(max(map(len, lists), default=0)):
         yield from (names[number] for names in lists if number < len(names))

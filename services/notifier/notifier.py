@@ -126,11 +126,12 @@ class Notifier:
 
     def _routes(self, decided: Sequence[Decided], unclear: Collection[str], *, hold_all: bool) -> Routes:
         """`unclear` are topics that refused a record of one of several tenants. Their events are held, to be tried one by
-        one, and so are all after too many failures: no event of the main topic waits for that.
+        one, as are those of topics in doubt, and all after too many failures: no event of the main topic waits for that.
         """
         found = self._channels.routes({one.use for one in decided if one.use is not None})
-        held = found.held | {use for use, topic in found.topics.items() if hold_all or topic in unclear}
-        return Routes({use: topic for use, topic in found.topics.items() if use not in held}, held)
+        unsure = {use for use, topic in found.topics.items() if hold_all or topic in unclear}
+        held = found.held | set(found.doubted) | unsure
+        return replace(found, topics={use: topic for use, topic in found.topics.items() if use not in held}, held=held)
 
     def _commit(self, decided: Sequence[Decided], routes: Routes) -> None:
         messages = [message for one in decided for message in _messages(one, routes)]

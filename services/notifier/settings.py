@@ -15,6 +15,8 @@ class NotifierSettings(KafkaSettings):
     listen: Listen = Field("127.0.0.1:8002", validation_alias="NOTIFIER_LISTEN")
     # Each channel is a topic, and topics cost the brokers memory: beyond this many, events go to the main topic alone.
     channels_max: int = Field(1000, ge=0, validation_alias="NOTIFIER_CHANNELS_MAX")
+    # A fifth of all, so that no tenant takes the places of the others.
+    tenant_channels_max: int = Field(200, ge=0, validation_alias="NOTIFIER_CHANNELS_PER_TENANT_MAX")
     batch_max: int = Field(500, ge=1, le=10_000, validation_alias="NOTIFIER_BATCH_MAX")
     log_level: str = Field("INFO", validation_alias="TIDINGS_LOG_LEVEL")
     log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")

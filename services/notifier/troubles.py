@@ -36,7 +36,7 @@ class Troubles:
             return False
         for tenant in users if error.of_record else [None]:
             self._refuse(error.topic, error.reason, tenant)
-        if len(users) == 1:
+        if len(users if error.of_record else users | self._channels.users(error.topic)) == 1:
             self._blame(users, {error.topic})
         return True
 
@@ -51,12 +51,22 @@ class Troubles:
             raise KafkaError(f"the broker does not take events: {error}") from error
         gone = self._channels.gone(named)
         blamed = self._channels.blame(hanging - gone)
-        if not gone and not hanging:
-            blamed = self._channels.suspects(named)
+        if not gone and not hanging and (doubted := self._channels.suspects(named)):
+            self._log.warning("channel_topics_in_doubt", topics=sorted(doubted))
         for topic in sorted(blamed):
             self._refuse(topic, "events were not taken in time")
-        guilty = {use.tenant for use, topic in topics.items() if topic in gone | blamed}
-        self._blame(guilty, gone | blamed)
+        self._blame_sole_users(gone | blamed, topics)
+
+    def stalled_alone(self, topic: str, use: Use) -> None:
+        """An event for `topic` was not taken in time, with no other in the transaction; the broker then took it on a
+        topic of ours. One that was deleted is made again.
+        """
+        gone = self._channels.gone({topic})
+        if not gone and not self._channels.stalled_alone(topic):
+            return
+        if not gone:
+            self._log.warning("channel_topic_refuses", topic=topic, reason="events were not taken in time", tenant=None)
+        self._blame_sole_users({topic}, {use: topic})
 
     def say(self, uses: Collection[Use]) -> None:
         """Events for these are on the main topic alone."""
@@ -67,6 +77,14 @@ class Troubles:
     def _refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
         self._channels.refuse(topic, reason, tenant)
         self._log.warning("channel_topic_refuses", topic=topic, reason=reason, tenant=tenant)
+
+    def _blame_sole_users(self, guilty: Collection[str], topics: Mapping[Use, str]) -> None:
+        """Of a topic that several tenants share, nobody says whose fault it is."""
+        tenants: set[str] = set()
+        for topic in guilty:
+            users = {use.tenant for use, named in topics.items() if named == topic} | self._channels.users(topic)
+            tenants |= users if len(users) == 1 else set()
+        self._blame(tenants, guilty)
 
     def _blame(self, tenants: Collection[str], topics: Collection[str]) -> None:
         for tenant, seconds in self._tenants.blame(tenants).items():

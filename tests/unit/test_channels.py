@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 import pytest
 from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import REFUSED_SECONDS, SETTLED_SECONDS, STALLS_MAX, TRIAL_SECONDS, Channels, Use
+from services.notifier.channels import SETTLED_SECONDS, STALLS_MAX, Channels, Use
+from services.notifier.refusals import REFUSED_SECONDS, TRIAL_SECONDS, TRIALS_STALLED_MAX
 from tests.unit.clock import Clock
 from tidings.contract.topics import Topic
 
@@ -34,7 +35,7 @@ class Broker:
 
 
 def _channels(broker: Broker, clock: Clock | None = None, channels_max: int = 10) -> Channels:
-    return Channels(broker, channels_max=channels_max, clock=clock or Clock())
+    return Channels(broker, channels_max=channels_max, tenant_max=channels_max, clock=clock or Clock())
 
 
 def uses(*channels: str, tenant: str = "t") -> list[Use]:
@@ -45,6 +46,10 @@ def found(channels: Channels, *names: str, tenant: str = "t") -> dict[str, str]:
     return {use.channel: topic for use, topic in channels.routes(uses(*names, tenant=tenant)).topics.items()}
 
 
+def doubted(channels: Channels, *names: str) -> set[str]:
+    return {use.channel for use in channels.routes(uses(*names)).doubted}
+
+
 def held(channels: Channels, *names: str) -> set[str]:
     return {use.channel for use in channels.routes(uses(*names)).held}
 
@@ -53,16 +58,16 @@ def test_events_are_held_until_their_topic_is_made() -> None:
     broker = Broker()
     channels = _channels(broker)
     assert (found(channels, "a"), held(channels, "a"), broker.made) == ({}, {"a"}, [])
-    assert channels.make(["a"]) == set()
+    assert channels.make(uses("a")) == set()
     assert (found(channels, "a"), held(channels, "a")) == ({"a": A}, set())
-    channels.make(["a"])
+    channels.make(uses("a"))
     assert broker.made == [[A]]
 
 
 def test_new_topics_are_made_in_one_request() -> None:
     broker = Broker()
     channels = _channels(broker)
-    channels.make(["a", "b", "c"])
+    channels.make(uses("a", "b", "c"))
     assert found(channels, "a", "b", "c") == {"a": A, "b": B, "c": C}
     assert [sorted(names) for names in broker.made] == [[A, B, C]]
 
@@ -70,7 +75,7 @@ def test_new_topics_are_made_in_one_request() -> None:
 def test_no_more_topics_are_made_than_the_limit() -> None:
     broker = Broker()
     channels = _channels(broker, channels_max=2)
-    channels.make(["a", "b", "c"])
+    channels.make(uses("a", "b", "c"))
     assert len(broker.there) == len(found(channels, "a", "b", "c")) == 2
     assert held(channels, "a", "b", "c") == set()
     assert channels.news(Use("c", "t")) == "too many channels"
@@ -80,32 +85,32 @@ def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
     clock = Clock()
     broker = Broker(forbidden=[A])
     channels = _channels(broker, clock)
-    channels.make(["a", "b"])
+    channels.make(uses("a", "b"))
     assert (found(channels, "a", "b"), held(channels, "a", "b")) == ({"b": B}, set())
     assert channels.news(Use("a", "t")) == "PolicyViolationError"
     clock.seconds += REFUSED_SECONDS
     assert held(channels, "a") == {"a"}
     broker.forbidden.clear()
-    channels.make(["a"])
+    channels.make(uses("a"))
     assert found(channels, "a") == {"a": A}
 
 
 def test_a_broker_that_is_away_is_asked_again() -> None:
     channels = _channels(Broker(NotControllerError()))
     with pytest.raises(NotControllerError):
-        channels.make(["a"])
-    channels.make(["a"])
+        channels.make(uses("a"))
+    channels.make(uses("a"))
     assert found(channels, "a") == {"a": A}
 
 
 def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
     broker = Broker()
     channels = _channels(broker)
-    channels.make(["a"])
+    channels.make(uses("a"))
     broker.there.clear()
     channels.look_again()
     assert held(channels, "a") == {"a"}
-    channels.make(["a"])
+    channels.make(uses("a"))
     assert broker.made == [[A], [A]]
 
 
@@ -127,13 +132,13 @@ def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while()
 def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
-    channels.make(["a"])
+    channels.make(uses("a"))
     waited = []
     for _ in range(3):
-        assert found(channels, "a") == {"a": A}
         channels.refuse(A, "too large")
         since = clock.seconds
-        while not found(channels, "a"):
+        while not doubted(channels, "a"):
+            assert found(channels, "a") == {}
             clock.seconds += 1
         waited.append(clock.seconds - since)
         channels.refuse(A, "too large")
@@ -145,33 +150,50 @@ def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
 
 def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
     channels = _channels(Broker())
-    channels.make(["a"])
+    channels.make(uses("a"))
     channels.refuse(A, "too large", "harmful")
     assert (found(channels, "a", tenant="harmful"), found(channels, "a")) == ({}, {"a": A})
     assert channels.news(Use("a", "harmful")) == "too large"
 
 
-def test_of_many_topics_that_refuse_one_is_tried_at_a_time() -> None:
+def test_of_many_topics_that_refuse_one_is_tried_in_vain_at_a_time() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
-    channels.make(["a", "b"])
+    channels.make(uses("a", "b"))
     for topic in (A, B):
         channels.refuse(topic, "too large")
     clock.seconds += REFUSED_SECONDS
-    assert len(found(channels, "a", "b")) == 1
+    assert doubted(channels, "a", "b") == {"a", "b"}
+    assert doubted(channels, "a", "b") == {"a", "b"}, "a look spends nothing"
+    channels.refuse(A, "too large")
+    channels.trial_failed()
     clock.seconds += TRIAL_SECONDS - 1
-    assert found(channels, "a", "b") == {}
+    assert doubted(channels, "a", "b") == set()
     clock.seconds += 1
-    assert len(found(channels, "a", "b")) == 1
+    assert doubted(channels, "a", "b") == {"b"}
+
+
+def test_a_topic_that_is_suspected_is_in_doubt_at_once_whatever_else_was_tried() -> None:
+    channels = _channels(Broker())
+    channels.make(uses("a", "b"))
+    for _ in range(STALLS_MAX):
+        channels.suspects([A, B])
+    channels.trial_failed()
+    assert (found(channels, "a", "b"), held(channels, "a", "b")) == ({}, set())
+    assert doubted(channels, "a", "b") == {"a", "b"}
+    assert [channels.stalled_alone(A) for _ in range(TRIALS_STALLED_MAX)] == [False] * (TRIALS_STALLED_MAX - 1) + [True]
+    assert doubted(channels, "a", "b") == {"b"}
+    channels.accept({Use("b", "t"): B})
+    assert found(channels, "a", "b") == {"b": B}
 
 
 def test_a_topic_that_takes_events_again_is_forgiven() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
-    channels.make(["a"])
+    channels.make(uses("a"))
     channels.refuse(A, "too large")
     clock.seconds += REFUSED_SECONDS
-    channels.accept(channels.routes(uses("a")).topics)
+    channels.accept(channels.routes(uses("a")).doubted)
     assert found(channels, "a") == {"a": A}
 
 

@@ -85,6 +85,7 @@ def test_the_key_of_a_new_target_reaches_the_dispatcher_alone(tmp_path: Path) ->
     ("process", "name"),
     [
         ("api", "API_THREADS"), ("dispatcher", "DISPATCHER_BATCH_MAX"), ("notifier", "NOTIFIER_CHANNELS_MAX"),
+        ("notifier", "NOTIFIER_CHANNELS_PER_TENANT_MAX"),
         ("relay", "RELAY_DRAIN_SECONDS"), ("watcher", "WATCHER_HANGING_SECONDS"), ("api", "TIDINGS_IMAGE_TARGET"),
         ("reconciler", "RECONCILER_GRACE_SECONDS"), ("reconciler", "TIDINGS_RETENTION_DAYS"),
     ],

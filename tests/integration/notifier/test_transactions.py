@@ -65,7 +65,7 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
     )
     with closing(changes), closing(transactions):
         notifier = Notifier(
-            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, clock=time.monotonic), Tenants(time.monotonic),
+            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, tenant_max=0, clock=time.monotonic), Tenants(time.monotonic),
             public_url="http://x", progress=progress, metrics=metrics, log=logger,
         )  # fmt: skip
         until(lambda: notifier.run_once() == 0 and _at_end(changes), 60)

@@ -38,7 +38,7 @@ class Record:
 class Broker:
     """Topics, one partition of records to read, and transactions on which `verdict` may raise."""
 
-    def __init__(self, topic: str = RESULTS, channels_max: int = 1000) -> None:
+    def __init__(self, topic: str = RESULTS, channels_max: int = 1000, tenant_max: int = 1000) -> None:
         self.topic, self.clock = topic, Clock()
         self.records: list[Record] = []
         self.committed: list[Outgoing] = []
@@ -49,7 +49,7 @@ class Broker:
         self.away = False
         self.made: list[list[str]] = []
         self.unmade: dict[str, str] = {}
-        self.channels = Channels(self, channels_max=channels_max, clock=self.clock)
+        self.channels = Channels(self, channels_max=channels_max, tenant_max=tenant_max, clock=self.clock)
         self.tenants = Tenants(self.clock)
 
     def has(self, *topics: str) -> None:

@@ -10,6 +10,7 @@ from kafka.errors import MessageSizeTooLargeError, NotControllerError
 from prometheus_client import CollectorRegistry
 
 from services.notifier.channel_worker import LOOK_SECONDS, NEW_MAX, TRIES_MAX, ChannelWorker, in_turn
+from services.notifier.channels import Use
 from services.notifier.metrics import NotifierMetrics
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import BATCH_MAX, Broker, refusing
@@ -24,8 +25,8 @@ A, B = "tidings.completions.a", "tidings.completions.b"
 
 
 class Working:
-    def __init__(self, channels_max: int = 1000) -> None:
-        self.broker = Broker(CHANNEL_EVENTS, channels_max)
+    def __init__(self, channels_max: int = 1000, tenant_max: int = 1000) -> None:
+        self.broker = Broker(CHANNEL_EVENTS, channels_max, tenant_max)
         self.registry = CollectorRegistry()
         made: Any = self.broker
         self.worker = ChannelWorker(
@@ -103,6 +104,22 @@ def test_beyond_the_limit_of_channels_events_are_on_the_main_topic_alone() -> No
         working.broker.hold(f"x{number}")
     working.run()
     assert (len(working.broker.there), working.kept_off()) == (2, 3)
+
+
+def test_a_tenant_that_has_used_up_its_channels_leaves_another_its_own() -> None:
+    working = Working(channels_max=10, tenant_max=3)
+    harmful = [working.broker.hold(f"x{number}", tenant="harmful") for number in range(20)]
+    other = working.broker.hold("a", tenant="other")
+    working.run()
+    late = working.broker.hold("b", tenant="other")
+    again = working.broker.hold("x0", tenant="harmful")
+    working.run()
+    assert (working.broker.on(A), working.broker.on(B)) == ([other], [late])
+    assert working.broker.on("tidings.completions.x0") == [harmful[0], again]
+    assert (len(working.broker.there), working.kept_off()) == (5, 17)
+    assert working.broker.channels.news(Use("x9", "harmful")) is None, "it was said"
+    working.broker.clock.seconds += 60
+    assert working.broker.channels.news(Use("x9", "harmful")) == "too many channels of its tenant"
 
 
 def test_topics_of_many_tenants_that_refuse_cost_no_other_tenant_an_event(working: Working) -> None:

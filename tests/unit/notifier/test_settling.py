@@ -165,6 +165,23 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
     assert [len(broker.on(f"tidings.completions.{name}")) for name in "xyz"] == [0, 0, 0]
 
 
+def test_of_a_topic_that_several_tenants_share_none_is_left_out(broker: Broker, notifier: Notifier) -> None:
+    hanging: list[str] = []
+
+    def verdict(messages: Sequence[Outgoing]) -> None:
+        if found := {message.topic for message in messages} & set(hanging):
+            raise StalledError(frozenset(found))
+
+    broker.verdict = verdict
+    broker.has(A, B)
+    for name in "ab":
+        hanging.append(f"{COMPLETIONS}.{name}")
+        broker.tell(name, tenant="one")
+        broker.tell(name, tenant="another")
+        notifier.run_once()
+    assert not [tenant for tenant in ("one", "another") if broker.tenants.left_out(tenant)]
+
+
 def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:
     broker.verdict = _raises(COMPLETIONS, StalledError(frozenset({COMPLETIONS})))
     broker.tell("a")
