@@ -238,9 +238,10 @@ def new_stack() -> Iterator[Stack]:
             stack.command("down")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """One running stack for all tests that share it."""
+    """One running stack for all tests that share it. It ends with the last of them: it takes half a processor while
+    nobody uses it."""
     with new_stack() as started:
         done = started.command("up")
         log = started.home.log / "processes.log"
