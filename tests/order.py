@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # Files whose tests share one running stack: it takes half a minute of a processor to start, and half a processor while
-# it stands idle. Two processes have one each, as the tests of all would be the longest part of a run.
-STACKS = {
-    "tests/acceptance/test_way.py": "stack of ways",
-    "tests/acceptance/test_webhooks.py": "stack of ways",
-    "tests/acceptance/test_local_users.py": "stack of ways",
-    "tests/acceptance/test_two_clients.py": "stack of ways",
-    "tests/acceptance/test_kills.py": "stack of faults",
-    "tests/acceptance/test_outage.py": "stack of faults",
+# it stands idle, so that a run has one and not one for each process.
+STACK = "running stack"
+STACK_FILES = {
+    "tests/acceptance/test_kills.py",
+    "tests/acceptance/test_local_users.py",
+    "tests/acceptance/test_outage.py",
+    "tests/acceptance/test_two_clients.py",
+    "tests/acceptance/test_way.py",
+    "tests/acceptance/test_webhooks.py",
 }
 # A folder whose files share one Connect worker.
 CONNECT = "tests/integration/cdc/"
@@ -25,8 +26,7 @@ SPLIT = {
 # What takes longest begins first, so that no process works alone at the end. What is named by no line follows in the
 # order of its files; tests without I/O are last, and fill what is left. Each line is the beginning of a unit's name.
 FIRST = (
-    "stack of faults",
-    "stack of ways",
+    STACK,
     "tests/integration/relay/test_stops.py",
     "tests/acceptance/test_reconciler.py",
     "tests/acceptance/test_commands.py",
@@ -49,7 +49,9 @@ def unit_of(test: str) -> str:
     file = test.split("::", 1)[0]
     if file in SPLIT:
         return test
-    return CONNECT if file.startswith(CONNECT) else STACKS.get(file, file)
+    if file in STACK_FILES:
+        return STACK
+    return CONNECT if file.startswith(CONNECT) else file
 
 
 def in_order(tests: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.order import CONNECT, FIRST, SPLIT, STACKS, in_order, unit_of
+from tests.order import CONNECT, FIRST, SPLIT, STACK, STACK_FILES, in_order, unit_of
 from tests.process import ROOT
 
 WAY = "tests/acceptance/test_way.py::test_a"
@@ -32,15 +32,13 @@ def test_long_units_are_first_and_tests_without_io_last_and_the_rest_keeps_its_o
 
 
 def test_each_file_and_folder_named_is_there() -> None:
-    units = set(STACKS.values())
-    named = [*STACKS, *SPLIT, *(name for name in FIRST if name not in units)]
+    named = [*STACK_FILES, *SPLIT, *(name for name in FIRST if name != STACK)]
     assert [name for name in named if not (ROOT / name).exists()] == []
-    assert units <= set(FIRST)
 
 
-def test_each_file_that_uses_the_shared_stack_is_in_a_unit_of_such() -> None:
+def test_each_file_that_uses_the_shared_stack_is_in_the_unit_of_such() -> None:
     """Another one would have a stack of its own started."""
     files = (ROOT / "tests" / "acceptance").glob("test_*.py")
     users = {str(file.relative_to(ROOT)) for file in files if re.search(r"\bstack: Stack[,)]", file.read_text())}
     tests = {name for name in users if "def stack(" not in (ROOT / name).read_text()}
-    assert tests == set(STACKS)
+    assert tests == STACK_FILES
