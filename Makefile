@@ -5,6 +5,9 @@ P ?=
 T ?=
 # Files of tests run side by side, as most of them wait; each of so many processes starts servers of its own.
 TEST_PROCESSES ?= 3
+# pytest rewrites each file of tests. Where no bytecode may be written, as in many images, every process does that anew: 15 s
+# of a processor each.
+pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
@@ -38,13 +41,13 @@ compose-env: ## write .env and providers.env for docker compose, unless they are
 	@$(PYTHON) stack/compose_env.py
 
 test: venv ## all tests but those that need Docker, on real servers
-	@$(VENV)/python -m pytest -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
+	@$(pytest) -m "not compose" -n $(TEST_PROCESSES) --dist loadfile
 
 unit: venv ## the tests without I/O
-	@$(VENV)/python -m pytest -q -n $(TEST_PROCESSES) tests/unit
+	@$(pytest) -q -n $(TEST_PROCESSES) tests/unit
 
 integration: venv ## the tests on real servers; T=relay or T=api/test_hot.py for a part
-	@$(VENV)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests/integration/$(T)
+	@$(pytest) -n $(TEST_PROCESSES) --dist loadfile tests/integration/$(T)
 
 fmt: venv ## format, and fix what ruff can fix
 	@$(VENV)/ruff check --fix .
@@ -67,4 +70,4 @@ check: venv ## ruff, mypy --strict, import-linter, files that must agree
 	@$(VENV)/ruff format --check .
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
-	@$(VENV)/python -m pytest -q tests/unit
+	@$(pytest) -q tests/unit

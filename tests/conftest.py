@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from psycopg import sql
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
+from tests import order
 from tests.infra.kafka import Broker, Worker, native_connect, native_kafka
 from tests.infra.postgres import TEMPLATE, PostgresServer, native_postgres
 
@@ -22,6 +25,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="native",
         help="where Postgres, Kafka and Connect come from: this machine, or testcontainers (default: native)",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Also without xdist: fixtures are then made and ended as often as with it."""
+    ranks = {name: rank for rank, name in enumerate(order.in_order([item.nodeid for item in items]))}
+    items.sort(key=lambda item: ranks[item.nodeid])
+
+
+class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Hands out the units of tests/order.py in their order. `--dist loadfile` makes it one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return order.unit_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    if config.getoption("dist") != "loadfile":
+        return None
+    # By xdist's own order the file with the most tests is first: those of many small ones.
+    config.option.loadscopereorder = False
+    return Units(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,26 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import requests
 
 from tests.wait import patient, until
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class Running(Protocol):
+    """What a `Process` asks of what it started; as of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+    def wait(self, timeout: float) -> int: ...
 
 
 class Process:
@@ -38,21 +52,20 @@ class Process:
         self.environment = dict(environment)
         self.log = log
         self.ready_url = ready_url
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
 
     def start(self, seconds: float = 30.0) -> Process:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", self.module],
-                cwd=self.tree,
-                env=kept | {"PYTHONPATH": str(self.tree), "TIDINGS_LOG_FORMAT": "json"} | self.environment,
-                stdout=output,
-                stderr=output,
-            )
+        own = {"PYTHONPATH": str(self.tree), "TIDINGS_LOG_FORMAT": "json"}
+        self._process = self._started(kept | own | self.environment)
         if self.ready_url is not None:
             until(self._ready, seconds)
         return self
+
+    def _started(self, environment: Mapping[str, str]) -> Running:
+        command = [*self.wrapper, sys.executable, "-m", self.module]
+        with self.log.open("ab") as output:
+            return subprocess.Popen(command, cwd=self.tree, env=environment, stdout=output, stderr=output)
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal and wait for the end; the exit status, negative for a signal."""

@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition
 from stack.home import PORTS, Home, open_home
 from stack.ports import free_ports
 from tests.process import ROOT
-from tests.wait import until
+from tests.wait import patient, until
 
 ENDED = {"succeeded", "failed", "cancelled", "expired"}
 # A stack gets nothing of the tests' environment but where programs are and how the network is reached: its first start
@@ -48,10 +48,10 @@ class Stack:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {self.home.secrets['api_key']}"
 
-    def command(self, *words: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, seconds: float = 90) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*self.wrapper, sys.executable, "-m", "stack", *words],
-            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=seconds, check=False,
+            cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=patient(seconds), check=False,
         )  # fmt: skip
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -238,9 +238,10 @@ def new_stack() -> Iterator[Stack]:
             stack.command("down")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """One running stack for all tests that share it."""
+    """One running stack for all tests that share it. It ends with the last of them: it takes half a processor while
+    nobody uses it."""
     with new_stack() as started:
         done = started.command("up")
         log = started.home.log / "processes.log"

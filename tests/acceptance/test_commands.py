@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,12 +29,13 @@ def test_the_demo_shows_a_completion_and_leaves_nothing_behind(fresh_stack: Call
     assert all(is_free(port) for port in stack.home.ports.values())
 
 
-def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack], stack: Stack) -> None:
-    other = fresh_stack()
-    taken = Stack(other.environment | {"TIDINGS_PORT_API": str(stack.home.ports["api"])})
-    done = taken.command("up")
+def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack]) -> None:
+    stack = fresh_stack()
+    api = stack.home.ports["api"]
+    with socket.create_server(("127.0.0.1", api)):
+        done = stack.command("up")
     assert done.returncode != 0
-    assert f"api ({stack.home.ports['api']})" in done.stderr
+    assert f"api ({api})" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -46,18 +47,6 @@ def test_an_unreachable_package_source_is_one_clear_sentence(fresh_stack: Callab
     assert done.returncode != 0
     assert "Maven Central cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
-    home = stack.home
-    for path in (home.env_file, home.directory / "secrets.json"):
-        assert path.stat().st_mode & 0o077 == 0
-    assert stack.command("status").returncode == 0
-    logs = list(Path(home.directory).rglob("*.log"))
-    assert logs
-    for path in logs:
-        text = path.read_text(errors="replace")
-        assert [name for name, value in home.secrets.items() if value in text] == [], path
 
 
 def test_no_java_anywhere_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
@@ -96,16 +85,6 @@ def test_two_starts_at_once_are_one_stack(fresh_stack: Callable[[], Stack]) -> N
         [sys.executable, "-m", "stack", "run"], cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
     )  # fmt: skip
     assert (owner.returncode, owner.stderr.startswith("error: another process works on")) == (1, True)
-    assert stack.ended(stack.submit())["status"] == "succeeded"
-
-
-def test_a_postmaster_that_dies_is_started_again(fresh_stack: Callable[[], Stack]) -> None:
-    stack = fresh_stack()
-    assert stack.command("up").returncode == 0
-    postmaster = int((stack.home.postgres / "data" / "postmaster.pid").read_text().splitlines()[0])
-    os.kill(postmaster, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(postmaster)] if psutil.pid_exists(postmaster) else [], 20)
-    stack.ready("api", 90)
     assert stack.ended(stack.submit())["status"] == "succeeded"
 
 

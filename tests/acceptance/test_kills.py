@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+import psutil
 import pytest
 
 from tests.acceptance.conftest import Stack
@@ -33,3 +37,11 @@ def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:
             stack.kill_connect()
     found = stack.completions(ids, 120)
     assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
+
+
+def test_a_postmaster_that_dies_is_started_again(stack: Stack) -> None:
+    postmaster = int((stack.home.postgres / "data" / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(postmaster, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(postmaster)] if psutil.pid_exists(postmaster) else [], 20)
+    stack.ready("api", 90)
+    assert stack.ended(stack.submit())["status"] == "succeeded"

@@ -50,6 +50,18 @@ def test_nothing_that_a_stack_writes_is_readable_by_other_users(stack: Stack) ->
     assert [kind for kind in kinds if not list(home.glob(kind))] == []
 
 
+def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
+    home = stack.home
+    for path in (home.env_file, home.directory / "secrets.json"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert stack.command("status").returncode == 0
+    logs = list(Path(home.directory).rglob("*.log"))
+    assert logs
+    for path in logs:
+        text = path.read_text(errors="replace")
+        assert [name for name, value in home.secrets.items() if value in text] == [], path
+
+
 def test_connects_rest_tells_no_password_without_its_own(stack: Stack) -> None:
     connect = stack.home.url("connect")
     asked = {

@@ -89,7 +89,7 @@ class System:
         # What the name server does not know is fetched before the stack asks it.
         class_path(read_lock(), repository_of(self.stack.environment))
         self.stack.wrapper = self.naming.wrapper
-        done = self.stack.command("up", seconds=300)
+        done = self.stack.command("up")
         assert done.returncode == 0, done.stdout + done.stderr
         for server, port in (("postgres", self.ports["postgres"]), ("kafka", self.ports["kafka-2"])):
             self.links[server] = proxy = TcpProxy("127.0.0.1", port).start()

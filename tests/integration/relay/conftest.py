@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,19 @@ from cryptography.fernet import Fernet
 
 from stack.ports import free_ports
 from tests.infra.postgres import PostgresServer
-from tests.process import Process
+from tests.infra.relay_fork import RelayFork
+from tests.process import Process, Running
 
 TOKEN = "relay-token"
 CURRENT_KEY = "sig_current_key_of_the_tests_0123456789"
 NEXT_KEY = "sig_next_key_of_the_tests_0123456789abc"
+
+
+class RelayProcess(Process):
+    """A fork that has the relay's modules, unless a wrapper executes it."""
+
+    def _started(self, environment: Mapping[str, str]) -> Running:
+        return super()._started(environment) if self.wrapper else RelayFork(environment, self.log)
 
 
 class Relay:
@@ -70,7 +78,7 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
             }
             log = directory / f"relay-{len(started)}.log"
             ready_url = f"http://127.0.0.1:{port}/readyz" if ready else None
-            process = Process("services.relay", environment | settings, log, ready_url=ready_url, wrapper=wrapper)
+            process = RelayProcess("services.relay", environment | settings, log, ready_url=ready_url, wrapper=wrapper)
             started.append(Relay(process.start(), port))
             return started[-1]
 

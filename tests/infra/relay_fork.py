@@ -1,0 +1,52 @@
+"""A relay as a fork of a process that has imported its modules: importing them is most of what a start costs.
+
+Each fork imports this module by name, so that nothing of the tests' own may be imported here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.relay.__main__ import start
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__])
+
+
+class RelayFork:
+    """As much of `subprocess.Popen` as `tests.process.Process` uses."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self._process = _FORKS.Process(target=_run, args=(dict(environment), log), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        status = self._process.exitcode
+        if status is None:
+            raise subprocess.TimeoutExpired("services.relay", timeout)
+        return status
+
+
+def _run(environment: Mapping[str, str], log: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    with log.open("ab") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    start()

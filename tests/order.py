@@ -1,0 +1,64 @@
+"""Which tests run one after the other in one process of xdist, and which of these units begin first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Files whose tests share one running stack: it takes half a minute of a processor to start, and half a processor while
+# it stands idle, so that a run has one and not one for each process.
+STACK = "running stack"
+STACK_FILES = {
+    "tests/acceptance/test_kills.py",
+    "tests/acceptance/test_local_users.py",
+    "tests/acceptance/test_outage.py",
+    "tests/acceptance/test_two_clients.py",
+    "tests/acceptance/test_way.py",
+    "tests/acceptance/test_webhooks.py",
+}
+# A folder whose files share one Connect worker.
+CONNECT = "tests/integration/cdc/"
+# Files whose tests share nothing and take minutes together: each test is a unit of its own.
+SPLIT = {
+    "tests/acceptance/test_commands.py",
+    "tests/integration/relay/test_lost_answers.py",
+    "tests/integration/relay/test_stops.py",
+}
+# What takes longest begins first, so that no process works alone at the end. What is named by no line follows in the
+# order of its files; tests without I/O are last, and fill what is left. Each line is the beginning of a unit's name.
+FIRST = (
+    STACK,
+    "tests/integration/relay/test_stops.py",
+    "tests/acceptance/test_reconciler.py",
+    "tests/acceptance/test_commands.py",
+    CONNECT,
+    "tests/integration/relay/test_lost_answers.py",
+    "tests/integration/secure_kafka/",
+    "tests/integration/notifier/",
+    "tests/integration/watcher/",
+    "tests/integration/processes/",
+    "tests/integration/test_consumers.py",
+    "tests/integration/relay/",
+    "tests/integration/sdk/",
+    "tests/integration/api/",
+)
+LAST = "tests/unit/"
+
+
+def unit_of(test: str) -> str:
+    """The unit of a test, by its node id."""
+    file = test.split("::", 1)[0]
+    if file in SPLIT:
+        return test
+    if file in STACK_FILES:
+        return STACK
+    return CONNECT if file.startswith(CONNECT) else file
+
+
+def in_order(tests: Sequence[str]) -> list[str]:
+    """The node ids with the longest units first."""
+    return sorted(tests, key=lambda test: _rank(unit_of(test)))
+
+
+def _rank(unit: str) -> int:
+    ranks = (number for number, name in enumerate(FIRST) if unit.startswith(name))
+    return next(ranks, len(FIRST) + unit.startswith(LAST))
