@@ -4,7 +4,7 @@ VENV := .venv/bin
 P ?=
 T ?=
 # Files of tests run side by side, as most of them wait; each of so many processes starts servers of its own.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 4
 # pytest rewrites each file of tests. Where no bytecode may be written, as in many images, every process does that anew: 15 s
 # of a processor each.
 pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
