@@ -83,7 +83,7 @@ def build_engine(
     writer = EndingWriter(messages, bodies, metrics, log, wake=waking.wake, now=clock.now, held=memory.answers)
     pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking, begun=notices.tell)
     leases = Leases(
-        Processes(lease, owner=owner),
+        Processes(database, owner=owner, lease=lease),
         Claims(database, vault, owner=owner, logs=logs),
         calls,
         writer,

@@ -181,6 +181,64 @@ def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -
     assert asyncio.run(scenario()) == [True] * 30
 
 
+def test_many_slow_destinations_with_a_call_each_take_no_more_than_their_part() -> None:
+    async def scenario() -> tuple[int, list[str]]:
+        story = Story()
+        ended: list[str] = []
+
+        async def call(key: str) -> None:
+            opening = story.openings.begin(key)
+            try:
+                async with asyncio.timeout(20) as opening.limit:
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                assert opening.put_off
+                ended.append(key)
+            finally:
+                story.openings.end(key, opening, came=False)
+
+        keys = [f"hole-{number}" for number in range(8 * SLOW_MAX)]
+        story.now = asyncio.get_running_loop().time() - 2 * LOOK_SECONDS
+        calls: list[asyncio.Task[None]] = []
+        for key in keys:
+            calls.append(asyncio.create_task(call(key)))
+            await asyncio.sleep(0)
+            story.now += 1e-6
+        # Twice, as what a first look put off has not ended at the second.
+        story.pass_time()
+        story.openings.look()
+        waiting = set(calls)
+        while len(waiting) > SLOW_MAX:
+            done, waiting = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert done
+        counted = story.openings.counted
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert sorted(ended) == sorted(keys[SLOW_MAX:])
+        return counted, ended
+
+    assert asyncio.run(scenario())[0] == 0
+
+
+def test_a_destination_whose_only_call_is_put_off_again_and_again_is_asked_ever_more_rarely() -> None:
+    story = Story()
+    pauses = []
+    for _ in range(8):
+        [call] = story.begin("hole", 1)
+        story.pass_time()
+        seconds = story.openings.later("hole").seconds
+        story.openings.end("hole", call, came=False)
+        story.pass_time(round((seconds + LOOK_SECONDS) / LOOK_SECONDS) * LOOK_SECONDS)
+        pauses.append(seconds)
+    assert pauses == sorted(pauses)
+    assert pauses[0] <= LATER_SECONDS_MIN + RETURNS_SECONDS
+    assert LATER_SECONDS_MAX <= pauses[-1] <= LATER_SECONDS_MAX + RETURNS_SECONDS
+    [call] = story.begin("hole", 1)
+    story.openings.end("hole", call, came=True)
+    assert story.openings.later("hole").seconds <= LATER_SECONDS_MIN + RETURNS_SECONDS
+
+
 # Of several pools together.
 WHOLE = 400
 

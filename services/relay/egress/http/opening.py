@@ -39,6 +39,12 @@ class Opening:
     limit: asyncio.Timeout | None = None
     put_off: bool = False
 
+    def end_at(self, now: float) -> None:
+        """Put this call off. One that has no limit yet, or is over, stays as it is."""
+        if self.limit is not None and not self.limit.expired():
+            self.put_off = True
+            self.limit.reschedule(now)
+
 
 @dataclass(eq=False, slots=True)
 class _Origin:
@@ -46,7 +52,7 @@ class _Origin:
 
     calls: dict[Opening, None] = field(default_factory=dict)
     came: float = 0.0
-    slow_since: float | None = None
+    slow: bool = False
 
 
 class SlowCalls:
@@ -78,6 +84,8 @@ class Openings:
         self._origins: dict[Hashable, _Origin] = {}
         # When the last of an origin's calls that were put off come again, and how many of them.
         self._returns: dict[Hashable, tuple[float, int]] = {}
+        # Since when origins are slow: those with calls, and those whose calls were put off and have not come again.
+        self._slow_since: dict[Hashable, float] = {}
         self.counted = 0
 
     def __bool__(self) -> bool:
@@ -90,7 +98,7 @@ class Openings:
         if origin is None:
             origin = self._origins[key] = _Origin()
         opening = Opening(self._clock())
-        if origin.slow_since is None:
+        if not origin.slow:
             self.counted += 1
         elif len(origin.calls) < self._room():
             self._slow.add(1)
@@ -106,7 +114,9 @@ class Openings:
         # Who refuses at once keeps nobody waiting either.
         if came or self._clock() - opening.began < LOOK_SECONDS:
             origin.came += 1
-        if origin.slow_since is None:
+        if came and not origin.slow:
+            self._slow_since.pop(key, None)
+        if not origin.slow:
             self.counted -= 1
         else:
             self._slow.add(-1)
@@ -114,25 +124,29 @@ class Openings:
             del self._origins[key]
 
     def look(self) -> None:
-        """Find out which origins are slow now, and put off what is too much for them."""
+        """Find out which origins are slow now, and put off what is too much for one of them, or for all together."""
         now = self._clock()
-        self._returns = {key: last for key, last in self._returns.items() if last[0] > now}
-        for origin in self._origins.values():
+        # Calls that are due come again a little later than that, and find their origin as slow as it was.
+        self._returns = {key: last for key, last in self._returns.items() if last[0] > now - LATER_SECONDS_MAX}
+        self._slow_since = {
+            key: since for key, since in self._slow_since.items() if key in self._origins or key in self._returns
+        }
+        for key, origin in self._origins.items():
             waiting = now - next(iter(origin.calls)).began
             rate = origin.came / (_LOOKS * LOOK_SECONDS)
             slow = waiting >= LOOK_SECONDS and len(origin.calls) > rate * SLOW_WAIT_SECONDS
             origin.came /= 2
-            if slow != (origin.slow_since is not None):
-                self._turn(origin, now if slow else None)
+            if slow != origin.slow:
+                self._turn(key, origin, slow=slow)
             if slow:
                 self._put_off(origin, now)
+        if self._slow.left < 0:
+            self._put_off_excess(now)
 
     def later(self, key: Hashable) -> NotAttemptedError:
         """What is said to a call that is put off."""
-        origin = self._origins.get(key)
-        since = None if origin is None else origin.slow_since
         now = self._clock()
-        passed = 0.0 if since is None else now - since
+        passed = now - self._slow_since.setdefault(key, now)
         first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
         at, count = self._returns.get(key, (now, 0))
         if at < first:
@@ -143,12 +157,16 @@ class Openings:
         return NotAttemptedError("too many calls wait for a connection to the destination", at - now)
 
     def _room(self) -> int:
-        """Of one slow origin. As long as this falls with what all have, no number of them takes all."""
+        """Of one slow origin that has a call already. It falls with what all have."""
         return max(1, self._slow.left // 4)
 
-    def _turn(self, origin: _Origin, slow_since: float | None) -> None:
-        change = len(origin.calls) if slow_since is not None else -len(origin.calls)
-        origin.slow_since = slow_since
+    def _turn(self, key: Hashable, origin: _Origin, *, slow: bool) -> None:
+        change = len(origin.calls) if slow else -len(origin.calls)
+        origin.slow = slow
+        if slow:
+            self._slow_since.setdefault(key, self._clock())
+        else:
+            self._slow_since.pop(key, None)
         self._slow.add(change)
         self.counted -= change
 
@@ -156,6 +174,13 @@ class Openings:
         # What it has itself is not room that the others took.
         share = max(1, (self._slow.left + len(origin.calls)) // 5)
         for opening in list(islice(origin.calls, share, None)):
-            if opening.limit is not None and not opening.limit.expired():
-                opening.put_off = True
-                opening.limit.reschedule(now)
+            opening.end_at(now)
+
+    def _put_off_excess(self, now: float) -> None:
+        """The newest calls of slow origins, though some of these then have none: many origins with a call each would
+        else take all places. Calls that were put off and have not ended yet are room already.
+        """
+        calls = [opening for origin in self._origins.values() if origin.slow for opening in origin.calls]
+        left = sorted((one for one in calls if not one.put_off), key=lambda one: one.began, reverse=True)
+        for opening in left[: max(0, len(left) - len(calls) - self._slow.left)]:
+            opening.end_at(now)
