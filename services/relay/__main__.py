@@ -23,10 +23,10 @@ from tidings.process import log
 from tidings.process.files import raise_file_limit
 from tidings.process.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
 
-# New objects between two looks for circles of dead ones. Python's own is 700: with 10,000 calls to hold it looks at all of
-# them dozens of times while they begin.
+# New objects between two runs of the garbage collector. Python's default is 700: while 10,000 calls start, it scans all
+# of them dozens of times.
 COLLECT_AFTER_OBJECTS = 20_000
-# Open files that are no calls: the database's, publishers, connections kept for calls to come.
+# Open files that are not calls: database connections, publishers, and connections kept for later calls.
 SPARE_FILES = 200
 
 
@@ -69,13 +69,15 @@ def start() -> None:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(1) from None
     except UnreadableError as error:
-        # The stored signing keys; a single message that cannot be read fails alone.
+        # The stored signing keys cannot be read. A single unreadable message fails alone.
         sys.stderr.write(f"{error}\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
 
 
 def _fitting(settings: RelaySettings, files: int) -> RelaySettings:
-    """With as many calls at a time as there may be files: more would fail, and requests and the database with them."""
+    """Bound the concurrent calls by the limit on open files. More calls would fail, and with them requests and the
+    database's connections.
+    """
     calls_max = max(files - SPARE_FILES, files // 2)
     if settings.concurrency_max <= calls_max:
         return settings
@@ -89,8 +91,9 @@ def _fitting(settings: RelaySettings, files: int) -> RelaySettings:
 
 
 def _collect_less_often() -> None:
-    """A held call is some twenty objects that live for minutes; by Python's default they are all looked at again and again
-    for circles, of which calls make none."""
+    """A held call is about twenty objects that live for minutes. Python's default scans all of them repeatedly for
+    reference cycles, and calls create none.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)

@@ -34,7 +34,7 @@ def token() -> None:
     "--publishes-per-second", type=click.IntRange(min=1), help="How many messages each relay process takes of it."
 )
 def create(name: str, *, read_only: bool, publishes_per_second: int | None) -> None:
-    """Make the token NAME and print it, this once: only its hash is stored."""
+    """Make the token NAME and print it once: only its hash is stored."""
 
     async def work(tokens: Tokens) -> str:
         return await tokens.create(name, writes=not read_only, publishes_per_second=publishes_per_second)
@@ -47,7 +47,7 @@ def create(name: str, *, read_only: bool, publishes_per_second: int | None) -> N
 
 @token.command("list")
 def list_tokens() -> None:
-    """Show name, rights, limit, age and whether it was revoked."""
+    """Show each token's name, rights, limit, age and whether it was revoked."""
     for one in _with_tokens(lambda tokens: tokens.all()):
         rights = "writes" if one.writes else "read-only"
         limit = "-" if one.publishes_per_second is None else f"{one.publishes_per_second}/s"
@@ -58,7 +58,7 @@ def list_tokens() -> None:
 @token.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Revoke the token NAME; it works for some seconds more at the most."""
+    """Revoke the token NAME. Running processes accept it for a few more seconds at most."""
     if not _with_tokens(lambda tokens: tokens.revoke(name)):
         raise click.ClickException(f"there is no valid token named {name}")
     click.echo("revoked")

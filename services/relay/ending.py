@@ -1,4 +1,4 @@
-"""One attempt's end: its verdict, what is logged of it, and the callbacks that follow; all to be committed together. Pure."""
+"""The end of one attempt: its verdict, its log rows, and its callbacks, all committed in one transaction. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry, Ver
 from services.relay.protocol.callback import callbacks
 from services.relay.protocol.headers import listed, readable
 
-# Of a failed attempt's answer so much is kept in the log; all of it is in the callback and in the dead letter.
+# The log keeps this much of a failed attempt's answer. The callback and the dead letter have all of it.
 LOGGED_BYTES_MAX = 2048
 
 
 @dataclass(frozen=True)
 class Logged:
-    """One row of the log. `status` None: there was no answer."""
+    """One row of the log. `status` None: no answer came."""
 
     at: datetime
     state: str
@@ -31,7 +31,7 @@ class Logged:
 
     @property
     def answer_bytes(self) -> int:
-        """Of header and body."""
+        """The size of header and body."""
         if self.header is None:
             return 0 if self.body is None else len(self.body)
         header_bytes = sum(len(name) + sum(map(len, values)) for name, values in self.header.items())
@@ -40,8 +40,8 @@ class Logged:
 
 @dataclass(frozen=True)
 class Ending:
-    """`cool_until`: the provider asked for a pause of the message's whole flow key; `answered`: it takes calls; `put_off`: there
-    was no attempt.
+    """`cool_until`: the time until which the provider asked for a pause of the message's whole flow key. `answered`:
+    the provider accepts calls. `put_off`: no attempt was made.
     """
 
     message: Claimed
@@ -56,25 +56,27 @@ class Ending:
 
     @property
     def composing(self) -> bool:
-        """Whether large bodies are still to be stored before this can be committed: of callbacks, or the dead letter's answer."""
+        """Whether large bodies, of callbacks or of the dead letter's answer, must be stored before this ending is
+        committed.
+        """
         return self.burying or (
             bool(self.callbacks) and any(isinstance(draft.body, Unstored) for draft in self.callbacks)
         )
 
     @property
     def body_bytes(self) -> int:
-        """How much of bodies is in memory with it."""
+        """The size of the bodies that this ending holds in memory."""
         size = len(self.message.body) + len(self.answer.body)
         return size + sum(draft.inline_bytes for draft in self.callbacks) if self.callbacks else size
 
     @property
     def burying(self) -> bool:
-        """Whether a dead letter is to have an answer that is too large for its row."""
+        """Whether the ending makes a dead letter whose answer is too large for its row."""
         return len(self.answer.body) > INLINE_BYTES_MAX and isinstance(self.verdict, Failed)
 
     @property
     def stored_keys(self) -> list[str]:
-        """The stored bodies this has to do with. Once it is committed, those may go that nothing names."""
+        """The stored bodies that this ending refers to. After its commit, those that no row names may be removed."""
         spooled = self.answer.spooled
         if spooled is None and self.message.body_key is None and not self.callbacks:
             return []
@@ -84,12 +86,12 @@ class Ending:
 
 
 def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = False) -> Ending:
-    """What follows from `answer`; `final` fails the message whatever its retries."""
+    """The ending that `answer` leads to. `final` fails the message whatever retries it has left."""
     answer = _readable(answer)
     verdict = Failed() if final else judge(message, answer, now)
     dlq_id = dead_letter_id(now, message.id)
     if isinstance(verdict, Retry) and not verdict.counted:
-        # There was no attempt that anybody could be told of.
+        # No attempt was made, so there is none to report.
         return Ending(message, answer, verdict, (), dlq_id, (), None, answered=False, put_off=True)
     cool_until = cooling(message, answer, now)
     follow = _follow(message, answer, verdict, now, dlq_id)
@@ -99,21 +101,23 @@ def ending_of(message: Claimed, answer: Answer, now: datetime, *, final: bool = 
 
 
 def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
-    """The end of a message whose answer could not be judged for a fault of ours: it fails, its dead letter can be retried."""
+    """The end of a message whose answer a fault in the relay kept from being judged: it fails, and its dead letter can
+    be retried.
+    """
     told = Answer(
         answer.status, (), b"", error="a fault of the relay: the answer could not be judged", fate=answer.fate
     )
     logged = [Logged(now, "FAILED", status=answer.status or None, error=told.error)]
     dlq_id = dead_letter_id(now, message.id)
     follow: Sequence[Draft] = ()
-    # It may be at fault itself.
+    # This call may raise the same fault.
     with suppress(Exception):
         follow = _follow(message, told, Failed(), now, dlq_id)
     return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False)
 
 
 def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
-    """Until when the message's flow key pauses for all messages: a 429, or a 503 that names a time."""
+    """The time until which the flow key pauses for all messages, after a 429, or a 503 that names a time."""
     if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:
         return None
     seconds = asked_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
@@ -125,13 +129,13 @@ def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, d
         return ()
     follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
     if message.queue is not None:
-        # The queue goes on only when these have ended as well.
+        # The queue continues only when these callbacks have ended too.
         follow = [replace(draft, parent_id=message.id) for draft in follow]
     return follow
 
 
 def _readable(answer: Answer) -> Answer:
-    """`answer` without what is no text, which JSON cannot write."""
+    """`answer` without the characters that are not valid text, which JSON cannot represent."""
     if all(value.isascii() for _, value in answer.headers) and (answer.error is None or answer.error.isascii()):
         return answer
     headers = tuple((name, readable(value)) for name, value in answer.headers)
@@ -140,12 +144,12 @@ def _readable(answer: Answer) -> Answer:
 
 
 def header_lists(answer: Answer) -> dict[str, list[str]]:
-    """The answer's headers as the protocol writes them."""
+    """The answer's headers in the protocol's form."""
     return listed(answer.headers)
 
 
 def dead_letter_id(now: datetime, message_id: str) -> str:
-    """`<Unix ms>-<part of the message's id>`: sortable by time, as the vendor's are, and without a shared counter."""
+    """`<Unix ms>-<part of the message's id>`: sortable by time, like the vendor's ids, and without a shared counter."""
     return f"{int(now.timestamp() * 1000)}-{message_id[-12:]}"
 
 
@@ -156,7 +160,9 @@ def _logged(message: Claimed, answer: Answer, verdict: Verdict, now: datetime) -
 
 
 def _begun_at(message: Claimed, now: datetime) -> datetime:
-    """No call is older than 12 hours, and for what was taken over later there may be no day of the log any more."""
+    """No call is older than 12 hours. For a message taken over later, the log may no longer have a partition for the
+    day.
+    """
     return message.started_at if now - message.started_at < timedelta(hours=12) else now
 
 
@@ -175,5 +181,5 @@ def _ended(answer: Answer, verdict: Verdict, now: datetime) -> list[Logged]:
     if isinstance(verdict, Retry):
         due = now.astimezone(UTC) + timedelta(seconds=verdict.delay_seconds)
         return [failed, Logged(now, "RETRY", next_due_at=due, status=status, error=answer.error)]
-    # The last row tells the whole story: who filters by FAILED sees the answer as well.
+    # The last row has the answer too, so that a reader who filters by FAILED sees it.
     return [failed, replace(failed, state="FAILED")]

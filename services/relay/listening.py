@@ -1,4 +1,5 @@
-"""The sockets of RELAY_LISTEN, bound before anything else is begun, so that a taken port is told at once."""
+"""The sockets of RELAY_LISTEN. They are bound before anything else starts, so that a port in use is reported at once.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ from collections.abc import Sequence
 
 
 class CannotListenError(Exception):
-    """The address is taken, or is none of this machine's. The text says which and why."""
+    """The address is in use, or does not belong to this machine. The text says which and why."""
 
 
 def bind(host: str, port: int) -> Sequence[socket.socket]:
-    """One for each address of `host`; nobody can connect yet. Raises `CannotListenError`."""
+    """Bind one socket for each address of `host`, without listening yet. Raises `CannotListenError`."""
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -27,8 +28,9 @@ def bind(host: str, port: int) -> Sequence[socket.socket]:
 
 
 def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
-    """From now on connections may be made. Raises `CannotListenError`: until here another process could take the port.
-    The event loop would listen by itself, but uvloop does not tell of a failure.
+    """Accept connections from now on. Raises `CannotListenError`, as another process could take the port until here.
+
+    The event loop could listen by itself, but uvloop does not report a failure.
     """
     for one in sockets:
         try:
@@ -43,10 +45,10 @@ def listen(sockets: Sequence[socket.socket], backlog: int) -> None:
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # A port whose last connections are in TIME_WAIT is free.
+        # A port whose last connections are in TIME_WAIT can be bound.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # The IPv4 addresses have sockets of their own.
+            # IPv4 addresses have their own sockets.
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         one.setblocking(False)
         one.bind(address)

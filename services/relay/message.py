@@ -1,4 +1,4 @@
-"""A message: what a sender asked for (`Draft`), and what is under way (`Claimed`)."""
+"""A message: as its sender asked for it (`Draft`), and as a process holds it (`Claimed`)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any, Literal
 
 import uuid_utils
 
-# A body up to this goes into the message's row. Calls to AI services are smaller, and rows stay cheap to move about; a
-# larger one would be read from the database, and held in memory, with each claim.
+# A body up to this size goes into the message's row. Requests to AI services are smaller, and rows stay cheap to copy.
+# A larger body in the row would be read from the database, and held in memory, with each claim.
 INLINE_BYTES_MAX = 64 * 1024
-# An answer up to this is held in memory until what follows from it is written. It is as much as is looked at for an error
-# (JUDGED_BYTES_MAX).
+# An answer up to this size is held in memory until its ending is written. It equals JUDGED_BYTES_MAX, the part of an
+# answer that is searched for an error code.
 ANSWER_INLINE_BYTES_MAX = 1024 * 1024
 
 Kind = Literal["message", "callback", "failure_callback"]
 State = Literal["queued", "waiting", "active", "delivered", "failed", "cancelled"]
 
 
-# One claim of a message: its id, and when it was claimed by the database's clock. The same message claimed again is
-# another claim, so what is late of an earlier one cannot be taken for the later one's.
+# One claim of a message: its id, and the time of the claim by the database's clock. A second claim of the same message
+# is a different claim, so a late effect of the first cannot be taken for one of the second.
 Claim = tuple[str, datetime]
 
 
 def new_message_id() -> str:
-    """In the order of time, so that the newest rows share index pages."""
+    """Ids sort by time, so that the newest rows share index pages."""
     return f"msg_{uuid_utils.uuid7().hex}"
 
 
@@ -45,7 +45,9 @@ class CallbackOptions:
 
 @dataclass(frozen=True)
 class StartedCallback:
-    """`Tidings-Started-Callback`: where the begin of each attempt is told, and `data` with it."""
+    """`Tidings-Started-Callback`: the address that is notified of the start of each attempt, and the `data` sent with
+    it.
+    """
 
     url: str
     data: str = ""
@@ -53,9 +55,9 @@ class StartedCallback:
 
 @dataclass(frozen=True)
 class FlowControl:
-    """The limits of a flow-control key: calls at once, and calls begun in a period; None: no such limit.
+    """The limits of a flow-control key: concurrent calls, and calls started in a period. None: no such limit.
 
-    `cooling`: an answer that asks to wait pauses the whole key.
+    `cooling`: an answer that asks for a wait pauses the whole key.
     """
 
     key: str
@@ -67,14 +69,16 @@ class FlowControl:
 
 @dataclass(frozen=True)
 class Redaction:
-    """What answers show only as a hash; it is delivered nevertheless. `headers` are lower-case names."""
+    """The parts of a message that answers show only as a hash. They are delivered unchanged. `headers` are lower-case
+    names.
+    """
 
     body: bool = False
     all_headers: bool = False
     headers: frozenset[str] = frozenset()
 
     def __or__(self, other: Redaction) -> Redaction:
-        """What is hidden by one of the two."""
+        """Hide what either of the two hides."""
         return Redaction(self.body or other.body, self.all_headers or other.all_headers, self.headers | other.headers)
 
 
@@ -83,7 +87,7 @@ NOTHING_REDACTED = Redaction()
 
 @dataclass(frozen=True)
 class Stored:
-    """A body in stored pieces; `sha256` is of its bytes, and what a signature covers."""
+    """A body in stored pieces. `sha256` is the hash of its bytes, which the signature covers."""
 
     key: str
     size: int
@@ -92,7 +96,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Stands for the base64 of the first `size` bytes of the stored body `key`."""
+    """A placeholder for the base64 of the first `size` bytes of the stored body `key`."""
 
     key: str
     size: int
@@ -100,7 +104,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Unencoded:
-    """Stands for the base64 of `content`."""
+    """A placeholder for the base64 of `content`."""
 
     content: bytes
 
@@ -110,7 +114,7 @@ Piece = bytes | Encoded | Unencoded
 
 @dataclass(frozen=True)
 class Unstored:
-    """A body that is too large for a row: to be put together from `pieces` and stored before its message is accepted."""
+    """A body too large for a row. It is composed of `pieces` and stored before its message is accepted."""
 
     pieces: tuple[Piece, ...]
 
@@ -120,11 +124,11 @@ Body = bytes | Stored
 
 @dataclass(frozen=True)
 class Draft:
-    """A message as accepted. `headers` are those delivered, by their canonical names.
+    """A message as accepted. `headers` are the headers to deliver, by their canonical names.
 
-    `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint it goes to. Bytes of `body`
-    are at most INLINE_BYTES_MAX; `parent_id` as in `Claimed`. `public_only`: no other address is called, whatever the
-    operator allows.
+    `topic` is the URL group it was published to, and `endpoint` the name of the group's endpoint that receives it.
+    `body`, when it is bytes, has at most INLINE_BYTES_MAX; `parent_id` is as in `Claimed`. `public_only`: only public
+    addresses are called, whatever the operator allows.
     """
 
     url: str
@@ -163,12 +167,12 @@ class Draft:
 
     @property
     def inline_bytes(self) -> int:
-        """How much of the body is in memory, and goes into the row."""
+        """The size of the body that is in memory and goes into the row."""
         return len(self.body) if isinstance(self.body, bytes) else 0
 
     def sent_to(self, url: str, body: Body) -> Draft:
-        """The same message with another address and body. `dataclasses.replace` sets thirty fields one by one, which was a
-        sixth of the time that a message of a batch takes.
+        """The same message with another address and body. `dataclasses.replace` is not used: it sets thirty fields one
+        by one, which took a sixth of the time of a message in a batch.
         """
         other = object.__new__(Draft)
         other.__dict__.update(self.__dict__, url=url, body=body)
@@ -177,13 +181,13 @@ class Draft:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A message that this process holds; `retried` is the number of the attempt, from 0.
+    """A message that this process holds. `retried` is the number of the attempt, from 0.
 
-    `body_key` names the pieces of a body that is too large for the row (`body` is empty then); `parent_id` is of a
-    callback: the queued message that waits for it. `put_offs`: so often it was put off since its last attempt.
-    `sealed_bytes`: of headers and options, when they are large. `newer`: it has an option that this version does not know,
-    so another process is to send it. `fault`:
-    why it cannot be sent at all.
+    `body_key` names the pieces of a body that is too large for the row; `body` is then empty. `parent_id`, in a
+    callback, is the queued message that waits for it. `put_offs` counts how often the message was put off since its
+    last attempt. `sealed_bytes` is the size of headers and options, when they are large. `newer`: the message has an
+    option that this version does not know, so another process must send it. `fault`: why the message cannot be sent at
+    all.
     """
 
     id: str
@@ -227,12 +231,12 @@ class Claimed:
     claim: Claim = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Asked for six times in each attempt.
+        # Read six times in each attempt.
         object.__setattr__(self, "claim", (self.id, self.started_at))
 
     @classmethod
     def of(cls, columns: Iterable[tuple[str, Any]], sealed: Mapping[str, Any], **others: Any) -> Claimed:
-        """The same without `__init__`, which sets forty fields one by one: a thirtieth of the time that a call takes."""
+        """Build without `__init__`, which sets forty fields one by one and took a thirtieth of the time of a call."""
         claimed = object.__new__(cls)
         fields = claimed.__dict__
         fields.update(columns)
@@ -242,7 +246,7 @@ class Claimed:
 
     @property
     def stored(self) -> Stored | None:
-        """The body, when it is in pieces."""
+        """The body, when it is stored in pieces."""
         return None if self.body_key is None else Stored(self.body_key, self.body_size, self.body_sha256 or b"")
 
     @property

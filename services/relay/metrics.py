@@ -1,4 +1,4 @@
-"""What the relay tells Prometheus."""
+"""The relay's Prometheus metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making the relay's schema: the numbered files under schema_files/, each once, in a database of any owner."""
+"""Creates the relay's schema: applies each numbered file under schema_files/ once, in a database of any owner."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import psycopg
 from tidings.database.postgres import network_of
 
 _LOCK_ID = int.from_bytes(b"relay", "big")
-# Another process that starts may be making the schema, with indexes on tables that are not small any more.
+# How long to wait for another starting process that applies the schema. Its indexes may be on large tables.
 LOCK_SECONDS = 120
-# Whoever waits for a table's lock blocks the relays that run; they hold it for milliseconds, a backup for hours.
+# A waiting request for a table's lock blocks the running relays. Relays hold such locks for milliseconds, a backup for
+# hours.
 TABLE_SECONDS = 10
 
 
@@ -21,15 +22,16 @@ class SchemaError(Exception):
 
 
 def create_schema(database_url: str, *, lock_seconds: float = LOCK_SECONDS) -> int:
-    """Apply what is missing and answer how many files that was. Two at once are safe: the second waits.
+    """Apply the missing files and return how many there were. Two concurrent calls are safe: the second waits.
 
     Raises `SchemaError` when a newer version made the schema, or when another process kept its lock for `lock_seconds`.
 
-    Not yoyo, which the rest uses: the relay also runs alone, as a plain user who may own nothing but this schema.
+    yoyo, which the other services use, is not used here: the relay also runs alone, as a plain user that may own
+    nothing but this schema.
     """
     folder = resources.files("services.relay").joinpath("schema_files")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
-    # Nothing is prepared: behind a pooler the session may hold another client's statement of the same name.
+    # No statement is prepared: behind a pooler the session may hold another client's statement of the same name.
     with psycopg.connect(database_url, prepare_threshold=None, **network_of(database_url)) as connection:
         _lock(connection, lock_seconds)
         if connection.execute("SELECT FROM pg_namespace WHERE nspname = 'relay'").fetchone() is None:
@@ -57,7 +59,7 @@ def _apply(connection: psycopg.Connection[Any], name: str, statements: bytes) ->
 
 
 def _lock(connection: psycopg.Connection[Any], seconds: float) -> None:
-    """The right to make the schema, until the end of the transaction."""
+    """Take the lock for changes of the schema, until the end of the transaction."""
     connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{seconds * 1000:.0f}",))
     try:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))

@@ -44,21 +44,23 @@ from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
 from services.relay.store.vault import Vault
 
-# Requests, and the loops that nothing under way depends on: more connections than cores gain little.
+# Requests, and the loops that no call in flight depends on. More connections than cores gain little.
 API_CONNECTIONS_MAX = 10
-# Claims and endings: requests, and the pieces of large bodies, however many and slow, do not take these.
+# Claims and endings. Requests and the pieces of large bodies have other pools, so they cannot exhaust this one.
 ENGINE_CONNECTIONS_MAX = 4
 BODIES_CONNECTIONS_MAX = 4
-# Another process's rotation of the signing keys counts here after so long.
+# The longest delay before this process uses signing keys that another process rotated.
 KEYS_SECONDS = 2.0
 JANITOR_SECONDS = 5.0
-# Counting a long queue takes the database a while, and nobody scrapes more often.
+# Counting a long queue is slow in the database, and Prometheus does not scrape more often.
 GAUGE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Pools:
-    """The connections to the database, so divided that nobody waits for those of others: the lease has one of its own."""
+    """The connections to the database, in separate pools: no use waits for another's connections, and the lease has its
+    own.
+    """
 
     api: Pool
     engine: Pool
@@ -72,7 +74,7 @@ class Pools:
 
 @dataclass(frozen=True)
 class Service:
-    """The parts of one process that have a life of their own, its loops, and the router that uses them."""
+    """The running parts of one process: its loops, and the router that uses them."""
 
     pools: Pools
     drain: Drain
@@ -84,7 +86,7 @@ class Service:
 
 
 def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Pools, log: BoundLogger) -> Service:
-    """Wire everything. Nothing runs yet, and nothing was asked of the database."""
+    """Wire everything. Nothing runs yet, and no statement has been sent to the database."""
     metrics = RelayMetrics(REGISTRY)
     api = Database(pools.api)
     owner, logs, window = uuid.uuid4(), settings.log_days > 0, settings.deduplication_seconds

@@ -1,4 +1,4 @@
-"""One process from its start to its end: serves until it is told to stop, or a loop ends, and then drains."""
+"""One process from start to end: it serves until it receives a signal, or until a loop ends, and then drains."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from services.relay.settings import RelaySettings
 from services.relay.store.vault import Vault
 from services.relay.watchdog import Watchdog
 
-# Connections that wait to be accepted.
+# Connections that wait to be accepted by the process.
 BACKLOG = 1024
 
 
 async def serve(
     settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, sockets: Sequence[socket.socket], log: BoundLogger
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain: calls in flight get their time, what is accepted is committed.
+    """Serve until SIGTERM or SIGINT, then drain: calls in flight get the drain time, and accepted messages are
+    committed.
 
-    Raises `LoopEndedError` and `CannotListenError`. However it ends, the process is gone END_SECONDS after the drain
+    Raises `LoopEndedError` and `CannotListenError`. In every case the process exits at most END_SECONDS after the drain
     time.
     """
     watchdog = Watchdog(settings.drain_seconds + END_SECONDS, log)
@@ -43,7 +44,7 @@ async def serve(
             service = build(settings, vault, tls, pools, log)
             stack.callback(service.courier.close)
             stack.callback(service.notices.close)
-            # Whatever is raised from here on: the loops have ended before the connections they use are closed.
+            # After any error raised from here on, the loops end before the connections they use are closed.
             stack.push_async_callback(end_all, service.loops, log)
             ended = await _run(service, settings, sockets, log, stack, watchdog)
     finally:
@@ -61,7 +62,7 @@ async def _run(
     stack: AsyncExitStack,
     watchdog: Watchdog,
 ) -> str | None:
-    """Serve, and drain; the loop that ended by itself, if that is why."""
+    """Serve, then drain. Returns the name of the loop that ended by itself, if one did."""
     for pool in service.pools.all:
         await pool.open()
     await _check_signing_keys(service, settings, log)
@@ -81,7 +82,9 @@ async def _run(
 
 
 async def _check_signing_keys(service: Service, settings: RelaySettings, log: BoundLogger) -> None:
-    """Stored keys count, as they may have been rotated; an operator who changed the environment's is told so."""
+    """The stored keys are used, as they may have been rotated. A warning tells an operator who changed the
+    environment's keys.
+    """
     if await service.signing_keys.refresh() != seed(settings):
         log.warning("signing_keys_stored", detail="the environment's keys differ from the stored ones, which count")
 

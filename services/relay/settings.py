@@ -16,30 +16,31 @@ from tidings.process.settings import Listen, Settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Hosts that have no use for who relays to them, and no business with our signature.
+# Hosts that must not receive our signature or learn which relay calls them.
 THIRD_PARTIES = "api.openai.com,api.anthropic.com,generativelanguage.googleapis.com,api.mistral.ai,api.replicate.com"
 
 
 class RelaySettings(Settings):
     database_url: SecretStr = Field(validation_alias="RELAY_DATABASE_URL")
-    # Prepared statements stay with a session of the server: behind a pooler that gives each transaction another they
-    # fail.
+    # Prepared statements belong to a session of the server. They fail behind a pooler that gives each transaction a
+    # different session.
     database_prepared: Literal["auto", "on", "off"] = Field("auto", validation_alias="RELAY_DATABASE_PREPARED")
     listen: Listen = Field("127.0.0.1:8080", validation_alias="RELAY_LISTEN")
     token: SecretStr = Field(validation_alias="QSTASH_TOKEN")
     current_signing_key: SecretStr = Field(validation_alias="QSTASH_CURRENT_SIGNING_KEY")
     next_signing_key: SecretStr = Field(validation_alias="QSTASH_NEXT_SIGNING_KEY")
-    # Fernet keys; the first encrypts, all decrypt, so a new one is put in front and the old one dropped later.
+    # Fernet keys. The first encrypts, all decrypt; to rotate, put a new key in front and drop the old one later.
     encryption_keys: SecretStr = Field(validation_alias="RELAY_ENCRYPTION_KEYS")
     destination_map: Annotated[dict[str, str], NoDecode] = Field({}, validation_alias="RELAY_DESTINATION_MAP")
     allow_private: Annotated[tuple[Network, ...], NoDecode] = Field((), validation_alias="RELAY_ALLOW_PRIVATE")
-    # Names in the cluster, `web`, `web:8000` or `*.svc.cluster.local`: they may be called wherever they lead.
+    # Names in the cluster: `web`, `web:8000` or `*.svc.cluster.local`. They may be called whatever address they resolve
+    # to.
     allow_hosts: Annotated[frozenset[str], NoDecode] = Field(frozenset(), validation_alias="RELAY_ALLOW_HOSTS")
-    # PEM file of certificate authorities, in addition to the system's.
+    # A PEM file of certificate authorities, in addition to the system's.
     ca_bundle: FilePath | None = Field(None, validation_alias="RELAY_CA_BUNDLE")
-    # http://[user:password@]host:port; it then resolves the destinations' names.
+    # http://[user:password@]host:port. The proxy then resolves the destinations' names.
     egress_proxy: SecretStr | None = Field(None, validation_alias="RELAY_EGRESS_PROXY")
-    # A host, or `.host` for all hosts under it.
+    # A host, or `.host` for all its subdomains.
     third_parties: Annotated[frozenset[str], NoDecode] = Field(
         frozenset(THIRD_PARTIES.split(",")), validation_alias="RELAY_THIRD_PARTIES"
     )
@@ -47,19 +48,21 @@ class RelaySettings(Settings):
     concurrency_max: int = Field(10_000, ge=1, validation_alias="RELAY_CONCURRENCY_MAX")
     lease_seconds: float = Field(15.0, ge=1, validation_alias="RELAY_LEASE_SECONDS")
     drain_seconds: float = Field(20.0, ge=0, validation_alias="RELAY_DRAIN_SECONDS")
-    # Of the whole process; what is counted against it is in memory.py. With less than this it does nothing at a time.
+    # The budget of the whole process; memory.py says what counts against it. Below the minimum no operation fits.
     memory_bytes_max: int = Field(BYTES_MAX, ge=64 * 1024 * 1024, validation_alias="RELAY_MEMORY_BYTES_MAX")
     body_bytes_max: int = Field(50 * 1024 * 1024, ge=1024, validation_alias="RELAY_BODY_BYTES_MAX")
-    # A larger answer is cut; one between this and body_bytes_max is stored, and its callback has its first part.
+    # A larger answer is truncated. An answer between this and body_bytes_max is stored, and its callback has its first
+    # part.
     answer_bytes_max: int = Field(512 * 1024 * 1024, ge=1024, validation_alias="RELAY_ANSWER_BYTES_MAX")
-    # Where this relay is reached from outside: for the addresses in callbacks.
+    # The address at which this relay is reached from outside, used in callbacks.
     public_url: str | None = Field(None, validation_alias="RELAY_PUBLIC_URL")
-    # Whether DELETE without a filter means all: for every client, for the vendor's clients, or only with all=true.
+    # Whether DELETE without a filter selects all messages: for every client, for the vendor's clients, or only with
+    # all=true.
     bulk_without_filter: Literal["on", "clients", "off"] = Field(
         "clients", validation_alias="RELAY_BULK_WITHOUT_FILTER"
     )
     keep_seconds: float = Field(60.0, ge=0, validation_alias="RELAY_KEEP_SECONDS")
-    # Messages of one stretch of time share a partition, which is dropped when all of them have ended.
+    # Messages accepted in the same period share a partition, which is dropped when all of them have ended.
     period_seconds: float = Field(600.0, ge=1, validation_alias="RELAY_PERIOD_SECONDS")
     log_days: float = Field(3.0, gt=0, validation_alias="RELAY_LOG_DAYS")
     dead_letter_days: float = Field(7.0, gt=0, validation_alias="RELAY_DEAD_LETTER_DAYS")

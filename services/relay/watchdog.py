@@ -1,4 +1,4 @@
-"""The end of the process, however it comes about; and the last resort against a process that does not end."""
+"""Ends the process: the signal that all parts wait for, and a forced exit when the process does not end in time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ EXIT_OVERDUE = 70
 
 
 class Watchdog:
-    """`begin` when the process is to end, as often as anybody likes: `begun` is set, and `seconds` later a thread ends
-    the process with `EXIT_OVERDUE`, whatever its event loop waits for.
+    """`begin` starts the end of the process and may be called repeatedly: it sets `begun`, and `seconds` later a thread
+    exits the process with `EXIT_OVERDUE`, whatever the event loop is blocked on.
     """
 
     def __init__(self, seconds: float, log: BoundLogger) -> None:
-        """Made inside a running event loop."""
+        """Must be called inside a running event loop."""
         self._seconds = seconds
         self._log = log
         self._timer: threading.Timer | None = None

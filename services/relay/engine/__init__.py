@@ -1,3 +1,3 @@
-"""What works by itself: claims messages, holds their calls, ends them, renews leases, fires schedules, removes what is old.
-Never reads a request of a client, and has no SQL.
+"""The background work: it claims messages, holds their calls, ends them, renews leases, fires schedules and removes old
+rows. It reads no client requests and contains no SQL.
 """

@@ -1,7 +1,7 @@
-"""Bodies on their way in, through and out: small ones in memory, large ones in stored pieces, a few at once.
+"""Bodies received, stored and sent. Small ones are held in memory, large ones in stored pieces, a few at a time.
 
-Whoever is at the other end may come to a stand in the middle of one. So the places for large ones are shared by origin
-and by token, a transfer without progress ends, and one that does not end well leaves no pieces behind.
+The other side may stop in the middle of a transfer. So the places for large bodies are shared by origin and by token, a
+transfer without progress ends, and a transfer that fails leaves no pieces behind.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from services.relay.message import (
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
 from services.relay.store.time_limit import standing_still
 
-# The first room of an answer of unknown size; each further one is twice what has come.
+# The first reservation for an answer of unknown size. Each further one is twice the bytes received so far.
 ANSWER_ROOM_BYTES = 128 * 1024
-# So long an answer waits for room in memory before it is stored in pieces instead.
+# An answer waits this long for memory. It is then stored in pieces instead.
 ANSWER_ROOM_SECONDS = 30.0
-# An upload waits as long for a place as clients wait for an answer; whoever reads a kept answer can come again at once.
+# An upload waits for a place as long as clients wait for an answer. A reader of a kept answer does not wait: it can
+# retry at once.
 UPLOAD_SECONDS = 30.0
 READER_SECONDS = 10.0
-# Between two pieces of an answer that is stored. A model that thinks does so at the beginning, and who streams for so long
-# sends something every few seconds.
+# The longest pause between two pieces of an answer that is stored. A model thinks before its first byte; a server that
+# streams for this long sends something every few seconds.
 STALL_SECONDS = 120.0
 
 
 class TooLargeError(Exception):
-    """The body is larger than is accepted: 413."""
+    """The body is larger than the limit: 413."""
 
 
 class Bodies:
-    """`bytes_max`: RELAY_BODY_BYTES_MAX; `memory` is the process's. `token` and `origin` say in whose name a place for a
-    large body is taken.
+    """`bytes_max` is RELAY_BODY_BYTES_MAX, and `memory` is the budget of the process. `token` and `origin` name the
+    owner of a place for a large body.
     """
 
     def __init__(
@@ -64,10 +65,10 @@ class Bodies:
         self._discards = Discards(chunks)
 
     async def take(self, stream: AsyncIterable[bytes], content_length: int | None, token: str) -> Body:
-        """Read a request's body; a large one is stored when this returns, but kept only once a message names it.
+        """Read a request's body. A large one is stored when this returns, but kept only once a message refers to it.
 
-        Raises `TooLargeError`, before anything is read when `content_length` says so, `NoPlaceError`, and what `stream`
-        raises.
+        Raises `TooLargeError` (before it reads anything, when `content_length` shows it), `NoPlaceError`, and what
+        `stream` raises.
         """
         if content_length is not None and content_length > self._bytes_max:
             raise TooLargeError(f"the body is larger than {self._bytes_max} bytes")
@@ -80,11 +81,13 @@ class Bodies:
         return bytes(start)
 
     async def keep(self, content: bytes) -> Body:
-        """A body that is in memory already: as it is, or stored when it is too large for a row."""
+        """Convert a body that is in memory: unchanged, or stored when it is too large for a row."""
         return content if len(content) <= INLINE_BYTES_MAX else await self.store(content)
 
     async def store(self, content: bytes) -> Stored:
-        """The same of one that is known to be too large. It takes no place, as whoever has it has counted it."""
+        """Store a body that is known to be too large for a row. This takes no place, as the caller has counted the
+        bytes.
+        """
         async with self._writing() as writer:
             await writer.write(content)
             return await writer.close()
@@ -101,7 +104,7 @@ class Bodies:
 
     @asynccontextmanager
     async def _writing(self, limit: asyncio.Timeout | None = None) -> AsyncIterator[Writer]:
-        """A writer of a new body, whose pieces are removed when the block does not end well. `limit`: see `Chunks.writer`."""
+        """A writer of a new body. Its pieces are removed when the block fails. `limit`: see `Chunks.writer`."""
         writer = self._chunks.writer(limit)
         try:
             yield writer
@@ -110,25 +113,26 @@ class Bodies:
             raise
 
     async def release(self, *keys: str) -> None:
-        """Remove stored bodies, unless a message, dead letter or kept answer names them."""
+        """Remove stored bodies, unless a message, dead letter or kept answer refers to them."""
         await self._chunks.release(keys)
 
     def discard(self, keys: Sequence[str]) -> None:
-        """Release them beside what goes on."""
+        """Release stored bodies in the background."""
         self._discards.add(keys)
 
     def sending(self, stored: Stored, origin: str) -> Sending:
-        """A stored body on its way to `origin`."""
+        """The transfer of a stored body to `origin`."""
         return Sending(self._chunks, stored, self._places.sending, origin)
 
     async def hold(
         self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], size: int | None
     ) -> bool:
-        """Read on into `start`, what has come of an answer, while it is small enough to be held; whether it is all of it.
+        """Continue reading an answer into `start`, which has its beginning, while it is small enough to hold in memory.
+        Returns whether the answer is complete.
 
-        `size` is what its head says; without it the room grows with the answer, as many that are streamed for a minute come
-        to little. It waits for room, while the other side waits to send more; the room that it takes has the key `key`.
-        Raises `NoAnswerError` when no more of it comes.
+        `size` is the length that the head declares. Without it the reservation grows with the answer, since many
+        answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
+        more. The memory it takes has the key `key`. Raises `NoAnswerError` when the other side sends no more of it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
@@ -156,11 +160,12 @@ class Bodies:
         bytes_max: int,
         limit: asyncio.Timeout,
     ) -> tuple[Stored, bool]:
-        """Store an answer of which `start` is read already, up to `bytes_max`; and whether there was more. What `hold` took
-        for `key` is given back, and `start` is empty afterwards. However long the database is away, it is waited for, and
-        `limit`, the call's, stands still meanwhile: the answer is here, and paid for.
+        """Store an answer, of which `start` has the beginning, up to `bytes_max`. Also returns whether there was more.
+        The memory that `hold` took for `key` is given back, and `start` is empty afterwards. This waits as long as the
+        database is away, and `limit`, the time limit of the call, is paused meanwhile: the answer has arrived and is
+        paid for.
 
-        Raises `NoAnswerError` when no more of it comes.
+        Raises `NoAnswerError` when the other side sends no more of it.
         """
         async with self._writing(limit) as writer:
             cut = len(start) > bytes_max
@@ -175,8 +180,8 @@ class Bodies:
                 return await writer.close(), cut
 
     async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
-        """Store the beginning of an answer, as it may wait for a place for hours, and many like it. Until that is done it counts
-        without a name: its origin cannot hold it up.
+        """Store the beginning of an answer, which may then wait for a place for hours, like many others. Until it is
+        stored, its memory counts under no name, so that other answers of its origin cannot delay it.
         """
         self._held.hold(key, len(start))
         try:
@@ -196,7 +201,7 @@ class Bodies:
             raise NoAnswerError(f"nothing more of the answer came for {self._stall_seconds:g} s") from None
 
     async def compose(self, draft: Draft) -> Draft:
-        """Store the body of a draft that is to be put together, if it is. Raises `MissingPieceError`."""
+        """Store the body of a draft if it must be composed. Raises `MissingPieceError`."""
         if not isinstance(draft.body, Unstored):
             return draft
         async with self._places.composing, self._writing() as writer:
@@ -219,7 +224,7 @@ class Bodies:
                 assert_never(piece)
 
     async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """The same of several, all or none."""
+        """Do the same for several drafts: all or none."""
         composed: list[Draft] = []
         try:
             for draft in drafts:
@@ -230,7 +235,7 @@ class Bodies:
         return composed
 
     async def kept(self, message_id: str, attempt: int) -> KeptAnswer | None:
-        """`GET /v2/messages/{id}/body/{attempt}`: the whole of an answer that its callback had no room for."""
+        """`GET /v2/messages/{id}/body/{attempt}`: the whole of an answer that was too large for its callback."""
         return await self._chunks.answer(message_id, attempt)
 
     def reading(self, token: str) -> AbstractAsyncContextManager[None]:
@@ -243,5 +248,5 @@ class Bodies:
 
 
 def stored_keys(drafts: Sequence[Draft]) -> list[str]:
-    """Of those of these bodies that are stored."""
+    """The keys of those of these bodies that are stored."""
     return [draft.body.key for draft in drafts if isinstance(draft.body, Stored)]

@@ -1,4 +1,4 @@
-"""The calls that this process holds, by their claims: what else is leased to it, it has lost."""
+"""The calls that this process holds, by their claims. Any other claim leased to this process is lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.relay.message import Claim
 
 
 class Call:
-    """One held claim. `sent`: its request may have left; `settled`: its ending is the writer's."""
+    """One held claim. `sent`: its request may have left the process. `settled`: its ending is with the writer."""
 
     __slots__ = ("_lapsed", "claim", "sent", "settled", "task")
 
@@ -30,11 +30,11 @@ class Call:
         return self.task is not None and self.task.done()
 
     def sending(self) -> None:
-        """From now on nobody knows whether the destination was reached, until it answers.
+        """Record that the request may be sent: from now on the outcome is unknown until the destination answers.
 
-        Breaks the call off if the lease has lapsed since the claim, as while there was no connection yet: the message may
-        be called by another process now. If none has it, the claim is put right as one that was lost. Not by `cancel`:
-        that would come after the first bytes.
+        Breaks the call off if the lease has lapsed since the claim, for example during the wait for a connection:
+        another process may be calling the message by now. If no process has it, the claim is recovered as a lost one.
+        `cancel` would not do: it takes effect only after the first bytes.
         """
         if self._lapsed():
             raise asyncio.CancelledError("the relay's lease has lapsed")
@@ -42,8 +42,8 @@ class Call:
 
 
 class Calls:
-    """Bounded by what is claimed. A claim is held from the moment its row is read until its task has ended, and with it the
-    memory that it and its answer take.
+    """The number of calls is bounded by the claims. A claim is held from the moment its row is read until its task has
+    ended, together with the memory for the message and its answer.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Calls:
         memory: Memory | None = None,
         lapsed: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`lapsed`: whether what is claimed here may be another process's by now."""
+        """`lapsed`: whether another process may own the claims of this process by now."""
         self._monotonic = monotonic
         self._lapsed = lapsed
         self._memory = memory or Memory()
         self._held: dict[Claim, Call] = {}
-        # Of each message that of the newest claim.
+        # The newest claim of each message.
         self._newest: dict[str, Call] = {}
-        # Sent, and ended without an ending: cancelled, or lost by a fault of ours.
+        # Sent calls that ended without an ending: cancelled, or lost by a fault in the relay.
         self._orphans: set[Claim] = set()
         self._rounds: set[tuple[float, object]] = set()
 
@@ -78,17 +78,17 @@ class Calls:
         return frozenset(self._orphans)
 
     def forget(self, orphans: Collection[Claim]) -> None:
-        """Orphans that were put right, or that were not this process's any more."""
+        """Drop orphans that were recovered, or that no longer belong to this process."""
         self._orphans -= set(orphans)
 
     @property
     def bytes_left(self) -> int:
-        """For the bodies of further calls; below 0 when more is held than there is room for."""
+        """The memory left for bodies of further calls. Below 0 when more is held than the budget allows."""
         return self._memory.calls.left
 
     def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]], *, body_bytes: int = 0) -> None:
-        """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and broken off. A
-        claim that came back by way of another process, while its call is still under way here, goes on as it is.
+        """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and its call is
+        broken off. A claim that another process gave back while its call is still in flight here continues unchanged.
         """
         if claim in self._held:
             return
@@ -100,18 +100,18 @@ class Calls:
         call.task.add_done_callback(partial(self._ended, call))
 
     def abort(self, message_id: str) -> None:
-        """Break off the call of a message, if it is here."""
+        """Break off the call of a message, if this process holds it."""
         if (call := self._newest.get(message_id)) is not None:
             self.abort_claim(call.claim)
 
     def abort_claim(self, claim: Claim) -> None:
-        """Break off this very call, if it is here, and not a later one of the same message."""
+        """Break off exactly this call, if this process holds it, and not a later one of the same message."""
         call = self._held.get(claim)
         if call is not None and call.task is not None:
             call.task.cancel()
 
     async def abort_all(self, seconds: float) -> int:
-        """Break off all calls and wait for their ends, for so long at the most; how many there were."""
+        """Break off all calls and wait at most `seconds` for their ends. Returns how many there were."""
         tasks = [call.task for call in self._held.values() if call.task is not None]
         for task in tasks:
             task.cancel()
@@ -121,7 +121,7 @@ class Calls:
 
     @contextmanager
     def claiming(self) -> Iterator[None]:
-        """While rows are on their way: what was claimed meanwhile is not lost yet."""
+        """Mark a claim statement as in progress: claims made during the block do not count as lost yet."""
         round_ = (self._monotonic(), object())
         self._rounds.add(round_)
         try:
@@ -130,7 +130,9 @@ class Calls:
             self._rounds.discard(round_)
 
     def claiming_since(self) -> float:
-        """Since when, by `monotonic`, rows may be on their way: now, or the begin of the oldest round under way."""
+        """The time, by `monotonic`, since when claimed rows may be in transit: the start of the oldest round in
+        progress, or now.
+        """
         return min((since for since, _ in self._rounds), default=self._monotonic())
 
     def _ended(self, call: Call, _task: asyncio.Task[None]) -> None:

@@ -1,4 +1,6 @@
-"""One attempt over HTTP: builds the request, signs it, calls, reads a bounded answer. Never raises for the other side's faults."""
+"""One attempt over HTTP: builds and signs the request, calls, and reads a bounded answer. Faults of the other side are
+results, not exceptions.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,15 @@ from tidings.contract.signature import sign_digest
 from tidings.process.log import fault
 
 CONNECT_TIMEOUT_SECONDS = 30
-# A message with a large body for a destination that takes its bodies slowly; about the time of ten of them.
+# The delay for a message with a large body when its destination has no free place. Ten slow transfers take about as
+# long.
 NO_PLACE_SECONDS = 10.0
-# Of a spooled answer so much is kept beside it, for the log and the views.
+# The part of a spooled answer that stays in memory, for the log and the views.
 BEGINNING_BYTES = 2048
 
 
 class Courier:
-    """`deliver` makes the attempts; which way they go is `Ways`' to say."""
+    """`deliver` makes the attempts; `Ways` selects the route."""
 
     def __init__(
         self,
@@ -43,8 +46,9 @@ class Courier:
         *,
         resolve: Resolve | None = None,
     ) -> None:
-        """`signing_key` is asked for each delivery, as keys are rotated; `resolve` stands for this machine's name servers.
-        Made inside a running event loop.
+        """`signing_key` is read for each delivery, as keys are rotated. `resolve` replaces this machine's name servers.
+
+        Must be called inside a running event loop.
         """
         self._settings = settings
         self._bodies = bodies
@@ -54,27 +58,27 @@ class Courier:
 
     @property
     def opening(self) -> int:
-        """Calls that will soon have a connection: not those to a destination that lets nobody in."""
+        """Calls that will have a connection soon, without those to a destination that accepts no connections."""
         return self._ways.opening
 
     def close(self) -> None:
         self._ways.close()
 
     async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
-        """Make one attempt. An answer with `status` 0 says in `error` why there was none. `sending` is called before
-        anything is sent: until then a call that is broken off has not been made.
+        """Make one attempt. An answer with `status` 0 says in `error` why no answer came. `sending` is called before
+        anything is sent: a call that is broken off earlier has not been made.
         """
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
         connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
-        # What must not be sent twice does not go over a connection that may be closed already: a server that read the
-        # request and closed at once looks the same. The last attempt is the last: 0 retries are one call.
+        # A request that must not be sent twice never uses a kept connection, which may be closed already: a server that
+        # reads the request and closes at once looks the same. This includes the last attempt: 0 retries mean one call.
         fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
             try:
                 return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
             except StaleError:
-                # The rest may: it would be sent again in any case, only later, as an attempt of its own.
+                # Other requests may be sent again: the alternative is the same request later, as an attempt of its own.
                 return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
         except NotSentError as error:
             return _not_sent(error)
@@ -109,14 +113,14 @@ class Courier:
                     large.end()
 
     async def _begin(self, sending: Sending, message: Claimed) -> None:
-        """Raises `NotAttemptedError`."""
+        """Take the place that the body's transfer needs. Raises `NotAttemptedError`."""
         try:
             await sending.begin(message.timeout_ms / 2000)
         except NoPlaceError as error:
             raise NotAttemptedError(f"large bodies to the destination: {error}", NO_PLACE_SECONDS) from None
 
     def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
-        """Where to, what, and of a stored body what is to begin before it is sent. Raises `NotSentError`."""
+        """The route, the request, and for a stored body the transfer to begin before sending. Raises `NotSentError`."""
         way, target = self._ways.to(message.url, public_only=message.public_only)
         body: bytes | AsyncGenerator[bytes, None]
         stored, sending = message.stored, None
@@ -163,11 +167,12 @@ class Courier:
         return Spooled(stored.key, stored.size, shown, url), cut
 
     def _headers(self, message: Claimed, now: int, way: Way, digest: bytes) -> dict[str, str]:
-        # Host stands first (RFC 9110, section 7.2), and is ours whatever the sender's headers say.
+        # Host comes first (RFC 9110, section 7.2). The relay sets it, whatever the sender's headers say.
         headers = {
             **way.headers,
             "Accept": "*/*",
-            # Without it any coding is welcome (RFC 9110, section 12.5.3), and nobody behind the relay would decode it.
+            # Without this header any coding is acceptable (RFC 9110, section 12.5.3), and no later recipient would
+            # decode it.
             "Accept-Encoding": "identity",
             "User-Agent": "Tidings-Relay" if way.third_party else "Upstash-QStash",
             **message.headers,
@@ -206,7 +211,7 @@ def _told(error: Exception) -> str:
 
 
 def _content_length(headers: tuple[tuple[str, str], ...]) -> int | None:
-    """None: the answer's head does not say."""
+    """None: the head of the answer does not declare a length."""
     found = [value for name, value in headers if name.lower() == "content-length"]
     return int(found[0]) if found and found[0].isdecimal() else None
 

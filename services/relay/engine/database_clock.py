@@ -1,4 +1,4 @@
-"""The database's clock as this process knows it: the log is stamped by one clock, however many processes there are."""
+"""The database's clock as known to this process. All processes stamp the log by this one clock."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from datetime import UTC, datetime
 
 
 class DatabaseClock:
-    """`now` is the database's time, off by half a round trip at the most; until `set` is called, this machine's."""
+    """`now` is the database's time, with an error of at most half a round trip. Until `set` is called, it is this
+    machine's time.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        # What is to be added to `monotonic` for the time in seconds since the epoch.
+        # The difference between `monotonic` and the Unix time in seconds.
         self._offset = time.time() - monotonic()
 
     def set(self, at: datetime, asked: float) -> None:
-        """The database has just answered `at` to what was asked at `asked`, by `monotonic`."""
+        """Adjust to the database's time `at`, just received in answer to a statement sent at `asked`, by `monotonic`.
+        """
         self._offset = at.timestamp() - (asked + self._monotonic()) / 2
 
     def now(self) -> datetime:

@@ -1,4 +1,4 @@
-"""Stored bodies that nobody needs any more, removed beside what goes on: whoever is cancelled has no time for it."""
+"""Removal of stored bodies in the background: a cancelled task has no time to remove them itself."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import psycopg
 
 from services.relay.store.chunks import Chunks
 
-# Pieces of what did not end well are removed within this, or by the janitor.
+# The pieces of a failed transfer are removed within this time, or later by the janitor.
 DISCARD_SECONDS = 30.0
 DISCARD_TRIES = 5
 DISCARD_PAUSE_SECONDS = 2.0
 
 
 class Discards:
-    """`add` does not wait; what fails is tried a few times more."""
+    """`add` does not wait. A failed removal is tried a few more times."""
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, keys: Sequence[str]) -> None:
-        """Remove these bodies, unless a message, dead letter or kept answer names them."""
+        """Remove these bodies, unless a message, dead letter or kept answer refers to them."""
         if keys:
             task = asyncio.create_task(self._remove(keys))
             self._tasks.add(task)

@@ -1,4 +1,6 @@
-"""The end of a process: nothing begins, calls in flight get their time, the rest is given back."""
+"""The end of a process: no new calls start, calls in flight get the drain time, and the remaining claims are given
+back.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +16,29 @@ from services.relay.engine.loops import Loop, end_all, within
 from services.relay.engine.pump import Pump
 from tidings.process.log import fault
 
-# A claim under way is not broken off before the drain time and this have passed, as it may be committed already.
+# A claim statement in progress is not cancelled before the drain time plus this, as it may be committed already.
 CLAIM_SECONDS = 4.0
-# What is left is given back until that succeeds; after the drain time, for so long. The first try gets TRY_SECONDS, as its
-# connection may be dead, and each further one twice as long, as the database may be slow.
+# The remaining claims are given back repeatedly until that succeeds, for this long after the drain time. The first try
+# gets TRY_SECONDS, as its connection may be dead. Each further one gets twice the time, as the database may be slow.
 FAREWELL_SECONDS = 9.0
 TRY_SECONDS = 3.0
 AGAIN_SECONDS = 0.2
-# For the statement that releases the lease, and before it for a beat under way.
+# For the statement that releases the lease, and for a renewal in progress before it.
 RELEASE_SECONDS = 1.0
-# Calls that are broken off end at once.
+# Cancelled calls end at once.
 ABORT_SECONDS = 1.0
-# Requests under way get so long after the drain. What they wait for is a commit of milliseconds.
+# Open requests get this time after the drain. They wait for a commit of milliseconds.
 CLEANUP_SECONDS = 3.0
 CLOSE_SECONDS = 2.0
-# All of these together, and what loops take to end, when each takes its longest: then the watchdog ends the process.
+# The sum of the above and of the time in which loops end, when each takes its longest. Then the watchdog ends the
+# process.
 END_SECONDS = 20.0
 
 
 class Drain:
-    """`run` once. The loops that carry calls, endings and requests go on meanwhile; `others` end at its begin."""
+    """`run` is called once. The loops that serve calls, endings and requests continue during the drain; `others` end at
+    its start.
+    """
 
     def __init__(
         self,
@@ -59,18 +64,18 @@ class Drain:
         self._seconds = seconds
 
     async def run(self) -> None:
-        """Wait for the calls in flight, up to the drain time; give the rest to the other processes."""
+        """Wait up to the drain time for the calls in flight, then give the rest to the other processes."""
         deadline = _now() + self._seconds
         self._pump.stop()
         await asyncio.gather(self._claims.end(self._seconds + CLAIM_SECONDS), end_all(self._others, self._log))
-        # What was claimed and not called is for others to call now, not after the drain.
+        # Messages claimed but not called are given back now, so that other processes need not wait for the drain.
         await self._farewell(deadline)
         await _idle(self._busy, deadline)
         if left := await self._calls.abort_all(ABORT_SECONDS):
             self._log.warning("drain_incomplete", calls=left)
         last = deadline + FAREWELL_SECONDS
         if await self._farewell(last):
-            # Calls that ended, and whose endings are on their way.
+            # These calls have ended, but their endings are not committed yet.
             await _idle(lambda: self._writer.unwritten > 0, last)
             await self._release()
         else:
@@ -81,7 +86,7 @@ class Drain:
         return len(self._calls) > 0 or self._writer.unwritten > 0
 
     async def _farewell(self, deadline: float) -> bool:
-        """Give back until nothing is left to be given back; whether that was reached."""
+        """Give claims back until none is left. Returns whether that was reached before the deadline."""
         patience = TRY_SECONDS
         while (left := deadline - _now()) > 0:
             if await self._gave_back(min(patience, left)):
@@ -91,14 +96,14 @@ class Drain:
         return False
 
     async def _gave_back(self, seconds: float) -> bool:
-        """One look, and what it found put right. Its success is seen by the next look, which finds nothing."""
+        """Reconcile once, and give back what was found. The next round confirms success by finding nothing."""
         looking = asyncio.ensure_future(self._leases.reconcile_once(astray_seconds=0.0))
         error = await within(looking, seconds)
         self._said("give_back", error)
         return error is None and looking.result() == 0
 
     async def _release(self) -> None:
-        """Not while a beat may come after: it would renew what was released."""
+        """Release the lease once no renewal can follow, which would undo the release."""
         error = await within(self._heartbeat.end(RELEASE_SECONDS), RELEASE_SECONDS)
         self._said("release", error or await within(self._leases.release(), RELEASE_SECONDS))
 

@@ -1,4 +1,4 @@
-"""Large bodies of endings: stored before an ending is written, and removed once nothing names them any more."""
+"""The large bodies of endings: stored before an ending is written, and removed once nothing refers to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tidings.process.log import fault
 
 
 class EndingBodies:
-    """Those of callbacks that are too large for a row, and of answers that are for their dead letter's."""
+    """Stores callbacks that are too large for a row, and large answers for their dead letters."""
 
     def __init__(self, bodies: Bodies, log: BoundLogger, *, now: Callable[[], datetime], pause_seconds: float) -> None:
         self._bodies = bodies
@@ -27,12 +27,12 @@ class EndingBodies:
         self._pause_seconds = pause_seconds
 
     async def stored(self, ending: Ending) -> Ending:
-        """`ending` with its large bodies stored, piece by piece. As long as the database is away, so long this waits."""
+        """`ending` with its large bodies stored piece by piece. This waits as long as the database is away."""
         while True:
             try:
                 return await self._store(ending)
             except asyncio.CancelledError:
-                # The message is not ours any more, so that no ending will release what its answer was stored in.
+                # The message no longer belongs to this process, so no ending will release the stored answer.
                 self._bodies.discard(ending.stored_keys)
                 raise
             except MissingPieceError as error:
@@ -53,7 +53,7 @@ class EndingBodies:
             raise
 
     async def _kept(self, ending: Ending) -> Answer:
-        """As much of the answer as is still needed: all of it goes into a dead letter, but is stored when it is large."""
+        """The part of the answer that is still needed. A dead letter needs all of it, stored when it is large."""
         answer = ending.answer
         if isinstance(ending.verdict, Failed) and not ending.burying:
             return answer
@@ -64,7 +64,8 @@ class EndingBodies:
         return replace(shown, spooled=Spooled(stored.key, stored.size, stored.size))
 
     async def release(self, endings: Sequence[Ending]) -> None:
-        """Remove the large bodies that these were the last to need; those that this misses the janitor finds."""
+        """Remove large bodies that nothing refers to after these endings. The janitor removes those that this misses.
+        """
         if keys := [key for ending in endings for key in ending.stored_keys]:
             try:
                 await self._bodies.release(*keys)
@@ -73,8 +74,8 @@ class EndingBodies:
 
 
 def bare(ending: Ending, now: datetime) -> Ending:
-    """What is left of an ending that the database refuses, with nothing in it that is still to be stored: not with the
-    message's body, where a callback is too large for its row by it, and without callbacks where one is by the rest.
+    """A reduced form of an ending that the database refuses, in which nothing needs to be stored. If the message's body
+    makes a callback too large for its row, the body is left out. If the rest does, the callbacks are left out.
     """
     answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
     found = ending_of(ending.message, answer, now, final=True)

@@ -1,4 +1,4 @@
-"""Writes the ends of attempts in batches, and keeps at it: an answer that is not written yet exists only here."""
+"""Writes the ends of attempts in batches, and retries until they are written: an unwritten answer exists only here."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process.log import fault
 
-# One transaction for so many at the most.
+# The most endings of one transaction.
 FINISH_MAX = 500
 FINISH_BYTES_MAX = 16 * 1024 * 1024
-# Answers that wait to be written. Past this the database is what is slow, and claiming more would only fill memory.
+# The limit on unwritten endings. Beyond it the database is the bottleneck, and further claims would only fill memory.
 UNWRITTEN_MAX = 5_000
 FAULT_PAUSE_SECONDS = 1.0
-# So often a batch is tried before its endings are written one by one: after refusals that are no trouble with the
-# connection, and after trouble, as one ending may be what breaks the connection or outlasts the statement timeout.
+# The tries of a batch before its endings are written one by one: after refusals, which are not connection errors, and
+# after connection errors, as one ending may break the connection or outlast the statement timeout.
 REFUSALS_MAX = 2
 TROUBLES_MAX = 5
-# One by one, so many times trouble in a row: the database is away.
+# With single endings: after this many connection errors in a row the database counts as away.
 TROUBLES_ALONE_MAX = 2
-# An ending that cannot be written at all is tried again after so many pauses.
+# An ending that cannot be written at all is retried after this many pauses.
 ASIDE_PAUSES = 5
 
 
 class _Unwritten:
-    """One that is here: since when, by the monotonic clock, and the bytes of its bodies, of which it is the key in the share."""
+    """One unwritten ending: its arrival by the monotonic clock, and the size of its bodies. It is their key in the
+    share.
+    """
 
     __slots__ = ("body_bytes", "since")
 
@@ -49,7 +51,9 @@ class _Unwritten:
 
 
 class EndingWriter:
-    """`put` an ending; `run_once` writes all that are there. `wake` is told in how many seconds something may be due."""
+    """`put` takes an ending; `run_once` writes all that have arrived. `wake` receives the seconds until a message may
+    be due.
+    """
 
     def __init__(
         self,
@@ -63,8 +67,8 @@ class EndingWriter:
         held: Share | None = None,
         pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
-        """`now` is aware: what the log is stamped with. `held`: the room for answers in memory. `pause_seconds` is between
-        tries.
+        """`now` is aware and stamps the log. `held` is the share of memory for answers. `pause_seconds` is the time
+        between tries.
         """
         self._messages = messages
         self._large = EndingBodies(bodies, log, now=now, pause_seconds=pause_seconds)
@@ -73,11 +77,11 @@ class EndingWriter:
         self._wake = wake
         self._now = now
         self._pause_seconds = pause_seconds
-        # Bounded by the calls in flight: each puts one in, and counts as in flight until it is written.
+        # Bounded by the calls in flight: each call puts one ending, and counts as in flight until that is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
         self._unwritten: dict[Claim, _Unwritten] = {}
         self._held = held or Memory().answers
-        # Refused before: they are written alone, so that they are refused alone.
+        # Endings refused before. Each is written alone, so that a refusal affects no other.
         self._suspects: set[Claim] = set()
 
     def __contains__(self, claim: Claim) -> bool:
@@ -89,21 +93,22 @@ class EndingWriter:
 
     @property
     def put_aside(self) -> int:
-        """Of those, how many the database refused."""
+        """How many of the unwritten endings the database has refused."""
         return len(self._suspects)
 
     @property
     def claims(self) -> list[Claim]:
-        """Whose endings are here."""
+        """The claims whose endings are not written yet."""
         return list(self._unwritten)
 
     def unwritten_since(self) -> float | None:
-        """When the oldest ending that waits came, by the monotonic clock; None: there is none but those put aside."""
+        """The arrival of the oldest waiting ending, by the monotonic clock. None: no ending waits but those put aside.
+        """
         return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
 
     @property
     def full(self) -> bool:
-        """No further call should begin before some of this is written."""
+        """Whether no further call should start before some endings are written."""
         return len(self._unwritten) >= UNWRITTEN_MAX or self._held.crowded
 
     async def put(self, ending: Ending) -> None:
@@ -112,7 +117,7 @@ class EndingWriter:
         if claim in self._unwritten:
             return
         one = _Unwritten(ending.body_bytes)
-        # Beside what is held for the claim itself, which is the answer as it came.
+        # This is in addition to the memory held for the claim itself, which is the answer as received.
         self._held.hold(one, one.body_bytes)
         if ending.composing:
             try:
@@ -127,7 +132,7 @@ class EndingWriter:
         self._endings.put_nowait(ending)
 
     async def run_once(self) -> int:
-        """Wait for an ending, and write it with the others that are there; how many that were."""
+        """Wait for an ending, then write all that have arrived. Returns how many."""
         batch = await self._batch()
         left, alone = batch, []
         if self._suspects:
@@ -140,10 +145,11 @@ class EndingWriter:
                 left = []
             await self._write_alone(alone)
         finally:
-            # Cancelled, or the database is away. Should they be committed already, a second time changes nothing.
+            # This task was cancelled, or the database is away. If the endings are committed already, a second write
+            # changes nothing.
             for ending in (*left, *alone):
                 self._endings.put_nowait(ending)
-        # Callbacks, or what waited for a limit or for its queue, may be claimable now.
+        # Callbacks, and messages that waited for a limit or for their queue, may be claimable now.
         self._wake(0.0)
         return count
 
@@ -157,9 +163,7 @@ class EndingWriter:
         return endings
 
     async def _write_together(self, left: list[Ending]) -> bool:
-        """Write all of `left` in one transaction, and empty it; false: one of them seems to be what the database
-        refuses.
-        """
+        """Write all of `left` in one transaction, and empty it. False: the database probably refuses one of them."""
         refusals = troubles = 0
         while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
             try:
@@ -179,8 +183,9 @@ class EndingWriter:
         return False
 
     async def _write_alone(self, left: list[Ending]) -> None:
-        """Write each of `left` in a transaction of its own, and take it out. What is refused then is buried with a bare
-        answer, and what cannot even be buried is put aside for a while: the others do not wait for it.
+        """Write each of `left` in its own transaction, and remove it from `left`. A refused ending is written as a dead
+        letter with a reduced answer. If the database refuses that too, the ending is put aside for a while, so that the
+        others need not wait.
         """
         troubles = 0
         while left and troubles < TROUBLES_ALONE_MAX:
@@ -194,11 +199,11 @@ class EndingWriter:
             else:
                 troubles = 0
                 left.pop(0)
-                # Of one that was written bare, all that was stored for it is to be released.
+                # If the ending was written in its reduced form, all bodies stored for it are released.
                 await self._written([ending], kept)
 
     async def _one(self, ending: Ending) -> list[Ending]:
-        """What was written of an ending; nothing, when it was not ours any more."""
+        """The endings that were written: this one, or none when the message no longer belonged to this process."""
         try:
             return await self._messages.finish([ending])
         except Exception as error:
@@ -212,7 +217,7 @@ class EndingWriter:
         asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
 
     async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
-        """They are committed: `kept` with what follows from them, the others were not ours any more."""
+        """Account for committed endings. `kept` took effect; the other messages no longer belonged to this process."""
         for ending in endings:
             claim = ending.message.claim
             self._suspects.discard(claim)

@@ -1,4 +1,4 @@
-"""What claims, holds and ends calls, put together; each part of it has connections that requests cannot take."""
+"""Builds the parts that claim, hold and end calls. Their connections are separate from those of requests."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from services.relay.store.vault import Vault
 
-# Within this a call whose message was cancelled by another process is broken off.
+# A call is broken off within this time after another process cancelled its message.
 CANCEL_CHECK_SECONDS = 0.5
 SWEEP_SECONDS_MAX = 2.0
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`loops` are all of the process."""
+    """`loops` are all loops of the process."""
 
     courier: Courier
     notices: StartNotices
@@ -51,8 +51,8 @@ class Engine:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the engine shares with the rest of its process. `intake` goes on during the drain, `others` end with its
-    begin.
+    """The parts that the engine shares with the rest of its process. `intake` continues during the drain; `others` end
+    when it starts.
     """
 
     owner: UUID
@@ -72,7 +72,7 @@ def build_engine(
     log: BoundLogger,
     around: Surroundings,
 ) -> Engine:
-    """`databases`: the engine's, the lease's, and that of large bodies."""
+    """`databases`: the pool of the engine, that of the lease, and that of large bodies."""
     database, lease, large = databases
     owner, memory, waking, logs = around.owner, around.memory, around.waking, settings.log_days > 0
     messages = Messages(database, vault, owner=owner, logs=logs)

@@ -1,4 +1,4 @@
-"""What is published at the same time is committed together: a transaction for all who wait, again and again."""
+"""Group commit: concurrent publishes share one transaction."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from services.relay.message import Draft
 from services.relay.store.messages import Accepted, Messages, UnstorableError
 
-# So much goes into one transaction at the most; who comes later waits for the next one.
+# The most messages of one transaction. Later ones wait for the next.
 BATCH_MAX = 1000
 BATCH_BYTES_MAX = 32 * 1024 * 1024
-# While the database commits one the next is put together; more would only make each smaller.
+# While one transaction commits, the next is collected. More of them would only make each smaller.
 TRANSACTIONS = 2
 
 
@@ -28,18 +28,22 @@ class _Asked:
 
 
 class Intake:
-    """`accept` for the routes; `run` is the loop that commits. `wake` is told the seconds until the soonest is due."""
+    """The api calls `accept`; `run` is the loop that commits. `wake` receives the seconds until the earliest message is
+    due.
+    """
 
     def __init__(self, messages: Messages, *, deduplication_seconds: float, wake: Callable[[float], None]) -> None:
         self._messages = messages
         self._deduplication_seconds = deduplication_seconds
         self._wake = wake
-        # Bounded by the requests that are open: each waits for its answer.
+        # Bounded by the open requests: each waits for its answer.
         self._asked: deque[_Asked] = deque()
         self._arrived = asyncio.Event()
 
     async def accept(self, drafts: Sequence[Draft]) -> list[Accepted]:
-        """Committed when this returns; one answer each, in order. Raises what the database raised: nothing is kept then."""
+        """Commit the drafts and return one answer for each, in order. Raises what the database raised; then none is
+        kept.
+        """
         if not drafts:
             return []
         asked = _Asked(drafts, asyncio.get_running_loop().create_future())
@@ -48,7 +52,7 @@ class Intake:
         return await asked.answer
 
     async def run_once(self) -> int:
-        """Wait for drafts and commit all that are there; how many."""
+        """Wait for drafts and commit all that have arrived. Returns how many."""
         batch = await self._batch()
         return await self._commit(batch)
 
@@ -59,7 +63,7 @@ class Intake:
         except UnstorableError as error:
             if len(batch) == 1:
                 return _refuse(batch, error)
-            # Whose it is must hear of it, and nobody else.
+            # Only the request that caused the error must receive it.
             return sum([await self._commit([asked]) for asked in batch])
         except Exception as error:  # noqa: BLE001  it is the askers' to hear; the loop goes on with the next
             return _refuse(batch, error)
@@ -75,7 +79,9 @@ class Intake:
         return len(drafts)
 
     async def run(self) -> None:
-        """Commit until cancelled, several transactions at once; who waits then hears of it as a fault."""
+        """Commit until cancelled, with several transactions in parallel. Requests that still wait then receive an
+        error.
+        """
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(TRANSACTIONS):

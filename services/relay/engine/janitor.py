@@ -1,4 +1,4 @@
-"""Keeps the relay's tables small and its limits truthful: drops what is old, and mends what a crash left."""
+"""Removes old rows and partitions, and repairs counters and slots after a crash."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from services.relay.store.queues import Queues
 # Rows of one statement: a transaction of the janitor is short, and what is left over is next.
 BATCH_MAX = 5000
 PERIODS_MAX = 10
-# Messages of one move, whose queues let nothing in meanwhile: some 50 ms. And moves of one round and period.
+# Messages of one move, which blocks their queues for some 50 ms; and the most moves of one round and partition.
 MOVE_MAX = 1000
 MOVES_MAX = 10
 QUEUES_MAX = 1000
 LOCK_ID = int.from_bytes(b"janitor", "big")
-# A table's lock that is waited for blocks all later ones.
+# A waiting lock request on a table blocks all later ones.
 LOCK_TIMEOUT_MS = 200
-# A holder is given back in the transaction that ends it: what was left after so long, a fault left.
+# A slot is freed in the transaction that ends its message. One still held after this time was leaked by a fault.
 GRACE_SECONDS = 10.0
-# An answer that is being stored has nothing that names it until the call ends: after 12 hours, and an hour of outages.
+# The longest time for which nothing refers to the pieces of an answer that is being stored: 12 hours of a call, and an
+# hour of outages.
 CHUNK_SECONDS = 13 * 3600.0
 
 Work = Callable[[AsyncConnection[Any]], Awaitable[int]]
@@ -34,7 +35,7 @@ Step = Callable[[], Awaitable[int]]
 
 
 class Janitor:
-    """`run_once` is safe in any number of processes: one does it at a time, step by step, each a short transaction."""
+    """`run_once` is safe in any number of processes: one runs it at a time, in steps, each a short transaction."""
 
     def __init__(self, database: Database, settings: RelaySettings) -> None:
         self._database = database
@@ -45,9 +46,10 @@ class Janitor:
         self._q = queries("janitor")
 
     async def run_once(self) -> int:
-        """One round of bounded steps; how many rows and tables it touched. A faulty step does not keep the others back.
+        """Run one round of bounded steps. Returns how many rows and tables it touched. A failing step does not block
+        the others.
 
-        Raises the last step's fault, after the others.
+        Raises the last error after all steps.
         """
         fault: Exception | None = None
         total = 0
@@ -62,8 +64,9 @@ class Janitor:
         return total
 
     async def _tables(self) -> int:
-        """What takes tables' locks, as far as the first that is refused: a backup that reads all tables would have each
-        of the others waited for as well, and everybody behind. Days and periods take turns in being first.
+        """Run the steps that lock tables, up to the first that is refused. During a backup, which reads all tables,
+        each further step would wait too and block other statements behind it. Days and periods alternate in going
+        first.
         """
         settings = self._settings
         days: list[Step] = [
@@ -98,7 +101,9 @@ class Janitor:
         return total
 
     async def _move(self, period: int) -> int:
-        """Out of a period what waits in it, some rows a transaction, as a queue's lock is held for them."""
+        """Move the waiting messages out of a partition, a bounded number per transaction, as their queues stay locked
+        for it.
+        """
         total = 0
         for _ in range(MOVES_MAX):
             moved = await self._count("move_waiting", {"period": period, "batch_max": MOVE_MAX})
@@ -126,7 +131,7 @@ class Janitor:
         async def waiting(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q["queued_in"], parameters)
             names = [row["queue"] for row in found]
-            # Deleted in the very moment in which a message came into it.
+            # The queue was deleted while a message was being published to it.
             made = (await connection.execute(self._q["make_queues"], {"queues": names})).rowcount
             await self._queues.enter_in(connection, names)
             return made
@@ -136,7 +141,7 @@ class Janitor:
         return owners + mended
 
     async def _flow_keys(self) -> int:
-        """Of the keys some a round, in turns: there may be very many, and most are idle."""
+        """Check a bounded number of keys per round, in turn: there may be very many, and most are idle."""
         after, upto = self._keys_after, await self._keys_upto()
         if upto is None and after:
             self._keys_after = after = ""
@@ -155,11 +160,11 @@ class Janitor:
         return upto
 
     async def _count(self, name: str, parameters: Mapping[str, Any]) -> int:
-        """`_counted`; 0 when a lock was refused."""
+        """As `_counted`, but 0 when a lock was refused."""
         return await self._alone(self._counting(name, parameters))
 
     async def _counted(self, name: str, parameters: Mapping[str, Any]) -> int:
-        """What a statement of its own transaction did, as its `count`. Raises `LockNotAvailable`."""
+        """The `count` that a statement returns, in its own transaction. Raises `LockNotAvailable`."""
         return await self._locked(self._counting(name, parameters))
 
     def _counting(self, name: str, parameters: Mapping[str, Any]) -> Work:
@@ -172,14 +177,16 @@ class Janitor:
         return work
 
     async def _alone(self, work: Work) -> int:
-        """`_locked`; 0 when a lock was refused."""
+        """As `_locked`, but 0 when a lock was refused."""
         try:
             return await self._locked(work)
         except psycopg.errors.LockNotAvailable:
             return 0
 
     async def _locked(self, work: Work) -> int:
-        """What `work` did; 0 when another process tidies up. Raises `LockNotAvailable`: a row or table is in use."""
+        """The result of `work`; 0 when another process runs the janitor. Raises `LockNotAvailable` when a row or table
+        is in use.
+        """
 
         async def step(connection: AsyncConnection[Any]) -> int:
             [row] = await rows(connection, self._q["alone"], {"lock_id": LOCK_ID})

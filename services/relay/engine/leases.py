@@ -1,4 +1,4 @@
-"""This process's lease, and what hangs on it: its own claims put right, the calls of dead processes swept up."""
+"""The lease of this process, and its uses: recovery of its own lost claims, and of the calls of dead processes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ ASTRAY_SECONDS_MAX = 5.0
 
 
 class Leases:
-    """`beat_once` renews the lease; `reconcile_once` asks what is leased here and not held; `sweep_once` looks at the
-    others.
+    """`beat_once` renews the lease. `reconcile_once` finds claims that are leased to this process but not held by it.
+    `sweep_once` recovers the claims of other processes.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Leases:
         fail: Callable[[Claimed, Answer], None],
         given_up: Callable[[], None],
     ) -> None:
-        """`fail` ends a message that was taken over; `given_up`: something may be claimed again. `processes` should
-        have a connection that nobody else can take.
+        """`fail` ends a message that was taken over. `given_up` is called when messages may have become claimable.
+        `processes` should have a connection of its own.
         """
         self._processes = processes
         self._claims = claims
@@ -53,28 +53,29 @@ class Leases:
         self._metrics = metrics
         self._log = log
         self._lease_seconds = lease_seconds
-        # Beats come every third of a lease. Half of it is kept in step with processes.sql.
+        # Renewals come every third of a lease. The half of it must match processes.sql.
         self._late_seconds = lease_seconds / 2
         self._fail = fail
         self._given_up = given_up
         # When the lease was last renewed, by the monotonic clock.
         self.renewed = float("-inf")
-        # Whether the last beat succeeded.
+        # Whether the last renewal succeeded.
         self._steady = False
         self._sweeping_from = float("inf")
         self._reconciling_from = float("-inf")
 
     @property
     def lapsed(self) -> bool:
-        """Whether another process may have taken over what is claimed here: the lease was not renewed in time. The time of
-        a renewal is taken before it is asked for, so this is true before the database's clock says so.
+        """Whether another process may have taken over the claims of this one, because the lease was not renewed in
+        time. The time is taken before each renewal is sent, so this is true before the lease lapses by the database's
+        clock.
         """
         return float("-inf") < self.renewed < time.monotonic() - self._lease_seconds
 
     async def beat_once(self) -> None:
-        """Renew the lease. At the start, and after a beat that failed or came late, the others have a lease's time to
-        renew theirs before they are swept up: the database may have been away for them too. A lease may lapse in an
-        outage shorter than itself, while those that were renewed a little later hold.
+        """Renew the lease. At the start, and after a renewal that failed or came late, other processes get the time of
+        a lease to renew theirs before their claims are swept: the database may have been away for them too. A lease may
+        lapse in an outage shorter than itself, while leases renewed slightly later still hold.
         """
         asked, steady = time.monotonic(), self._steady
         self._steady = False
@@ -87,17 +88,17 @@ class Leases:
         self._steady = True
 
     async def tend_once(self) -> None:
-        """Reconcile, three times a lease, then sweep: not both at once, as a sweep takes over claims."""
+        """Reconcile three times a lease, then sweep. They do not run concurrently, as a sweep takes over claims."""
         if time.monotonic() >= self._reconciling_from:
             self._reconciling_from = time.monotonic() + self._lease_seconds / 3
             await self.reconcile_once()
         await self.sweep_once()
 
     async def reconcile_once(self, *, astray_seconds: float | None = None) -> int:
-        """Put right where what is held and what is leased differ; how many claims of this process it found lost. A lost
-        one whose row is locked stays so: 0 says that none is left.
+        """Repair the differences between held and leased claims. Returns how many claims of this process were lost. A
+        lost claim whose row is locked stays and counts again, so 0 means that none is left.
 
-        `astray_seconds` 0 is for the end, when no claim can be on its way.
+        `astray_seconds` is 0 at the end of the process, when no claim can be in transit.
         """
         orphans = self._calls.orphans
         since = min(time.monotonic(), self._calls.claiming_since())
@@ -109,13 +110,13 @@ class Leases:
                 self._calls.abort_claim(difference.claim)
         lost = astray(found, self._held, old_seconds)
         await self._give_up(lost, orphans)
-        # What is leased here and too young is looked at again.
+        # Claims that are leased here but too young are examined again later.
         self._calls.forget(orphans - ({one.claim for one in found if one.leased} - {one.claim for one in lost}))
         return len(lost)
 
     async def sweep_once(self) -> int:
-        """Take back what dead processes held; how many. Unless this process has renewed its own lease in time, only
-        what was released.
+        """Recover claims of dead processes. Returns how many. Unless this process has renewed its own lease in time,
+        only released leases are recovered.
         """
         lapsed = self._sweeping_from <= time.monotonic() <= self.renewed + self._late_seconds
         left_seconds = self._lease_seconds - self._late_seconds
@@ -132,12 +133,12 @@ class Leases:
         return expired + len(failed)
 
     async def cancel_once(self) -> None:
-        """Break off the calls that other processes were asked to cancel."""
+        """Break off the calls of this process whose messages other processes cancelled."""
         for message_id in await self._processes.cancellations() if len(self._calls) else ():
             self._calls.abort(message_id)
 
     async def release(self) -> None:
-        """At the end: the others may take over what is left, at once."""
+        """Release the lease at the end of the process, so that the others may take over its claims at once."""
         await self._processes.release()
 
     def _held(self, claim: Claim) -> bool:
@@ -154,8 +155,8 @@ class Leases:
 
 
 def astray(found: Iterable[Difference], held: Callable[[Claim], bool], old_seconds: float) -> list[Difference]:
-    """Those that are leased here and held by nobody. A younger one may be on its way, or be held since it was asked
-    for.
+    """The claims that are leased to this process but not held by any task. A younger claim may be in transit, or held
+    since the query.
     """
     return [one for one in found if one.leased and one.age_seconds >= old_seconds and not held(one.claim)]
 

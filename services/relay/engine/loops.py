@@ -1,4 +1,6 @@
-"""The background loops of a process: each repeats its step whatever it raises; one that ends all the same is noticed."""
+"""The background loops of a process. Each repeats its step, whatever error that raises. A loop that still ends is
+detected.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,24 @@ from structlog.stdlib import BoundLogger
 from tidings.process.log import fault
 
 FAULT_PAUSE_SECONDS = 1.0
-# A cancellation may be lost on its way (`asyncio.wait_for`, which the database's pool uses, swallows one that comes
-# together with the result), so it is repeated.
+# A cancellation may be lost (`asyncio.wait_for`, which the database's pool uses, discards one that arrives together
+# with the result), so it is repeated.
 CANCEL_AGAIN_SECONDS = 0.2
 
 Step = Callable[[], Awaitable[object]]
 
 
-# A loop that was cancelled is waited for so long.
+# The longest wait for a cancelled loop.
 END_SECONDS = 3.0
 
 
 class LoopEndedError(Exception):
-    """A loop ended that should not have: without it the process only looks alive."""
+    """A loop ended unexpectedly. Without it the process only appears to work."""
 
 
 class Loop:
-    """Repeats `step` with a pause of `every` seconds, until `end`. A fault, such as a database that is away, is logged,
-    and the pause after it is `again`.
+    """Repeats `step` with a pause of `every` seconds, until `end`. An error, for example while the database is away, is
+    logged, and followed by a pause of `again` seconds.
     """
 
     def __init__(
@@ -45,11 +47,11 @@ class Loop:
         self.task = asyncio.create_task(self._run(), name=self.name)
 
     def stop(self) -> None:
-        """No further round begins; the one under way goes on."""
+        """Start no further round. The round in progress continues."""
         self._stopping.set()
 
     async def end(self, patience_seconds: float = 0.0) -> bool:
-        """Let the round under way finish for `patience_seconds`, then cancel it; whether it ended."""
+        """Let the round in progress finish for `patience_seconds`, then cancel it. Returns whether the loop ended."""
         self.stop()
         if self.task is None:
             return True
@@ -76,7 +78,7 @@ class Loop:
 
 
 async def until_ended(stop: asyncio.Event, loops: Sequence[Loop]) -> str | None:
-    """Wait for `stop`, or for a loop that ends by itself; its name."""
+    """Wait for `stop`, or for a loop that ends by itself. Returns the name of that loop."""
     stopping = asyncio.create_task(stop.wait())
     tasks = {loop.task: loop.name for loop in loops if loop.task is not None}
     try:
@@ -87,7 +89,7 @@ async def until_ended(stop: asyncio.Event, loops: Sequence[Loop]) -> str | None:
 
 
 async def end_all(loops: Sequence[Loop], log: BoundLogger) -> None:
-    """End them, side by side."""
+    """End all loops concurrently."""
     for loop in loops:
         loop.stop()
     ends = await asyncio.gather(*(loop.end() for loop in loops))
@@ -102,13 +104,13 @@ async def _ended(task: asyncio.Task[None]) -> bool:
         task.cancel()
         await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)
     if task.done() and not task.cancelled():
-        # Asked for, so that it is not reported as never retrieved.
+        # The exception is retrieved, so that asyncio does not report it as never retrieved.
         task.exception()
     return task.done()
 
 
 async def within(work: Awaitable[object], seconds: float) -> Exception | None:
-    """Do `work` for so long at the most, and leave it behind if it takes longer; its fault, or `TimeoutError`."""
+    """Run `work` for at most `seconds`, and abandon it after that. Returns its error, or `TimeoutError`."""
     task = asyncio.ensure_future(_none(work))
     await asyncio.wait([task], timeout=seconds)
     if not task.done():

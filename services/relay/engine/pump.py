@@ -1,4 +1,4 @@
-"""The heart: claims due messages in batches and holds their calls on one event loop; `ending_writer` writes their ends."""
+"""Claims due messages in batches and runs their calls on one event loop. `ending_writer` writes the endings."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ from services.relay.settings import RelaySettings
 from services.relay.store.messages import Messages
 from tidings.process.log import fault
 
-# One round trip for so many: larger ones gain little.
+# The most messages of one round trip. Larger batches gain little.
 CLAIM_MAX = 250
-# Calls that will soon have a connection. With more of them at once a fast destination gets new connections instead of
-# those that others just gave back, and each costs more than the call. Of a slow destination see `egress/http/opening.py`.
+# The limit on calls that will have a connection soon. Beyond it, calls to a fast destination open new connections
+# instead of reusing those just given back, and opening costs more than the call. For slow destinations see
+# `egress/http/opening.py`.
 OPENING_MAX = 300
-# A message published by this process wakes the pump at once; this is for what the others left, and for retries.
+# The poll interval. It finds messages accepted by other processes, and retries. Messages of this process wake the pump
+# at once.
 IDLE_SECONDS = 0.5
 
-# An attempt, and whether it has ended when that is asked.
+# Receives an attempt, and a function that says whether it has ended by the time of the call.
 Begun = Callable[[Claimed, Callable[[], bool]], None]
-# During an upgrade: a process of the newer version is there, or will be.
+# During an upgrade: a process of the newer version is running, or will be.
 _NEWER = Answer(
     0, (), b"", error="the message has an option of a newer version", fate="not attempted", later_seconds=30.0
 )
 
 
 class Pump:
-    """`round` is the step of the claiming loop. After `stop` nothing begins any more; what was claimed is not called."""
+    """`round` is the step of the claiming loop. After `stop` no call starts, also not for messages already claimed."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Pump:
         waking: Waking,
         begun: Begun,
     ) -> None:
-        """`begun` is told of attempts whose messages ask for it. It must neither wait nor raise."""
+        """`begun` receives the attempts whose messages ask for a start notice. It must neither wait nor raise."""
         self._messages = messages
         self._courier = courier
         self._writer = writer
@@ -75,27 +77,29 @@ class Pump:
         metrics.in_flight.set_function(lambda: len(calls))
 
     def stop(self) -> None:
-        """Begin no further call. A claim under way is not broken off, as it may be committed: `Leases` gives it back."""
+        """Start no further call. A claim statement in progress is not cancelled, as it may be committed. `Leases` gives
+        its messages back.
+        """
         self._stopped = True
         self._waking.wake()
 
     async def round(self) -> None:
-        """Claim what is due and there is room for; wait a little when that is nothing."""
+        """Claim due messages while there is capacity. If none is claimed, wait a little."""
         self._waking.clear()
         if await self.claim_once() == 0:
             await self._idle()
         elif self._room() <= 0:
-            # Let the calls that were just started get on, instead of asking the database for nothing.
+            # Let the calls that just started proceed, instead of sending an empty query.
             await asyncio.sleep(0.002)
 
     @property
     def stuck(self) -> bool:
-        """Nothing can be claimed, and no call is under way that would make room by its end."""
+        """Nothing can be claimed, and no call is in flight whose end would free capacity."""
         return self._room() <= 0 and len(self._calls) == 0 and not self._stopped
 
     async def claim_once(self) -> int:
-        """Take a batch and start its calls; how many. Messages with and without a flow key take turns in being first, so
-        that a long queue of the ones does not starve the others.
+        """Claim a batch and start its calls. Returns how many. Messages with and without a flow key alternate in going
+        first, so that a long queue of one kind does not starve the other.
         """
         self._keyed_first = not self._keyed_first
         claims = (self._messages.claim_keyed, self._messages.claim)
@@ -113,10 +117,10 @@ class Pump:
         return len(claimed)
 
     def _room(self) -> int:
-        """How many more calls may begin now."""
+        """How many more calls may start now."""
         if self._writer.full or self._stopped:
             return 0
-        # An ending that the database refuses takes no place from others, up to as many as there are places.
+        # Endings that the database refuses do not count against the limit, up to the number of places.
         unwritten = self._writer.unwritten - min(self._writer.put_aside, self._settings.concurrency_max)
         held = len(self._calls) + unwritten
         places = self._calls.bytes_left // CALL_BYTES
@@ -139,7 +143,7 @@ class Pump:
             self._hold(message, lambda call: self._call(message, call))
 
     def fail(self, message: Claimed, answer: Answer) -> None:
-        """Fail what is not to be called (again)."""
+        """Fail a message that must not be called, or not again."""
         self._hold(message, lambda call: self._settle(message, answer, call, final=True))
 
     def _hold(self, message: Claimed, work: Callable[[Call], Coroutine[Any, Any, None]]) -> None:
@@ -159,7 +163,7 @@ class Pump:
         await self._settle(message, answer, call, final=False)
 
     def _begin(self, message: Claimed, call: Call) -> None:
-        """It is sent now; once more, when the connection turned out to be closed, and that is the same attempt."""
+        """Run the call. A request that found its connection closed is sent once more, within the same attempt."""
         first = not call.sent
         call.sending()
         if first:
@@ -181,8 +185,8 @@ class Pump:
             return unjudged(message, answer, self._ended_at(message))
 
     def _ended_at(self, message: Claimed) -> datetime:
-        """By the clock that stamped the start, and not before it: what is known of that clock is off by some
-        milliseconds.
+        """The time by the clock that stamped the start, but never before that start: this process knows that clock only
+        to within some milliseconds.
         """
         now = self._clock.now()
         return max(message.started_at, now)

@@ -1,8 +1,8 @@
-"""Whether work is being done: the lease holds, claims are asked for, endings are written. No statement is needed.
+"""Readiness: the lease holds, claims are requested, endings are written. No statement is needed to decide it.
 
-A relay whose places are all taken by calls is at work, however long nothing ends: calls that take minutes are what it
-is for, each has a timeout, and nobody is helped when requests go elsewhere. One that can claim nothing as answers wait
-to be stored or written, while none of them is, is not: that is the database's fault, or its own.
+A relay whose places are all taken by calls is ready, even if no call ends for long: calls that take minutes are normal,
+each has a timeout, and sending requests elsewhere would not help. A relay that can claim nothing because answers wait
+to be stored or written, while none of them progresses, is not ready. The fault is then the database's or its own.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-# A claim takes milliseconds and is asked for twice a second; what is older than this is stuck, or fails.
+# A claim takes milliseconds and runs twice a second. If none has succeeded for this long, claims hang or fail.
 STALE_SECONDS = 10.0
 
 
 class Readiness:
-    """Asked by `/readyz` as often as anybody likes. Times are by `monotonic`."""
+    """`/readyz` may call this at any rate. Times are by `monotonic`."""
 
     def __init__(
         self,
@@ -24,8 +24,8 @@ class Readiness:
         unwritten_since: Callable[[], float | None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`renewed`: when the lease was; `unwritten_since`: when the oldest ending that is not written came, if there
-        is one.
+        """`renewed`: the time of the last renewal of the lease. `unwritten_since`: the arrival of the oldest unwritten
+        ending, if there is one.
         """
         self._lease_seconds = lease_seconds
         self._renewed = renewed
@@ -35,15 +35,15 @@ class Readiness:
         self._settled = 0
 
     def claimed(self, *, blocked: bool = False, settled: int = 0) -> None:
-        """A round of claims is through. `blocked`: nothing could be asked for, as answers wait to be stored or written;
-        `settled` counts those that were, or were given up.
+        """Record the end of a round of claims. `blocked`: no claim was possible, as answers wait to be stored or
+        written. `settled` counts the answers that were stored, written or given up.
         """
         if not blocked or settled != self._settled:
             self._claimed = self._monotonic()
         self._settled = settled
 
     def faults(self) -> Mapping[str, str]:
-        """By what is at fault; empty: ready."""
+        """The faults, by the part that has them. Empty: ready."""
         now = self._monotonic()
         unwritten = self._unwritten_since()
         found = {

@@ -11,22 +11,22 @@ from structlog.stdlib import BoundLogger
 from services.relay.store.schedules import Schedules
 from tidings.process.log import fault
 
-# Schedules of one transaction; more than these are due only after a standstill, and are next at once.
+# Schedules of one transaction. More are due only after an outage, and the next transaction takes them at once.
 BATCH_MAX = 50
-# Another process may have made a schedule that is due sooner than those known here.
+# The poll interval. Another process may have made a schedule that is due earlier than those known here.
 IDLE_SECONDS = 0.5
-# While another process has the due ones in hand they still look due.
+# Schedules that another process has locked still appear due. This is the pause before the next look.
 PAUSE_SECONDS = 0.05
 FAULT_PAUSE_SECONDS = 1.0
 
 
 class Scheduler:
-    """`run` until cancelled; `run_once` is its step. Several processes share the work."""
+    """`run` repeats until cancelled; `run_once` is its step. Several processes share the work."""
 
     def __init__(
         self, schedules: Schedules, *, now: Callable[[], datetime], fired: Callable[[], None], log: BoundLogger
     ) -> None:
-        """`now` is aware; `fired` is called after messages were accepted: something may be due."""
+        """`now` is aware. `fired` is called after messages were accepted, as some may be due."""
         self._schedules = schedules
         self._now = now
         self._fired = fired
@@ -34,18 +34,18 @@ class Scheduler:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """A schedule was made or changed."""
+        """Must be called after a schedule was made or changed."""
         self._woken.set()
 
     async def run_once(self) -> int:
-        """Fire what is due; how many schedules."""
+        """Fire the due schedules. Returns how many."""
         count = await self._schedules.fire_once(BATCH_MAX, self._now())
         if count:
             self._fired()
         return count
 
     async def run(self) -> None:
-        """Fire until cancelled. The database may be away for a while."""
+        """Fire until cancelled. Database outages are tolerated."""
         while True:
             try:
                 count = await self.run_once()

@@ -1,7 +1,8 @@
-"""Telling senders that an attempt begins (`Tidings-Started-Callback`): best effort, in memory, beside the attempts.
+"""Start notices (`Tidings-Started-Callback`) tell senders that an attempt starts: best effort, in memory, concurrent
+with the attempts.
 
-Never stored and never waited for: a notice that is late or lost means that its sender learns of the attempt at its end.
-The reasons are in docs/decisions/0013-attempt-starts.md.
+They are not stored and no attempt waits for them. If a notice is late or lost, its sender learns of the attempt at its
+end. The reasons are in docs/decisions/0013-attempt-starts.md.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ from services.relay.protocol.callback import milliseconds
 from tidings.contract.signature import sign_digest
 from tidings.process.log import fault
 
-# For one request, its connection included. Twice that is the age at which a start is given up.
+# For one request, including its connection. A start is dropped at twice this age.
 REQUEST_SECONDS = 5.0
-# After a failure; doubled with each further one. A start is so tried some six times.
+# The pause after a failure, doubled with each further one. A start is thus tried about six times.
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.1, 2.0
-# What the receiver answers is not looked at beyond its status.
+# Only the status of the receiver's answer is used.
 ANSWER_BYTES_MAX = 16 * 1024
 
 Outcome = Literal["told", "refused", "failed"]
 
 
 class StartNotices:
-    """`tell` from the event loop. Each address has one request under way at the most: a start that comes alone goes at
-    once, those that come meanwhile go together in the next one.
+    """Call `tell` from the event loop. Each address has at most one request in flight. A start is sent at once when the
+    address has none; starts that arrive meanwhile are sent together in the next one.
     """
 
     def __init__(self, ways: Ways, signing_key: Callable[[], str], metrics: RelayMetrics, log: BoundLogger) -> None:
-        """`ways` are closed with this; connections for notices are none of those that attempts wait for."""
+        """`close` closes `ways` too. Connections for notices are separate from those of attempts."""
         self._ways = ways
         self._signing_key = signing_key
         self._metrics = metrics
@@ -51,7 +52,7 @@ class StartNotices:
         self._senders: dict[str, asyncio.Task[None]] = {}
 
     def tell(self, message: Claimed, over: Callable[[], bool]) -> None:
-        """An attempt begins now; `over` says later whether it has ended. Does no I/O, and raises nothing."""
+        """Record that an attempt starts now. `over` says later whether it has ended. Does no I/O and raises nothing."""
         told = message.started_callback
         if told is None:
             return
@@ -74,13 +75,13 @@ class StartNotices:
             self._senders[told.url] = asyncio.create_task(self._send_all(told.url))
 
     def close(self) -> None:
-        """What was not told is not told any more."""
+        """Drop the notices that were not sent."""
         for sender in self._senders.values():
             sender.cancel()
         self._ways.close()
 
     async def _send_all(self, url: str) -> None:
-        """Until nothing waits."""
+        """Send until no start of the address waits."""
         pause = PAUSE_SECONDS_MIN
         try:
             while (taken := self._take(url)).batch:
@@ -129,7 +130,7 @@ class StartNotices:
         except ForbiddenAddressError:
             return "refused"
         except (NotSentError, NoAnswerError, OSError) as error:  # of OSError, TimeoutError too
-            # The address is the sender's, and may hold a secret.
+            # The address belongs to the sender, and may contain a secret.
             self._log.debug("start_notices_failed", error=fault(error), count=len(taken.batch))
             return "failed"
         except Exception as error:  # noqa: BLE001  a fault of ours: what waits must not wait for ever
@@ -137,7 +138,7 @@ class StartNotices:
             return "refused"
 
     async def _status(self, url: str, taken: Taken) -> int:
-        """What the receiver answers to the batch."""
+        """The status of the receiver's answer to the batch."""
         way, target = self._ways.to(url, public_only=False)
         if way.third_party:
             raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
@@ -174,5 +175,5 @@ def written(batch: tuple[Start, ...]) -> bytes:
 def outcome_of(status: int) -> Outcome:
     if 200 <= status <= 299:
         return "told"
-    # All others would be answered alike the next time.
+    # A retry would get the same answer from any other status.
     return "failed" if status in {408, 429} or status >= 500 else "refused"

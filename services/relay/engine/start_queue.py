@@ -1,6 +1,6 @@
-"""Starts of attempts that are to be told: which wait, which go together, which are given up. No I/O.
+"""The queue of start notices: which starts wait, which are sent together, which are dropped. No I/O.
 
-Nothing here is stored: who is told of a start learns of the attempt's end by its callback in any case.
+Nothing is stored: a sender that gets no notice learns of the attempt's end by its callback in any case.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Of all addresses together, those of requests under way included. One takes up to two kilobytes, mostly half of one.
+# Starts of all addresses together, including those of requests in flight. One takes up to two kilobytes, usually half a
+# kilobyte.
 STARTS_MAX = 10_000
-# Addresses at a time: each has a request of its own under way, so this bounds connections too.
+# Concurrent addresses. Each has one request in flight, so this bounds the connections too.
 URLS_MAX = 64
 # An address that was told nothing for so long gives way to any other one, a newer one only to one that was told
 # something later. Receivers answer in milliseconds.
 UNTOLD_SECONDS = 1.0
-# One request: some 120 KiB, with the longest labels and data 1.6 MB.
+# Starts of one request: some 120 KiB, or 1.6 MB with the longest labels and data.
 BATCH_MAX = 500
-# A start that is told later than this says little more than the end of the attempt will.
+# A start notice later than this tells little more than the end of the attempt will.
 AGE_SECONDS_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One attempt that began; `retried` is its number from 0, as callbacks have it, `put_at` monotonic seconds.
+    """One attempt that started. `retried` is its number from 0, as in callbacks; `put_at` is in monotonic seconds.
 
     `over`: whether the attempt has ended meanwhile.
     """
@@ -41,7 +42,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What goes into one request, and how many were left out because they are too old, or over."""
+    """The starts of one request, and how many were left out because they are too old or their attempt has ended."""
 
     batch: tuple[Start, ...]
     late: int
@@ -50,8 +51,8 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """How many starts were dropped for want of room, and the address that gave way, whose request is to be ended.
-    `refused`: nothing waits for this one.
+    """The result of adding a start: how many starts were dropped because the queue was full, and the address that gave
+    way, whose request must be ended. `refused`: the new start was not added.
     """
 
     dropped: int = 0
@@ -66,14 +67,14 @@ class _Queue:
 
 
 class StartQueue:
-    """By address, so that one that does not answer keeps no other waiting. When all is full, the longest queue loses its
-    oldest start, and the address that was told nothing for the longest time loses its place: so those that do not
-    answer make room for those that do.
+    """One queue per address, so that an address that does not answer delays no other. When the limit is reached, the
+    longest queue loses its oldest start, and the address with the oldest success loses its place. Addresses that do not
+    answer thus give way to those that do.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, _Queue] = {}
-        # The last time of those that were told something, the latest at the end; kept when nothing waits.
+        # The time of each address's last success, the latest at the end. It is kept while no start waits.
         self._told_at: dict[str, float] = {}
         self._size = 0
 
@@ -99,13 +100,13 @@ class StartQueue:
         return Put(dropped, evicted)
 
     def _gives_way(self, to: str, now: float) -> str | None:
-        """The address that was told nothing for the longest time, unless that is no reason to take its place."""
+        """The address with the oldest success, if it must give way to `to`."""
         url = min(self._waiting, key=lambda url: (self._told(url), self._waiting[url].begun_at))
         untold_since = max(self._told(url), self._waiting[url].begun_at)
         return url if now - untold_since >= UNTOLD_SECONDS or self._told(to) > self._told(url) else None
 
     def _evict(self, url: str) -> int:
-        """How many starts waited for it."""
+        """Drop an address. Returns how many of its starts waited."""
         dropped = len(self._waiting.pop(url).starts)
         self._size -= dropped
         return dropped
@@ -114,8 +115,8 @@ class StartQueue:
         return self._told_at.get(url, -math.inf)
 
     def take(self, url: str, now: float) -> Taken:
-        """The oldest of an address that are worth telling, to be given to `settle` or `give_back`. When there is none, the
-        address is forgotten.
+        """The oldest starts of an address that are still worth sending, to be passed to `settle` or `give_back`. If
+        there is none, the address is forgotten.
         """
         waiting = self._waiting.get(url)
         queue: deque[Start] = deque() if waiting is None else waiting.starts
@@ -135,7 +136,7 @@ class StartQueue:
         return Taken(tuple(batch), late, over)
 
     def told(self, url: str, taken: Taken, now: float) -> None:
-        """The receiver has them."""
+        """The receiver has accepted the starts."""
         self.settle(taken)
         self._told_at.pop(url, None)
         self._told_at[url] = now
@@ -143,9 +144,9 @@ class StartQueue:
             del self._told_at[next(iter(self._told_at))]
 
     def settle(self, taken: Taken) -> None:
-        """They are given up."""
+        """Drop the starts."""
         self._size -= len(taken.batch)
 
     def give_back(self, url: str, taken: Taken) -> None:
-        """They are to be told once more, before the others of their address."""
+        """Put the starts back, before the others of their address."""
         self._waiting[url].starts.extendleft(reversed(taken.batch))
