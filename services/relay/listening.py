@@ -1,4 +1,5 @@
-"""The sockets of RELAY_LISTEN. They are bound before anything else starts, so that a port in use is reported at once.
+"""The sockets of RELAY_LISTEN. They are bound before anything else starts, so that a port in use is
+reported at once.
 """
 
 from __future__ import annotations

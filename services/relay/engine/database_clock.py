@@ -18,7 +18,8 @@ class DatabaseClock:
         self._offset = time.time() - monotonic()
 
     def set(self, at: datetime, asked: float) -> None:
-        """Adjust to the database's time `at`, just received in answer to a statement sent at `asked`, by `monotonic`.
+        """Adjust to the database's time `at`, just received in answer to a statement sent at
+        `asked`, by `monotonic`.
         """
         self._offset = at.timestamp() - (asked + self._monotonic()) / 2
 

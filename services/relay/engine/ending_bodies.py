@@ -64,7 +64,8 @@ class EndingBodies:
         return replace(shown, spooled=Spooled(stored.key, stored.size, stored.size))
 
     async def release(self, endings: Sequence[Ending]) -> None:
-        """Remove large bodies that nothing refers to after these endings. The janitor removes those that this misses.
+        """Remove large bodies that nothing refers to after these endings. The janitor removes those
+        that this misses.
         """
         if keys := [key for ending in endings for key in ending.stored_keys]:
             try:

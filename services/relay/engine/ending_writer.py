@@ -102,7 +102,8 @@ class EndingWriter:
         return list(self._unwritten)
 
     def unwritten_since(self) -> float | None:
-        """The arrival of the oldest waiting ending, by the monotonic clock. None: no ending waits but those put aside.
+        """The arrival of the oldest waiting ending, by the monotonic clock. None: no ending waits
+        but those put aside.
         """
         return next((one.since for claim, one in self._unwritten.items() if claim not in self._suspects), None)
 

@@ -14,7 +14,7 @@ from services.relay.settings import RelaySettings
 from services.relay.store.database import ENGINE_SECONDS, Database, queries, rows
 from services.relay.store.queues import Queues
 
-# Rows of one statement: a transaction of the janitor is short, and what is left over is next.
+# Rows of one statement. Each transaction of the janitor is short; the next round takes the rest.
 BATCH_MAX = 5000
 PERIODS_MAX = 10
 # Messages of one move, which blocks their queues for some 50 ms; and the most moves of one round and partition.

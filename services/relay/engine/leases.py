@@ -18,8 +18,9 @@ from services.relay.store.processes import Processes
 
 # Rows of one statement.
 SWEEP_MAX = 250
-# How much older than any round of claims under way a claim must be to count as lost. A third of the lease, so that what
-# is lost is put right within a lease; no more than this, as it only stands for clocks that run unevenly.
+# A claim counts as lost when it is older than any round of claims in progress by a third of the lease, so that lost
+# claims are recovered within one lease. The margin is at most this, as it only covers clocks that run at different
+# speeds.
 ASTRAY_SECONDS_MAX = 5.0
 
 

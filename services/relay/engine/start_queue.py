@@ -15,8 +15,8 @@ from dataclasses import dataclass
 STARTS_MAX = 10_000
 # Concurrent addresses. Each has one request in flight, so this bounds the connections too.
 URLS_MAX = 64
-# An address that was told nothing for so long gives way to any other one, a newer one only to one that was told
-# something later. Receivers answer in milliseconds.
+# An address without a successful notice for this long gives way to any other address. An address that waits for a
+# shorter time gives way only to one whose last success is more recent. Receivers answer in milliseconds.
 UNTOLD_SECONDS = 1.0
 # Starts of one request: some 120 KiB, or 1.6 MB with the longest labels and data.
 BATCH_MAX = 500
