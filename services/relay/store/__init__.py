@@ -1,1 +1,3 @@
-"""The relay's tables: one noun a file, its statements in the `.sql` file beside it. Never calls a destination, decides nothing."""
+"""The relay's tables: one noun a file, with its statements in the `.sql` file beside it. The store calls no destination
+and makes no decisions.
+"""

@@ -1,4 +1,4 @@
-"""Large bodies in pieces: written and read one at a time, so that memory never holds a whole one."""
+"""Large bodies in pieces: written and read one piece at a time, so that memory never holds a whole body."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from services.relay.store.database import Database, queries
 from services.relay.store.faults import is_trouble
 from services.relay.store.time_limit import standing_still
 
-# 384 KiB: a multiple of 3, so that the base64 of pieces joins to the base64 of the whole. Of half the size, a large body
-# would take a fifth longer; of twice the size, half as many could move at once in the same memory.
+# 384 KiB: a multiple of 3, so that the base64 of the pieces joins to the base64 of the whole. With half the size, a
+# large body would take a fifth longer. With twice the size, half as many could be transferred at once in the same
+# memory.
 PIECE_BYTES = 3 * 128 * 1024
-# Bodies that are removed by one statement: of 50 MB each that is 2600 pieces.
+# Bodies that one statement removes. With 50 MB each, that is 2600 pieces.
 RELEASE_MAX = 20
-# Of a request's body, as its client waits; each try takes up to 10 s while the database is away.
+# The tries to store a piece of a request's body, as its client waits. Each try takes up to 10 s while the database is
+# away.
 WRITE_TRIES = 4
-# Between tries, doubled each time up to the second.
+# The pause between tries. It starts at the first value and doubles up to the second.
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 1.0, 10.0
 
 T = TypeVar("T")
 
 
 class MissingPieceError(Exception):
-    """A body is not there any more, or not whole."""
+    """A stored body was removed, or is incomplete."""
 
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """An answer that can be fetched: the key of its pieces, its bytes, and its header as the protocol writes it."""
+    """An answer that can be fetched: the key of its pieces, its size in bytes, and its header in
+    the protocol's form.
+    """
 
     key: str
     size: int
@@ -43,35 +47,36 @@ class KeptAnswer:
 
     @property
     def content_type(self) -> str:
-        """As the destination named it."""
+        """The content type, as the destination sent it."""
         found = [values[-1] for name, values in self.header.items() if name.lower() == "content-type"]
         return found[0] if found else "application/octet-stream"
 
 
 class Chunks:
-    """The table of pieces. A key is of one body, whose pieces are numbered from 0. But for the last they are PIECE_BYTES, or less after
-    `Writer.flush`, and always a multiple of 3.
+    """The table of pieces. A key identifies one body, whose pieces are numbered from 0. Each piece but the last has
+    PIECE_BYTES, or fewer after `Writer.flush`, and always a multiple of 3.
     """
 
     def __init__(self, database: Database, *, pause_seconds: float = PAUSE_SECONDS) -> None:
-        """`pause_seconds`: before the second try."""
+        """`pause_seconds` is the pause before the second try."""
         self._database = database
         self._pause_seconds = pause_seconds
         self._q = queries("chunks")
 
     def writer(self, limit: asyncio.Timeout | None = None) -> Writer:
-        """For a new body, under a key of its own. With `limit`, a call's, it is of an answer, which cannot be had again: the
-        database is waited for as long as it is away, and the limit stands still meanwhile.
+        """A writer for a new body, under a new key. `limit`, the time limit of a call, means that the body is an
+        answer, which cannot be fetched again: the writer waits as long as the database is away, and the limit is paused
+        meanwhile.
         """
         return Writer(self, limit)
 
     async def write(self, key: str, part: int, content: bytes, *, tries_max: int | None = WRITE_TRIES) -> None:
-        """Store one piece. A database that is away is waited for: None, as long as it is."""
+        """Store one piece. `tries_max` bounds the tries while the database is away; None: retry until it is back."""
         piece = {"key": key, "part": part, "content": content}
         await self._repeated(partial(self._database.execute, self._q["write"], piece), tries_max)
 
     async def read(self, key: str, size: int, *, tries_max: int | None = None) -> AsyncGenerator[bytes, None]:
-        """The first `size` bytes, a piece at a time. `tries_max` as of `write`. Raises `MissingPieceError`."""
+        """Read the first `size` bytes, a piece at a time. `tries_max` is as for `write`. Raises `MissingPieceError`."""
         part = 0
         while size > 0:
             asked = {"key": key, "part": part}
@@ -86,7 +91,7 @@ class Chunks:
             yield content
 
     async def release(self, keys: Sequence[str]) -> None:
-        """Remove those of these bodies that no message, dead letter or kept answer names any more."""
+        """Remove those of these bodies that no message, dead letter or kept answer refers to."""
         ordered = sorted(set(keys))
         for start in range(0, len(ordered), RELEASE_MAX):
             await self._database.execute(self._q["release"], {"keys": ordered[start : start + RELEASE_MAX]})
@@ -110,7 +115,7 @@ class Chunks:
 
 
 class Writer:
-    """Takes a body as it comes and stores it; holds one piece at the most."""
+    """Takes a body as it arrives and stores it. It holds at most one piece in memory."""
 
     def __init__(self, chunks: Chunks, limit: asyncio.Timeout | None = None) -> None:
         """`limit`: see `Chunks.writer`."""
@@ -128,7 +133,7 @@ class Writer:
 
     @property
     def size(self) -> int:
-        """Bytes taken so far."""
+        """The bytes taken so far."""
         return self._size
 
     async def write(self, content: bytes | bytearray) -> None:
@@ -144,12 +149,14 @@ class Writer:
                 await self._flush(PIECE_BYTES)
 
     async def flush(self) -> None:
-        """Store what is here before more of the body comes, but for up to 2 bytes: base64 is joined by threes."""
+        """Store the bytes held so far before more of the body arrives. Up to 2 bytes remain, as base64 groups bytes by
+        three.
+        """
         if size := len(self._buffer) // 3 * 3:
             await self._flush(size)
 
     async def close(self) -> Stored:
-        """Store what is left; the whole body is there when this returns."""
+        """Store the rest. When this returns, the whole body is stored."""
         if self._buffer:
             await self._flush(len(self._buffer))
         return Stored(self._key, self._size, self._hash.digest())

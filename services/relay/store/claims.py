@@ -1,4 +1,4 @@
-"""Claims put right: those that this process has and does not hold, and those of processes that died."""
+"""Recovery of claims: those that are leased to this process but not held by it, and those of dead processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from services.relay.store.messages import CLAIM_BYTES_MAX
 from services.relay.store.sealing import claimed_of
 from services.relay.store.vault import Vault
 
-# A message that was being called when its process died, so many times in a row, is not repeated once more, as it may be
-# what they die of. Deployments that kill processes in the middle of calls come to fewer.
+# A message whose process died during its call, this many times in a row, is not sent again, as it may be the cause.
+# Deployments that kill processes during calls reach fewer.
 UNKNOWN_MAX = 10
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A claim that is `leased` to this process and not held by it, or held and not leased. See claims.sql."""
+    """A claim that is `leased` to this process but not held by it, or held but not leased. See claims.sql."""
 
     claim: Claim
     leased: bool
@@ -32,7 +32,7 @@ class Difference:
 
 
 class Claims:
-    """`owner` is this process; `logs`: whether the log is written."""
+    """`owner` is this process. `logs`: whether the log is written."""
 
     def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
         self._database = database
@@ -45,7 +45,7 @@ class Claims:
         self._unspend = queries("messages")["unspend"]
 
     async def differences(self, held: Collection[Claim]) -> list[Difference]:
-        """Where `held` differs from what is leased to this process. Young claims may be on their way here."""
+        """Where `held` differs from the claims leased to this process. Young claims may still be in transit to it."""
         asked = {"held": written.claims(held), "owner": self._owner, "unknown_max": UNKNOWN_MAX}
         found = await self._database.fetch(self._q["differences"], asked)
         return [
@@ -54,25 +54,27 @@ class Claims:
         ]
 
     async def give_back(self, claims: Collection[Claim]) -> int:
-        """Let claims of which nothing was sent wait again; how many were still this process's."""
+        """Return unsent claims to the waiting messages. Returns how many still belonged to this process."""
         asked = {"claims": written.claims(claims), "owner": self._owner, "logs": self._logs}
         return await self._put_back("give_back", asked)
 
     async def disown(self, claims: Collection[Claim]) -> int:
-        """Leave claims whose calls were made and lost to whoever sweeps next; how many were still this process's."""
+        """Leave claims whose calls were sent and lost to the next sweep. Returns how many still belonged to this
+        process.
+        """
         asked = {"claims": written.claims(claims), "owner": self._owner}
         return len(await self._database.fetch(self._q["disown"], asked))
 
     async def expire(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> int:
-        """Put back messages of dead processes; how many. `lapsed` false: only of those that gave their leases up.
-        `left_seconds`: for so long this process's own lease must hold for a lapsed one to count.
+        """Put back messages of dead processes. Returns how many. If `lapsed` is false, only released leases count. A
+        lapsed lease counts only if this process's own lease holds for `left_seconds` more.
         """
         asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
         return await self._put_back("expire", asked | {"logs": self._logs})
 
     async def take_over(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> list[Claimed]:
-        """Take messages of dead processes that are not to be repeated (any more), with up to CLAIM_BYTES_MAX together. The
-        rest as with `expire`.
+        """Take over messages of dead processes that must not be sent again, with up to CLAIM_BYTES_MAX together. The
+        other parameters are as for `expire`.
         """
         asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds) | {"bytes_max": CLAIM_BYTES_MAX}
         return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
@@ -85,7 +87,7 @@ class Claims:
         async def work(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q[name], asked)
             keys = [row["flow_key"] for row in found if row["flow_key"]]
-            # A queue that was resumed meanwhile lets in what its pause would have parked.
+            # If a queue was resumed meanwhile, messages that its pause would have kept out may enter it.
             if names := sorted({row["queue"] for row in found if row["queue"]}):
                 keys += [row["key"] for row in await rows(connection, self._enter, {"queues": names})]
             if keys:

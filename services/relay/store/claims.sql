@@ -1,7 +1,8 @@
 -- name: differences
--- Where what this process holds and what is leased to it differ. `leased`: it is this process's by its row and not
--- held; otherwise it is held, and was cancelled or given to another. `taken_over`: a leased one of a dead process, see
--- take_over; of those that may be repeated, only that takes `unknown` past the limit.
+-- The differences between the claims that this process holds and those leased to it. `leased`: the row names this
+-- process, but no task holds it. Otherwise it is held, but was cancelled or given to another process. `taken_over`: a
+-- leased claim that came from a dead process, see take_over. A message that may be sent again counts as taken over only
+-- past the limit of `unknown`.
 WITH mine AS MATERIALIZED (
   SELECT id, started_at, (on_unknown = 'fail' AND unknown > 0) OR unknown > %(unknown_max)s AS taken_over
   FROM relay.messages
@@ -16,10 +17,10 @@ FROM mine FULL JOIN held ON held.id = mine.id AND held.started_at = mine.started
 WHERE mine.id IS NULL OR held.id IS NULL
 
 -- name: give_back
--- Claims of this process of which nothing was sent, as their rows never reached it or it stops: they wait again. That
--- is no attempt, so nothing is counted, nor in a key's rate: see unspend. They are due now, behind the others: one that broke its claim must not stop
--- those. Of what was put off before the log has no begin yet: see claim in messages.sql. No call is older than 12 hours,
--- and there may be no day of the log for what is.
+-- Claims of this process that were not sent, because their rows never reached it or because it stops. They wait again.
+-- This is not an attempt, so nothing is counted, not even in a key's rate: see unspend. They are due now, behind the
+-- others: a message whose claim fails must not block those. If a message was put off before, the log has no start of it
+-- yet: see claim in messages.sql. No call is older than 12 hours, and an older start may have no partition of the log.
 -- `period + 0`: see claim in messages.sql.
 WITH unsent AS (
   SELECT m.id, m.period, m.started_at FROM json_to_recordset(%(claims)s::json) AS v (id text, started_at timestamptz)
@@ -49,8 +50,8 @@ WITH unsent AS (
 SELECT id, flow_key, queue, unsent_at FROM back
 
 -- name: disown
--- Claims of this process that were sent, and whose calls it lost: they are given to a process that is dead for ever,
--- and then expire or are taken over like any other call whose process died.
+-- Claims of this process that were sent and whose calls it lost. They are given to an owner that is permanently dead,
+-- and then expire or are taken over like any other call of a dead process.
 WITH nobody AS (
   INSERT INTO relay.processes (owner, lease_until) VALUES ('00000000-0000-0000-0000-000000000000', '-infinity')
   ON CONFLICT (owner) DO UPDATE SET lease_until = '-infinity'
@@ -62,12 +63,12 @@ WHERE m.id = v.id AND m.started_at = v.started_at AND m.state = 'active' AND m.l
 RETURNING m.id
 
 -- name: expire
--- The process of these died in the middle of a call: its fate is unknown. Such an attempt is made again, and does not
--- count as one of the retries, as it may be our crash and not the destination's. But one that was called when its process
--- died, so many times in a row, may be what processes die of: see take_over. Only a process whose own lease holds looks
--- for them, and never at its own calls. A lease of -infinity was released. Others count if `lapsed` is true and this
--- process's own lease holds for `left_seconds` more: both are of the moment at which the statement is carried out, which
--- may be long after it was asked. The begin is logged as by give_back, and the next claim is a first one again.
+-- Messages whose process died during a call. The outcome is unknown, so the attempt is repeated. It does not count as a
+-- retry, as the cause may be our crash and not the destination. A message whose process died this many times in a row
+-- may be the cause of the crashes: see take_over. A process sweeps only while its own lease holds, and never its own
+-- calls. A lease of -infinity was released. Other leases count if `lapsed` is true and this process's own lease holds
+-- for `left_seconds` more. Both are evaluated when the statement runs, which may be long after it was sent. The start
+-- is logged as by give_back, and the next claim counts as a first one.
 -- `period + 0`: see claim in messages.sql.
 WITH expired AS (
   SELECT id, period, started_at FROM relay.messages
@@ -104,9 +105,9 @@ WITH expired AS (
 SELECT id, flow_key, queue, NULL::timestamptz AS unsent_at FROM back
 
 -- name: take_over
--- Those that asked not to be repeated, or were repeated too often, are taken over, to be ended as failed. `unknown` marks
--- them: whoever takes one over and does not learn of it must not take it for a claim of its own that was never sent.
--- Their bytes are bounded as those of a claim.
+-- Messages that must not be sent again, or were sent again too often. They are taken over to be ended as failed.
+-- `unknown` marks them, so that a process which takes one over without learning of it does not mistake it for a claim
+-- of its own that was never sent. Their size is bounded like that of a claim.
 WITH expired AS (
   SELECT id, period, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
   FROM relay.messages

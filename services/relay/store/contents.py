@@ -1,4 +1,4 @@
-"""Removing what is kept of ended messages' bodies and answers: dead letters, kept answers, the log's copies."""
+"""Removal of the stored contents of ended messages: dead letters, kept answers, and the log's copies."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Contents:
         self._release = queries("chunks")["release"]
 
     async def remove(self, labels: Sequence[str], message_ids: Sequence[str]) -> None:
-        """Of messages that carry one of `labels`, and of these ids, which are among them. One that has not ended keeps its
-        body.
+        """Remove the contents of messages that carry one of `labels` and of those with these ids. A message that has
+        not ended keeps its body.
         """
         labelled = {"labels": list(labels)}
 

@@ -2,7 +2,7 @@
 DELETE FROM relay.dead_letters WHERE labels && %(labels)s::text[] RETURNING message_id, body_key, response_key
 
 -- name: ended
--- Ended messages go with their partition, within minutes. `label` is the first of `labels`.
+-- Ended messages are removed with their partition, within minutes. `label` is the first of `labels`.
 SELECT id, body_key FROM relay.messages
 WHERE (label = ANY(%(labels)s) OR (cardinality(labels) > 1 AND labels && %(labels)s::text[])) AND ended_at IS NOT NULL
 

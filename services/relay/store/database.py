@@ -1,4 +1,6 @@
-"""Transactions on the relay's database: each within a deadline, and repeated when the database says that this helps."""
+"""Transactions on the relay's database. Each has a deadline, and is repeated when the database's error suggests a
+retry.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +24,21 @@ Prepared = Literal["auto", "on", "off"]
 Row = dict[str, Any]
 T = TypeVar("T")
 
-# A deadlock or a partition that was just dropped is over by the second try; the others are for a busy database.
+# A deadlock, or a partition that was just dropped, is resolved by the second try. The others are for a busy database.
 TRIES = 4
 _AGAIN = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 
-# The deadline of a transaction that somebody waits for: longer than a slow disk takes, shorter than clients wait.
+# The deadline of a transaction that a client waits for: longer than a slow disk takes, shorter than clients wait.
 REQUEST_SECONDS = 10.0
-# The deadline of claims, endings and the janitor: what is given up then is done again as a whole, with 500 endings or
-# 5000 rows, so it is given up later.
+# The deadline of claims, endings and the janitor. It is longer, as an abandoned transaction is repeated as a whole,
+# with 500 endings or 5000 rows.
 ENGINE_SECONDS = 30.0
-# A row's lock is held for one transaction, of milliseconds. The server's own bounds are below the client's, as the
-# connection lives on then.
+# A row is locked for one transaction, of milliseconds. The server's own timeouts are shorter than the client's, as the
+# connection survives them.
 LOCK_SECONDS = 5.0
 MARGIN = 0.9
-# How long a client waits for a connection, and how long one that failed is tried again in the background before the
-# next client's wish starts anew: the pauses between tries double, and must not outlast the fault.
+# How long a client waits for a connection, and how long the pool retries a failed connection in the background before
+# the next client's request starts over. The pauses between retries double, and must not outlast the fault.
 WAIT_SECONDS = 10.0
 RECONNECT_SECONDS = 5.0
 CONFIGURE_SECONDS = 5.0
@@ -44,7 +46,7 @@ CONFIGURE_SECONDS = 5.0
 
 class Database:
     """`run` is one transaction; `fetch` and `execute` are one statement. `seconds` bounds each try once it has a
-    connection: `DeadlineError` then, a `psycopg.OperationalError` as any other loss of the database.
+    connection. After that it raises `DeadlineError`, a `psycopg.OperationalError` like any other loss of the database.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -52,7 +54,7 @@ class Database:
         self._returns: set[asyncio.Task[None]] = set()
 
     async def run(self, work: Callable[[AsyncConnection[Any]], Awaitable[T]], *, seconds: float = REQUEST_SECONDS) -> T:
-        """Commit what `work` does. It may be called again from its beginning, so it must not keep state."""
+        """Commit the effects of `work`. It may be called again from the start, so it must not keep state."""
 
         async def transaction() -> T:
             async with self._connection(seconds) as connection, connection.transaction():
@@ -63,7 +65,9 @@ class Database:
     async def fetch(
         self, statement: LiteralString, parameters: Mapping[str, Any], *, seconds: float = REQUEST_SECONDS
     ) -> list[Row]:
-        """The rows of one statement, by column name. It is a transaction of its own: one round trip, not three."""
+        """The rows of one statement, by column name. The statement is its own transaction: one round trip instead of
+        three.
+        """
 
         async def one() -> list[Row]:
             async with self._connection(seconds) as connection:
@@ -74,7 +78,7 @@ class Database:
     async def execute(
         self, statement: LiteralString, parameters: Mapping[str, Any], *, seconds: float = REQUEST_SECONDS
     ) -> int:
-        """One statement, as with `fetch`; how many rows it touched."""
+        """Run one statement, as `fetch` does. Returns how many rows it touched."""
 
         async def one() -> int:
             async with self._connection(seconds) as connection:
@@ -93,9 +97,9 @@ class Database:
                 await asyncio.wait([self._returned(connection)])
 
     async def _taken(self) -> AsyncConnection[Any]:
-        """A connection out of the pool. The pool is asked in a task of its own, which a cancellation does not reach:
-        psycopg_pool 3.3 waits by `asyncio.wait_for`, which before Python 3.12 may swallow it, and a connection whose
-        return is cancelled is lost to the pool.
+        """Take a connection from the pool. This runs in a separate task that a cancellation does not reach:
+        psycopg_pool 3.3 waits with `asyncio.wait_for`, which may swallow the cancellation before Python 3.12, and the
+        pool loses a connection whose return is cancelled.
         """
         taking = asyncio.create_task(self._usable())
         try:
@@ -116,7 +120,9 @@ class Database:
         return task
 
     async def _usable(self) -> AsyncConnection[Any]:
-        """A connection out of the pool; those that the server has closed meanwhile are replaced without a pause."""
+        """Take a connection from the pool. Connections that the server has closed meanwhile are replaced without a
+        pause.
+        """
         for _ in range(self._pool.max_size):
             connection = await self._pool.getconn()
             if usable(connection):
@@ -147,11 +153,11 @@ def new_pool(
     seconds: float = ENGINE_SECONDS,
     prepared: Prepared = "auto",
 ) -> Pool:
-    """A pool that is still closed. Its connections commit each statement, unless a transaction is begun.
+    """Create a pool, still closed. Its connections commit each statement, unless a transaction is started.
 
-    `timeout_seconds`: how long a connection is waited for. The server ends statements a little before `seconds`, the
-    longest deadline that the pool is used with. `prepared`: whether statements are prepared; `auto`: unless a pooler
-    stands before the server, as prepared statements stay with a session of the server.
+    `timeout_seconds`: how long a caller waits for a connection. The server ends statements slightly before `seconds`,
+    which is the longest deadline that the pool is used with. `prepared`: whether statements are prepared; `auto`:
+    unless a pooler is in front of the server, as prepared statements belong to a session of the server.
     """
     return AsyncConnectionPool(
         url,
@@ -181,11 +187,11 @@ async def _configure(connection: AsyncConnection[Any], *, seconds: float, prepar
 
 
 async def rows(connection: AsyncConnection[Any], statement: LiteralString, parameters: Mapping[str, Any]) -> list[Row]:
-    """The rows of one statement within a transaction, by column name. Binary, as bodies are."""
+    """The rows of one statement within a transaction, by column name. Binary, since bodies are binary."""
     cursor = connection.cursor(row_factory=dict_row, binary=True)
     return await (await cursor.execute(statement, parameters)).fetchall()
 
 
 def queries(noun: str) -> Mapping[str, LiteralString]:
-    """The statements of `<noun>.sql` beside this file."""
+    """The statements of `<noun>.sql` in this folder."""
     return load_queries("services.relay.store", f"{noun}.sql")

@@ -1,7 +1,6 @@
 -- name: configure
--- Whether the connection leads to the server itself: a pooler gives its clients backend numbers of its own making. Only
--- then the session is ours to set; behind a pooler in transaction mode the settings would be those of whoever comes
--- next.
+-- Whether the connection leads directly to the server: a pooler gives its clients backend numbers of its own. Only a
+-- direct session may be configured: behind a pooler in transaction mode the settings would apply to the next client.
 SELECT direct, CASE WHEN direct THEN
     set_config('statement_timeout', %(statement_ms)s::text, false)
     || set_config('lock_timeout', %(lock_ms)s::text, false)

@@ -1,4 +1,4 @@
-"""A bound on the time that a connection is used for, which holds whatever the server and the network do."""
+"""A limit on the time for which a connection is used, independent of the server and the network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from psycopg import AsyncConnection
 
 
 class DeadlineError(psycopg.OperationalError):
-    """The database did not answer in time. Whether a commit was carried out is not known."""
+    """The database did not answer in time. It is unknown whether a commit took effect."""
 
 
 class Deadline:
     """`with Deadline(connection, seconds)`: after `seconds` the connection is shut down, and `DeadlineError` is raised.
 
-    The socket is shut down, and the waiting statement ends as if the server had gone. The statement's task is not
-    cancelled: psycopg answers that with a cancel request over a new connection to the same silent server, and waits.
+    The shutdown of the socket ends the waiting statement as if the server had disappeared. The statement's task is not
+    cancelled: psycopg answers a cancellation with a cancel request over a new connection to the same silent server, and
+    waits.
     """
 
     __slots__ = ("_connection", "_passed", "_seconds", "_timer")
@@ -48,8 +49,8 @@ class Deadline:
 
 
 def usable(connection: AsyncConnection[Any]) -> bool:
-    """Whether an idle connection still has its server. There is nothing to be read from it but the server's end, or the
-    kernel's word that keepalive got no answer; a look costs no round trip.
+    """Whether an idle connection still has its server. Such a connection is readable only when the server has closed
+    it, or when the kernel reports that keepalive got no answer. The check costs no round trip.
     """
     if connection.closed:
         return False

@@ -1,4 +1,4 @@
-"""What happened to messages, the newest first."""
+"""The events of messages, newest first."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from services.relay.store.sealing import UnreadableError, open_sealed
 from services.relay.store.vault import Vault
 
 PAGE_MAX = 1000
-# A page may hold a thousand messages. A larger body is shown by the message itself.
+# A page may have a thousand messages. A larger body is shown only by the message itself.
 BODY_BYTES_MAX = 2048
-# Of the headers and options of a page's messages. Only headers of many KB each come to this; the last are then not shown.
+# The limit for headers and options of a page's messages. Only headers of many KB each reach it; those of the last
+# messages are then not shown.
 DETAILS_BYTES_MAX = 4 * PAGE_BYTES_MAX
-# Of what was sealed the log shows these.
+# The sealed parts that the log shows.
 _SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
 _FAULTS = frozenset({"ERROR", "RETRY", "FAILED"})
-# A state of the log that ends an attempt → what the attempt came to. A later one of the same attempt tells more.
+# The states of the log that end an attempt, and the outcome that each stands for. A later state of the same attempt is
+# more specific.
 _OUTCOMES = {"ERROR": "error", "RETRY": "retry", "DELIVERED": "delivered", "FAILED": "failed", "CANCELED": "cancelled"}
 
 
 class Events:
-    """Reads only: events are written in the transactions of what they tell."""
+    """Reads only: events are written in the transactions that they record."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -37,8 +39,8 @@ class Events:
         self._q = filtered("events")
 
     async def list(self, filters: Filters) -> tuple[list[EventView], str | None]:
-        """A page of `filters.count` events or PAGE_MAX, and the next page's cursor, None at the end; fewer events when their
-        answers are large.
+        """A page of `filters.count` events, or PAGE_MAX, and the cursor of the next page, None at the end. A page has
+        fewer events when their answers are large.
         """
         limit = filters.count or PAGE_MAX
         values = parameters(filters) | {
@@ -55,20 +57,20 @@ class Events:
         return [_view(row, told.get(row["message_id"], {}), filters.trim_body) for row in page], cursor
 
     async def attempts(self, message_id: str) -> tuple[AttemptView, ...]:
-        """The message's attempts, the first first."""
+        """The message's attempts, the first one first."""
         return folded(await self._database.fetch(self._q["attempts"], {"message_id": message_id}))
 
     async def _told(self, ids: set[str]) -> dict[str, Mapping[str, Any]]:
-        """What the log shows of these messages beside its columns: keyword arguments of `EventView`, by id."""
+        """What the log shows of these messages in addition to its columns: keyword arguments of `EventView`, by id."""
         if not ids:
             return {}
         values = {"ids": sorted(ids), "body_bytes_max": BODY_BYTES_MAX, "bytes_max": DETAILS_BYTES_MAX}
         found = await fetch_planned(self._database, self._q["told"], values)
-        # Rows of before 0004 have no details. What was sealed together is opened once.
+        # Rows written before 0004 have no details. Messages that were sealed together are opened once.
         opened = {
             details: self._opened(details) for details in {row["details"] for row in found} if details is not None
         }
-        # Who cannot read what to redact shows nothing.
+        # If the options cannot be decrypted, the fields to redact are unknown, so nothing is shown.
         return {
             row["message_id"]: shown | {"body": row["body"]} for row in found if (shown := opened.get(row["details"]))
         }
@@ -82,7 +84,9 @@ class Events:
 
 
 def folded(events: list[Row]) -> tuple[AttemptView, ...]:
-    """The attempts out of a message's events, in the order of time. A call whose process died has its number twice."""
+    """The attempts derived from a message's events, in the order of time. A call whose process died appears twice under
+    its number.
+    """
     attempts: list[AttemptView] = []
     for event in events:
         if event["state"] == "ACTIVE":
@@ -128,7 +132,7 @@ def _view(row: Row, told: Mapping[str, Any], trim_body: int | None) -> EventView
 
 
 def _error(row: Row) -> str | None:
-    """Why there was no answer, or else that the answer was no success."""
+    """The reason why no answer came, or else the text that the answer was no success."""
     if row["error"] is None and row["state"] in _FAULTS and row["status"] is not None:
         return f"the destination answered {row['status']}"
     error: str | None = row["error"]

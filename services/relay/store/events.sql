@@ -38,8 +38,8 @@ WITH page AS (
 SELECT * FROM sized WHERE before < %(bytes_max)s ORDER BY at, sequence
 
 -- name: told
--- What a page's messages were: as sealed when they were accepted, and the small body of those that are still there. A body is
--- not kept in the log, so that none outlives its message.
+-- The messages of a page, as sealed when they were accepted, and the small bodies of those that still exist. The log
+-- keeps no bodies, so that no body outlives its message.
 SELECT e.message_id, m.body,
   CASE WHEN sum(octet_length(e.details)) OVER (ORDER BY e.message_id) <= %(bytes_max)s THEN e.details END AS details
 FROM relay.events AS e
@@ -49,7 +49,7 @@ LEFT JOIN LATERAL (
 WHERE e.message_id = ANY(%(ids)s) AND e.state = 'CREATED'
 
 -- name: attempts
--- A message has few: its retries are bounded, and those whose fate was unknown are as many as processes died under it.
+-- A message has few attempts: its retries are bounded, and each unknown outcome is the death of a process.
 SELECT at, state, attempt, status, error, next_due_at FROM relay.events
 WHERE message_id = %(message_id)s AND attempt IS NOT NULL
 ORDER BY at, sequence

@@ -1,4 +1,4 @@
-"""Faults of the database, by the reaction they call for."""
+"""Errors of the database, classified by the reaction they call for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import psycopg
 
 
 def is_trouble(error: Exception) -> bool:
-    """Whether it is the connection's or the server's trouble, which passes; otherwise what was asked is refused."""
+    """Whether the error is a passing fault of the connection or the server. Otherwise the database refuses the data."""
     passing = (
         psycopg.OperationalError,
         psycopg.InterfaceError,

@@ -1,4 +1,4 @@
-"""Filters as parameters of statements that are planned anew each time, so that only what is filtered by counts."""
+"""Filters as statement parameters. The statements are planned anew each time, so that unused filters cost nothing."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ _TEXTS = (
 
 
 def filtered(noun: str) -> Mapping[str, LiteralString]:
-    """The statements of `<noun>.sql`, with `/* filtered */` replaced by its `filters`, and those by the common ones."""
+    """The statements of `<noun>.sql`, with `/* filtered */` replaced by its `filters`, and those extended by the common
+    ones.
+    """
     statements = queries(noun)
     filters = statements["filters"].replace("/* common */", queries("filtering")["common"])
     return {name: text.replace("/* filtered */", filters) for name, text in statements.items()}
 
 
 def parameters(filters: Filters) -> dict[str, Any]:
-    """Each field of `filters`; None: not filtered by. `to_at` is exclusive."""
+    """Each field of `filters`. None: no filter on the field. `to_at` is exclusive."""
     return {name: list(getattr(filters, name)) or None for name in _TEXTS} | {
         "host": [host.lower() for host in filters.host] or None,
         "response_status": list(filters.response_status) or None,
@@ -49,20 +51,20 @@ def parameters(filters: Filters) -> dict[str, Any]:
 
 
 async def fetch_planned(database: Database, statement: LiteralString, values: Mapping[str, Any]) -> list[Row]:
-    """`Database.fetch`, but planned with its values and never prepared."""
+    """As `Database.fetch`, but planned with its values and never prepared."""
     return await database.run(lambda connection: planned_rows(connection, statement, values))
 
 
 async def planned_rows(
     connection: AsyncConnection[Any], statement: LiteralString, values: Mapping[str, Any]
 ) -> list[Row]:
-    """`rows`, but planned with its values and never prepared."""
+    """As `rows`, but planned with its values and never prepared."""
     cursor = connection.cursor(row_factory=dict_row, binary=True)
     return await (await cursor.execute(statement, values, prepare=False)).fetchall()
 
 
 def microseconds(moment: datetime) -> int:
-    """Unix microseconds, exactly."""
+    """Unix microseconds, exact."""
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 

@@ -1,6 +1,6 @@
 -- name: common
--- Of messages, events and dead letters alike. What is not filtered by is null, and its line folds away when the statement is
--- planned: so these statements are never prepared.
+-- The filters common to messages, events and dead letters. An unused filter is null, and its line folds away when the
+-- statement is planned, so these statements are never prepared.
 (%(url)s::text[] IS NULL OR url = ANY(%(url)s))
 AND (%(host)s::text[] IS NULL OR lower(substring(url FROM '://([^/?#]+)')) = ANY(%(host)s)
   OR lower(substring(url FROM '://([^/?#:]+)')) = ANY(%(host)s))

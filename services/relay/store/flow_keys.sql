@@ -1,5 +1,5 @@
 -- name: select
--- Counts are those of the messages; a rate window that is over counts nothing.
+-- Counts are those of the messages. A rate window that has ended counts nothing.
 SELECT f.key, f.parallelism AS parallelism_max, f.rate AS rate_max, f.period_seconds, f.paused, f.pinned_parallelism,
   f.pinned_rate, f.pinned_cooling, f.cools AS cooling, f.cooling_until,
   CASE WHEN isfinite(f.window_started_at) THEN f.window_started_at END AS period_start,
@@ -45,7 +45,7 @@ ON CONFLICT (key) DO UPDATE SET
   window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
 
 -- name: set_cooling
--- The operator's choice, which messages do not change until it is unpinned.
+-- The operator's choice, which messages do not change until the key is unpinned.
 INSERT INTO relay.flow_keys AS f (key, cools, pinned_cooling) VALUES (%(key)s, %(enabled)s, true)
 ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, pinned_cooling = true, updated_at = clock_timestamp(),
   cooling_until = CASE WHEN excluded.cools THEN f.cooling_until END,

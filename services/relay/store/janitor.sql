@@ -1,16 +1,17 @@
 -- name: alone
--- Whether this transaction is the one that tidies up now; at its end the lock is given back.
+-- Whether this transaction runs the janitor now. The lock is released at its end.
 SELECT pg_try_advisory_xact_lock(%(lock_id)s) AS alone
 
 -- name: patience
--- A table that is being read is left for another round: a lock that is waited for blocks all later ones.
+-- Give up on a table that is in use and leave it to a later round: a waiting lock request blocks all later ones.
 SELECT set_config('lock_timeout', %(lock_timeout_ms)s::text, true)
 
 -- name: make_partitions
 SELECT relay.make_partitions(2) AS count
 
 -- name: period_is_over
--- An empty one goes on. Not one statement with the next, which makes a table: it must not have the others open.
+-- An empty period stays open. This is a separate statement, as the next one creates a table, which fails while the
+-- partitions are open in the same statement.
 SELECT count(*) AS count FROM (SELECT period, opened_at FROM relay.periods ORDER BY period DESC LIMIT 1) AS newest
 WHERE opened_at < clock_timestamp() - make_interval(secs => %(period_seconds)s)
   AND (SELECT true FROM relay.messages AS m WHERE m.period = newest.period LIMIT 1)
@@ -19,8 +20,8 @@ WHERE opened_at < clock_timestamp() - make_interval(secs => %(period_seconds)s)
 SELECT relay.open_period()
 
 -- name: closable
--- Not the newest; and all that was in it when the next one was opened has had time to end and to be kept. In turns:
--- periods that long calls keep alive do not keep the others from being looked at.
+-- Any period but the newest, once all messages that it had when the next one was opened have had time to end and to be
+-- kept. Periods are examined in turn, so that those with long calls do not delay the others.
 WITH next AS (
   SELECT p.period FROM relay.periods AS p
   JOIN LATERAL (
@@ -58,8 +59,8 @@ WITH gone AS (
 SELECT count(*) AS count FROM gone
 
 -- name: prune_chunks
--- Pieces that nothing refers to: of messages whose partition is gone, or that were never accepted. Young ones may be on their
--- way into a message.
+-- Pieces that nothing refers to: their message's partition was dropped, or the message was never accepted. Young pieces
+-- may belong to a message that is not accepted yet.
 WITH old AS (
   SELECT key FROM relay.chunks WHERE part = 0 AND created_at < clock_timestamp() - make_interval(secs => %(age_seconds)s)
     AND NOT relay.is_named(key)
@@ -71,7 +72,7 @@ WITH old AS (
 SELECT count(*) AS count FROM gone
 
 -- name: prune_answers
--- Answers that were too large for their callback; their pieces go with prune_chunks.
+-- Answers that were too large for their callback. prune_chunks removes their pieces.
 WITH gone AS (
   DELETE FROM relay.answers WHERE (message_id, attempt) IN (
     SELECT message_id, attempt FROM relay.answers WHERE created_at < clock_timestamp() - make_interval(secs => %(answer_seconds)s)
@@ -96,7 +97,8 @@ WITH gone AS (
 SELECT count(*) AS count FROM gone
 
 -- name: prune_put_offs
--- Of messages that were cancelled, or wait for something else by now: whatever is only put off comes again in minutes.
+-- Put-offs of messages that were cancelled or now wait for something else. A message that is only put off returns
+-- within minutes.
 WITH gone AS (
   DELETE FROM relay.put_offs WHERE message_id IN (
     SELECT message_id FROM relay.put_offs WHERE put_off_at < clock_timestamp() - interval '1 day'
@@ -106,7 +108,7 @@ WITH gone AS (
 SELECT count(*) AS count FROM gone
 
 -- name: prune_processes
--- Not while calls are held in their names: those are to be given to others first.
+-- A process is not removed while calls are held in its name: these are given to others first.
 WITH gone AS (
   DELETE FROM relay.processes AS p WHERE lease_until < clock_timestamp() - interval '1 day'
     AND NOT EXISTS (SELECT FROM relay.messages AS m WHERE m.lease_owner = p.owner AND m.state = 'active')
@@ -115,15 +117,15 @@ WITH gone AS (
 SELECT count(*) AS count FROM gone
 
 -- name: keys_upto
--- The last of the flow keys that this round looks at, after those that the last one did; null: there are none.
+-- The last flow key of this round, which starts after the last key of the previous round. Null: no key is left.
 SELECT max(key) AS upto
 FROM (SELECT key FROM relay.flow_keys WHERE key > %(after)s ORDER BY key LIMIT %(batch_max)s) AS found
 
 -- name: prune_flow_keys
--- Keys of which nothing lives, that nobody touched for long, and that hold no operator's choice and no running window.
--- Whoever accepts a message locks its key's row after the message's: with the row's lock here it waits and makes the
--- row anew, and when it was first, the row is passed over. Scalar subqueries, so that each old key is looked up, and
--- not all messages hashed.
+-- Keys without live messages that have not been used for long, and have no pin of an operator and no open rate window.
+-- A transaction that accepts a message locks its key's row after the message's. It either waits for the lock taken here
+-- and inserts the key again, or has locked the row first, and then the row is skipped. Scalar subqueries make Postgres
+-- look up each old key instead of hashing all messages.
 WITH old AS (
   SELECT f.key FROM relay.flow_keys AS f
   WHERE f.key > %(after)s AND f.key <= %(upto)s
@@ -142,7 +144,7 @@ WITH old AS (
 SELECT count(*) AS count FROM gone
 
 -- name: mend_owners
--- A call that is held in the name of a process nobody knows would never be given to another.
+-- A call in the name of an unknown process would never be given to another.
 WITH made AS (
   INSERT INTO relay.processes (owner, lease_until)
   SELECT DISTINCT m.lease_owner, clock_timestamp() FROM relay.messages AS m
@@ -153,7 +155,7 @@ WITH made AS (
 SELECT count(*) AS count FROM made
 
 -- name: mend_holders
--- Messages that ended a while ago, with all their callbacks, and still hold a place of their queue.
+-- Messages that ended some time ago, with all their callbacks, and still hold a slot of their queue.
 WITH done AS (
   SELECT m.id, m.period FROM relay.messages AS m
   WHERE m.holds AND m.ended_at < clock_timestamp() - make_interval(secs => %(grace_seconds)s)
@@ -164,7 +166,7 @@ WITH done AS (
 UPDATE relay.messages AS m SET holds = false FROM done WHERE m.id = done.id AND m.period = done.period
 
 -- name: queued_in
--- The queues that messages wait in, found by hops through the index: there may be very many messages in few queues.
+-- The queues that messages wait in, found by a loose index scan: there may be very many messages in few queues.
 WITH RECURSIVE hops AS (
   (SELECT queue FROM relay.messages WHERE state = 'queued' ORDER BY queue LIMIT 1)
   UNION ALL
@@ -177,7 +179,7 @@ SELECT queue FROM hops WHERE queue IS NOT NULL LIMIT %(queues_max)s
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ON CONFLICT DO NOTHING
 
 -- name: mend_flows
--- Keys with room, of which something waits but which would be looked at too late or never.
+-- Keys with capacity and waiting messages that would be examined too late or never.
 WITH stuck AS (
   SELECT f.key, first.due_at FROM relay.flow_keys AS f
   JOIN LATERAL (

@@ -1,4 +1,4 @@
-"""What the relay has under a label: whether a message is under way, and dead letters of callbacks. Read only."""
+"""What the relay holds under a label: whether a message has not ended, and dead letters of callbacks. Reads only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Labels:
         self._q = queries("labels")
 
     async def held(self, labels: Sequence[str], letters_max: int) -> tuple[list[str], dict[str, list[str]]]:
-        """Of one moment: those of `labels` with a message, or a callback of one, that has not ended, and by label the dead
-        letters of callbacks that carry it.
+        """In one snapshot: those of `labels` with a message, or a callback of one, that has not ended; and, by label,
+        the dead letters of callbacks that carry it.
         """
         wanted, live = set(labels), list[str]()
         letters: dict[str, list[str]] = {}
@@ -28,6 +28,6 @@ class Labels:
         return live, letters
 
     async def next(self, after: str, limit: int) -> list[str]:
-        """The labels of messages that have not ended, from the first after `after` on."""
+        """The labels of messages that have not ended, starting with the first after `after`."""
         found = await self._database.fetch(self._q["next"], {"after": after, "limit": limit})
         return [row["label"] for row in found]

@@ -1,4 +1,4 @@
-"""Dead letters: messages that failed for good, to be looked at, published once more, or removed."""
+"""Dead letters: messages that finally failed. They can be read, published again, or removed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Ids = list[str]
 Views = list[LetterView]
 
 PAGE_MAX = 100
-# So many are removed or retried in one transaction; who wants more goes on with the cursor.
+# The most dead letters removed or retried in one transaction. The client continues with the cursor.
 BULK_MAX = 500
-# Of the bodies, headers and options of those that are retried in one transaction.
+# The limit for bodies, headers and options of the dead letters retried in one transaction.
 RETRY_BYTES_MAX = 8 * 1024 * 1024
-# A larger body is not shown, and of a larger answer only the beginning.
+# A larger body is not shown. Of a larger answer only the beginning is.
 _SHOWN = {"body_bytes_max": INLINE_BYTES_MAX, "answer_bytes_max": ANSWER_INLINE_BYTES_MAX}
 
 
 class _DuplicateError(Exception):
-    """Nothing was published, so nothing is to be committed."""
+    """Nothing was published, so nothing must be committed."""
 
     def __init__(self, accepted: Accepted) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _DuplicateError(Exception):
 
 
 class Letters:
-    """Pages are the newest first; their cursor is None at the end."""
+    """Pages are newest first. Their cursor is None at the end."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Letters:
         deduplication_seconds: float = 600.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`discard` takes the keys of stored bodies that nothing may name any more, once that is committed. `clock`:
-        Unix seconds, for an `Upstash-Not-Before` over a letter's own.
+        """`discard` receives the keys of stored bodies that may have lost their last reference, after the commit.
+        `clock` gives Unix seconds, for an `Upstash-Not-Before` that overrides that of the dead letter.
         """
         self._database = database
         self._vault = vault
@@ -67,7 +67,9 @@ class Letters:
         self._q = filtered("letters")
 
     async def list(self, filters: Filters) -> tuple[list[LetterView], str | None]:
-        """A page of `filters.count` letters or PAGE_MAX, and the next page's cursor; fewer when their bodies are large."""
+        """A page of `filters.count` dead letters, or PAGE_MAX, and the cursor of the next page. A page has fewer when
+        their bodies are large.
+        """
         limit = filters.count or PAGE_MAX
         statement = self._q["earliest" if filters.earliest_first else "newest"]
         found = await fetch_planned(self._database, statement, _selection(filters, limit + 1) | _SHOWN)
@@ -76,18 +78,20 @@ class Letters:
         return views, _cursor(page) if len(found) > len(page) else None
 
     async def get(self, letter_id: str) -> LetterView | None:
-        """With its whole answer, as far as that was kept."""
+        """The dead letter with its whole answer, as far as that was kept."""
         found = await self._views([letter_id], None)
         return found[0] if found else None
 
     async def delete(self, letter_id: str) -> bool:
-        """Was it there?"""
+        """Remove the dead letter. Returns whether it existed."""
         gone = await self._database.fetch(self._q["delete"], {"ids": [letter_id]})
         self._discard(_keys(gone))
         return len(gone) == 1
 
     async def delete_many(self, filters: Filters) -> tuple[int, str | None]:
-        """Remove what matches, up to `filters.count` or BULK_MAX; how many, and where to go on when there may be more."""
+        """Remove matching dead letters, up to `filters.count` or BULK_MAX. Returns how many, and a cursor if there may
+        be more.
+        """
 
         async def work(connection: AsyncConnection[Any]) -> tuple[list[Row], str | None]:
             found, cursor = await self._matching(connection, filters)
@@ -98,10 +102,10 @@ class Letters:
         return len(gone), cursor
 
     async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> Accepted | None:
-        """Publish it once more with `overrides` (publish headers) over its own; None when unknown.
+        """Publish the message again with `overrides` (publish headers) over its own options. None when it is unknown.
 
-        Of its own it has no deduplication id. With one of `overrides` that is taken nothing is published, and the
-        letter stays, as it does when this raises `InvalidRequestError` or `UnreadableError`.
+        The message's own deduplication id is not used. If `overrides` name an id that is in use, nothing is published
+        and the dead letter stays. It also stays when this raises `InvalidRequestError` or `UnreadableError`.
         """
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Accepted | None, list[Row]]:
@@ -121,7 +125,7 @@ class Letters:
         return accepted
 
     async def retry_many(self, filters: Filters) -> tuple[Ids, str | None]:
-        """Publish what matches once more; the new ids, and where to go on. Letters that cannot be read stay."""
+        """Publish matching messages again. Returns the new ids and a cursor. Unreadable dead letters stay."""
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Ids, str | None, list[Row]]:
             found, cursor = await self._matching(connection, filters, RETRY_BYTES_MAX)
@@ -139,8 +143,8 @@ class Letters:
     async def _matching(
         self, connection: AsyncConnection[Any], filters: Filters, bytes_max: int | None = None
     ) -> tuple[Sequence[Row], str | None]:
-        """Letters to be removed or retried, with up to `bytes_max` in their bodies, headers and options; and the cursor when
-        there may be more.
+        """The dead letters to remove or retry, with up to `bytes_max` in their bodies, headers and options; and the
+        cursor when there may be more.
         """
         limit = min(filters.count or BULK_MAX, BULK_MAX)
         found = await planned_rows(connection, self._q["matching"], _selection(filters, limit) | _SHOWN)
@@ -155,7 +159,7 @@ class Letters:
         return True
 
     async def _views(self, ids: Ids, trim_body: int | None) -> Views:
-        """In the order of `ids`; without those that are gone."""
+        """Views in the order of `ids`, without dead letters that were removed meanwhile."""
         found = await self._database.fetch(self._q["shown"], {"ids": ids, "trim_body": trim_body} | _SHOWN)
         return [self._view(row) for row in found]
 
@@ -171,7 +175,7 @@ class Letters:
 
 
 def _keys(gone: Sequence[Row]) -> list[str]:
-    """Of the stored bodies of letters that are gone. A retried one's own body is named by the new message."""
+    """The keys of the stored bodies of removed dead letters. The new message of a retry refers to its body."""
     return [key for row in gone for key in (row["body_key"], row["response_key"]) if key is not None]
 
 

@@ -8,7 +8,7 @@ AND (%(to_at)s::timestamptz IS NULL OR failed_at < %(to_at)s)
 AND /* common */
 
 -- name: newest
--- Ids are in the order of time. What they hold is read in a second step, when it is known how much that is.
+-- Ids are in the order of time. The contents are read in a second step, once their size is known.
 SELECT id, failed_at, octet_length(sealed)
     + CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END
     + least(coalesce(response_size, octet_length(response_body)), %(answer_bytes_max)s) AS size
@@ -29,7 +29,7 @@ ORDER BY id
 LIMIT %(limit)s
 
 -- name: matching
--- Of those to be removed or retried. What another transaction has in hand, it does away with.
+-- The dead letters to remove or retry. A row locked by another transaction is being removed there, so it is skipped.
 SELECT id, failed_at, octet_length(sealed)
     + CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN octet_length(body) ELSE 0 END AS size
 FROM relay.dead_letters
@@ -43,7 +43,7 @@ FOR UPDATE SKIP LOCKED
 SELECT id, sealed FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[])
 
 -- name: shown
--- An answer in pieces is shown whole while it is small enough, else its beginning is.
+-- An answer in pieces is shown whole if it is small enough; otherwise its beginning is.
 SELECT l.id, l.message_id, l.failed_at, l.url, l.method, l.sealed, l.retries_max, l.timeout_ms, l.caller_ip, l.labels, l.queue,
   l.flow_key, l.topic, l.endpoint, l.schedule_id, l.created_at, l.not_before, l.response_status, l.response_header,
   CASE WHEN octet_length(l.body) <= %(body_bytes_max)s THEN l.body ELSE '' END AS body,
@@ -57,7 +57,7 @@ LEFT JOIN LATERAL (
 ORDER BY asked.n
 
 -- name: take
--- Without their answers. A large body in a row of before 0008 goes into pieces here.
+-- Without the answers. A large body in a row written before 0008 is moved to pieces here.
 WITH gone AS (
   DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING *
 )

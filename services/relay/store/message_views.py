@@ -1,4 +1,4 @@
-"""Messages as they are shown to those who ask, and the choice of those to be cancelled by filters."""
+"""Messages as clients see them, and the selection of messages to cancel by filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "re
 
 
 class MessageViews:
-    """Reads only. A message that no key opens is shown without its headers."""
+    """Reads only. A message that no key decrypts is shown without its headers."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -34,7 +34,7 @@ class MessageViews:
         self._q = filtered("message_views")
 
     async def get(self, message_id: str, keep_seconds: float) -> MessageView | None:
-        """The message with its attempts and its gate, until `keep_seconds` after its end; None once it is cancelled.
+        """The message with its attempts and its gate, until `keep_seconds` after its end. None once it is cancelled.
 
         A large body, which is stored in pieces, is left out.
         """
@@ -49,7 +49,7 @@ class MessageViews:
         return replace(view, attempts=attempts, gate=await self._gate(found[0]))
 
     async def select_ids(self, filters: Filters, limit: int) -> list[str]:
-        """Up to `limit` messages that match and have not ended, the oldest first."""
+        """Up to `limit` matching messages that have not ended, oldest first."""
         values = parameters(filters) | {"limit": limit}
         return [row["id"] for row in await fetch_planned(self._database, self._q["select_ids"], values)]
 
@@ -67,7 +67,9 @@ class MessageViews:
 
 
 def message_view(vault: Vault, row: Row) -> MessageView:
-    """The view of a row of messages or dead letters, without attempts and gate. One that cannot be opened has no headers."""
+    """The view of a row of messages or dead letters, without attempts and gate. It has no headers if the row cannot be
+    decrypted.
+    """
     columns: dict[str, Any] = {name: row[name] for name in _COLUMNS}
     opened: dict[str, Any] = {"headers": {}}
     try:

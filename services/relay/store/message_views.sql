@@ -8,7 +8,7 @@ WHERE id = %(id)s AND state <> 'cancelled'
   AND (ended_at IS NULL OR ended_at > now() - make_interval(secs => %(keep_seconds)s))
 
 -- name: ahead
--- Those that hold a place come first, also when they wait only for their callbacks to end.
+-- Messages with a slot come first, also when they wait only for their callbacks to end.
 SELECT (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AND id < %(id)s)
   + CASE WHEN %(holds)s THEN 0 ELSE
     (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AND id > %(id)s)
@@ -25,8 +25,9 @@ AND (%(to_at)s::timestamptz IS NULL OR created_at < %(to_at)s)
 AND /* common */
 
 -- name: select_ids
--- A branch for each partial index, so that what has ended is never read. Materialized, because a limit would make the
--- planner hope to find a few of them anywhere. What is of a queue and past it holds a place there.
+-- One branch for each partial index, so that ended messages are never read. Without MATERIALIZED, the LIMIT makes the
+-- planner choose a scan in which it expects to find matches early. A message past the wait of its queue always holds a
+-- slot.
 WITH found AS MATERIALIZED (
   SELECT id FROM relay.messages WHERE state = 'queued' AND /* filtered */
   UNION ALL

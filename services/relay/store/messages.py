@@ -1,4 +1,4 @@
-"""The messages: accepted, claimed, finished, cancelled. Each of these is one transaction."""
+"""Messages are accepted, claimed, finished and cancelled here. Each of these operations is one transaction."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.store.slicing import slices
 from services.relay.store.vault import Vault
 
-# A flow key, until when it is to cool, and whether its provider answered.
+# A flow key, the time until which it cools, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
 
-# Of keys with something to claim so many are looked at in one go; the others are next.
+# The most keys with claimable messages that one claim examines. The next claim examines the others.
 KEYS_MAX = 100
-# The gauges count so many of each kind: some 30 ms of the database's time, every 10 s.
+# The limit up to which gauges count each kind: some 30 ms of the database's time, every 10 s.
 COUNT_MAX = 100_000
-# The rows of a claim are in memory twice for a moment.
+# The rows of a claim are briefly in memory twice.
 CLAIM_BYTES_MAX = 4 * 1024 * 1024
-# Errors that are the value's: what no column takes, and what is too long for an index.
+# Errors caused by the value itself: no column accepts it, or it is too long for an index.
 _REFUSED = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A message is committed; `deduplicated`: it was there before, under this id."""
+    """A committed message. `deduplicated`: it existed before, under this id."""
 
     message_id: str
     deduplicated: bool
 
 
 class UnstorableError(Exception):
-    """The database refuses a value for what it is; trying again is of no use."""
+    """The database refuses a value because of its content. A retry cannot succeed."""
 
 
 class Messages:
-    """`owner` is this process, in whose name calls are held; `logs`: whether the log is written."""
+    """`owner` is this process, in whose name calls are held. `logs`: whether the log is written."""
 
     def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
         self._database = database
@@ -58,7 +58,7 @@ class Messages:
         self._release = queries("chunks")["release"]
 
     async def accept(self, drafts: Sequence[Draft], deduplication_seconds: float) -> list[Accepted]:
-        """Commit `drafts` in one transaction; one answer each, in order. Raises `UnstorableError`."""
+        """Commit `drafts` in one transaction. Returns one answer each, in order. Raises `UnstorableError`."""
 
         async def work(connection: AsyncConnection[Any]) -> list[Accepted]:
             return await self.accept_in(connection, drafts, deduplication_seconds)
@@ -68,7 +68,7 @@ class Messages:
     async def accept_in(
         self, connection: AsyncConnection[Any], drafts: Sequence[Draft], deduplication_seconds: float
     ) -> list[Accepted]:
-        """Like `accept`, as part of the transaction on `connection`."""
+        """As `accept`, within the transaction on `connection`."""
         try:
             return await self._accepted(connection, drafts, deduplication_seconds)
         except _REFUSED as error:
@@ -89,13 +89,13 @@ class Messages:
         return accepted
 
     async def claim(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
-        """Take up to `batch_max` due messages without a flow key, with bodies, headers and options of up to `bytes_max`
-        together; one is taken whatever its size. Their attempts are on record when this returns.
+        """Claim up to `batch_max` due messages without a flow key, with bodies, headers and options of up to
+        `bytes_max` together. The first one is claimed whatever its size. Their attempts are recorded when this returns.
         """
         return await self._claim("claim", batch_max, bytes_max)
 
     async def claim_keyed(self, batch_max: int, bytes_max: int = CLAIM_BYTES_MAX) -> list[Claimed]:
-        """The same of messages with a flow key, within the limits of all processes together."""
+        """Claim messages with a flow key in the same way, within the limits that hold for all processes together."""
         return await self._claim("claim_keyed", batch_max, bytes_max)
 
     async def _claim(self, statement: str, batch_max: int, bytes_max: int) -> list[Claimed]:
@@ -105,16 +105,19 @@ class Messages:
         return claimed_of(self._vault, found)
 
     async def next_due_seconds(self) -> float | None:
-        """Until something may be claimed; None: nothing waits."""
+        """The seconds until a message may be claimable. None: no message waits."""
         [row] = await self._database.fetch(self._q["next_due"], {})
         seconds: float | None = row["seconds"]
         return seconds
 
     async def finish(self, endings: Sequence[Ending]) -> list[Ending]:
-        """Commit verdicts and what follows from them; those whose claims were still ours. Raises `UnstorableError`."""
+        """Commit verdicts and their consequences. Returns the endings whose claims this process still held. Raises
+        `UnstorableError`.
+        """
 
         async def work(connection: AsyncConnection[Any]) -> list[Ending]:
-            # The newest first, so that a callback is locked before its parent: the order in which all lock messages.
+            # The newest first, so that a callback is locked before its parent. All transactions lock messages in this
+            # order.
             in_order = sorted(endings, key=lambda ending: ending.message.id, reverse=True)
             verdicts = written.as_json([written.verdict(ending) for ending in in_order])
             found = await rows(connection, self._q["finish"], {"rows": verdicts, "owner": self._owner})
@@ -126,7 +129,7 @@ class Messages:
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
                 connection,
-                # A queue that was paused meanwhile parks what is to be tried again.
+                # If a queue was paused meanwhile, messages to be retried are kept out of it.
                 entering=[e.message.queue for e in kept if isinstance(e.verdict, Retry) and e.message.queue],
                 leaving=[m.id for m in ended if m.queue is not None] + [m.parent_id for m in ended if m.parent_id],
                 flows=[(e.message.flow_key, e.cool_until, e.answered) for e in kept if e.message.flow_key],
@@ -141,7 +144,9 @@ class Messages:
             raise UnstorableError(str(error)) from None
 
     async def cancel(self, ids: Sequence[str]) -> list[str]:
-        """Cancel what has not ended; the ids of those. Calls under way are broken off by the processes that hold them."""
+        """Cancel messages that have not ended. Returns their ids. The processes that hold their
+        calls break these off.
+        """
 
         async def work(connection: AsyncConnection[Any]) -> list[str]:
             found = await self._twice(connection, "cancel", ids, {"logs": self._logs})
@@ -158,14 +163,18 @@ class Messages:
         return await self._database.run(work)
 
     async def depth(self) -> Row:
-        """`waiting` and `active` messages, `oldest`: seconds overdue, `cooling` keys. Counts end at a few COUNT_MAX."""
+        """The number of `waiting` and `active` messages, `oldest` (seconds overdue), and `cooling` keys. Counts stop at
+        a few COUNT_MAX.
+        """
         [row] = await self._database.fetch(self._q["depth"], {"count_max": COUNT_MAX})
         return row
 
     async def _holders(
         self, connection: AsyncConnection[Any], keys: Sequence[str | None], ids: Sequence[str], window_seconds: float
     ) -> dict[str, str]:
-        """Whose each deduplication key is. Of several with one key in a batch the first may take it."""
+        """The message that holds each deduplication key. If several messages of a batch have one key, the first may
+        take it.
+        """
         first: dict[str, str] = {}
         for key, id_ in zip(keys, ids, strict=True):
             if key is not None:
@@ -203,8 +212,9 @@ class Messages:
         entering: Sequence[str] = (),
         flows: Sequence[Touch] = (),
     ) -> None:
-        """What ended makes room for others: `leaving` are queued messages that may have ended with all their callbacks,
-        `entering` queues with room. Locks are taken in their order: messages, queues, flow keys.
+        """Pass on what ended messages free. `leaving` are queued messages that may have ended with all their callbacks;
+        `entering` are queues that may have free slots. Locks are taken in the global order: messages, queues, flow
+        keys.
         """
         names = set(entering)
         if leaving:
@@ -219,9 +229,9 @@ class Messages:
     async def _twice(
         self, connection: AsyncConnection[Any], name: str, ids: Sequence[str], values: Mapping[str, Any]
     ) -> list[Row]:
-        """The rows of a statement that locks messages by id, and of a second look for those that the first missed: a
-        row that the janitor moved while its lock was waited for is in another partition, where a new snapshot shows
-        it. A message is moved once at the most.
+        """The rows of a statement that locks messages by id, including a second run for those that the first missed. If
+        the janitor moved a row while its lock was awaited, the row is in another partition, and only a new snapshot
+        sees it. A message is moved at most once.
         """
         found = await rows(connection, self._q[name], {**values, "ids": list(ids)})
         if missing := sorted(set(ids) - {row["id"] for row in found}):

@@ -1,7 +1,7 @@
--- Many rows come as one JSON array: of all ways to hand them over it is the cheapest on our side, which is the busier one.
+-- Many rows are passed as one JSON array. This costs our side the least, which is busier than the database.
 
 -- name: deduplicate
--- Takes the ids for new messages, unless earlier ones still hold them; answers whose each is now.
+-- Take the deduplication ids for new messages, unless earlier messages still hold them. Returns the holder of each.
 WITH asked AS (
   SELECT * FROM unnest(%(keys)s::text[], %(ids)s::text[]) AS v (key, id)
 ), taken AS (
@@ -17,12 +17,13 @@ SELECT d.id, d.message_id FROM relay.deduplications AS d JOIN asked ON asked.key
 WHERE d.id NOT IN (SELECT key FROM taken) AND d.expires_at >= now()
 
 -- name: holder
--- Of a key that another transaction took after the snapshot of the statement before: its holder there had expired, or
--- was none.
+-- The holder of a key that another transaction took after the snapshot of the previous statement, in which the key was
+-- free or expired.
 SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 
 -- name: insert
--- Into the newest period. A message with a queue waits to be let in; any other waits for its time. The log has it as well.
+-- Insert into the newest partition. A message with a queue waits for a slot, any other for its time. The log gets a row
+-- too.
 WITH new AS (
   INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed,
     retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
@@ -47,9 +48,9 @@ FROM new WHERE %(logs)s
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
 
 -- name: set_flows
--- The newest message says a key's limits and its cooling, unless they are pinned; and something may be claimable from
--- `due_seconds` on. A key that has all this already is held, not written: claims pass by this lock, but not by an
--- update's, and the key is not deleted under it. See relay.claim_keyed.
+-- The newest message sets a key's limits and cooling, unless they are pinned, and messages may be claimable from
+-- `due_seconds` on. If a key has these values already, it is only locked: claims are not blocked by this lock, but
+-- would be by that of an update, and the lock prevents deletion of the key. See relay.claim_keyed.
 WITH asked AS MATERIALIZED (
   SELECT key, parallelism, rate, period_seconds, cools,
     clock_timestamp() + make_interval(secs => due_seconds) AS ready_at
@@ -76,12 +77,12 @@ ON CONFLICT (key) DO UPDATE SET
   updated_at = clock_timestamp()
 
 -- name: claim
--- The attempts are on record, with their start, when this commits: before any socket opens. Of what was put off the log
--- has the first claim; of later ones only those that come to an attempt, once that has ended. Rows of before 0008 may
--- have large bodies in them; the first is taken whatever its size, with its headers and options. `period + 0`, here and
--- wherever a part of a statement changes what another part has locked, keeps Postgres from pruning partitions as it runs:
--- 18 does so with memory that it has freed, when a row was changed before its lock was had (seen with 18.6; upstream's
--- commit 1b5dd3a mends it).
+-- The attempts and their starts are recorded when this commits, before any socket is opened. If a message was put off,
+-- the log has its first claim, and later ones only if they become an attempt, once that has ended. Rows written before
+-- 0008 may contain large bodies. The first row is taken whatever its size, including headers and options. `period + 0`,
+-- here and wherever a part of a statement changes what another part has locked, prevents partition pruning at run time:
+-- Postgres 18 prunes with freed memory when a row was changed before its lock was acquired (seen with 18.6; fixed by
+-- upstream's commit 1b5dd3a).
 WITH due AS (
   SELECT id, period, due_at, octet_length(sealed) + CASE WHEN body_key IS NULL THEN body_size ELSE 0 END AS size
   FROM relay.messages
@@ -121,16 +122,17 @@ WITH claimed AS (
 SELECT * FROM claimed
 
 -- name: next_due
--- In how many seconds the next message may be claimed: without a key, and with one.
+-- The seconds until the next message may be claimed: without a key, and with one.
 SELECT extract(epoch FROM least(
   (SELECT due_at FROM relay.messages WHERE state = 'waiting' AND flow_key IS NULL ORDER BY due_at, id LIMIT 1),
   (SELECT ready_at FROM relay.flow_keys WHERE ready_at IS NOT NULL ORDER BY ready_at LIMIT 1)
 ) - clock_timestamp())::float8 AS seconds
 
 -- name: finish
--- The verdicts of a batch of attempts. Only of claims that are still ours: a cancelled one stays cancelled, and the
--- verdict of an earlier claim is not the later one's. A queued one keeps its place until its callbacks have ended as
--- well: see leave. What is to be tried again waits while its queue is paused. `unknown` counts those in a row.
+-- The verdicts of a batch of attempts. They apply only to claims that this process still holds: a cancelled message
+-- stays cancelled, and the verdict of an earlier claim does not apply to a later one. A queued message keeps its slot
+-- until its callbacks have ended too: see leave. A message to be retried waits while its queue is paused. `unknown`
+-- counts unknown outcomes in a row.
 UPDATE relay.messages AS m
 SET state = CASE WHEN v.state = 'waiting' AND m.queue IS NOT NULL
       AND EXISTS (SELECT FROM relay.queues AS q WHERE q.name = m.queue AND q.paused) THEN 'queued' ELSE v.state END,
@@ -143,7 +145,7 @@ WHERE m.id = v.id AND m.started_at = v.started_at AND m.state = 'active' AND m.l
 RETURNING v.id, v.started_at
 
 -- name: log
--- What an attempt came to, a row a state.
+-- The outcome of an attempt, one row per state.
 INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
   schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, status, error, response_header, response_body)
 SELECT v.at, m.id, v.state, v.attempt, m.url, m.method, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id,
@@ -172,18 +174,19 @@ FROM json_to_recordset(%(rows)s::json) AS v (id text, message_id text, status in
 JOIN relay.messages AS m ON m.id = v.message_id
 
 -- name: keep_answers
--- Of an attempt that was made again after its fate was unknown the last answer counts.
+-- If an attempt was repeated after an unknown outcome, the last answer counts.
 INSERT INTO relay.answers (message_id, attempt, key, size, header)
 SELECT message_id, attempt, key, size, header
 FROM json_to_recordset(%(rows)s::json) AS v (message_id text, attempt integer, key text, size bigint, header jsonb)
 ON CONFLICT (message_id, attempt) DO UPDATE SET key = excluded.key, size = excluded.size, header = excluded.header
 
 -- name: lock_parents
--- One at a time decides whether a queued message and all its callbacks have ended; the next statement then sees the others.
+-- Lock the parents, so that one transaction at a time decides whether a queued message and all its callbacks have
+-- ended. The next statement then sees the work of the others.
 SELECT id FROM relay.messages WHERE id = ANY(%(ids)s) ORDER BY id DESC FOR UPDATE
 
 -- name: leave
--- Queued messages that ended, with all their callbacks, give their place in the queue back.
+-- Queued messages that ended with all their callbacks free their slots in the queue.
 UPDATE relay.messages AS m SET holds = false
 WHERE m.id = ANY(%(ids)s) AND m.holds AND m.ended_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM relay.messages AS c WHERE c.parent_id = m.id AND c.ended_at IS NULL)
@@ -196,8 +199,8 @@ SELECT key FROM relay.enter(%(queues)s) AS key WHERE key IS NOT NULL
 SELECT relay.touch_flows(%(keys)s::text[], %(cool)s::timestamptz[], %(answered)s::boolean[])
 
 -- name: unspend
--- Claims that came to no request do not count in the rates of their keys, as far as the window is still the one that they
--- were counted in. After touch_flows, which locks the keys in their order.
+-- Claims for which no request was sent do not count in the rates of their keys, provided that the window in which they
+-- were counted is still open. This runs after touch_flows, which locks the keys in their order.
 UPDATE relay.flow_keys AS f SET window_count = greatest(f.window_count - v.calls, 0)
 FROM (
   SELECT key, count(*) AS calls
@@ -208,7 +211,7 @@ FROM (
 WHERE f.key = v.key
 
 -- name: cancel
--- The newest first, as endings do: so two transactions never wait for each other's messages.
+-- The newest first, like endings, so that two transactions never deadlock on messages.
 -- `period + 0`: see claim in messages.sql.
 WITH found AS (
   SELECT id, period, lease_owner FROM relay.messages WHERE id = ANY(%(ids)s) AND ended_at IS NULL
@@ -231,8 +234,8 @@ WITH found AS (
 SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 
 -- name: depth
--- How many wait and are active, how many seconds the oldest is overdue, how many keys are cooling. Each partial index
--- is read by itself and as far as `count_max`: a longer queue is that long for whoever looks at the figure.
+-- How many messages wait and are active, how many seconds the oldest is overdue, and how many keys are cooling. Each
+-- partial index is read separately, up to `count_max` rows: a longer queue is reported as that long.
 WITH queued AS (
   SELECT count(*) FROM (SELECT FROM relay.messages WHERE state = 'queued' LIMIT %(count_max)s) AS found
 ), free AS (

@@ -1,4 +1,4 @@
-"""Queues: their parallelism, and what pausing them does to the messages that are in them."""
+"""Queues: their parallelism, and the effect of a pause on the messages in them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from psycopg import AsyncConnection
 from services.relay.protocol.views import QueueView
 from services.relay.store.database import Database, queries, rows
 
-# Messages of one transaction, which holds the queue's lock, and with it whoever publishes to the queue: some 100 ms.
+# Messages of one transaction. It locks the queue for some 100 ms, and publishers to the queue wait for it.
 CANCEL_MAX = 2000
-# Of one request: ten million messages.
+# The most transactions of one request: ten million messages.
 CANCELS_MAX = 5000
 
 
 class Queues:
-    """All of relay.queues. A queue is made on its first use, with a parallelism of 1."""
+    """All access to relay.queues. A queue is created on first use, with a parallelism of 1."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._q = queries("queues")
 
-    async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  as the protocol has it
-        """Make the queue, or change it; `paused` None leaves that as it is (a new queue runs)."""
+    async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  the protocol
+        """Create the queue or change it. `paused` None keeps the state; a new queue is not paused."""
         parameters = {"name": name, "parallelism": parallelism, "paused": paused}
         await self._set("upsert", parameters)
 
     async def all(self) -> list[QueueView]:
-        """By name."""
+        """All queues, by name."""
         return [QueueView(**row) for row in await self._database.fetch(self._q["select"], {"name": None})]
 
     async def get(self, name: str) -> QueueView | None:
@@ -37,7 +37,9 @@ class Queues:
         return QueueView(**found[0]) if found else None
 
     async def delete(self, name: str) -> bool:
-        """Remove the queue; what still waits for its turn in it is cancelled, what has begun goes on. Was it there?"""
+        """Remove the queue. Messages that wait for a slot are cancelled; started ones continue. Returns whether it
+        existed.
+        """
 
         async def work(connection: AsyncConnection[Any]) -> bool | None:
             await connection.execute(self._q["lock"], {"name": name})
@@ -46,28 +48,28 @@ class Queues:
                 return None
             return (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
 
-        # What is cancelled stays so, should a later transaction fail: the sender asks once more.
+        # Committed cancellations stay if a later transaction fails. The sender then repeats the request.
         for _ in range(CANCELS_MAX):
             if (was_there := await self._database.run(work)) is not None:
                 return was_there
         raise TimeoutError(f"queue {name!r} is filled as fast as it is emptied")
 
     async def pause(self, name: str) -> None:
-        """Nothing of the queue begins from now on; calls under way go on. An unknown queue is made."""
+        """Start no further message of the queue. Calls in flight continue. An unknown queue is created."""
         await self._set("set_paused", {"name": name, "paused": True})
 
     async def resume(self, name: str) -> None:
-        """What was in goes on, and others come in. An unknown queue is made."""
+        """Resume: messages with a slot continue, and others enter. An unknown queue is created."""
         await self._set("set_paused", {"name": name, "paused": False})
 
     async def enter_in(self, connection: AsyncConnection[Any], names: Sequence[str]) -> None:
-        """Let messages in as far as their queues have room, or park them, as part of a transaction."""
+        """Let messages enter as far as their queues have free slots, or keep them out, within a transaction."""
         found = await rows(connection, self._q["enter"], {"queues": sorted(names)})
         if keys := [row["key"] for row in found]:
             await connection.execute(self._q["touch"], {"keys": keys})
 
     async def _set(self, statement: str, parameters: Mapping[str, Any]) -> None:
-        """Change the queue, and bring its messages into line under the same lock: they are parked, or come in."""
+        """Change the queue and adjust its messages under the same lock: they are kept out, or enter."""
 
         async def work(connection: AsyncConnection[Any]) -> None:
             await connection.execute(self._q[statement], parameters)

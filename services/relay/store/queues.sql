@@ -9,7 +9,7 @@ INSERT INTO relay.queues AS q (name, paused) VALUES (%(name)s, %(paused)s)
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused, updated_at = clock_timestamp()
 
 -- name: select
--- A queue's live messages are those that wait to be let in, and those that hold a place and have not ended.
+-- The live messages of a queue are those that wait for a slot, and those that hold one and have not ended.
 SELECT q.name, q.parallelism, q.paused, q.created_at, q.updated_at,
   (SELECT count(*) FROM relay.messages AS m WHERE m.queue = q.name AND m.state = 'queued')
   + (SELECT count(*) FROM relay.messages AS m
@@ -29,7 +29,8 @@ SELECT relay.touch_flows(%(keys)s::text[], array_fill(NULL::timestamptz, ARRAY[c
   array_fill(false, ARRAY[cardinality(%(keys)s::text[])]))
 
 -- name: cancel_queued
--- Under the queue's lock, where nothing is let in, parked or moved. What is locked otherwise is being cancelled.
+-- This runs under the queue's lock, so that no message enters, leaves or moves. A message locked by another transaction
+-- is being cancelled there.
 -- `period + 0`: see claim in messages.sql.
 WITH found AS (
   SELECT id, period FROM relay.messages WHERE queue = %(name)s AND state = 'queued'

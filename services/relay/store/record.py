@@ -1,4 +1,4 @@
-"""What is written of attempts beside their verdicts: log, put-offs, dead letters, kept answers."""
+"""What is written of attempts in addition to their verdicts: log, put-offs, dead letters, kept answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from services.relay.outcome.outcome import Failed
 from services.relay.store import written
 from services.relay.store.slicing import slices
 
-# The bodies and headers that a statement writes are in memory five times: as base64, JSON and so on.
+# The bodies and headers of a statement are in memory five times: as base64, as JSON, and so on.
 STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 
 
 async def record(
     connection: AsyncConnection[Any], statements: Mapping[str, LiteralString], endings: Sequence[Ending], *, logs: bool
 ) -> Sequence[Ending]:
-    """As part of the transaction on `connection`; `statements` are those of messages.sql. Answers those that were put off."""
+    """Write within the transaction on `connection`. `statements` are those of messages.sql. Returns the endings that
+    were put off.
+    """
     again = await _put_off(connection, statements, endings)
     if logs:
         logged = [(ending.message, row) for ending in endings for row in ending.logged]

@@ -1,4 +1,4 @@
-"""Schedules, and their firing."""
+"""Schedules and their firing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from services.relay.store.topics import Topics
 from services.relay.store.vault import Vault
 from services.relay.store.written import in_row
 
-# A schedule that has no next time is looked at again after this, as the error may be ours.
+# A schedule without a next time is examined again after this, as the fault may be in the relay.
 BROKEN_PAUSE = timedelta(days=1)
 _STATES: dict[str, ScheduleState] = {"delivered": "SUCCESS", "failed": "FAIL", "cancelled": "FAIL", "canceled": "FAIL"}
 
 
 class Schedules:
-    """Schedules as stored; `fire_once` publishes what is due."""
+    """Schedules as stored. `fire_once` publishes the due ones."""
 
     def __init__(
         self,
@@ -46,7 +46,9 @@ class Schedules:
         wait_seconds: Callable[[Token, int], float] = lambda _token, _publishes: 0.0,
         accepted: Callable[[int], None] = lambda _count: None,
     ) -> None:
-        """`wait_seconds`: as that of `Authenticator`. `accepted` is told how many messages a firing has committed."""
+        """`wait_seconds` is that of `Authenticator`. `accepted` receives the number of messages that a firing
+        committed.
+        """
         self._wait_seconds = wait_seconds
         self._accepted = accepted
         self._database = database
@@ -58,9 +60,9 @@ class Schedules:
         self._release = queries("chunks")["release"]
 
     async def upsert(self, draft: ScheduleDraft, now: datetime, token: Token | None = None) -> None:
-        """Make the schedule or replace it; it fires next after `now`. One that is paused stays so.
+        """Create or replace the schedule. It fires next after `now`. A paused one stays paused.
 
-        Its firings count against the limit of `token`, also when that was revoked. Raises `InvalidRequestError`.
+        Its firings count against the limit of `token`, also after that was revoked. Raises `InvalidRequestError`.
         """
         body = in_row(draft.body)
         content: dict[str, Any] = {"options": draft.options}
@@ -85,11 +87,11 @@ class Schedules:
         return views[0] if views else None
 
     async def all(self) -> list[ScheduleView]:
-        """The oldest first."""
+        """All schedules, oldest first."""
         return await self._views(None)
 
     async def delete(self, schedule_id: str) -> bool:
-        """Was it there? Its messages go on."""
+        """Remove the schedule. Its messages continue. Returns whether it existed."""
 
         async def work(connection: AsyncConnection[Any]) -> bool:
             gone = await rows(connection, self._q["delete"], {"id": schedule_id})
@@ -99,11 +101,11 @@ class Schedules:
         return await self._database.run(work)
 
     async def pause(self, schedule_id: str) -> bool:
-        """Was it there?"""
+        """Pause the schedule. Returns whether it exists."""
         return await self._database.execute(self._q["pause"], {"id": schedule_id}) == 1
 
     async def resume(self, schedule_id: str, now: datetime) -> bool:
-        """It fires next after `now`: times missed meanwhile are not made up for. Was it there?"""
+        """Resume the schedule. It fires next after `now`; missed times are skipped. Returns whether it exists."""
 
         async def work(connection: AsyncConnection[Any]) -> bool:
             found = await rows(connection, self._q["lock"], {"id": schedule_id})
@@ -115,10 +117,11 @@ class Schedules:
         return await self._database.run(work)
 
     async def fire_once(self, batch_max: int, now: datetime) -> int:
-        """Publish the messages of up to `batch_max` due schedules; how many schedules that were.
+        """Publish the messages of up to `batch_max` due schedules. Returns how many schedules fired.
 
-        However many of its times were missed, a schedule fires once. One that cannot fire keeps its error for its sender
-        to see, and does not stop the others. One whose token has published its limit fires when that has room again.
+        A schedule fires once, however many of its times were missed. A schedule that cannot fire keeps its error for
+        its sender to see, and does not stop the others. A schedule whose token has used up its limit fires when the
+        limit allows it again.
         """
 
         async def work(connection: AsyncConnection[Any]) -> list[int]:
@@ -131,17 +134,19 @@ class Schedules:
         return len(fired)
 
     async def seconds_to_next(self, now: datetime) -> float | None:
-        """Until the next firing, at least 0; None: nothing is scheduled."""
+        """The seconds until the next firing, at least 0. None: nothing is scheduled."""
         found = await self._database.fetch(self._q["next"], {})
         return max(0.0, (found[0]["next_at"] - now).total_seconds()) if found else None
 
     async def _released(self, connection: AsyncConnection[Any], found: Sequence[Row]) -> None:
-        """Remove the stored bodies that these schedules had, unless a message still needs them."""
+        """Remove the stored bodies of these schedules, unless a message still refers to them."""
         if keys := [row["body_key"] for row in found if row["body_key"] is not None]:
             await connection.execute(self._release, {"keys": keys})
 
     async def _fire(self, connection: AsyncConnection[Any], row: Row, now: datetime, late: Counter[str]) -> int:
-        """How many messages it published. `late`: the messages that wait for room of their token, by its name."""
+        """Fire a schedule. Returns how many messages it published. `late` counts the messages that wait for the limit
+        of their token, by its name.
+        """
         outcome: dict[str, Any] = {"id": row["id"], "next_at": now + BROKEN_PAUSE, "now": now}
         try:
             outcome["next_at"] = _next(parse_cron(row["cron"]), now)
@@ -154,7 +159,7 @@ class Schedules:
             async with connection.transaction():
                 accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
         except psycopg.Error:
-            # The database's, and so everybody's: the whole batch is done again.
+            # The database failed, which affects all schedules: the whole batch is repeated.
             raise
         except Exception as error:  # noqa: BLE001  whatever one schedule's fault is, the others fire
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
@@ -164,7 +169,9 @@ class Schedules:
         return sum(not one.deduplicated for one in accepted)
 
     def _wait(self, content: dict[str, Any], publishes: int, late: Counter[str]) -> float:
-        """0: it may fire now. Each that is late gets its own time, so that not all come again at once."""
+        """The seconds until it may fire; 0: now. Each late schedule gets a different time, so that they do not all
+        return at once.
+        """
         if "token" not in content:
             return 0.0
         name, limit = content["token"], content["publishes_per_second"]
@@ -221,7 +228,7 @@ class Schedules:
         return ScheduleView(**{name: row[name] for name in names}, options=options, last_states=last, error=error)
 
     def _opened(self, row: Row) -> dict[str, Any]:
-        """`options`, and of a token with a limit its name and that."""
+        """`options`, and for a token with a limit its name and limit."""
         try:
             return self._vault.open(row["sealed"])
         except InvalidToken:

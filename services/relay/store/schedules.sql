@@ -1,5 +1,5 @@
 -- name: upsert
--- A schedule that is replaced keeps its history, and stays paused if it was.
+-- A replaced schedule keeps its history, and stays paused if it was.
 INSERT INTO relay.schedules AS s (id, cron, destination, queue, sealed, body, body_key, body_size, body_sha256, protocol,
   caller_ip, paused, next_at)
 VALUES (%(id)s, %(cron)s, %(destination)s, %(queue)s, %(sealed)s, %(body)s, %(body_key)s, %(body_size)s, %(body_sha256)s,
@@ -10,7 +10,7 @@ ON CONFLICT (id) DO UPDATE SET cron = excluded.cron, destination = excluded.dest
   paused = s.paused OR excluded.paused, next_at = excluded.next_at, error = NULL
 
 -- name: select
--- In a long list the last are shown without their bodies.
+-- In a long list the last schedules are shown without their bodies.
 SELECT id, cron, destination, queue, sealed,
   CASE WHEN sum(octet_length(body)) OVER (ORDER BY created_at, id) <= %(bytes_max)s THEN body ELSE '' END AS body,
   protocol, caller_ip, paused, created_at, next_at, last_at, last_message_ids, error
@@ -19,7 +19,7 @@ WHERE %(id)s::text IS NULL OR id = %(id)s
 ORDER BY created_at, id
 
 -- name: states
--- The state of each message, or, when it was pruned, the last that the log tells.
+-- The state of each message, or the last one in the log if the message was pruned.
 SELECT v.id, coalesce(
   (SELECT m.state FROM relay.messages AS m WHERE m.id = v.id),
   (SELECT lower(e.state) FROM relay.events AS e
@@ -39,7 +39,7 @@ SELECT cron, body_key FROM relay.schedules WHERE id = %(id)s FOR UPDATE
 UPDATE relay.schedules SET paused = false, next_at = %(next_at)s WHERE id = %(id)s AND paused
 
 -- name: due
--- The one that fired longest ago comes first, so that those of a token without room take turns.
+-- The schedule that fired longest ago comes first, so that those of a token at its limit take turns.
 SELECT id, cron, destination, queue, sealed, body, body_key, body_size, body_sha256, protocol, caller_ip
 FROM relay.schedules
 WHERE NOT paused AND next_at <= %(now)s
@@ -52,7 +52,7 @@ UPDATE relay.schedules SET next_at = %(next_at)s, last_at = %(now)s, last_messag
 WHERE id = %(id)s
 
 -- name: later
--- Its time has come, but its token has no room.
+-- The schedule is due, but its token is at its limit.
 UPDATE relay.schedules SET next_at = %(next_at)s WHERE id = %(id)s
 
 -- name: broken

@@ -1,4 +1,6 @@
-"""What is encrypted of a message: headers and callback settings, which hold keys, and options that no statement reads."""
+"""The encrypted parts of a message: headers and callback settings, which contain keys, and options that no statement
+reads.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,11 @@ _claimed_columns = itemgetter(*_CLAIMED_COLUMNS)
 
 
 class UnreadableError(Exception):
-    """No key of ours opens what was sealed: a key was dropped too early. The text names no secret."""
+    """No current key decrypts the sealed data: a key was dropped too early. The text names no secret."""
 
 
 def content_of(draft: Draft) -> dict[str, Any]:
-    """The parts of `draft` that are sealed and `open_sealed` gives back; what is at its default takes no room."""
+    """The parts of `draft` that are sealed, which `open_sealed` returns. Defaults are not stored."""
     content: dict[str, Any] = {"headers": draft.headers}
     content |= {name: value for name in _SEALED if (value := getattr(draft, name))}
     if draft.redact != NOTHING_REDACTED:
@@ -71,7 +73,7 @@ def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
 
 
 def draft_of(vault: Vault, row: Row) -> Draft:
-    """The message of a row, as it was accepted: to be published once more. Raises `UnreadableError`."""
+    """The message of a row as it was accepted, to be published again. Raises `UnreadableError`."""
     columns = {name: row[name] for name in _COLUMNS}
     return Draft(
         **columns, body=body_of(row),
@@ -86,9 +88,9 @@ def body_of(row: Row) -> Body:
 
 
 def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
-    """The messages of claimed rows; `fault` says why one cannot be sent, when it cannot.
+    """The messages of claimed rows. `fault` says why a message cannot be sent, if it cannot.
 
-    What was sealed together is opened once, and shared: see `Sealer`.
+    Data sealed together is decrypted once and shared: see `Sealer`.
     """
     opened: dict[bytes, dict[str, Any]] = {}
     claimed = []
@@ -103,7 +105,7 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
 
 
 def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
-    """One that cannot be opened must not take the others of its claim with it."""
+    """Decrypt the sealed data of one message. If that fails, the other messages of the claim are not affected."""
     try:
         opened = open_sealed(vault, sealed)
     except UnreadableError as error:
@@ -113,16 +115,16 @@ def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
     if not opened.keys() <= _KNOWN:
         return {"headers": {}, "newer": True}
     opened.pop("flow", None)
-    # As room is made for it, beside the 12 KiB that each call has.
+    # Memory is reserved for it in addition to the 12 KiB of each call.
     opened["sealed_bytes"] = len(sealed) if len(sealed) > UNCOUNTED_BYTES_MAX else 0
     return opened
 
 
 class Sealer:
-    """Seals the drafts of one transaction; those with the same headers and options share what was sealed.
+    """Encrypts the drafts of one transaction. Drafts with the same headers and options share one sealed text.
 
-    Encryption is the dearest step of taking a message in, and batches are mostly of one kind. All it gives away is that two
-    messages of a batch have the same headers.
+    Encryption is the most expensive step of accepting a message, and the messages of a batch usually have the same
+    options. The sharing reveals only that two messages of a batch have the same headers.
     """
 
     def __init__(self, vault: Vault) -> None:
@@ -130,7 +132,7 @@ class Sealer:
         self._sealed: dict[bytes, bytes] = {}
 
     def seal(self, draft: Draft) -> bytes:
-        # It writes dataclasses by itself; sets it does not.
+        # orjson serialises dataclasses by itself, but not sets.
         content = as_json(content_of(draft), sorted)
         if content not in self._sealed:
             self._sealed[content] = self._vault.seal_bytes(content)

@@ -1,4 +1,6 @@
-"""The two keys of the signature: `current` signs, receivers take both. Shared by all processes, sealed in the database."""
+"""The two keys of the signature. `current` signs, and receivers accept both. All processes share them, encrypted in the
+database.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ class KeyPair:
 
 
 class SigningKeys:
-    """`pair` is what this process signs with; `refresh`, called by a loop, brings what another process rotated."""
+    """`pair` is what this process signs with. A loop calls `refresh`, which reads the keys that another process
+    rotated.
+    """
 
     def __init__(self, database: Database, vault: Vault, seed: KeyPair) -> None:
-        """`seed`: the environment's keys, stored when there are none yet; after that the stored ones count."""
+        """`seed`: the environment's keys. They are stored when no keys exist; after that the stored ones are used."""
         self._database = database
         self._vault = vault
         self._seed = seed
@@ -41,7 +45,7 @@ class SigningKeys:
         return self.pair
 
     async def rotate(self) -> KeyPair:
-        """The next key becomes the current one, and a new one the next. Raises `UnreadableError`."""
+        """Make the next key the current one, and create a new next key. Raises `UnreadableError`."""
         await self.refresh()
 
         async def work(connection: AsyncConnection[Any]) -> KeyPair:

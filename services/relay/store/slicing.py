@@ -1,4 +1,4 @@
-"""Many rows cut into some at a time by the bytes they have, so that no statement and no page takes memory without limit."""
+"""Splits many rows into slices by their size in bytes, so that no statement and no page takes unbounded memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def slices(rows: Sequence[T], bytes_max: int, size: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """All of `rows` in their order; each slice has up to `bytes_max`, or is a single row that is larger."""
+    """All of `rows` in their order. Each slice has up to `bytes_max`, or is a single larger row."""
     start = total = 0
     for index, row in enumerate(rows):
         row_bytes = size(row)

@@ -1,4 +1,4 @@
-"""A call's time limit, which stands still while this relay's own database is what is waited for."""
+"""The time limit of a call. It is paused while the call waits for this relay's own database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def standing_still(limit: asyncio.Timeout | None) -> Iterator[None]:
-    """The time of the block does not count. Within a block of the same limit this changes nothing, as without one."""
+    """Pause the limit during the block. A nested block with the same limit changes nothing, nor does a block without
+    one.
+    """
     when = None if limit is None else limit.when()
     if limit is None or when is None:
         yield

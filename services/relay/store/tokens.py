@@ -1,4 +1,4 @@
-"""Tokens that callers of the relay show. Only their hashes are stored."""
+"""Tokens of the relay's callers. Only their hashes are stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.relay.store.database import Database, queries
 
 @dataclass(frozen=True)
 class Token:
-    """`writes` False: may only read. `publishes_per_second` None: no limit of its own."""
+    """`writes` False: the token may only read. `publishes_per_second` None: the token has no limit of its own."""
 
     name: str
     writes: bool
@@ -22,18 +22,18 @@ class Token:
 
 
 class TokenExistsError(Exception):
-    """The name is taken, by a valid token or a revoked one."""
+    """The name is taken, by a valid or a revoked token."""
 
 
 class Tokens:
-    """A revoked token keeps its name, so that who reads logs is not misled."""
+    """A revoked token keeps its name, so that log entries stay unambiguous."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._q = queries("tokens")
 
     async def create(self, name: str, *, writes: bool, publishes_per_second: int | None = None) -> str:
-        """Make a token and answer it, this once. Raises `TokenExistsError`."""
+        """Create a token and return it, this once. Raises `TokenExistsError`."""
         token = f"tdr_{secrets.token_urlsafe(32)}"
         parameters = {
             "name": name,
@@ -46,19 +46,19 @@ class Tokens:
         return token
 
     async def all(self) -> list[Token]:
-        """By name, with those that are revoked."""
+        """All tokens by name, including revoked ones."""
         return [Token(**row) for row in await self._database.fetch(self._q["all"], {})]
 
     async def revoke(self, name: str) -> bool:
-        """Was there a valid one?"""
+        """Revoke a token. Returns whether a valid one existed."""
         return await self._database.execute(self._q["revoke"], {"name": name}) == 1
 
     async def find(self, token: str) -> Token | None:
-        """The valid token that was shown."""
+        """The valid token with this text."""
         found = await self._database.fetch(self._q["find"], {"sha256": hash_token(token)})
         return Token(**found[0]) if found else None
 
 
 def hash_token(token: str) -> bytes:
-    """SHA-256: enough for 256 random bits, and quick, as it is done at each request."""
+    """SHA-256 is sufficient for 256 random bits, and fast, as each request needs it."""
     return hashlib.sha256(token.encode(errors="surrogateescape")).digest()

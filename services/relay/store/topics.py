@@ -17,7 +17,7 @@ from services.relay.store.vault import Vault
 
 
 class Topics:
-    """Groups with their endpoints. A group goes with its last endpoint."""
+    """Groups with their endpoints. A group is removed with its last endpoint."""
 
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
@@ -25,11 +25,13 @@ class Topics:
         self._q = queries("topics")
 
     async def make(self, name: str) -> None:
-        """A group without endpoints, unless it is there."""
+        """Create a group without endpoints, unless it exists."""
         await self._database.execute(self._q["make"], {"name": name, "sealed": self._vault.seal({"headers": {}})})
 
     async def rename(self, name: str, new_name: str) -> bool:
-        """With its endpoints and headers. False when `name` is unknown, or there is a `new_name` already."""
+        """Rename the group, with its endpoints and headers. False when `name` is unknown, or
+        `new_name` exists already.
+        """
         names = {"name": name, "new_name": new_name}
 
         async def work(connection: AsyncConnection[Any]) -> bool:
@@ -42,7 +44,9 @@ class Topics:
         return await self._database.run(work)
 
     async def add_endpoints(self, name: str, endpoints: Sequence[EndpointView]) -> None:
-        """Add to the group, made when unknown. A URL that is there gets the name; a name that is there gets the URL."""
+        """Add to the group, which is created when unknown. A URL that exists gets the name; a name that exists gets the
+        URL.
+        """
         by_url = {endpoint.url: endpoint.name for endpoint in endpoints}
         parameters = {
             "name": name,
@@ -59,9 +63,9 @@ class Topics:
         await self._database.run(work)
 
     async def remove_endpoints(self, name: str, endpoints: Sequence[EndpointView]) -> bool:
-        """Remove by URL, or, where the URL is empty, by name; the group goes with its last endpoint.
+        """Remove endpoints by URL, or by name where the URL is empty. The group is removed with its last endpoint.
 
-        Was the group there?
+        Returns whether the group existed.
         """
         parameters = {
             "name": name,
@@ -79,21 +83,21 @@ class Topics:
         return await self._database.run(work)
 
     async def set_headers(self, name: str, headers: Mapping[str, str]) -> None:
-        """Replace the group's default headers; an unknown group is made."""
+        """Replace the group's default headers. An unknown group is created."""
         sealed = self._vault.seal({"headers": dict(headers)})
         await self._database.execute(self._q["set_headers"], {"name": name, "sealed": sealed})
 
     async def get(self, name: str) -> TopicView | None:
-        """Raises `UnreadableError`."""
+        """The group, or None. Raises `UnreadableError`."""
         found = await self._database.fetch(self._q["select"], {"name": name})
         return self._view(found[0]) if found else None
 
     async def all(self) -> list[TopicView]:
-        """By name. Raises `UnreadableError`."""
+        """All groups, by name. Raises `UnreadableError`."""
         return [self._view(row) for row in await self._database.fetch(self._q["select"], {"name": None})]
 
     async def delete(self, name: str) -> bool:
-        """Was it there?"""
+        """Remove the group. Returns whether it existed."""
         return await self._database.execute(self._q["delete"], {"name": name}) == 1
 
     async def expand(self, name: str) -> list[tuple[EndpointView, Mapping[str, str]]]:
@@ -106,7 +110,7 @@ class Topics:
         """`expand` within a transaction."""
         found = await rows(connection, self._q["select"], {"name": name})
         view = self._view(found[0]) if found else None
-        # An older group may hold addresses as they were written.
+        # An older group may have addresses that were stored unencoded.
         return [] if view is None else [(replace(one, url=encoded(one.url)), view.headers) for one in view.endpoints]
 
     def _view(self, row: Row) -> TopicView:

@@ -3,7 +3,7 @@ INSERT INTO relay.topics (name, sealed) VALUES (%(name)s, %(sealed)s)
 ON CONFLICT (name) DO UPDATE SET updated_at = clock_timestamp()
 
 -- name: make_as
--- A new name for a group; its endpoints follow.
+-- A new name for a group. Its endpoints follow.
 INSERT INTO relay.topics (name, sealed, created_at)
 SELECT %(new_name)s, sealed, created_at FROM relay.topics WHERE name = %(name)s
 ON CONFLICT (name) DO NOTHING
@@ -16,11 +16,11 @@ INSERT INTO relay.topics (name, sealed) VALUES (%(name)s, %(sealed)s)
 ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, updated_at = clock_timestamp()
 
 -- name: free_names
--- A name goes to the URL that it was given to last.
+-- A name belongs to the URL that it was given to last.
 DELETE FROM relay.endpoints WHERE topic = %(name)s AND name = ANY(%(names)s::text[]) AND url <> ALL(%(urls)s::text[])
 
 -- name: unname
--- Names may change places within one request, and must be unique all the while.
+-- Names may be swapped within one request, and must stay unique throughout.
 UPDATE relay.endpoints SET name = NULL WHERE topic = %(name)s AND name = ANY(%(names)s::text[])
 
 -- name: add

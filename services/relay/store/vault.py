@@ -1,4 +1,4 @@
-"""Encryption at rest of what senders entrust to us: forwarded headers hold other services' keys."""
+"""Encryption at rest of senders' secrets: forwarded headers contain keys of other services."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cryptography.fernet import Fernet, MultiFernet
 
 
 class Vault:
-    """Seals JSON; several keys make rotation possible: the first seals, all open."""
+    """Encrypts JSON. Several keys allow rotation: the first encrypts, all decrypt."""
 
     def __init__(self, keys: str) -> None:
-        """`keys`: Fernet keys separated by commas. Raises `ValueError` when one is none."""
+        """`keys`: Fernet keys separated by commas. Raises `ValueError` when one is not a Fernet key."""
         self._fernet = MultiFernet([Fernet(key.strip()) for key in keys.split(",") if key.strip()])
 
     def seal(self, content: dict[str, Any]) -> bytes:
         return self.seal_bytes(as_json(content))
 
     def seal_bytes(self, content: bytes) -> bytes:
-        """Of JSON that is written already; `open` gives back what it says."""
+        """Encrypt serialised JSON. `open` returns its values."""
         return self._fernet.encrypt(content)
 
     def open(self, sealed: bytes) -> dict[str, Any]:
@@ -37,8 +37,8 @@ class Vault:
 
 
 def as_json(content: Any, default: Callable[[Any], Any] | None = None) -> bytes:
-    """Half surrogate pairs, which stand for the bytes of a header that is no UTF-8, are written as escapes. orjson knows no
-    such, and is the faster one; so the other is for those who need it.
+    """Serialise as JSON. Lone surrogates, which represent the bytes of a header that is not UTF-8, are escaped. orjson
+    cannot do that, but is faster, so the other serialiser is used only for such values.
     """
     try:
         return orjson.dumps(content, default=default)

@@ -1,4 +1,4 @@
-"""What is written of messages, as the statements of messages.sql take it: rows of JSON."""
+"""The parameters of the statements of messages.sql: rows as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 def as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """All of `rows` as one text, without NUL: Postgres has none, and a header of a broken server might."""
+    """All of `rows` as one text, without NUL: Postgres cannot store it, and a header of a faulty
+    server may contain it.
+    """
     text = orjson.dumps(rows).decode()
     return _NUL.sub(r"\1", text) if "\\u0000" in text else text
 
@@ -40,7 +42,9 @@ def message(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
 
 
 class BodyColumns(NamedTuple):
-    """The columns of a body, in messages and schedules: its bytes, or else (`content` is empty then) where its pieces are."""
+    """The columns of a body, in messages and schedules: its bytes, or the key of its pieces, and then `content` is
+    empty.
+    """
 
     content: bytes
     key: str | None
@@ -49,7 +53,9 @@ class BodyColumns(NamedTuple):
 
 
 def in_row(body: Body | Unstored) -> BodyColumns:
-    """All bodies of rows come through here. Raises `ValueError` for one that is too large, or still to be stored."""
+    """The columns of a body. Every body in a row passes this check. Raises `ValueError` for one that is too large, or
+    not stored yet.
+    """
     match body:
         case Stored():
             return BodyColumns(b"", body.key, body.size, body.sha256)
@@ -69,7 +75,7 @@ def step(n: int, message: Claimed, row: Logged) -> dict[str, Any]:
 
 
 def verdict(ending: Ending) -> dict[str, Any]:
-    """What becomes of a message after an attempt."""
+    """The effect of an attempt on its message."""
     again = isinstance(ending.verdict, Retry) and ending.verdict.counted
     return {
         "id": ending.message.id, "started_at": ending.message.started_at, "state": state_of(ending.verdict),
@@ -79,7 +85,7 @@ def verdict(ending: Ending) -> dict[str, Any]:
 
 
 def claims(held: Iterable[Claim]) -> str:
-    """Claims, as JSON."""
+    """Claims as JSON."""
     return orjson.dumps([{"id": id_, "started_at": started_at} for id_, started_at in held]).decode()
 
 
@@ -104,8 +110,8 @@ def answer(ending: Ending) -> dict[str, Any]:
 
 
 def flows(drafts: Sequence[Draft]) -> dict[str, Any] | None:
-    """The columns of `set_flows`; None: no draft has a flow key. The newest draft of a key says its limits, the soonest one
-    when something may be claimed.
+    """The columns of `set_flows`. None: no draft has a flow key. The newest draft of a key sets its limits, the
+    earliest due one the time when something may be claimable.
     """
     newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
     if not newest:
@@ -125,7 +131,7 @@ def flows(drafts: Sequence[Draft]) -> dict[str, Any] | None:
 
 
 def unspent(claims: Iterable[tuple[str, datetime]]) -> dict[str, Any]:
-    """The columns of `unspend`: flow keys, and when what did not come to a request was claimed."""
+    """The columns of `unspend`: flow keys, and the claim times of messages for which no request was sent."""
     keys, started = zip(*claims, strict=True)
     return {"keys": list(keys), "started": list(started)}
 
