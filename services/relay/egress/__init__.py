@@ -1,1 +1,3 @@
-"""Requests out: which addresses may be called, and the HTTP client. Never reads or writes a message's state."""
+"""Outgoing requests: which addresses may be called, and the HTTP client. It never reads or changes
+a message's state.
+"""

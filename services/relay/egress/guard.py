@@ -1,9 +1,9 @@
-"""Which addresses may be called: global ones, and those the operator allows. Against server-side request forgery.
+"""Which addresses may be called: global ones, and those the operator allows. This prevents server-side request forgery.
 
-A message may say that it is for public addresses only; a guard that allows nothing else then decides.
+A message may require public addresses only. A guard without allowed addresses then decides.
 
-A name is resolved once for each connection; if any of its addresses is forbidden the name is; the connection goes to what
-was checked, with Host and SNI of the name. A redirect is never followed.
+A name is resolved once for each connection. If any of its addresses is forbidden, so is the name. The connection goes
+to the checked address, with the name in Host and SNI. Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from services.relay.egress.special_networks import is_public
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# What counts of an IPv6 address that leads to an IPv4 one is the address inside: NAT64 (RFC 6052).
+# For an IPv6 address that leads to an IPv4 one, the embedded address decides: NAT64 (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Interface identifiers of ISATAP (RFC 5214), before the IPv4 address.
+# Interface identifiers of ISATAP (RFC 5214), in front of the IPv4 address.
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
-# What a sender is told, beside the fact: who can permit it.
+# Added to the refusal: the settings that can permit the address.
 ASK_THE_OPERATOR = "RELAY_ALLOW_PRIVATE or RELAY_ALLOW_HOSTS can permit it"
 ASK_THE_SENDER = "the message is for public addresses only, by its Tidings-Addresses"
-# What inet_aton, and so most resolvers, take for an IPv4 address: decimal, octal and hexadecimal, and one to four parts.
+# The forms that inet_aton, and so most resolvers, read as an IPv4 address: decimal, octal and hexadecimal, with one to
+# four parts.
 _NUMBER = re.compile(r"^(?:0x[0-9a-f]*|[0-9]+)$")
 
 
 class ForbiddenAddressError(NotSentError):
-    """The destination is at an address that this relay does not call; the text says why, and names no resolved address."""
+    """This relay does not call the destination's address. The text says why, and names no resolved address."""
 
 
 def permitted(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether `address` may be called: it is global unicast, or in one of the `allowed` networks.
 
-    For an IPv6 address with IPv4 addresses in it, those decide.
+    For an IPv6 address with embedded IPv4 addresses, those decide.
     """
     return all(_permitted(inner, allowed) for inner in _inner(address))
 
@@ -66,20 +67,21 @@ def _inner(address: Address) -> Sequence[Address]:
 
 
 class Guard:
-    """Decides over destinations and resolved addresses. `hosts` may be called wherever they lead."""
+    """Checks destinations and resolved addresses. `hosts` may be called whatever address they resolve to."""
 
     def __init__(self, allowed: Sequence[Network], hosts: HostPorts, remedy: str = ASK_THE_OPERATOR) -> None:
-        """`remedy` is said of what is refused."""
+        """`remedy` is added to each refusal."""
         self._allowed = allowed
         self._hosts = hosts
         self._remedy = remedy
 
     def allows(self, origin: Origin) -> bool:
-        """Whether the operator allows this host and port, so that nobody need look where its name leads."""
+        """Whether the operator allows this host and port. Its resolved addresses then need no check."""
         return self._hosts.have(normal_host(origin.host), origin.port)
 
     def check_url(self, url: str) -> Origin:
-        """Where `url` leads; refused is what can be told from the address itself. Names are checked when they are resolved.
+        """The origin of `url`. Refuses what the URL alone shows to be forbidden; names are checked when they are
+        resolved.
 
         Raises `ForbiddenAddressError`.
         """
@@ -97,7 +99,8 @@ class Guard:
             origin = origin_of(url)
         except ValueError:
             raise ForbiddenAddressError("the destination is no valid address") from None
-        # The host as it is written is one thing, and the one that is called, after IDNA, another: a proxy takes it as it is.
+        # The host as written may differ from the one after IDNA, which is called. A proxy uses it as written, so both
+        # are checked.
         self._check_host(origin.host, origin.port)
         return origin
 
@@ -113,23 +116,25 @@ class Guard:
             self.check_literal(host.strip("[]"))
 
     def check_literal(self, host: str) -> None:
-        """The host of an address, if it is an address itself. Raises `ForbiddenAddressError`."""
+        """Check the host of a URL if it is an IP address. Raises `ForbiddenAddressError`."""
         address = _literal(normal_host(host))
         if address is not None and not permitted(address, self._allowed):
             raise ForbiddenAddressError(f"the destination {address} is not a public address; {self._remedy}")
 
     def check_resolved(self, name: str, addresses: Sequence[str]) -> None:
-        """All that a name leads to. Raises `ForbiddenAddressError` if any of them is not permitted."""
+        """Check all addresses of a name. Raises `ForbiddenAddressError` if any of them is not permitted."""
         for text in addresses:
             if not permitted(ipaddress.ip_address(text.split("%", 1)[0]), self._allowed):
-                # The address itself stays untold: who publishes must not learn a private network's names.
+                # The error does not name the address, as publishers must not learn a private network's names.
                 raise ForbiddenAddressError(
                     f"the destination {name} leads to an address that is not public; {self._remedy}"
                 )
 
 
 def _literal(host: str) -> Address | None:
-    """The address that `host` is; None: it is a name. Raises `ForbiddenAddressError` for other ways to write one."""
+    """The IP address that `host` is; None: it is a name. Raises `ForbiddenAddressError` for other notations of an
+    address.
+    """
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -148,7 +153,9 @@ class GuardedResolver:
         self._resolve = resolve
 
     async def __call__(self, name: str) -> Sequence[str]:
-        """The addresses of `name`, which may be one itself. Raises `ForbiddenAddressError`, and what the resolver does."""
+        """The addresses of `name`, which may be an address itself. Raises `ForbiddenAddressError`, and the resolver's
+        errors.
+        """
         self._guard.check_literal(name)
         addresses = await self._resolve(name)
         self._guard.check_resolved(name, addresses)

@@ -1,4 +1,4 @@
-"""Lists of hosts and ports as settings have them, and a host as it stands in an address. Pure."""
+"""Lists of hosts and ports, as in the settings, and the normal form of a host in a URL. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ _BARE_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def normal_host(host: str) -> str:
-    """Lower case, without the dot at the end; digits and dots of other scripts, which IDNA maps, as plain ones."""
+    """Lower case, without the final dot. Digits and dots of other scripts, which IDNA maps, become ASCII."""
     return unicodedata.normalize("NFKC", host).replace("\u3002", ".").lower().removesuffix(".")
 
 
 class HostList:
-    """`example.com` is that host alone; `.example.com` and `*.example.com` are all hosts under it, but not itself."""
+    """`example.com` matches that host alone. `.example.com` and `*.example.com` match its
+    subdomains, but not itself.
+    """
 
     def __init__(self, patterns: Iterable[str]) -> None:
         cleaned = [normal_host(pattern).removeprefix("*") for pattern in patterns]
@@ -25,7 +27,7 @@ class HostList:
         self._under = tuple(pattern for pattern in cleaned if pattern.startswith("."))
 
     def __contains__(self, host: str) -> bool:
-        """`host` as `normal_host` gives it."""
+        """`host` must be in the form of `normal_host`."""
         return host in self._exact or host.endswith(self._under)
 
 
@@ -41,7 +43,7 @@ def split_port(entry: str) -> tuple[str, int | None]:
 
 
 class HostPorts:
-    """Entries of a `HostList`, each for all ports or, with `:port` behind it, for that one."""
+    """Entries of a `HostList`. Each is for all ports or, with `:port` after it, for that one."""
 
     def __init__(self, entries: Iterable[str]) -> None:
         """Raises `ValueError`."""
@@ -52,5 +54,5 @@ class HostPorts:
         self._hosts = {port: HostList(found) for port, found in hosts.items()}
 
     def have(self, host: str, port: int) -> bool:
-        """`host` as `normal_host` gives it, an IPv6 address without brackets."""
+        """`host` must be in the form of `normal_host`, an IPv6 address without brackets."""
         return any(host in self._hosts[key] for key in (None, port) if key in self._hosts)

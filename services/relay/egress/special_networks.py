@@ -1,7 +1,7 @@
 """Which addresses are public: global unicast, by a table of our own. Pure.
 
-`ipaddress.is_global` is the interpreter's word, which changes between its patch releases. This is IANA's special-purpose
-registries of IPv4 and IPv6 (RFC 6890) as they were in 2026, and what else is no host on the Internet.
+`ipaddress.is_global` is not used, as it changes between patch releases of the interpreter. The table has IANA's
+special-purpose registries of IPv4 and IPv6 (RFC 6890) as of 2026, and other ranges without hosts on the Internet.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ _NOT_PUBLIC_4 = tuple(
         "240.0.0.0/4",  # reserved, and broadcast
     )
 )
-# The two of 192.0.0.0/24 that are reachable globally: anycast of PCP and TURN (RFC 7723, RFC 8155).
+# The two addresses of 192.0.0.0/24 that are globally reachable: anycast of PCP and TURN (RFC 7723, RFC 8155).
 _PUBLIC_4 = frozenset({IPv4Address("192.0.0.9"), IPv4Address("192.0.0.10")})
 
-# All IPv6 that is routed globally is in here (RFC 4291): loopback, unique local, link-local, multicast and SRv6 are not.
+# All globally routed IPv6 is in this network (RFC 4291). Loopback, unique local, link-local, multicast and SRv6 are
+# outside.
 _UNICAST_6 = IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(
     IPv6Network(text)
@@ -57,7 +58,9 @@ _PUBLIC_6 = tuple(
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether `address` is global unicast. Of an IPv6 address with an IPv4 address inside the form alone is judged."""
+    """Whether `address` is global unicast. For an IPv6 address with an embedded IPv4 address, only the IPv6 form is
+    judged.
+    """
     if isinstance(address, IPv4Address):
         return address in _PUBLIC_4 or not any(address in network for network in _NOT_PUBLIC_4)
     if address not in _UNICAST_6:

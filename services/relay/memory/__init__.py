@@ -1,1 +1,1 @@
-"""How many bytes and places each use may take, shared so that no name takes all of them. Never does I/O."""
+"""How many bytes and places each use may take. They are shared so that no single name can take all of them. No I/O."""

@@ -1,4 +1,4 @@
-"""Bytes for one use of memory: who gets room for them, who waits for it, and who does not."""
+"""A byte budget for one use of memory: which requests get bytes, which wait, and which are refused."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from services.relay.memory.shares import PART
 
-# So long a request waits for others to end. Its client has a timeout of its own, mostly 30 s or more.
+# How long a request waits for others to end. Its client has a timeout of its own, usually 30 s or more.
 WAIT_SECONDS = 10.0
-# Who comes when so many wait would hardly be served in time.
+# The limit on waiting requests. A request behind this many would hardly be served in time.
 WAITING_MAX = 1000
 
 
 class NoRoomError(Exception):
-    """There was no room within the wait: 503, come again."""
+    """No memory became free within the wait: 503, retry later."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +28,13 @@ class _Waiting:
 
 
 class Share:
-    """`bytes_max` bytes for one use. What holds a part of it has a key, and may have a name: a token, a destination.
+    """`bytes_max` bytes for one use. Each part held has a key, and may have a name: a token, or a destination.
 
-    One name gets half at the most, or when `fair` a quarter of what is left to it, so that no few names have all. Who waits
-    is served in order, past those whose name has its part and those that are larger than all of it: such a one is admitted
-    when it is alone, as it would never be otherwise. `waiting_max` may wait, one name a quarter of those that still may.
-    With `first_grows` what is held for longest gets more at once, as two that grow would wait for each other.
+    One name gets at most half, or, with `fair`, a quarter of what remains for it, so that a few names cannot take all.
+    Waiting requests are served in order. The order skips those whose name has its part, and those larger than the whole
+    share: such a request is admitted only when it is alone, as it would otherwise never be. At most `waiting_max`
+    requests may wait, and one name may use a quarter of the free waiting places. With `first_grows` the oldest holder
+    gets more bytes at once, as two growing holders would otherwise deadlock.
     """
 
     def __init__(
@@ -43,11 +44,11 @@ class Share:
         self._waiting_max = waiting_max
         self._fair = fair
         self._first_grows = first_grows
-        # How often something was given back.
+        # How often a part was given back.
         self.given = 0
         self._used = 0
         self._taken = 0  # of that, what has a name
-        # The longest held first, and who waits for longest; a key waits once at a time.
+        # `_held` starts with the oldest holder, and `_waiting` with the longest wait. A key waits once at a time.
         self._held: dict[Hashable, tuple[int, str]] = {}
         self._of_name: dict[str, int] = {}
         self._waiting: dict[Hashable, _Waiting] = {}
@@ -55,22 +56,22 @@ class Share:
 
     @property
     def left(self) -> int:
-        """Below 0 when more is held than there is room for."""
+        """The bytes left. Below 0 when more is held than the budget allows."""
         return self._bytes_max - self._used
 
     @property
     def crowded(self) -> bool:
-        """What nobody had to wait for has half of the room. What was taken, and who waits, does not count: destinations can
-        keep that up for as long as they like.
+        """Whether parts that were counted without a wait have half of the budget. Parts taken after a wait, and waiting
+        requests, do not count: destinations can keep those up for as long as they like.
         """
         return 2 * (self._used - self._taken) >= self._bytes_max
 
     def hold(self, key: Hashable, size: int, name: str = "") -> None:
-        """Count what is in memory already, or must be; once more of the same key, its new size counts."""
+        """Count bytes that are in memory already or must be. A second call for a key replaces its size."""
         if name or key in self._held:
             self._count(key, size, name)
         else:
-            # Twice for each call.
+            # This runs twice for each call.
             self._held[key] = (size, "")
             self._used += size
         if self._waiting:
@@ -86,7 +87,7 @@ class Share:
             self._of_name[name] = self._of_name.get(name, 0) + size
 
     def grow(self, key: Hashable, size: int) -> bool:
-        """Hold `size` more of a key that holds something, if there is room at once."""
+        """Hold `size` more bytes for a key that holds some, if they are available at once."""
         found = self._held.get(key)
         if found is None or size > self.left:
             return False
@@ -94,7 +95,7 @@ class Share:
         return True
 
     def give(self, key: Hashable) -> None:
-        """It is not held any more; nothing, when it was not."""
+        """Give back what a key holds. No effect when it holds nothing."""
         if (found := self._held.pop(key, None)) is None:
             return
         self.given += 1
@@ -106,8 +107,8 @@ class Share:
             self._serve()
 
     async def take(self, key: Hashable, size: int, name: str, seconds: float = WAIT_SECONDS) -> None:
-        """Hold `size` when there is room, waiting up to `seconds` for it. Of a key that holds something, `size` is what it
-        holds then, and what it holds stays while it waits. Raises `NoRoomError`.
+        """Hold `size` bytes, waiting up to `seconds` for them. For a key that holds some already, `size` is the new
+        total, and the old part stays held during the wait. Raises `NoRoomError`.
         """
         if not self._waiting and self._fits(key, size, name):
             self._count(key, size, name)
@@ -145,7 +146,9 @@ class Share:
             del self._waiting_of[waiting.name]
 
     def _serve(self) -> None:
-        """Let in who fits now: of each name in order, and nobody past one for whom there is only not enough room."""
+        """Admit the waiting requests that fit now: in order within each name, and none past one that only lacks free
+        bytes.
+        """
         if self._first_grows and (first := self._waiting.get(next(iter(self._held), None))) is not None:
             self._let_in(first)
         for waiting in list(self._waiting.values()):

@@ -1,4 +1,6 @@
-"""Places for transfers that may come to a stand, shared so that no origin or token, and no few of them, take them all."""
+"""Places for transfers that may stall. They are shared so that no origin or token, and no small group of them, can take
+all.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,17 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-# A key gets another place while it has less than a quarter of those that are free: alone it has a fifth of all, five keys
-# that stand still have half of all, and somebody new finds one until there are nearly as many such keys as places.
+# A key gets another place while it has less than a quarter of the free ones: a single key gets a fifth of all, five
+# stalled keys have half of all, and a new key finds a place until there are nearly as many such keys as places.
 PART = 4
 
 
 class NoPlaceError(Exception):
-    """None within the time, or too many wait for one already."""
+    """No place became free in time, or too many requests wait for one already."""
 
 
 class Place:
-    """One of them, until `release`, which may be called again."""
+    """One place, held until `release`, which may be called again."""
 
     __slots__ = ("_release",)
 
@@ -31,8 +33,8 @@ class Place:
 
 
 class Shares:
-    """`places` in all, and `waiting_max` that wait for one, which are shared in the same way. Within a key the first that
-    came is the first that is served.
+    """`places` in total, and `waiting_max` waiting requests, which are shared in the same way. Within a key the
+    requests are served in order.
     """
 
     def __init__(self, places: int, waiting_max: int) -> None:
@@ -42,12 +44,12 @@ class Shares:
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def ready(self, key: str) -> bool:
-        """Whether there is a place at once."""
+        """Whether a place is available at once."""
         return key not in self._waiting and self._allowed(key)
 
     @asynccontextmanager
     async def place(self, key: str, seconds: float | None) -> AsyncIterator[None]:
-        """A place for the block. Raises `NoPlaceError`."""
+        """Hold a place during the block. Raises `NoPlaceError`."""
         place = await self.take(key, seconds)
         try:
             yield
@@ -55,7 +57,9 @@ class Shares:
             place.release()
 
     async def take(self, key: str, seconds: float | None) -> Place:
-        """A place, to be released. Raises `NoPlaceError`, at the latest after `seconds`; None: the caller has a limit."""
+        """Take a place, which must be released. Raises `NoPlaceError` after `seconds` at the latest. None: the caller
+        has a limit.
+        """
         if self.ready(key):
             self._grant(key)
         else:
@@ -94,13 +98,13 @@ class Shares:
         self._held[key] -= 1
         if not self._held[key]:
             del self._held[key]
-        # Each key in its turn, those that were not served first.
+        # The keys take turns. Keys that were not served come first.
         for waiting in list(self._waiting):
             while self._allowed(waiting) and self._serve(waiting):
                 pass
 
     def _serve(self, key: str) -> bool:
-        """Whether somebody of `key` waited."""
+        """Serve the first waiting request of `key`. Returns whether there was one."""
         waiting = self._waiting.get(key, deque())
         while waiting:
             granted = waiting.popleft()

@@ -1,4 +1,4 @@
-"""The places of large bodies that are under way piece by piece: one set for the process, whoever uses them."""
+"""The places for large bodies in transfer: one set for the whole process."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import sys
 
 from services.relay.memory.shares import Shares
 
-# Requests that wait for a place, of which each holds some 200 KB; one token may have a fifth. More are told to come
-# again.
+# The limit on requests that wait for a place. Each holds some 200 KB, and one token may have a fifth of them. Further
+# requests are told to retry.
 WAITING_MAX = 1000
-# Of the places so many twelfths are for each kind. Uploads, deliveries and answers may last as long as the other side
-# takes; whoever reads a kept answer can come again, and callbacks that are put together wait for nobody but the database.
+# The twelfths of the places for each kind. Uploads, deliveries and answers may last as long as the other side takes. A
+# reader of a kept answer can retry, and the composition of callbacks waits only for the database.
 TAKING, SENDING, SPOOLING, READING, COMPOSING = 3, 3, 3, 2, 1
-# Beginnings of answers that are stored at a time: each is in memory in four copies meanwhile.
+# The beginnings of answers that are stored at the same time. Each is in memory in four copies meanwhile.
 BEGINNING = 4
 PARTS = TAKING + SENDING + SPOOLING + READING + COMPOSING
 
 
 class Transfers:
-    """`places` are those of all kinds together, and `calls_max` deliveries may wait for theirs."""
+    """`places` is the number of all kinds together. `calls_max` deliveries may wait for theirs."""
 
     def __init__(self, places: int, calls_max: int) -> None:
         parts = (TAKING, SENDING, SPOOLING, READING, COMPOSING)
         self.places = sum(_part(places, part) for part in parts)
         self.taking = Shares(_part(places, TAKING), WAITING_MAX)
         self.sending = Shares(_part(places, SENDING), calls_max)
-        # An answer that was paid for is not refused: its call waits, as long as it may, with its beginning stored.
+        # An answer that was paid for is not refused: its call waits, as long as its limit allows, with its beginning
+        # stored.
         self.spooling = Shares(_part(places, SPOOLING), sys.maxsize)
         self.beginning = asyncio.Semaphore(BEGINNING)
         self.reading = Shares(_part(places, READING), WAITING_MAX)
@@ -34,5 +35,5 @@ class Transfers:
 
 
 def _part(places: int, parts: int) -> int:
-    """With too little memory for that, one at a time."""
+    """With too little memory for a part, one at a time."""
     return max(1, places * parts // PARTS)

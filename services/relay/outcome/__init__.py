@@ -1,1 +1,3 @@
-"""What an attempt's answer means: delivered, to be tried again and when, or failed. Pure, and knows nothing of the wire's JSON."""
+"""The meaning of an attempt's answer: delivered, to be retried and when, or failed. Pure, and independent of the
+protocol's JSON.
+"""

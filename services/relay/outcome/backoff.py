@@ -1,7 +1,7 @@
-"""When the next attempt is: the default backoff, the sender's expression, or what the destination asked for. Pure.
+"""The time of the next attempt: by the default backoff, the sender's expression, or the destination's request. Pure.
 
 Source: the vendor's documentation of retries: min(86400, e^(2.5 n)) seconds before the n-th retry, which gives 12 s,
-2.5 min, 30 min, 6 h, 24 h; what the answer's headers name comes first, unless it is more than a day.
+2.5 min, 30 min, 6 h, 24 h. A time in the answer's headers takes precedence, unless it is more than a day.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from datetime import datetime
 from services.relay.outcome.expression import ExpressionError, evaluate_ms
 from services.relay.outcome.rate_limits import DAY_SECONDS, explicit_seconds, reset_seconds
 
-# A reset is the provider's word on a budget, not a wish: so long at the most does one pause a whole flow key, which after
-# that lets one call through to see.
+# A reset is the provider's estimate for a budget, not a request to wait. It pauses a whole flow key for at most this
+# long. After that the key lets one call through as a test.
 PAUSE_SECONDS_MAX = 3600.0
 
 
 def default_backoff_seconds(retry: int) -> float:
-    """Before the `retry`-th retry; 1 is the first."""
+    """The seconds before the `retry`-th retry; 1 is the first."""
     return min(DAY_SECONDS, math.exp(2.5 * min(retry, 10)))
 
 
 def retry_delay_seconds(
     retried: int, expression: str | None, headers: Mapping[str, str], now: datetime, *, limited: bool
 ) -> float:
-    """From now to the next attempt, after attempt number `retried` (0 is the first) failed; `headers` and `limited` as
-    in `asked_delay_seconds`."""
+    """The seconds from now to the next attempt, after attempt number `retried` (0 is the first) failed. `headers` and
+    `limited` are as in `asked_delay_seconds`.
+    """
     asked = asked_delay_seconds(headers, now, limited=limited)
     return own_delay_seconds(retried, expression) if asked is None else asked
 
 
 def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
-    """How long the destination asks to wait; None when it does not, or for more than a day.
+    """How long the destination asks to wait. None when it does not ask, or asks for more than a day.
 
-    `headers` are the answer's with lower-case names. An explicit `Retry-After` wins; without one the resets of the budgets
-    that are used up count, but only when `limited`, as providers send them with every answer.
+    `headers` are the answer's, with lower-case names. An explicit `Retry-After` takes precedence. Without one the
+    resets of exhausted budgets count, but only when `limited`, as providers send them with every answer.
     """
     asked = explicit_seconds(headers, now)
     if asked is None and limited:
@@ -45,7 +46,7 @@ def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: b
 
 
 def asked_pause_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long a message's whole flow key is to pause after a 429 or 503; otherwise as `asked_delay_seconds`."""
+    """How long a message's whole flow key must pause after a 429 or 503. Otherwise as `asked_delay_seconds`."""
     asked = asked_delay_seconds(headers, now, limited=True)
     if asked is None or explicit_seconds(headers, now) is not None:
         return asked
@@ -53,11 +54,12 @@ def asked_pause_seconds(headers: Mapping[str, str], now: datetime) -> float | No
 
 
 def own_delay_seconds(retried: int, expression: str | None) -> float:
-    """What the message itself asks for, after attempt number `retried` failed."""
+    """The delay that the message itself asks for, after attempt number `retried` failed."""
     if expression is not None:
         try:
             return min(evaluate_ms(expression, retried) / 1000, 30 * DAY_SECONDS)
         except ExpressionError:
-            # It had a value when it was accepted, for the first retry; not having one now is no reason to lose a message.
+            # The expression had a value for the first retry when the message was accepted. A missing value now must not
+            # lose the message.
             return default_backoff_seconds(retried + 1)
     return default_backoff_seconds(retried + 1)

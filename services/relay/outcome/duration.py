@@ -10,7 +10,7 @@ _WHOLE = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d))+")
 
 
 def parse_duration(text: str) -> float | None:
-    """Seconds, or None when `text` is no duration. A number alone is none: it has no unit."""
+    """Seconds, or None when `text` is not a duration. A number alone is not one, as it has no unit."""
     text = text.strip()
     if not _WHOLE.fullmatch(text):
         return None

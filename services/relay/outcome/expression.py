@@ -1,4 +1,5 @@
-"""`Upstash-Retry-Delay`: an arithmetic expression in milliseconds over `retried`. Parsed here, never run as Python.
+"""`Upstash-Retry-Delay`: an arithmetic expression over `retried` that gives milliseconds. It is parsed here and never
+run as Python.
 
 Source: the vendor's documentation of custom retry delays: `+ - * / ( )`, pow sqrt abs exp floor ceil round min max.
 """
@@ -21,13 +22,13 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., float]]] = {
     "min": (2, min),
     "max": (2, max),
 }
-# An expression is a header's value; the depth bounds the recursion below.
+# The limit on an expression, which is the value of a header. The limit on the depth bounds the recursion below.
 CHARACTERS_MAX = 500
 DEPTH_MAX = 40
 
 
 class ExpressionError(Exception):
-    """The text is no expression, or has no finite value; the text of the error says where."""
+    """The text is not an expression, or has no finite value. The text of the error says where."""
 
 
 def evaluate_ms(text: str, retried: int) -> float:

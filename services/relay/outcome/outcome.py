@@ -1,4 +1,4 @@
-"""What an attempt's answer means: delivered, to be tried again, or failed. Pure."""
+"""The meaning of an attempt's answer: delivered, to be retried, or failed. Pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import orjson
 from services.relay.message import Claimed
 from services.relay.outcome.backoff import retry_delay_seconds
 
-# Only so much of an answer is looked at for an error code: error bodies are small.
+# Only this much of an answer is searched for an error code, as error bodies are small.
 JUDGED_BYTES_MAX = 1024 * 1024
-# What is put off again and again waits twice as long each time: so it has waited for as long as it is still to wait.
-# Thirty thousand messages that come again every 5 min are a hundred a second.
+# The delay doubles with each put-off, so that a message always waits as long again as it has waited so far. At this
+# limit, thirty thousand messages that return every 5 min are a hundred a second.
 PUT_OFF_SECONDS_MAX = 300.0
 
 
 @dataclass(frozen=True)
 class Spooled:
-    """An answer in stored pieces: `shown` bytes of its `size` go into the callback, and `url`, if any, leads to the whole."""
+    """An answer in stored pieces. The callback has `shown` bytes of its `size`. `url`, if any, leads to the whole
+    answer.
+    """
 
     key: str
     size: int
@@ -29,17 +31,17 @@ class Spooled:
     url: str | None = None
 
 
-# What is known of an attempt: its answer; that nothing of it was sent; or neither, as it was sent and no answer came.
-# "not attempted": the relay lacked something of its own, so that there was no attempt at all.
+# What is known of an attempt: it was answered; nothing of it was sent; or it was sent and no answer came. "not
+# attempted": the relay lacked a resource of its own, so no attempt was made.
 Fate = Literal["answered", "not sent", "unknown", "not attempted"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the destination said; `status` 0: nothing, and `error` says why. Header names as they came.
+    """The destination's answer. `status` 0: no answer came, and `error` says why. Header names are as received.
 
     `spooled`: the answer is stored, and `body` has its beginning. `truncated`: the callback does not have all of it.
-    `later_seconds`: when to come again if it was "not attempted".
+    `later_seconds`: the delay until the next try if the message was "not attempted".
     """
 
     status: int
@@ -59,7 +61,7 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Retry:
-    """`counted`: as one of the message's retries."""
+    """`counted`: the retry counts against the message's retries."""
 
     delay_seconds: float
     counted: bool = True
@@ -74,7 +76,7 @@ Verdict = Delivered | Retry | Failed
 
 
 def judge(message: Claimed, answer: Answer, now: datetime) -> Verdict:
-    """The verdict over one attempt."""
+    """Decide the verdict of one attempt."""
     if answer.fate == "not attempted":
         doubled = 2.0 ** min(message.put_offs, 16)
         return Retry(min(max(answer.later_seconds, doubled), PUT_OFF_SECONDS_MAX), counted=False)

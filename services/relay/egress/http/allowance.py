@@ -1,16 +1,16 @@
-"""How much of an answer's body may be in memory before its reader is asked to take it."""
+"""How much of an answer's body may be in memory before its reader must take it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# Any answer may have so much; for more, memory is asked once. Thousands of answers may begin at the same time, and most
-# come to less than this.
+# Every answer may have this much. Beyond it, memory is requested once. Thousands of answers may begin at the same time,
+# and most are smaller than this.
 UNASKED_BYTES_MAX = 16 * 1024
 
 
 class Allowance:
-    """`bytes_max`, if the answer may come to no more and `grow()` says that there is room for so much."""
+    """`bytes_max`, if the answer is not expected to exceed it and `grow()` reserves that much."""
 
     __slots__ = ("_asked", "_bytes_max", "_grow")
 
@@ -20,12 +20,14 @@ class Allowance:
         self._asked = False
 
     def announced(self, length: bytes) -> None:
-        """The head says how long the body is: one that will be handed over in any case is so with its first bytes."""
+        """Note the length that the head declares. A body that must be handed over in any case is handed over with its
+        first bytes.
+        """
         if length.isdigit() and int(length) > self._bytes_max:
             self._bytes_max = 0
 
     def exceeded(self, size: int) -> bool:
-        """Whether a body of which `size` bytes have come is to be handed over now."""
+        """Whether a body of which `size` bytes have arrived must be handed over now."""
         if size > UNASKED_BYTES_MAX and not self._asked:
             self._asked = True
             if self._bytes_max and not self._grow():

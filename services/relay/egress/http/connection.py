@@ -1,4 +1,4 @@
-"""One connection, which carries one exchange after the other."""
+"""One connection, which carries one exchange after another."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from services.relay.egress.http.reading import Reading
 from services.relay.egress.http.request import Request
 from services.relay.egress.http.response import Response
 
-# A connection that the other side had closed before the request reached it shows that within a round trip: the end was on
-# its way already, or the request is answered by a reset. A round trip around the world is 0.3 s, with a lost segment 0.6 s.
-# Whoever closes later has had the request, and may have worked on it.
+# If the other side closed a connection before the request reached it, that shows within a round trip: either its FIN
+# was in transit already, or the request is answered by a reset. A round trip around the world is 0.3 s, with a lost
+# segment 0.6 s. A server that closes later has received the request, and may have worked on it.
 STALE_SECONDS = 1.0
-# A destination that takes nothing of a body for so long will not: it, or what is before it, is stuck or gone.
+# A destination that accepts no bytes of a body for this long never will: it, or a hop before it, is stuck or gone.
 STALL_SECONDS = 30.0
-# So much is read at a time. Of an answer that is not asked for piece by piece yet it is little, as its reader may have
-# to wait for room, and thousands with it; the rest waits in the kernel's buffers.
+# The size of one read. It is small for an answer that is not yet read piece by piece, as its reader, like thousands of
+# others, may wait for memory. The rest stays in the kernel's buffers.
 READ_BYTES = 16 * 1024
 STREAM_READ_BYTES = 64 * 1024
 
 
 class Buffers(NamedTuple):
-    """What is read goes into these first. Connections share them, as each takes out at once what came for it."""
+    """The buffers that reads go into. Connections share them, as each copies its bytes out at once."""
 
     small: memoryview
     large: memoryview
@@ -42,8 +42,8 @@ def new_buffers() -> Buffers:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """`with connection:` around `exchange` and the reading of what it gives: afterwards the connection is used again, or
-    broken off when anything of the exchange is left open.
+    """Use `with connection:` around `exchange` and the reading of its result. Afterwards the connection is reused, or
+    closed when any part of the exchange is incomplete.
     """
 
     __slots__ = (
@@ -54,23 +54,23 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self, again: Callable[[Connection], None], buffers: Buffers, stall_seconds: float = STALL_SECONDS
     ) -> None:
-        """`again` takes the connection when it is free to be used again."""
+        """`again` receives the connection when it is free for reuse."""
         self._again = again
         self._buffers = buffers
         self._stall_seconds = stall_seconds
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
         self._writable: asyncio.Future[None] | None = None
-        # For `_heard`, made once, as making it costs ten times what asking it does.
+        # For `_heard`. It is created once, as creating it costs ten times as much as polling.
         self._poll: select.poll | None = None
         self._sent = self._used = self._ended = False
         self._began = 0.0
         self.idle_since = 0.0
-        # By the loop's clock: it is not used again after that.
+        # By the loop's clock. The connection is not reused after this time.
         self.ends_at = float("inf")
-        # Told once it is gone.
+        # Called once the connection is gone.
         self.closed: Callable[[Connection], None] | None = None
-        # Opened for a call that takes no kept one.
+        # Opened for a call that must not use a kept connection.
         self.fresh = False
 
     @property
@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
             reading.response.exception()  # asked for, so that nobody misses it when the request's own fault came first
 
     def keep_alive(self, seconds: int) -> None:
-        """Let the system ask the other side after so long a silence, and again and again: see TCP_KEEPIDLE in tcp(7)."""
+        """Let the system probe the other side after this much silence, repeatedly: see TCP_KEEPIDLE in tcp(7)."""
         sock = None if self._transport is None else self._transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -101,15 +101,15 @@ class Connection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, seconds)
 
     def abort(self) -> None:
-        """Close without a farewell."""
+        """Close at once, without a TLS or TCP shutdown."""
         if self._transport is not None:
             self._transport.abort()
 
     async def exchange(
         self, request: Request, inline_bytes_max: int, grow: Callable[[], bool] = lambda: True
     ) -> Response:
-        """Send `request`; its answer when it is whole, or its beginning when its body has more than `inline_bytes_max`
-        or `grow` says that there is no room for so much: see `Allowance`.
+        """Send `request` and return its answer: whole, or only its beginning when the body has more than
+        `inline_bytes_max` or `grow` finds no memory for that much: see `Allowance`.
 
         Raises `NotSentError`, `NoAnswerError`, `StaleError`, and what a streamed body raises.
         """
@@ -130,8 +130,9 @@ class Connection(asyncio.BufferedProtocol):
         return await reading.response
 
     def _heard(self) -> bool:
-        """Whether the end of the connection, or bytes that nobody asked for, lie in the socket: the event loop sees them only
-        after it has sent the request. Costs a microsecond. Not for new connections: TLS's tickets come unasked.
+        """Whether the socket has a FIN or unsolicited bytes to read. The event loop would see them only after it has
+        sent the request. The check costs a microsecond. It does not apply to new connections, as TLS tickets arrive
+        unsolicited.
         """
         if self._poll is None:
             assert self._transport is not None
@@ -140,18 +141,20 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._poll.poll(0))
 
     async def _send(self, pieces: AsyncGenerator[bytes, None], response: asyncio.Future[Response]) -> bool:
-        """Whether all was sent: an answer that comes before, mostly a refusal, ends it."""
+        """Send the body. Returns whether all was sent: an early answer, usually a refusal, ends the transfer."""
         async with aclosing(pieces):
             async for piece in pieces:
                 if response.done() or self._transport is None:
                     return False
                 self._transport.write(piece)
-                # Before the next one is asked for, and after the last: until then `pieces` holds its place.
+                # Wait before the next piece is requested, and after the last: until then `pieces` holds its place.
                 await self._taken(response)
         return self._writable is None
 
     async def _taken(self, response: asyncio.Future[Response]) -> None:
-        """Wait until the other side has taken nearly all, is gone, or answers. Raises `NoAnswerError` when it stands still."""
+        """Wait until the other side has accepted nearly all bytes, is gone, or answers. Raises `NoAnswerError` when it
+        accepts none.
+        """
         while (writable := self._writable) is not None and self._transport is not None:
             left = self._transport.get_write_buffer_size()
             done, _ = await asyncio.wait(
@@ -163,7 +166,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise NoAnswerError(f"the destination took nothing of the body for {self._stall_seconds:g} s")
 
     async def secure(self, tls: ssl.SSLContext, host: str) -> None:
-        """From here on speak TLS with `host`, through what was a tunnel's plain connection. Raises `OSError`."""
+        """Switch the connection, a plain tunnel so far, to TLS with `host`. Raises `OSError`."""
         loop = asyncio.get_running_loop()
         assert self._transport is not None
         self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
@@ -171,8 +174,8 @@ class Connection(asyncio.BufferedProtocol):
         self._hold_back()
 
     def _hold_back(self) -> None:
-        """While reading is paused TLS takes nothing more from the socket than it has: uvloop drops what lies in between when the
-        other side closes, and the end of a large answer would be lost.
+        """Keep TLS from reading ahead from the socket while reading is paused. uvloop drops the bytes between them when
+        the other side closes, and the end of a large answer would be lost.
         """
         limit = getattr(self._transport, "set_read_buffer_limits", None)
         if limit is not None:
@@ -186,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.resume_reading()
 
-    # What the event loop calls.
+    # Callbacks of the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -197,19 +200,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._reading is None:
-            # Nobody asked: it cannot be trusted to be an answer to what is asked next.
+            # Unsolicited bytes. They could be mistaken for an answer to the next request.
             self.abort()
         else:
-            # Both buffers begin at the same place.
+            # Both buffers start at the same address.
             self._reading.feed(bytes(self._buffers.large[:nbytes]))
 
     def eof_received(self) -> None:
-        """After this the transport closes itself. Over TLS the end counts only when TLS says it, by close_notify: anyone on the
-        way can make TCP's (RFC 9112, section 9.8). asyncio calls this after both, uvloop after TLS's alone.
+        """The transport closes itself after this. Over TLS the end counts only if TLS announces it by close_notify,
+        since anyone on the path can forge TCP's FIN (RFC 9112, section 9.8). asyncio calls this after both, uvloop
+        after that of TLS alone.
         """
         tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
         try:
-            # Nothing is left to read: it is the end that is asked for, and a fault that it has not come.
+            # No bytes are left to read. The read returns the end, or raises an error if TLS has not announced it.
             self._ended = tls is None or not tls.read(1)
         except ssl.SSLError:
             self._ended = False

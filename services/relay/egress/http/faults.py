@@ -1,14 +1,16 @@
-"""What can go wrong with a call, by what is known of it afterwards. The texts are told to senders, and name no secret."""
+"""The errors of a call, by what is known of it afterwards. Their texts are sent to senders, and contain no secret."""
 
 from __future__ import annotations
 
 
 class NotSentError(Exception):
-    """Nothing of the request left: no name, no connection, no TLS, or the request cannot be written."""
+    """Nothing of the request was sent: no name, no connection, no TLS, or the request cannot be written."""
 
 
 class NotAttemptedError(NotSentError):
-    """Nothing was tried, for want of something of ours: come again after `seconds`. It says nothing of the destination."""
+    """No attempt was made, as the relay lacked a resource: retry after `seconds`. This says nothing about the
+    destination.
+    """
 
     def __init__(self, text: str, seconds: float) -> None:
         super().__init__(text)
@@ -16,10 +18,10 @@ class NotAttemptedError(NotSentError):
 
 
 class NoAnswerError(Exception):
-    """The request, or some of it, left, and no whole answer came: it may have been worked on."""
+    """Some or all of the request was sent, and no complete answer came. The destination may have processed it."""
 
 
 class StaleError(NoAnswerError):
-    """The other side closed a kept connection without a byte of an answer, before the request was sent or so soon after that
-    it was most likely idle for too long.
+    """The other side closed a kept connection without any byte of an answer, before the request was sent or so soon
+    after that the connection was most likely idle for too long.
     """

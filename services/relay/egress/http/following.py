@@ -1,4 +1,6 @@
-"""An answer that was handed over before it could turn out to be odd, parsed on as rewritten, without being kept."""
+"""The continued parsing of an answer that was handed over before it proved malformed. It is rewritten without being
+kept.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class Reader(Protocol):
 
 
 class Following:
-    """What a new parser of an answer calls, which begins with the first byte: `reader` gets what follows the first `skip`
-    bytes of the body. `plain`: nothing was odd so far, so that the connection may be used again.
+    """The callbacks of a new parser, which starts at the first byte of the answer. `reader` gets the body after its
+    first `skip` bytes. `plain`: nothing was malformed so far, so the connection may be reused.
     """
 
     def __init__(self, reader: Reader, skip: int) -> None:
@@ -28,16 +30,16 @@ class Following:
         self._skip = skip
         self._behind_head = False
         self._rewriting = Rewriting()
-        # What came and was not written yet.
+        # Bytes received but not rewritten yet.
         self._raw = bytearray()
 
     @property
     def abreast(self) -> bool:
-        """Whether the parser is where it would be without rewriting."""
+        """Whether the parser is at the same position as without rewriting."""
         return self.plain and not self._raw
 
     def feed(self, data: bytes) -> bytes:
-        """What is to be parsed instead. Raises `ValueError` for what cannot be understood."""
+        """The bytes to parse instead. Raises `ValueError` for bytes that cannot be understood."""
         written = self._rewriting.feed(data)
         if self.plain:
             self._raw += data
@@ -45,7 +47,7 @@ class Following:
             del self._raw[: len(written)]
         return written
 
-    # What the parser calls. Of the head all is known.
+    # Callbacks of the parser. The head is known already.
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._behind_head:

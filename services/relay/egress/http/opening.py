@@ -1,8 +1,8 @@
-"""Calls that look for a connection, by origin: which of them hold others up, and which have to come again later.
+"""Calls that wait for a connection, by origin: which of them delay others, and which must return later.
 
-A fast destination gets few connections when calls take those that others give back, so not too many may look for one at
-a time (`counted`). A destination that lets nobody in must not be the one that all others wait for: it is *slow*, its
-calls count no more, and when they are too many the newest are put off. No I/O.
+Calls to a fast destination reuse connections, so only a limited number may wait at a time (`counted`). A destination
+that accepts no connections must not block all others: it is *slow*, its calls no longer count, and when they are too
+many the newest are put off. No I/O.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from itertools import islice
 
 from services.relay.egress.http.faults import NotAttemptedError
 
-# How often `look` is to be called; and younger calls say nothing of their origin: TLS with another continent takes so long.
+# The interval between calls of `look`. Younger calls say nothing about their origin: TLS with another continent takes
+# this long.
 LOOK_SECONDS = 0.25
-# An origin is slow when its calls would wait for longer than this at the rate at which connections came lately: a burst of
-# 300 handshakes takes a busy processor a second.
+# An origin is slow when its calls would wait longer than this at the recent rate of new connections. A burst of 300
+# handshakes takes a busy processor a second.
 SLOW_WAIT_SECONDS = 4.0
-# A call that is put off comes again after as long as its origin has been slow: seconds for a hiccup; and no longer than
-# connecting may take, as the calls that try now have ended by then.
+# A call that is put off returns after the time for which its origin has been slow: seconds for a short fault. It
+# returns at most after the connect timeout, as the present calls have ended by then.
 LATER_SECONDS_MIN, LATER_SECONDS_MAX = 1.0, 30.0
-# Of one origin so many come again together, the next so much later, and the last after RETURN_SECONDS_MAX: each is
-# claimed and given back, which the messages of others wait for. Thirty thousand are a hundred a second.
+# This many calls of one origin return together, the next ones this much later, and the last after RETURN_SECONDS_MAX.
+# Each is claimed and given back, which delays the messages of others. Thirty thousand are a hundred a second.
 RETURNS_MAX, RETURNS_SECONDS = 100, 1.0
 RETURN_SECONDS_MAX = 300.0
-# `_Origin.came` loses half of itself with each look, so it is near to this many looks' worth of connections.
+# `_Origin.came` halves with each look, so it approaches the connections of this many looks.
 _LOOKS = 2
 
 
 @dataclass(eq=False, slots=True)
 class Opening:
-    """One call. `limit` is what ends it early; `put_off` says that it did."""
+    """One call. `limit` is the timeout that ends it early; `put_off` says that it did."""
 
     began: float
     limit: asyncio.Timeout | None = None
     put_off: bool = False
 
     def end_at(self, now: float) -> None:
-        """Put this call off. One that has no limit yet, or is over, stays as it is."""
+        """Put this call off. A call without a timeout yet, or one that is over, stays unchanged."""
         if self.limit is not None and not self.limit.expired():
             self.put_off = True
             self.limit.reschedule(now)
@@ -48,7 +49,7 @@ class Opening:
 
 @dataclass(eq=False, slots=True)
 class _Origin:
-    """`calls` is in the order of their beginning."""
+    """`calls` are in the order of their start."""
 
     calls: dict[Opening, None] = field(default_factory=dict)
     came: float = 0.0
@@ -56,10 +57,12 @@ class _Origin:
 
 
 class SlowCalls:
-    """How many calls of slow origins there are, and may be: of one pool of connections or of several, or of a part of them."""
+    """The number of calls to slow origins, and its limit: for one pool of connections, for several, or for a part of
+    them.
+    """
 
     def __init__(self, calls_max: int, whole: SlowCalls | None = None) -> None:
-        """`whole`: what this is a part of."""
+        """`whole` is the limit that this one is a part of."""
         self._calls_max = calls_max
         self._whole = whole
         self.count = 0
@@ -76,24 +79,24 @@ class SlowCalls:
 
 
 class Openings:
-    """`slow`: so many calls of slow origins together. One of them may have a quarter of what is left of it."""
+    """`slow` limits the calls of all slow origins together. One origin may have a quarter of what is left of it."""
 
     def __init__(self, slow: SlowCalls, clock: Callable[[], float]) -> None:
         self._slow = slow
         self._clock = clock
         self._origins: dict[Hashable, _Origin] = {}
-        # When the last of an origin's calls that were put off come again, and how many of them.
+        # The return time of the last put-off call of each origin, and how many calls return then.
         self._returns: dict[Hashable, tuple[float, int]] = {}
-        # Since when origins are slow: those with calls, and those whose calls were put off and have not come again.
+        # The time since when each origin is slow. It includes origins whose calls were put off and have not returned.
         self._slow_since: dict[Hashable, float] = {}
         self.counted = 0
 
     def __bool__(self) -> bool:
-        """Whether any call looks for a connection."""
+        """Whether any call waits for a connection."""
         return bool(self._origins)
 
     def begin(self, key: Hashable) -> Opening:
-        """A call to the origin `key`, to be given to `end`. Raises `NotAttemptedError`."""
+        """Register a call to the origin `key`, which must be passed to `end`. Raises `NotAttemptedError`."""
         origin = self._origins.get(key)
         if origin is None:
             origin = self._origins[key] = _Origin()
@@ -108,10 +111,10 @@ class Openings:
         return opening
 
     def end(self, key: Hashable, opening: Opening, *, came: bool) -> None:
-        """It has a connection (`came`), or will not get one."""
+        """Unregister a call that has a connection (`came`), or will not get one."""
         origin = self._origins[key]
         del origin.calls[opening]
-        # Who refuses at once keeps nobody waiting either.
+        # An origin that refuses at once does not delay others either.
         if came or self._clock() - opening.began < LOOK_SECONDS:
             origin.came += 1
         if came and not origin.slow:
@@ -124,9 +127,9 @@ class Openings:
             del self._origins[key]
 
     def look(self) -> None:
-        """Find out which origins are slow now, and put off what is too much for one of them, or for all together."""
+        """Determine which origins are slow now, and put off the excess calls of one of them, or of all together."""
         now = self._clock()
-        # Calls that are due come again a little later than that, and find their origin as slow as it was.
+        # A due call returns slightly later than that, and must find its origin still marked slow.
         self._returns = {key: last for key, last in self._returns.items() if last[0] > now - LATER_SECONDS_MAX}
         self._slow_since = {
             key: since for key, since in self._slow_since.items() if key in self._origins or key in self._returns
@@ -144,7 +147,7 @@ class Openings:
             self._put_off_excess(now)
 
     def later(self, key: Hashable) -> NotAttemptedError:
-        """What is said to a call that is put off."""
+        """The error for a call that is put off."""
         now = self._clock()
         passed = now - self._slow_since.setdefault(key, now)
         first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
@@ -157,7 +160,7 @@ class Openings:
         return NotAttemptedError("too many calls wait for a connection to the destination", at - now)
 
     def _room(self) -> int:
-        """Of one slow origin that has a call already. It falls with what all have."""
+        """The limit for one slow origin that has a call already. It falls as all slow origins take more."""
         return max(1, self._slow.left // 4)
 
     def _turn(self, key: Hashable, origin: _Origin, *, slow: bool) -> None:
@@ -171,14 +174,14 @@ class Openings:
         self.counted -= change
 
     def _put_off(self, origin: _Origin, now: float) -> None:
-        # What it has itself is not room that the others took.
+        # The origin's own calls do not reduce its share.
         share = max(1, (self._slow.left + len(origin.calls)) // 5)
         for opening in list(islice(origin.calls, share, None)):
             opening.end_at(now)
 
     def _put_off_excess(self, now: float) -> None:
-        """The newest calls of slow origins, though some of these then have none: many origins with a call each would
-        else take all places. Calls that were put off and have not ended yet are room already.
+        """Put off the newest calls of slow origins, even if some origins then have none: otherwise many origins with
+        one call each would take all places. Calls put off but not ended yet count as free already.
         """
         calls = [opening for origin in self._origins.values() if origin.slow for opening in origin.calls]
         left = sorted((one for one in calls if not one.put_off), key=lambda one: one.began, reverse=True)

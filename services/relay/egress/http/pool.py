@@ -1,4 +1,4 @@
-"""The connections of one way out: kept while they may be used again, opened when there is none."""
+"""The connections of one route: kept while they are reusable, and opened when none is free."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from services.relay.egress.http.request import Origin
 from services.relay.egress.http.resolving import Resolve
 from services.relay.memory.byte_share import Share
 
-# Servers close idle connections after 5 s (Node) to 75 s (nginx); what is kept longer than this is mostly closed already.
+# Servers close idle connections after 5 s (Node) to 75 s (nginx). Connections idle for longer than this are mostly
+# closed.
 IDLE_SECONDS = 15.0
-# A kept connection leads to where the name led when it was opened. So it ends at the latest, between exchanges, and those
-# that were opened together some time apart.
+# A kept connection uses the address that its name had when it was opened. So it is closed at this age, between
+# exchanges. Connections opened together are closed at different times.
 AGE_SECONDS = 300.0
 _AGE_SPREAD = 0.2
-# What the TLS library keeps for a connection at rest (measured: 45 KiB with uvloop); of much that comes at once it keeps
-# more.
+# The memory of the TLS library for an idle connection (measured: 45 KiB with uvloop). It needs more when much data
+# arrives at once.
 TLS_BYTES = 48 * 1024
-# A destination that thinks for minutes says nothing meanwhile, and what stands between (NAT, load balancers: 60 to 350 s)
-# forgets a silent connection. So the system says something; and so we learn of a peer that is gone.
+# A destination that computes for minutes sends nothing meanwhile, and hops on the path (NAT, load balancers: 60 to 350
+# s) drop silent connections. Keepalive prevents that, and detects a dead peer.
 KEEPALIVE_SECONDS = 45
 # Half of the calls that a process holds by default.
 SLOW_MAX = 5000
 # RFC 8305, section 8.
 _NEXT_ADDRESS_SECONDS = 0.25
-# Files are given back when other calls end.
+# Open files are freed when other calls end.
 FILES_SECONDS = 1.0
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
@@ -45,8 +46,8 @@ _Key = tuple[str, str, int]
 
 
 class Pool:
-    """`connection` for an exchange. Calls that have one are what this process is for, and are bounded where they begin;
-    those that wait for one are bounded by origin: see `Openings`. Names are resolved for each new connection.
+    """`connection` gives one for an exchange. Calls with a connection are bounded where they start. Calls that wait for
+    one are bounded by origin: see `Openings`. Names are resolved for each new connection.
     """
 
     def __init__(
@@ -61,10 +62,10 @@ class Pool:
         age_seconds: float = AGE_SECONDS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`resolve` is not asked when there is a proxy, which does it itself. `slow`: see `Openings`; pools may share it.
-        `memory`: where what TLS keeps is counted. `jitter`: from 0 to 1, by chance.
+        """`resolve` is not called when there is a proxy, which resolves names itself. `slow`: see `Openings`; pools may
+        share it. `memory` is the share that counts TLS buffers. `jitter` gives random numbers from 0 to 1.
 
-        Made inside a running event loop.
+        Must be created inside a running event loop.
         """
         self._tls = tls
         self._resolve = resolve
@@ -81,20 +82,20 @@ class Pool:
 
     @property
     def opening(self) -> int:
-        """Calls that will soon have a connection, or take one that another gives back."""
+        """Calls that will soon have a connection, new or given back by another call."""
         return self._openings.counted
 
     def close(self) -> None:
-        """Close what is idle; calls under way are their callers'."""
+        """Close idle connections. Calls in flight belong to their callers."""
         for timer in (self._sweeper, self._looker):
             if timer is not None:
                 timer.cancel()
         self._close_idle()
 
     async def connection(self, origin: Origin, seconds: float, *, fresh: bool = False) -> Connection:
-        """One that is free, the one used last, or a new one within `seconds`; always a new one when `fresh`.
+        """The free connection used last, or a new one within `seconds`; with `fresh`, always a new one.
 
-        Raises `NotSentError`, and of that `NotAttemptedError`.
+        Raises `NotSentError`, including `NotAttemptedError`.
         """
         key = (origin.scheme, origin.host, origin.port)
         idle = self._idle.get(key)
@@ -163,7 +164,7 @@ class Pool:
 
     def _keep(self, key: _Key, connection: Connection) -> None:
         if connection.fresh and self._idle.get(key):
-            # Calls that take none of these would fill the pool with them.
+            # Calls that use no kept connection would fill the pool with these.
             connection.abort()
             return
         connection.fresh = False
@@ -198,14 +199,14 @@ class Pool:
 
 
 def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]:
-    """As `socket.getaddrinfo` gives it."""
+    """In the form of `socket.getaddrinfo`."""
     if ":" in address:
         return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port, 0, 0))
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
 
 
 def _told(error: Exception) -> str:
-    """Why, without the address that a name led to, which is not the sender's to know."""
+    """The reason, without the resolved address, which the sender must not learn."""
     if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror):
         return str(error)
     return os.strerror(error.errno) if error.errno else "each of the name's addresses, for a reason of its own"

@@ -1,4 +1,4 @@
-"""An HTTP proxy on the way out: plain requests go to it whole, TLS through a tunnel (RFC 9110, section 9.3.6)."""
+"""An outgoing HTTP proxy: it gets plain requests whole, and TLS through a tunnel (RFC 9110, section 9.3.6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.relay.egress.http.request import Origin, request
 
 @dataclass(frozen=True)
 class Proxy:
-    """`authorization`: the value of its Proxy-Authorization, if it wants one."""
+    """`authorization` is the value of Proxy-Authorization, if the proxy requires it."""
 
     host: str
     port: int
@@ -25,11 +25,11 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What a request to the proxy itself has in addition."""
+        """The additional headers of a request to the proxy itself."""
         return {} if self.authorization is None else {"Proxy-Authorization": self.authorization}
 
     async def connect(self, connection: Connection, origin: Origin, tls: ssl.SSLContext) -> None:
-        """Lead `connection` to `origin`. Raises `OSError`, `NotSentError` and `NoAnswerError`."""
+        """Connect `connection` to `origin` through the proxy. Raises `OSError`, `NotSentError` and `NoAnswerError`."""
         await asyncio.get_running_loop().create_connection(lambda: connection, self.host, self.port)
         if origin.scheme == "http":
             return
@@ -49,7 +49,7 @@ class Proxy:
 
 
 def proxy_of(address: str) -> Proxy:
-    """Of `http://[user:password@]host:port`. Raises `ValueError`."""
+    """The proxy at `http://[user:password@]host:port`. Raises `ValueError`."""
     url = URL(address)
     if url.scheme != "http" or not url.raw_host:
         raise ValueError("must be http://host:port")

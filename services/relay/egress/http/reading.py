@@ -1,7 +1,7 @@
-"""One answer while it comes in: parsed by llhttp (RFC 9112), bounded, and handed over whole or piece by piece.
+"""One answer during its arrival: parsed by llhttp (RFC 9112), bounded, and handed over whole or piece by piece.
 
-It is parsed strictly. When that fails, what came is parsed once more as `rewriting` has it: the call was made and paid for,
-so what can be understood is an answer. But its connection is not used again.
+Parsing is strict. If it fails, the received bytes are parsed once more after `rewriting`: the call was made and paid
+for, so an understandable answer counts. Its connection is not reused.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from services.relay.egress.http.following import Following
 from services.relay.egress.http.response import Response
 from services.relay.egress.http.rewriting import Rewriting
 
-# Heads, trailers and chunk extensions of an answer have so many bytes at most: real heads have 1 to 8 KB.
+# The limit on heads, trailers and chunk extensions of an answer, in bytes. Real heads have 1 to 8 KB.
 HEAD_BYTES_MAX = 64 * 1024
-# And so many more for each byte of the body. A byte a chunk has 5, or 12 where a server pads the size to 8 digits.
+# The additional bytes allowed per byte of the body. With one byte a chunk it has 5, or 12 where a server pads the size
+# to 8 digits.
 OVERHEAD_FACTOR_MAX = 16
-# So much of an answer that is taken piece by piece lies here before the other side has to wait.
+# The bytes held here of an answer that is read piece by piece before the other side must wait.
 AHEAD_BYTES_MAX = 256 * 1024
 
 
 class Reading:
-    """`response` is set when all of the answer is here, or as much of it as `allowance` says.
+    """`response` is set when the answer is complete, or when `allowance` requires it to be handed over.
 
-    `pace(True)` asks the other side to wait, `pace(False)` to go on.
+    `pace(True)` asks the other side to pause, `pace(False)` to continue.
     """
 
     __slots__ = (
@@ -43,7 +44,7 @@ class Reading:
         self._method = method
         self._allowance = allowance
         self._pace = pace
-        # All that came, while it is little and may turn out to be odd.
+        # All bytes received, while they are few and may still prove malformed.
         self._pieces: list[bytes] = []
         self._received = 0
         self._rewriting: Rewriting | Following | None = None
@@ -54,16 +55,16 @@ class Reading:
 
     @property
     def clean(self) -> bool:
-        """The answer is whole and taken, nothing followed it, and the other side will take another request."""
+        """The answer is complete and read, no bytes followed it, and the other side accepts another request."""
         return self.complete and self._keep and not self._paused
 
     def feed(self, data: bytes) -> None:
-        """What came from the other side."""
+        """Take bytes from the other side."""
         if self._parser is None or self.complete:
-            # What follows an answer cannot be trusted to be an answer to what is asked next.
+            # Bytes after an answer could be mistaken for the answer to the next request.
             self._keep = False
             return
-        # All in one function, as it is called for each answer.
+        # This is one function, as it runs for each answer.
         if not self._received:
             self._odd = not data.startswith(b"H")  # an empty line, which the parser passes over
         if self._received < HEAD_BYTES_MAX and self._rewriting is None:
@@ -81,8 +82,8 @@ class Reading:
             self._check_overhead()
 
     def closed(self, error: Exception | None, *, ended: bool, soon: bool) -> None:
-        """The connection is gone. `ended`: the other side said that this is the end; `soon`: after sending on a connection
-        that had an exchange before, so soon that it may have been closed already.
+        """The connection is gone. `ended`: the other side announced the end. `soon`: the request was sent on a reused
+        connection, and the end came so soon that the connection may have been closed before.
         """
         self._keep = False
         if self.complete:
@@ -109,7 +110,9 @@ class Reading:
             self._fail(NoAnswerError(f"the answer has more than {room} bytes without a body's"))
 
     def _broken(self, error: Exception) -> None:
-        """The parser refuses what came. It is parsed once more as `rewriting` has it, unless it was already."""
+        """The parser refuses the received bytes. They are parsed once more after `rewriting`,
+        unless they already were.
+        """
         if isinstance(error, HttpParserUpgrade):
             self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
         elif self._pieces and not self.complete and not self.streaming:
@@ -120,7 +123,9 @@ class Reading:
             self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
 
     def _parse_again(self) -> None:
-        """Once, and from the first byte on: what is odd shows in an answer's head or its first chunks, or never."""
+        """Parse once more from the first byte: malformed parts show in an answer's head or its
+        first chunks, or never.
+        """
         data = b"".join(self._pieces)
         self._pieces.clear()
         self._odd = True
@@ -133,7 +138,7 @@ class Reading:
             self._broken(error)
 
     def _follow(self) -> None:
-        """The same of an answer that is handed over already, with what was not."""
+        """Parse once more an answer that is handed over already, with the bytes that were not."""
         data = b"".join(self._pieces)
         self._pieces.clear()
         if not data or self._parser is None:
@@ -146,10 +151,10 @@ class Reading:
             self._broken(error)
 
     def was_odd(self) -> None:
-        """Of the answer that `_follow` reads on."""
+        """Mark the answer that `_follow` continues as malformed."""
         self._odd = True
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -169,7 +174,9 @@ class Reading:
             )
 
     def _coded(self, coding: bytes) -> None:
-        """Anything but one `chunked` in HTTP/1.1 the parser takes, yet others may read it otherwise."""
+        """Mark any transfer coding but one `chunked` in HTTP/1.1 as malformed. The parser accepts others, but other
+        recipients may read them differently.
+        """
         assert self._parser is not None
         if coding != b"chunked" or self._status or self._chunked or self._parser.get_http_version() != "1.1":
             self._odd = True
@@ -186,7 +193,7 @@ class Reading:
         if not self._chunked:
             self._pieces.clear()  # of a body without chunks nothing can be odd
         if self._method == "HEAD" or (self._method == "CONNECT" and status < 300):
-            # Without a body whatever its headers say (RFC 9112, section 6.3), which the parser does not know.
+            # The answer has no body, whatever its headers say (RFC 9112, section 6.3). The parser does not know that.
             self._end()
 
     def on_body(self, piece: bytes) -> None:
@@ -196,7 +203,7 @@ class Reading:
         if not self._body:
             self._body = piece
         else:
-            # Nearly every answer is one piece; a server that sends a byte a chunk must not cost an object for each.
+            # Nearly every answer is one piece. A server that sends one byte per chunk must not cost one object each.
             self._body = bytearray(self._body) if isinstance(self._body, bytes) else self._body
             self._body += piece
         if self.streaming:
@@ -204,11 +211,11 @@ class Reading:
         elif self._allowance.exceeded(self._size) and not self.response.done():
             self.streaming = True
             if self._chunked and self._rewriting is None and self._received < HEAD_BYTES_MAX:
-                # There was no room for what is needed for a second look. Not here, in the middle of what came.
+                # There was no memory for a second parse. It must not start here, inside the parser's callback.
                 asyncio.get_running_loop().call_soon(self._follow)
             else:
                 self._pieces.clear()
-            # Whoever takes it may have to wait for room first, and the kernel's buffer is the better place meanwhile.
+            # The reader may first have to wait for memory, and the kernel's buffer is the better place meanwhile.
             self._hold_up()
             start = bytearray(self._taken())
             self.response.set_result(Response(self._status, tuple(self._headers), start, self._rest()))
@@ -219,7 +226,7 @@ class Reading:
         if self.complete or self._parser is None:
             return
         if not self._status:
-            # 1xx, of which any number may come before the answer (RFC 9110, section 15.2).
+            # A 1xx answer. Any number of these may come before the answer (RFC 9110, section 15.2).
             self._headers = []
             self._to_end = True
             self._chunked = False
@@ -229,7 +236,7 @@ class Reading:
 
     def _end(self) -> None:
         self.complete = True
-        # It knows this object as well: without the circle both are freed at once.
+        # The parser refers to this object too. Without the reference cycle both are freed at once.
         self._parser = None
         if self.streaming:
             self._move()

@@ -1,4 +1,4 @@
-"""A request as it stands on the wire (RFC 9112, sections 3 and 5). Pure."""
+"""A request in its HTTP/1.1 format (RFC 9112, sections 3 and 5). Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from yarl import URL
 from services.relay.egress.http.faults import NotSentError
 
 _PORTS = {"http": 80, "https": 443}
-# Names, also those with an underscore that clusters have, and addresses.
+# Names, including those with an underscore, which clusters have, and addresses.
 _HOST = re.compile(r"[A-Za-z0-9._~:-]+")
-# Their meaning has a body, so that a server waits to hear that there is none (RFC 9110, section 8.6).
+# These methods imply a body, so a server expects an explicit length of zero (RFC 9110, section 8.6).
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a connection leads. `host` is ASCII and without brackets: a name, also in IDNA form, or an address."""
+    """The endpoint of a connection. `host` is ASCII and without brackets: a name, also in IDNA form, or an address."""
 
     scheme: str
     host: str
@@ -27,13 +27,13 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """As the Host header has it (RFC 9110, section 7.2): without the port that is the scheme's own."""
+        """The form of the Host header (RFC 9110, section 7.2): without the port if it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if _PORTS[self.scheme] == self.port else f"{host}:{self.port}"
 
 
 def origin_of(text: str) -> Origin:
-    """Of `https://host:port`, with or without more behind it. Raises `ValueError`."""
+    """The origin of `https://host:port`, with or without text after it. Raises `ValueError`."""
     url = URL(text)
     if url.scheme not in _PORTS or not url.port or not url.raw_host or not _HOST.fullmatch(url.raw_host):
         raise ValueError("not an http or https address")
@@ -42,7 +42,7 @@ def origin_of(text: str) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`head` is all up to the empty line and with it; `body` of a stream is what `head` says is its length."""
+    """`head` ends with the empty line, inclusive. A streamed `body` has the length that `head` declares."""
 
     method: str
     head: bytes
@@ -52,9 +52,10 @@ class Request:
 def request(
     method: str, target: str, headers: Mapping[str, str], body: bytes | AsyncGenerator[bytes, None], size: int
 ) -> Request:
-    """`headers` has Host and none of Content-Length, Transfer-Encoding and Connection, which are this client's to say.
+    """`headers` contain Host, and none of Content-Length, Transfer-Encoding and Connection, which this client sets.
 
-    Raises `NotSentError` for what would not be one request: a line break in a header, white space in the target.
+    Raises `NotSentError` if the result would not be a single request: a line break in a header, white space in the
+    target.
     """
     length = f"Content-Length: {size}\r\n" if size or method in _WITH_BODY else ""
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
@@ -65,13 +66,13 @@ def request(
     if " " in target or " " in method:
         raise NotSentError("the destination is no valid address")
     try:
-        # Bytes that came as no UTF-8 are half surrogate pairs, and go as they came.
+        # Bytes that were not UTF-8 are lone surrogates, and are sent as they were received.
         return Request(method, head.encode(errors="surrogateescape"), body)
     except UnicodeEncodeError:
         raise NotSentError("a header is no text") from None
 
 
 def target_of(path: str) -> str:
-    """The request target of what follows scheme, host and port in an address: never empty, without its fragment."""
+    """The request target for what follows scheme, host and port in a URL: never empty, without its fragment."""
     target = path.partition("#")[0]
     return target if target.startswith("/") else f"/{target}"

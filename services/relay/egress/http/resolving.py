@@ -1,4 +1,6 @@
-"""Names to addresses: what is asked at once, for how long, and what a failure costs. Where to ask is `dns.py`'s."""
+"""Name resolution: which lookups run concurrently, their timeout, and how failures are cached. `dns.py` does the
+lookup.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,21 @@ Resolve = Callable[[str], Awaitable[Sequence[str]]]
 
 Found = Sequence[str] | OSError
 
-# A recursive resolver gives up after about 10 s itself (unbound, CoreDNS), and half of CONNECT_TIMEOUT_SECONDS is left to connect.
+# A recursive resolver gives up after about 10 s itself (unbound, CoreDNS). Half of CONNECT_TIMEOUT_SECONDS is then left
+# to connect.
 LOOKUP_SECONDS = 15.0
-# Long enough for the burst of messages to a dead name to cost one lookup, and far shorter than the first retry (12 s), so
-# that no message has a second attempt fail by what its first one found out.
+# Long enough for a burst of messages to a dead name to cost one lookup, and far shorter than the first retry (12 s), so
+# that no second attempt fails because of the first attempt's lookup.
 FAILURE_SECONDS = 2.0
-# Failures that are remembered; the oldest goes first.
+# The number of cached failures. The oldest is evicted first.
 FAILURES_MAX = 1024
 
 
 class Names:
-    """Addresses of names, one lookup of a name at a time, which all calls to it share.
+    """Addresses of names. Concurrent calls to a name share one lookup.
 
-    A lookup ends by itself after LOOKUP_SECONDS, whoever waits for it. A failure is remembered for FAILURE_SECONDS, an
-    address never: what a name leads to is looked at for each connection.
+    A lookup ends after LOOKUP_SECONDS, whether or not calls wait for it. A failure is cached for FAILURE_SECONDS, an
+    address never: a name is resolved for each connection.
     """
 
     def __init__(self, ask: Resolve, clock: Callable[[], float]) -> None:
@@ -37,14 +40,14 @@ class Names:
         self._failures: OrderedDict[str, tuple[float, OSError]] = OrderedDict()
 
     async def __call__(self, name: str) -> Sequence[str]:
-        """An address is its own. Raises `OSError`."""
+        """Resolve a name. An address resolves to itself. Raises `OSError`."""
         try:
             return (str(ipaddress.ip_address(name)),)
         except ValueError:
             pass
         if (failure := self._failure(name)) is not None:
             raise _copy(failure)
-        # Whoever gives up must not end the lookup of the others.
+        # A cancelled call must not end the lookup that others share.
         found = await asyncio.shield(self._lookups.get(name) or self._begin(name))
         if isinstance(found, OSError):
             raise _copy(found)
@@ -68,7 +71,7 @@ class Names:
         except socket.gaierror as error:
             failure = error
         except OSError as error:
-            # A fault of this machine, such as too many open files, says nothing of the name.
+            # A local fault, such as too many open files, says nothing about the name.
             return error
         self._failures[name] = (self._clock() + FAILURE_SECONDS, failure)
         self._failures.move_to_end(name)
@@ -78,5 +81,5 @@ class Names:
 
 
 def _copy(failure: OSError) -> OSError:
-    """An error that is raised again and again grows by a traceback each time."""
+    """Copy the error, as an error raised repeatedly grows by a traceback each time."""
     return type(failure)(*failure.args)

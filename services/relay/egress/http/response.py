@@ -1,4 +1,4 @@
-"""An answer as it is handed over: whole, or its beginning and what follows."""
+"""An answer as handed over: whole, or its beginning and the rest."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """`headers` in the order and case in which they came; bytes that are no UTF-8 are kept as surrogates.
+    """`headers` are in the order and case received. Bytes that are not UTF-8 are kept as surrogates.
 
-    `body` is the whole body when `rest` is None, else its beginning, and `rest` has what follows, piece by piece; it
-    raises `NoAnswerError` when the other side ends before the answer does. The beginning belongs to the reader, who clears
-    it once it is stored: the connection keeps this object for as long as the exchange lasts.
+    `body` is the whole body when `rest` is None. Otherwise it is the beginning, and `rest` gives what follows, piece by
+    piece. `rest` raises `NoAnswerError` when the other side closes before the answer ends. The beginning belongs to the
+    reader, which clears it once it is stored: the connection keeps this object for the duration of the exchange.
     """
 
     status: int

@@ -1,7 +1,7 @@
-"""An answer that the strict parser refuses, rewritten into one that means the same and that it takes (RFC 9112). Pure.
+"""Rewrites an answer that the strict parser refuses into an equivalent one that it accepts (RFC 9112). Pure.
 
-Only what has one meaning is rewritten; everything else passes as it came, and is the parser's to refuse. A connection on
-which an answer was rewritten must not be used again: another recipient may have read another end of it.
+Only unambiguous text is rewritten. Everything else passes unchanged, and the parser refuses it. A connection with a
+rewritten answer must not be reused: another recipient may have seen a different end of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 _BEGINNING = b"HTTP/1."
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\r]*)?")
-# A size, and behind it white space or an extension, which nobody needs. 16 digits are 64 bits.
+# A size, followed by optional white space or an extension, which is not needed. 16 digits are 64 bits.
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
 _CODING, _LENGTH = b"transfer-encoding", b"content-length"
 
@@ -19,18 +19,18 @@ _Field = tuple[bytes, bytes]
 
 
 class Rewriting:
-    """`feed` takes what comes, piece by piece and from the answer's first byte on, and gives what is to be parsed instead."""
+    """`feed` takes the bytes in pieces, from the answer's first byte on, and returns the bytes to parse instead."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
         self._lines: list[bytes] = []
         self._left = 0
-        # The part of the answer that is next: takes it from the buffer; None: not all of it is here.
+        # The parser of the next part of the answer. It takes the part from the buffer; None: the part is incomplete.
         self._next: Callable[[], bytes | None] = self._status
 
     def feed(self, piece: bytes) -> bytes:
-        """Raises `ValueError` for what cannot be understood."""
+        """Raises `ValueError` for bytes that cannot be understood."""
         self._buffer += piece
         written = bytearray()
         while (part := self._next()) is not None:
@@ -41,7 +41,7 @@ class Rewriting:
         line = self._line()
         if line == b"":
             return b""
-        # What is no HTTP is told at once: its sender, an SSH server perhaps, waits for an answer.
+        # Bytes that are not HTTP are reported at once: their sender, perhaps an SSH server, waits for an answer.
         beginning = bytes(self._buffer[: len(_BEGINNING)])
         if line is None and (beginning == b"\r" or _BEGINNING.startswith(beginning)):
             return None
@@ -59,7 +59,7 @@ class Rewriting:
             return None if line is None else b""
         first, *lines = self._lines
         fields, chunked = _framed(_fields(lines))
-        # Behind a 1xx comes another head.
+        # Another head follows a 1xx.
         final = not first[len(_BEGINNING) :].startswith((b"0 1", b"1 1"))
         self._next = self._status if not final else self._size if chunked else self._rest
         return b"".join([first, b"\r\n", *[name + b": " + value + b"\r\n" for name, value in fields], b"\r\n"])
@@ -92,7 +92,7 @@ class Rewriting:
         return None if line is None else b"\r\n"
 
     def _trailer(self) -> bytes | None:
-        """Trailers are left out: nobody reads them, and a length among them is one of the things that parsers refuse."""
+        """Trailers are left out: no recipient reads them, and a length among them is one thing that parsers refuse."""
         line = self._line()
         if line == b"":
             self._next = self._rest
@@ -116,7 +116,9 @@ class Rewriting:
 
 
 def _fields(lines: Sequence[bytes]) -> list[_Field]:
-    """Names without white space before the colon (section 5.1), values with their continued lines (section 5.2)."""
+    """Header fields: names without white space before the colon (section 5.1), values with continued lines joined
+    (section 5.2).
+    """
     fields: list[_Field] = []
     for line in lines:
         if not line.startswith((b" ", b"\t")):
@@ -133,9 +135,10 @@ def _fields(lines: Sequence[bytes]) -> list[_Field]:
 
 
 def _framed(fields: Sequence[_Field]) -> tuple[list[_Field], bool]:
-    """`fields` with one statement about the body's end; and whether that is chunks (section 6.3).
+    """`fields` with a single statement of the body's end, and whether the body is chunked (section 6.3).
 
-    A transfer coding overrides lengths, equal lengths are one, and the coding `identity` is none (RFC 2616).
+    A transfer coding overrides lengths, equal lengths count as one, and the coding `identity` counts as none (RFC
+    2616).
     """
     codings = _listed(fields, _CODING)
     if b"" in codings:

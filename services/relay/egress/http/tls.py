@@ -1,4 +1,4 @@
-"""Which servers are believed."""
+"""Which servers are trusted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """Verifies servers by the system's authorities and those of `ca_bundle` (PEM). Raises `ssl.SSLError` when it is none."""
+    """Verifies servers against the system's authorities and those of `ca_bundle` (PEM). Raises `ssl.SSLError` if it is
+    not valid PEM.
+    """
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     if ca_bundle is not None:
