@@ -1,3 +1,3 @@
-"""Requests in: the protocol over HTTP. One noun a file, all routes in `router`; authenticates, reads, calls the store or the
-engine, answers. Never holds a call, and has no SQL.
+"""Incoming requests: the protocol over HTTP. One noun a file, all routes in `router`. It authenticates, reads, calls
+the store or the engine, and answers. It holds no calls and contains no SQL.
 """

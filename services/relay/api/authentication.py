@@ -1,4 +1,6 @@
-"""Who calls: the environment's root token, or one of the stored ones, and how often it may publish."""
+"""Identifies the caller: by the environment's root token or a stored one. It also limits how often
+a token may publish.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +11,24 @@ from dataclasses import dataclass
 
 from services.relay.store.tokens import Token, hash_token
 
-# A revocation counts after so long at the latest.
+# The longest time for which a revoked token is still accepted.
 CACHE_SECONDS = 5.0
-# Of answers, also those for tokens that are nobody's; the oldest goes first.
+# The number of cached answers, including those for unknown tokens. The oldest is evicted first.
 CACHE_MAX = 1000
 ROOT = Token("root", writes=True, publishes_per_second=None)
 
 
 @dataclass
 class _Bucket:
-    """What may be published at once at `at`; below 0: a batch was larger than a second's worth."""
+    """How many messages may be published at `at`. Below 0: a batch exceeded the amount of one second."""
 
     left: float
     at: float
 
 
 class Authenticator:
-    """Answers are kept for CACHE_SECONDS. A token's limit holds in each process by itself: with several relays behind one
-    address it is as many times as high.
+    """Answers are cached for CACHE_SECONDS. Each process applies a token's limit separately, so that several relays
+    behind one address multiply it.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class Authenticator:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     async def authenticate(self, token: str) -> Token | None:
-        """Whose token it is; None: nobody's, or revoked more than CACHE_SECONDS ago."""
+        """The stored token with this text. None: it is unknown, or was revoked more than CACHE_SECONDS ago."""
         if hmac.compare_digest(token.encode(errors="surrogateescape"), self._root_token):
             return ROOT
         if not token:
@@ -56,10 +58,10 @@ class Authenticator:
         return found
 
     def wait_seconds(self, token: Token, publishes: int = 1) -> float:
-        """0 when `publishes` messages may be accepted now (they are counted); else when to come again, in seconds.
+        """Return 0 if `publishes` messages may be accepted now, and count them; otherwise the seconds until a retry.
 
-        A second's worth may come at once. A batch larger than that is taken when a whole second's worth is there, and is
-        paid for afterwards.
+        The messages of a second may come at once. A larger batch is accepted when the amount of a whole second is
+        available, and the excess delays later requests.
         """
         limit = token.publishes_per_second
         if limit is None:
@@ -72,7 +74,7 @@ class Authenticator:
         return 0.0
 
     def charge(self, token: Token, publishes: int) -> None:
-        """Count messages that were accepted without being asked for by number; they are paid for from now on."""
+        """Count accepted messages whose number was not announced. They delay later requests."""
         if token.publishes_per_second is not None:
             self._bucket(token.name, token.publishes_per_second).left -= publishes
 

@@ -1,6 +1,7 @@
-"""Bulk actions: here a request by filters is done when it is answered, so its id says all there is to know of it.
+"""Bulk actions. In this relay a request by filters is complete when it is answered, so its id contains all there is to
+report.
 
-There is no history: the list is empty.
+There is no history, so the list is empty.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One request as the handlers see it: the parts of its path, its query and body, and who sent it."""
+"""One request as the handlers see it: the parts of its path, its query and body, and its sender."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.json_values import UNSEEN_BYTES_MAX, check_values
 from services.relay.store.tokens import Token
 
-# Beside a batch no JSON is large: 500 ids, or the endpoints of a group.
+# Except for a batch no JSON is large: 500 ids, or the endpoints of a group.
 JSON_BYTES_MAX = 1024 * 1024
-# A body of 50 MB takes this long at 1.4 Mbit/s; who is slower holds memory that others need.
+# A body of 50 MB takes this long at 1.4 Mbit/s. A slower client holds memory that others need.
 BODY_SECONDS = 300.0
-# JSON that is large counts as it comes: who announces much and sends little holds little. Room is asked for as much again as
-# has come, within these; and each must be full within the time, which a slow line needs for a few hundred KB.
+# Large JSON is counted as it arrives: a client that announces much and sends little holds little. The reservation
+# doubles the bytes received, within these limits. Each step must be full within STEP_SECONDS, which a slow line needs
+# for a few hundred KB.
 STEP_BYTES_MIN = SMALL_BYTES_MAX // JSON_COPIES
 STEP_BYTES_MAX = 1024 * 1024
 STEP_SECONDS = 30.0
@@ -35,7 +36,7 @@ PARAMETERS_MAX = 1000
 
 @dataclass(frozen=True)
 class Call:
-    """`parts` are what the route's pattern caught, percent-encoded as they came; `query` is the raw one.
+    """`parts` are the matches of the route's pattern, percent-encoded as received. `query` is the raw query.
 
     `token` is None on open routes only.
     """
@@ -56,17 +57,17 @@ class Call:
 
     @property
     def owner(self) -> str:
-        """In whose name places are taken."""
+        """The name under which places are taken."""
         return "" if self.token is None else self.token.name
 
     def name(self, index: int = 0) -> str:
-        """A part of the path that names something, decoded. Raises `InvalidRequestError`."""
+        """A part of the path that is a name, decoded. Raises `InvalidRequestError`."""
         name = unquote(self.parts[index])
         check_text("the name in the path", name)
         return name
 
     async def body(self, bytes_max: int) -> bytearray:
-        """The whole body, for which there is room twice as it comes. Raises `RefusedError`, and `NoRoomError`."""
+        """The whole body. Twice its size is reserved as it arrives. Raises `RefusedError` and `NoRoomError`."""
         bytes_max = min(bytes_max, self.request.client_max_size)
         length = self.request.content_length
         if length is not None and length > bytes_max:
@@ -80,7 +81,7 @@ class Call:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
     async def _read(self, bytes_max: int, expected: int) -> bytearray:
-        # Not by the library's `read`, which has all of it twice at the end.
+        # The library's `read` is not used, as it has the body in memory twice at the end.
         body = bytearray()
         pieces = self.request.content.iter_any()
         while True:
@@ -100,7 +101,7 @@ class Call:
                 raise RefusedError(408, f"too little of the body came within {STEP_SECONDS:.0f} s") from None
 
     async def take(self, bodies: Bodies) -> Body:
-        """The body of a message, of which a large one is stored. Raises `RefusedError`, and `NoRoomError`."""
+        """The body of a message. A large one is stored. Raises `RefusedError` and `NoRoomError`."""
         length = self.request.content_length
         if self.request.body_exists:
             await self.holding.take(INLINE_BYTES_MAX if length is None else min(length, INLINE_BYTES_MAX))
@@ -115,7 +116,7 @@ class Call:
             raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
 
     async def json_body(self, bytes_max: int = JSON_BYTES_MAX) -> bytearray:
-        """A body that is to be JSON. Raises `RefusedError` when it is compressed."""
+        """A body that must be JSON. Raises `RefusedError` when it is compressed."""
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in {"", "identity"}:
             raise RefusedError(415, f"this body must be JSON as it is, not {encoding[:50]!r}")
@@ -125,7 +126,7 @@ class Call:
         """The body as JSON. Raises `InvalidRequestError`."""
         body = await self.json_body(bytes_max)
         if len(body) > UNSEEN_BYTES_MAX:
-            # For the largest it takes a second, in which the event loop has others to serve.
+            # The largest body takes a second, which would block the event loop.
             await asyncio.to_thread(check_values, body)
         try:
             return orjson.loads(body)
@@ -139,7 +140,9 @@ class Call:
         return content
 
     def parameters(self, *known: str) -> dict[str, str]:
-        """The query's parameters, of repeated ones the last. Raises `InvalidRequestError` for one that is not `known`."""
+        """The query's parameters; the last one if a name is repeated. Raises `InvalidRequestError` for a name not in
+        `known`.
+        """
         try:
             given = dict(parse_qsl(self.query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
         except ValueError:

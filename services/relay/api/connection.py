@@ -1,4 +1,6 @@
-"""One connection of a client: aiohttp's, bounded in what may come before a request is whole, and in time."""
+"""One connection of a client, based on aiohttp's. It bounds the bytes received before a request is complete, and the
+time.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,29 @@ WORDS_MAX = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """Of connections that have shown no token yet, so that nobody can hold memory or sockets for nothing.
+    """The limits of connections that have not shown a token yet, so that no client can hold memory or sockets without
+    one.
 
-    `heads_bytes_max` is of all heads under way together, and `idle_max` of connections without a request: beyond them the
-    oldest ones go. `stalled_seconds`: so long a body may stand still.
+    `heads_bytes_max` bounds all incomplete heads together, and `idle_max` the connections without a request. Beyond
+    them the oldest are closed. `stalled_seconds` is the longest pause of a body.
     """
 
-    # Of the request line and of one header. The clients put 500 ids into a query, which are 24 KB; a token may be long too.
+    # Of the request line, and of each header. The clients send 500 ids in a query, which are 24 KB. A token may be long
+    # too.
     line_bytes_max: int = 64 * 1024
     head_bytes_max: int = 256 * 1024
     heads_bytes_max: int = 32 * 1024 * 1024
     head_seconds: float = 30.0
-    # Longer than the 60 s for which load balancers keep theirs, so that they close first.
+    # Longer than the 60 s of load balancers, so that they close first.
     idle_seconds: float = 75.0
     stalled_seconds: float = 30.0
-    # What came in vain is read for so long, as a reset would throw away the answer that says why.
+    # Unneeded input is read for this long, as a reset would discard the answer that gives the reason.
     linger_seconds: float = 2.0
     idle_max: int = 4096
 
 
 class Crowd(Protocol):
-    """What a connection tells of itself to the server, which sees all of them."""
+    """The events that a connection reports to the server, which sees all connections."""
 
     def head_grew(self, connection: Connection, size: int) -> None: ...
 
@@ -46,10 +50,10 @@ class Crowd(Protocol):
 
 
 class Connection(web.RequestHandler):
-    """The library answers what it cannot read in plain text; the protocol's errors are JSON.
+    """The library answers unreadable requests in plain text, but the protocol's errors are JSON.
 
-    Without a timer of its own a connection has `_due` None: nothing is awaited from the client but its next request, for
-    which the library's keep-alive timer is. It is set while a head or a body is on its way.
+    `_due` is None while no timer of this class runs: then only the next request is expected, and the library's
+    keep-alive timer covers that. It is set while a head or a body is arriving.
     """
 
     __slots__ = ("_crowd", "_due", "_ended", "_head_bytes", "_limits", "_payload", "_timer")
@@ -71,7 +75,9 @@ class Connection(web.RequestHandler):
 
     @property
     def idle_since(self) -> float | None:
-        """When it began to have no whole request; None: it has one. On the loop's clock, less a constant."""
+        """The time since when no complete request is in progress; None: one is. By the loop's
+        clock, less a constant.
+        """
         waits = self._waiter is not None and not self._waiter.done()
         return self._next_keepalive_close_time if waits else None
 
@@ -106,11 +112,13 @@ class Connection(web.RequestHandler):
     def _resume_transport_reading(self) -> None:
         super()._resume_transport_reading()
         if self._is_body_open():
-            # While it waited for us it did not stand still.
+            # The client was not stalled while it waited for the relay.
             self._await_until(self._limits.stalled_seconds)
 
     def end(self, status: int, text: str) -> None:
-        """Answer what is no whole request, and close. Nothing more is read, and what was read is let go."""
+        """Answer an incomplete or invalid request, and close. Nothing more is read, and the bytes
+        read are discarded.
+        """
         self._ended = True
         self._leave_head()
         if self.transport is None or self.idle_since is None or self._messages:
@@ -138,7 +146,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("the answer had begun")
         if status >= 500:
             self.log_exception("A request failed", exc_info=exc)
-        # The first line says what is wrong, the others quote the request.
+        # The first line states the error. The others quote the request.
         words = (message or "").partition("\n")[0].strip(" :")[:WORDS_MAX]
         answer = error_reply(status, f"no valid HTTP request: {words}" if status < 500 else "internal error")
         answer.force_close()
@@ -148,7 +156,7 @@ class Connection(web.RequestHandler):
         return self._payload is not None and not self._payload.is_eof()
 
     def _read_head(self, size: int) -> None:
-        """A part of a head came, and not its end."""
+        """Count a part of a head that is not complete yet."""
         if not size:
             return
         if not self._head_bytes:
@@ -160,7 +168,7 @@ class Connection(web.RequestHandler):
             self._crowd.head_grew(self, size)
 
     def _check_head(self, size: int) -> None:
-        """A head is whole. The last piece may have gone beyond the bound, or hold the beginning of a body as well."""
+        """Check a complete head. Its last piece may exceed the limit, or contain the start of a body."""
         total = self._head_bytes + size
         self._leave_head()
         message = self._messages[-1][0]
@@ -184,12 +192,12 @@ class Connection(web.RequestHandler):
             self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
-        """The timer is left running when what it was for has come: to cancel it each time would cost more."""
+        """A timer that is no longer needed is not cancelled but left to expire: cancelling each one would cost more."""
         self._timer = None
         if self._due is None or self._ended:
             return
         if self._is_body_open() and (self._reading_paused or self._buffer_paused):
-            # It waits for us.
+            # The client waits for the relay.
             self._due = self._loop.time() + self._limits.stalled_seconds
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look)
@@ -201,10 +209,10 @@ class Connection(web.RequestHandler):
             self.force_close()
 
     def _end_body(self) -> None:
-        """Whoever reads it raises `RefusedError`."""
+        """The reader of the body receives `RefusedError`."""
         self._ended = self._close = True
         if self._payload is not None:
             text = f"the body stood still for {self._limits.stalled_seconds:g} s"
             self._payload.set_exception(RefusedError(408, text, {"Connection": "close"}))
-            # Else the library would wait for the rest.
+            # Otherwise the library would wait for the rest.
             self._payload.feed_eof()

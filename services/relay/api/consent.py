@@ -1,6 +1,6 @@
-"""The filters of lists and of bulk requests, and whether a bulk request without one means everything. Pure.
+"""The filters of lists and of bulk requests, and whether a bulk request without a filter selects everything. Pure.
 
-`DELETE /v2/messages` with a forgotten filter cancels all there is; see docs/decisions/0008-bulk-actions.md.
+`DELETE /v2/messages` with a forgotten filter cancels all messages; see docs/decisions/0008-bulk-actions.md.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ IDS_MAX = 500
 _MOMENT = re.compile(r"[0-9]{1,14}")
 BulkWithoutFilter = Literal["on", "clients", "off"]
 
-# What the runtimes of the vendor's clients send: their bulk requests carry no other mark. The Python client's cancel_all
-# and the JavaScript client's deleteAll (before its count) are bare requests.
+# The User-Agent prefixes of the vendor's clients, whose bulk requests have no other mark. The Python client's
+# cancel_all and the JavaScript client's deleteAll (before its count) send requests without a filter.
 _CLIENTS = ("python-httpx/", "node", "undici", "bun/", "deno/")
-# They narrow nothing down.
+# These parameters do not narrow the selection.
 _NO_FILTERS = frozenset({"count", "cursor", "all", "async", "qstash_token"})
 
 
@@ -43,7 +43,9 @@ def list_filters(route: Route, query: str) -> Filters:
 def bulk_filters(
     route: Route, query: str, body: bytes | bytearray, headers: Mapping[str, str], rule: BulkWithoutFilter
 ) -> Filters | None:
-    """What is chosen; None: nothing, as a list of ids in the body is empty. Raises `InvalidRequestError`."""
+    """The filters of a bulk request. None: an empty list of ids in the body selects nothing. Raises
+    `InvalidRequestError`.
+    """
     filters = _storable(read_filters(route, query, body))
     if len(filters.message_ids) + len(filters.dlq_ids) > IDS_MAX:
         raise InvalidRequestError(f"more than {IDS_MAX} ids")
@@ -53,9 +55,9 @@ def bulk_filters(
     if empty := parameters - _NO_FILTERS:
         raise InvalidRequestError(f"filter {min(empty)[:50]!r} is empty; to choose everything say all=true")
     if body.strip():
-        # Filters in a body that choose nothing are lists without items: no message was meant.
+        # Filters in a body that select nothing are empty lists: no message is to be selected.
         return None
-    # A count is what the JavaScript client sends for {all: true}.
+    # The JavaScript client sends a count for {all: true}.
     if filters.count is not None or rule == "on":
         return filters
     if rule == "clients" and headers.get("User-Agent", "").lower().startswith(_CLIENTS):

@@ -1,4 +1,4 @@
-"""Removing the contents of what has ended, by label: an extension of ours, for senders who must erase what they sent."""
+"""Removal of the contents of ended messages, by label: our extension, for senders that must erase what they sent."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from services.relay.api.deps import Deps
 from services.relay.api.reply import done_reply
 from services.relay.protocol.invalid import InvalidRequestError
 
-# Each leads to some pages of indexes, in the live queue and in the dead letters of each day: 20 ms for so many.
+# Each label needs some index pages, in the live messages and in the dead letters of each day: 20 ms for this many.
 LABELS_MAX = 200
 MESSAGE_IDS_MAX = 1000
 CHARACTERS_MAX = 256
 
 
 async def remove(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/contents/remove` `{"labels": ["…", …], "messageIds": ["…", …]}`: bodies, answers, dead letters and the log's
-    copies. `label` is one label.
+    """`POST /v2/contents/remove` `{"labels": ["…", …], "messageIds": ["…", …]}`: removes bodies, answers, dead letters
+    and the log's copies. `label` is one label.
     """
     content = await call.json_object()
     labels, ids = content.get("labels", []), content.get("messageIds", [])

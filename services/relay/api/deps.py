@@ -1,4 +1,4 @@
-"""What the handlers work with; `service` builds it."""
+"""The dependencies of the handlers. `service` builds them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from services.relay.store.topics import Topics
 
 @dataclass(frozen=True)
 class Deps:
-    """`wake` (the pump): something may be due in so many seconds. `abort`: this message was cancelled.
+    """`wake` (the pump): a message may be due in this many seconds. `abort`: this message was cancelled.
 
-    `rescheduled` (the scheduler): a schedule was made or changed. `faults`: why this process is not ready. `now` is
+    `rescheduled` (the scheduler): a schedule was created or changed. `faults`: why this process is not ready. `now` is
     aware.
     """
 

@@ -1,4 +1,4 @@
-"""From a request's destination and options to the messages it asks for: one, or one for each endpoint of a URL group."""
+"""Converts a request's destination and options into messages: one, or one for each endpoint of a URL group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Expansion = Sequence[tuple[EndpointView, Mapping[str, str]]]
 
 @dataclass(frozen=True)
 class Asked:
-    """`address` is as it came; `options` are by lower-case name. With a `queue` the messages wait for their turn in it."""
+    """`address` is as received. `options` are by lower-case name. With a `queue` the messages wait for a slot in it."""
 
     address: str
     options: Mapping[str, str]
@@ -29,16 +29,17 @@ class Asked:
 
 @dataclass(frozen=True)
 class Drafted:
-    """`group`: whether a URL group was named, which is answered by an array."""
+    """`group`: whether the request named a URL group. Its answer is then an array."""
 
     drafts: Sequence[Draft]
     group: bool
 
 
 class Drafter:
-    """Remembers the groups it looked up and the options it read, so it is made anew for each request.
+    """Caches the groups and options it has read, so it is created for each request.
 
-    The messages of a batch mostly have the same options; to read them anew for each took nearly half of our time for a batch.
+    The messages of a batch usually have the same options. Parsing them for each message took nearly half of the relay's
+    time for a batch.
     """
 
     def __init__(self, topics: Topics, now_seconds: float) -> None:
@@ -65,7 +66,9 @@ class Drafter:
         return Drafted(drafts, group=True)
 
     async def resolve(self, named: Destination) -> Destination:
-        """A URL, or a group that there is; a name that is no group's may be a host. Raises `InvalidRequestError`."""
+        """Resolve to a URL, or to a group that exists. A name that is no group's may be a host. Raises
+        `InvalidRequestError`.
+        """
         if isinstance(named, GroupName) and not await self._expand(named.text):
             host = named.as_host()
             if host is None:
@@ -106,7 +109,7 @@ class Drafter:
             endpoint=endpoint,
         )
         check_storable(drafted)
-        # A deduplication id may be made of the address and the body.
+        # A deduplication id may depend on the address and the body, so such a draft is not cached.
         if drafted.deduplication_id is None:
             self._read[key] = drafted
         return drafted
@@ -119,7 +122,7 @@ def check_storable(drafted: Draft) -> None:
 
 
 def _texts(drafted: Draft) -> Iterator[tuple[str, str]]:
-    """But for headers, which may be of any bytes: they are encrypted, and no text to the database."""
+    """The texts of a message except headers, which may have any bytes: they are encrypted before they are stored."""
     yield "the destination", drafted.url
     for name, callback in (
         ("Upstash-Callback", drafted.callback),

@@ -1,4 +1,4 @@
-"""What happened to messages: `/v2/events` and `/v2/logs`, which differ in the key, one spelling and the page size."""
+"""The events of messages: `/v2/events` and `/v2/logs`, which differ in the key, one spelling and the page size."""
 
 from __future__ import annotations
 

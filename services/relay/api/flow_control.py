@@ -1,4 +1,6 @@
-"""Flow-control keys: shown, paused, pinned, their rate window and their cooling; and the calls under way in all."""
+"""Flow-control keys: shown, paused and pinned, with their rate window and their cooling; and the total of calls in
+flight.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from services.relay.protocol.invalid import InvalidRequestError
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:
-    """`GET /v2/flowControl?search=`: the keys that hold the text."""
+    """`GET /v2/flowControl?search=`: the keys whose names contain the text."""
     text = call.parameters("search").get("search", "")
     check_text("search", text)
     return json_reply([flow_object(flow) for flow in await deps.flow_keys.search(text)])
@@ -38,13 +40,13 @@ async def resume(deps: Deps, call: Call) -> web.Response:
 
 
 async def pin(deps: Deps, call: Call) -> web.Response:
-    """Limits that messages do not change: `?parallelism=&rate=&period=`."""
+    """Pin limits, which messages then do not change: `?parallelism=&rate=&period=`."""
     await deps.flow_keys.pin(_key(call), parse_pin(call.query))
     return _changed(deps)
 
 
 async def unpin(deps: Deps, call: Call) -> web.Response:
-    """`?parallelism=true&rate=true&cooling=true`; cooling is ours."""
+    """`?parallelism=true&rate=true&cooling=true`. `cooling` is ours."""
     await deps.flow_keys.unpin(_key(call), parse_unpin(call.query))
     return _changed(deps)
 
@@ -55,7 +57,7 @@ async def reset_rate(deps: Deps, call: Call) -> web.Response:
 
 
 async def cooling(deps: Deps, call: Call) -> web.Response:
-    """`?enabled=false` (ours): a destination's wish to wait pauses the key no more, until it is unpinned."""
+    """`?enabled=false` (ours): a destination's request to wait no longer pauses the key, until it is unpinned."""
     enabled = call.parameters("enabled").get("enabled", "").lower()
     if enabled not in {"true", "false"}:
         raise InvalidRequestError("enabled must be true or false")
@@ -64,7 +66,7 @@ async def cooling(deps: Deps, call: Call) -> web.Response:
 
 
 async def parallelism(deps: Deps, _call: Call) -> web.Response:
-    """`GET /v2/globalParallelism`: of all processes together, which are taken to have the same settings."""
+    """`GET /v2/globalParallelism`: the total of all processes, which are assumed to have the same settings."""
     active, processes = await deps.flow_keys.all_calls()
     return json_reply(parallelism_object(deps.settings.concurrency_max * processes, active))
 

@@ -1,4 +1,6 @@
-"""Whether the process lives, whether it can serve, and its figures. Open to all: it tells nothing of messages."""
+"""Whether the process is alive, whether it can serve, and its metrics. Open to all, as it reveals nothing about
+messages.
+"""
 
 from __future__ import annotations
 

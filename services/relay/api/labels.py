@@ -1,4 +1,4 @@
-"""What is under way, by label: an extension of ours, by which a sender finds out what the relay holds of its work."""
+"""Unended messages by label: our extension, by which a sender learns what the relay holds for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def holding(deps: Deps, call: Call) -> web.Response:
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:
-    """`GET /v2/labels?after=&limit=` → `{"live": […]}`: labels of messages that have not ended, in their order."""
+    """`GET /v2/labels?after=&limit=` → `{"live": […]}`: the labels of messages that have not ended, in order."""
     given = call.parameters("after", "limit")
     after, limit = given.get("after", ""), given.get("limit", str(_LIMIT_DEFAULT))
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 4 and 1 <= int(limit) <= LABELS_MAX):

@@ -1,6 +1,7 @@
-"""The first version's shapes of messages, topics, schedules and events; its publish stands in `publish`.
+"""The first version's forms of messages, topics, schedules and events. Its publish is in `publish`.
 
-The vendor withdrew it in December 2023; applications of that time find here what the archived documentation says.
+The vendor withdrew this version in December 2023. For applications of that time this implements the archived
+documentation.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.values import DELAY_SECONDS_MAX, RETRIES_MAX, TIMEOUT_MS_MAX
 from services.relay.protocol.views import EndpointView, MessageView, TopicView
 
-# Where this relay has no limit of its own; the clients of that time want a number.
+# The value where this relay has no limit of its own. The clients of that time require a number.
 UNLIMITED = 2**31 - 1
 
 
@@ -86,7 +87,7 @@ async def endpoints(deps: Deps, _call: Call) -> web.Response:
 
 
 async def create_endpoint(deps: Deps, call: Call) -> web.Response:
-    """`POST /v1/endpoints` of `{"url", "name"?, "topicName" or "topicId"}`; the topic is made when unknown."""
+    """`POST /v1/endpoints` of `{"url", "name"?, "topicName" or "topicId"}`. An unknown topic is created."""
     content = await call.json_object()
     given = content.get("topicName") or content.get("topicId")
     if not isinstance(given, str):
@@ -105,11 +106,11 @@ async def get_endpoint(deps: Deps, call: Call) -> web.Response:
 
 
 async def move_endpoint(deps: Deps, call: Call) -> web.Response:
-    """`PUT /v1/endpoints/{id}` of `{"url"}`: its name stays, its id is made of its address."""
+    """`PUT /v1/endpoints/{id}` of `{"url"}`: the name stays, and the id changes with the address."""
     name, url = await _endpoint(deps, call)
     old = await _shown(deps, name, url)
     made = endpoint({"name": old.get("name")} | await call.json_object(), 0)
-    # The new one first, as a group goes with its last endpoint.
+    # The new endpoint comes first, as a group is removed with its last endpoint.
     await deps.topics.add_endpoints(name, [made])
     if made.url != url:
         await deps.topics.remove_endpoints(name, [EndpointView(url)])
@@ -165,7 +166,7 @@ async def _topic(deps: Deps, name: str) -> TopicView:
 
 
 async def _endpoint(deps: Deps, call: Call) -> tuple[str, str]:
-    """The topic's name and the URL that the id in the path stands for."""
+    """The topic's name and the URL that the id in the path identifies."""
     found = endpoint_url_v1(call.name(), await deps.topics.all())
     if found is None:
         raise not_found(f"endpoint {call.name()}")

@@ -1,4 +1,4 @@
-"""Dead letters: shown, removed, and published once more."""
+"""Dead letters: shown, removed, and published again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.relay.store.letters import RETRY_BYTES_MAX
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:
-    """`GET /v2/dlq`; no cursor at the end."""
+    """`GET /v2/dlq`. The last page has no cursor."""
     filters = list_filters(Route.LETTERS, call.query)
     await call.holding.take_page()
     letters, cursor = await deps.letters.list(filters)
@@ -41,7 +41,7 @@ async def delete(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete_many(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/dlq`; a cursor when there is more."""
+    """`DELETE /v2/dlq`. The answer has a cursor when there are more."""
     filters = await _chosen(deps, call)
     deleted, cursor = (0, None) if filters is None else await deps.letters.delete_many(filters)
     return json_reply(present({"deleted": deleted, "cursor": cursor}))
@@ -57,14 +57,16 @@ async def retry(deps: Deps, call: Call) -> web.Response:
     if accepted is None:
         raise not_found(f"dead letter {call.name()}")
     if accepted.deduplicated:
-        # As publish answers; the letter stays.
+        # The same answer as publish gives. The dead letter stays.
         return json_reply(published_object(accepted.message_id, deduplicated=True), 202)
     deps.wake(0.0)
     return json_reply({"messageId": accepted.message_id}, 201)
 
 
 async def retry_many(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/dlq/retry`; an empty cursor at the end, as the documentation shows it. 404 when ids are named, and none is there."""
+    """`POST /v2/dlq/retry`. The last page has an empty cursor, as in the documentation. 404 when ids are given and none
+    exists.
+    """
     check_rate(deps, call, 1)
     filters = await _chosen(deps, call)
     await call.holding.take(2 * RETRY_BYTES_MAX)
@@ -74,7 +76,7 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
     if message_ids:
         deps.wake(0.0)
         if call.token is not None:
-            # The first is counted already.
+            # The first message is counted already.
             deps.authenticator.charge(call.token, len(message_ids) - 1)
     return json_reply(
         {"cursor": cursor or "", "responses": [{"messageId": message_id} for message_id in message_ids]}, 201

@@ -1,4 +1,4 @@
-"""Messages that were accepted: shown, and cancelled one at a time or by filters."""
+"""Accepted messages: shown, and cancelled one at a time or by filters."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from services.relay.protocol.answers import message_object
 from services.relay.protocol.filters import Filters, Route
 from services.relay.store.chunks import MissingPieceError
 
-# One transaction cancels so many; more would hold its locks for long.
+# The most messages that one transaction cancels. More would hold its locks too long.
 CANCEL_MAX = 500
-# Half a million messages. What is left after that is left for the next request.
+# Half a million messages. The next request takes the rest.
 ROUNDS_MAX = 1000
 ATTEMPT = re.compile(r"[0-9]{1,9}", re.ASCII)
-# Of a kept answer a reader takes 384 KiB in this: 13 KB/s. Who is slower holds a place that its token's others need.
+# A reader takes 384 KiB of a kept answer in this time: 13 KB/s. A slower one holds a place that others of its token
+# need.
 PIECE_SECONDS = 30.0
-# The JavaScript client always sends this count and does not look again, as the vendor ignores it since September 2026.
+# The JavaScript client always sends this count and does not repeat the request, as the vendor ignores it since
+# September 2026.
 COUNT_OF_THE_CLIENT = 100
 
 
 async def get(deps: Deps, call: Call) -> web.Response:
-    """`GET /v2/messages/{id}`, until some time after its end."""
+    """`GET /v2/messages/{id}`. A message is found until some time after its end."""
     message = await deps.views.get(call.name(), deps.settings.keep_seconds)
     if message is None:
         raise not_found(f"message {call.name()}")
@@ -59,7 +61,7 @@ async def whole_body(deps: Deps, call: Call) -> web.StreamResponse:
 
 
 async def _write_all(call: Call, response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
-    """A body that breaks off ends with its connection: another answer in its place would pass for the rest of it."""
+    """If a body breaks off, its connection is closed: another answer would be read as the rest of the body."""
     try:
         async for piece in pieces:
             async with asyncio.timeout(PIECE_SECONDS):
@@ -75,7 +77,7 @@ async def cancel(deps: Deps, call: Call) -> web.Response:
 
 
 async def cancel_one(deps: Deps, message_id: str) -> int:
-    """0 when it has ended. Raises `RefusedError` when it is unknown."""
+    """Return 0 when the message has ended already. Raises `RefusedError` when it is unknown."""
     if await _cancel(deps, [message_id]):
         return 1
     if await deps.views.get(message_id, deps.settings.keep_seconds) is None:
@@ -84,7 +86,7 @@ async def cancel_one(deps: Deps, message_id: str) -> int:
 
 
 async def cancel_many(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/messages`: all that match, or as many as a count says that somebody chose."""
+    """`DELETE /v2/messages`: cancels all matching messages, or as many as an explicit count allows."""
     started_at = deps.now()
     filters = bulk_filters(
         Route.MESSAGES_BULK, call.query, await call.json_body(), call.headers, deps.settings.bulk_without_filter
@@ -108,7 +110,7 @@ async def _cancel_matching(deps: Deps, filters: Filters) -> int:
         ids = await deps.views.select_ids(filters, wanted) if wanted else []
         count = await _cancel(deps, ids)
         total += count
-        # Without progress they ended by themselves meanwhile.
+        # Without progress the selected messages have ended meanwhile.
         if len(ids) < CANCEL_MAX or not count:
             break
     return total
@@ -120,6 +122,6 @@ async def _cancel(deps: Deps, ids: Sequence[str]) -> int:
         deps.abort(message_id)
     if cancelled:
         deps.metrics.cancelled.inc(len(cancelled))
-        # Others may take the places of these.
+        # Other messages may take the freed slots.
         deps.wake(0.0)
     return len(cancelled)

@@ -1,4 +1,6 @@
-"""Publishing: one message, one in a queue, or many at once; and the first version's publish, which may make a schedule."""
+"""Publishing: one message, one in a queue, or many at once; and the first version's publish, which may create a
+schedule.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from services.relay.protocol.publishing import options_of, separated
 from services.relay.store.messages import Accepted
 
 BATCH_MAX = 1000
-# URL groups multiply: so many messages, with so much in their rows, come of one request at the most.
+# The limit on the messages of one request, which URL groups multiply, and with it on the size of their rows.
 MESSAGES_MAX = 10_000
 BYTES_MAX = 256 * 1024 * 1024
 
@@ -33,12 +35,12 @@ async def publish(deps: Deps, call: Call) -> web.Response:
 
 
 async def enqueue(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/enqueue/{queue}/{destination}`: the queue is made when there is none."""
+    """`POST /v2/enqueue/{queue}/{destination}`. An unknown queue is created."""
     return await _publish(deps, call, call.parts[1], queue=values.name(call.name(), "queue name"))
 
 
 async def publish_v1(deps: Deps, call: Call) -> web.Response:
-    """`POST /v1/publish/{destination}`; with `Upstash-Cron` it makes a schedule."""
+    """`POST /v1/publish/{destination}`. With `Upstash-Cron` it creates a schedule."""
     _, query = separated(call.parts[0])
     if options_of(call.headers, query).get("upstash-cron", "").strip():
         return json_reply({"scheduleId": await create_schedule(deps, call, protocol=1)}, 201)
@@ -46,7 +48,9 @@ async def publish_v1(deps: Deps, call: Call) -> web.Response:
 
 
 async def batch(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/batch`: a malformed item refuses the whole; an item that cannot be accepted has its error in its place."""
+    """`POST /v2/batch`. A malformed item refuses the whole batch. An item that cannot be accepted has an error in its
+    place.
+    """
     items = _items(await call.json(deps.settings.body_bytes_max))
     drafted: list[Drafted | str] = []
     try:
@@ -65,8 +69,8 @@ async def batch(deps: Deps, call: Call) -> web.Response:
 
 
 async def _draft_items(deps: Deps, call: Call, items: list[_Item], drafted: list[Drafted | str]) -> None:
-    """Append to `drafted` what each of `items` asks for, or why it cannot be accepted. `items` is emptied, so that no body is
-    in memory twice.
+    """Append to `drafted` the messages of each of `items`, or the reason why it cannot be accepted. `items` is emptied,
+    so that no body is in memory twice.
     """
     drafter = Drafter(deps.topics, deps.now().timestamp())
     items.reverse()
@@ -104,7 +108,7 @@ async def _publish(deps: Deps, call: Call, tail: str, *, queue: str | None = Non
 
 
 async def _release_body(deps: Deps, body: Body) -> None:
-    """Remove a stored body, unless a message took it after all."""
+    """Remove a stored body, unless a message refers to it."""
     if isinstance(body, Stored):
         await deps.bodies.release(body.key)
 
@@ -123,7 +127,7 @@ async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accep
 
 
 def check_amount(drafts: Sequence[Draft]) -> None:
-    """They are one transaction. Raises `RefusedError`."""
+    """Check that the messages fit into one transaction. Raises `RefusedError`."""
     if len(drafts) > MESSAGES_MAX:
         raise RefusedError(413, f"more than {MESSAGES_MAX} messages come of this request")
     if sum(draft.inline_bytes for draft in drafts) > BYTES_MAX:
@@ -142,7 +146,7 @@ def _answer(drafted: Drafted, accepted: Sequence[Accepted]) -> Any:
 
 @dataclass(frozen=True)
 class _Item:
-    """A message of a batch as it was asked for."""
+    """A message of a batch, as requested."""
 
     address: str
     options: dict[str, str]
@@ -173,7 +177,7 @@ def _item(index: int, item: Any) -> _Item:
         for name, value in present.get("headers", {}).items()
         if value is not None
     }
-    # As with publish: telemetry is no option of the message.
+    # As for publish: telemetry is not an option of the message.
     kept = options_of(headers, "")
     return _Item(present["destination"], kept, present.get("body", ""), present.get("queue") or None)
 
@@ -184,7 +188,7 @@ def _header(index: int, name: str, value: Any) -> str:
     if not isinstance(value, (str, int, float)):
         raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch must be text")
     text = str(value)
-    # As no header of a request could.
+    # No header of a request can contain these.
     if any(character in text for character in "\r\n\0"):
         raise InvalidRequestError(f"header {name[:50]!r} of message {index} of the batch holds a line break or NUL")
     return text

@@ -1,4 +1,4 @@
-"""Queues: made or changed, shown, removed, paused and resumed."""
+"""Queues: created or changed, shown, removed, paused and resumed."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def get(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
-    """What waits for its turn in the queue is cancelled."""
+    """Messages that wait for a slot in the queue are cancelled."""
     if not await deps.queues.delete(call.name()):
         raise not_found(f"queue {call.name()}")
     return done_reply()
 
 
 async def pause(deps: Deps, call: Call) -> web.Response:
-    """At once; calls under way go on."""
+    """The pause is immediate. Calls in flight continue."""
     await deps.queues.pause(_name(call.name()))
     return done_reply()
 

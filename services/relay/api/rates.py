@@ -1,4 +1,4 @@
-"""How often a token may publish, at the routes that publish something."""
+"""The limit on a token's publishes, at the routes that publish."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from services.relay.api.reply import RefusedError
 
 
 def check_rate(deps: Deps, call: Call, publishes: int) -> None:
-    """Raises `RefusedError` when the token may not publish so many now. Header names are those the clients read."""
+    """Raises `RefusedError` when the token may not publish this many now. The header names are
+    those the clients read.
+    """
     if call.token is None or not publishes:
         return
     wait_seconds = deps.authenticator.wait_seconds(call.token, publishes)

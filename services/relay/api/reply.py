@@ -1,4 +1,4 @@
-"""Answers: JSON by orjson, and errors as the protocol writes them: `{"error": "…"}`."""
+"""Answers: JSON by orjson, and errors in the protocol's form: `{"error": "…"}`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.relay.store.messages import UnstorableError
 
 
 class RefusedError(Exception):
-    """The request is not served, with this status; the text is for its sender. `headers` go onto the answer."""
+    """The request is refused with this status. The text is for its sender. `headers` are added to the answer."""
 
     def __init__(self, status: int, text: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(text)
@@ -20,8 +20,8 @@ class RefusedError(Exception):
         self.headers = headers
 
 
-# What is refused was not committed. After any other fault nobody knows whether it was: pieces of bodies then go later, by
-# the janitor.
+# A request refused by one of these was not committed. After any other error that is unknown, so the janitor removes the
+# pieces of its body later.
 REFUSALS = (InvalidRequestError, RefusedError, UnstorableError)
 
 
@@ -34,12 +34,12 @@ def error_reply(status: int, text: str, headers: dict[str, str] | None = None) -
 
 
 def error_body(text: str) -> bytes:
-    # A text may quote what came, and that may hold half a surrogate pair, which JSON cannot.
+    # The text may quote the request, which may contain a lone surrogate. JSON cannot represent that.
     return orjson.dumps({"error": text.encode(errors="replace").decode()})
 
 
 def done_reply() -> web.Response:
-    """Where the protocol answers nothing: an empty object, for clients that parse whatever comes."""
+    """The answer where the protocol has none: an empty object, for clients that always parse one."""
     return json_reply({})
 
 

@@ -1,6 +1,7 @@
-"""All routes, and how a request finds its own. Matched on the raw path, because a destination stands in it as it is.
+"""All routes, and the lookup of a request's route. Lookup uses the raw path, which contains the destination unencoded.
 
-`TABLE` is the whole surface: method, path, handler and who may call. docs/reference/relay.md lists the same (a test compares).
+`TABLE` is the complete interface: method, path, handler and required right. docs/reference/relay.md lists the same (a
+test compares them).
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ from tidings.process.log import fault
 Access = Literal["open", "read", "write"]
 Handler = Callable[[Deps, Call], Awaitable[web.StreamResponse]]
 
-# A destination is the rest of the raw path with its own query; a key may hold slashes, and the clients do not encode them.
+# A destination is the rest of the raw path, with its own query. A key may contain slashes, and the clients do not
+# encode them.
 _PARTS = {"{destination}": "(.+)", "{key}": "([^?]+?)"}
-# QSTASH_URL ending in / or /v2/publish is a common mistake; whatever the client asks for then stands behind it.
+# A QSTASH_URL that ends in / or /v2/publish is a common mistake. The path that the client wants then follows it.
 _DOUBLED = re.compile(r"^/+(?:v[12]/publish/+)*(?=v[12]/)")
 
 BROKEN_OFF = "the body broke off, or is not framed as HTTP has it"
@@ -56,7 +58,7 @@ BROKEN_OFF = "the body broke off, or is not framed as HTTP has it"
 
 @dataclass(frozen=True)
 class Route:
-    """`path` is a template: `{id}` is one part of the path, `{destination}` and `{key}` as said at `_PARTS`."""
+    """`path` is a template: `{id}` is one part of the path. For `{destination}` and `{key}` see `_PARTS`."""
 
     method: str
     path: str
@@ -84,7 +86,7 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v2/messages/{id}/body/{attempt}", messages.whole_body, "read"),
     Route("DELETE", "/v2/messages/{id}", messages.cancel, "write"),
     Route("DELETE", "/v2/messages", messages.cancel_many, "write"),
-    # Ours: what is under way, by label.
+    # Ours: live messages, by label.
     Route("POST", "/v2/labels", labels.holding, "write"),
     Route("GET", "/v2/labels", labels.listed, "read"),
     Route("POST", "/v2/contents/remove", contents.remove, "write"),
@@ -123,13 +125,13 @@ TABLE: tuple[Route, ...] = (
     Route("POST", "/v2/flowControl/{key}/pause", flow_control.pause, "write"),
     Route("POST", "/v2/flowControl/{key}/resume", flow_control.resume, "write"),
     Route("POST", "/v2/flowControl/{key}/resetRate", flow_control.reset_rate, "write"),
-    # As some clients of before `resetRate` call it.
+    # Some clients from before `resetRate` call this.
     Route("POST", "/v2/flowControl/{key}/reset", flow_control.reset_rate, "write"),
     Route("POST", "/v2/flowControl/{key}/pin", flow_control.pin, "write"),
     Route("POST", "/v2/flowControl/{key}/unpin", flow_control.unpin, "write"),
     Route("POST", "/v2/flowControl/{key}/cooling", flow_control.cooling, "write"),
     Route("GET", "/v2/globalParallelism", flow_control.parallelism, "read"),
-    # They sign: who may only read must not be able to forge a delivery.
+    # These keys sign: a read-only token must not be able to forge a delivery.
     Route("GET", "/v2/keys", keys.get, "write"),
     Route("POST", "/v2/keys/rotate", keys.rotate, "write"),
     Route("POST", "/v1/publish/{destination}", publish.publish_v1, "write"),
@@ -162,7 +164,7 @@ class Found:
 
 
 class Finder:
-    """Routes by what a path begins with, so that not all of them are tried for each request."""
+    """Routes by the start of their path, so that a request need not be matched against all of them."""
 
     def __init__(self, table: Sequence[Route]) -> None:
         self._by_noun: dict[str, list[tuple[Route, re.Pattern[str]]]] = {}
@@ -170,7 +172,9 @@ class Finder:
             self._by_noun.setdefault(_noun(route.path), []).append((route, route.pattern()))
 
     def find(self, method: str, raw_path: str) -> Found | frozenset[str]:
-        """The route, or the methods that the path has; none of them: it is unknown. A HEAD is a GET without its body."""
+        """The route, or the methods that the path allows; none: the path is unknown. A HEAD is a
+        GET without its body.
+        """
         raw = _DOUBLED.sub("/", raw_path)
         path, _, query = raw.partition("?")
         wanted = "GET" if method == "HEAD" else method
@@ -186,7 +190,7 @@ class Finder:
 
 
 class Router:
-    """One handler of all requests: it finds the route, checks who calls, and turns errors into answers."""
+    """The single handler of all requests: it finds the route, checks the caller, and converts errors to answers."""
 
     def __init__(self, deps: Deps, table: Sequence[Route] = TABLE) -> None:
         self._deps = deps
@@ -204,20 +208,20 @@ class Router:
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
-            # What it waited for was given up, and nothing of it was committed.
+            # The operation it waited for was abandoned, and nothing of it was committed.
             return error_reply(503, "the relay is shutting down", {"Retry-After": "1"})
         except Exception as error:  # noqa: BLE001  every error has its answer
             return self._refusal(found.route, request, error)
 
     async def _token(self, request: web.Request, found: Found) -> Token | None:
-        """Who calls. Raises `RefusedError` for who may not."""
+        """The caller's token. Raises `RefusedError` for a caller that may not use the route."""
         if found.route.access == "open":
             return None
         shown = given_token(found.query)
         if shown is None:
             scheme, _, text = request.headers.get("Authorization", "").partition(" ")
             shown = text.strip() if scheme.lower() == "bearer" else ""
-        # No token has other characters, and such a text has no bytes to compare.
+        # Tokens are ASCII. Other text has no bytes to compare.
         token = await self._deps.authenticator.authenticate(shown) if shown and shown.isascii() else None
         if token is None:
             raise RefusedError(
@@ -239,7 +243,7 @@ class Router:
             case NoRoomError():
                 return error_reply(503, "the relay has no memory for this request now", {"Retry-After": "1"})
             case ConnectionError() if request.transport is None:
-                # The client went away; nobody hears the answer.
+                # The client is gone, so no answer is received.
                 self._deps.log.info("client_gone", route=route.path)
                 return error_reply(400, "the connection was closed")
         self._deps.log.error("request_failed", route=route.path, error=fault(error))
@@ -253,7 +257,7 @@ def _fault(error: Exception) -> web.Response:
         case UnreadableError():
             return error_reply(500, str(error))
         case psycopg.OperationalError():
-            # Whether it had committed before is not known when the answer to COMMIT is lost.
+            # When the answer to COMMIT is lost, it is unknown whether the transaction was committed.
             return error_reply(
                 503,
                 "the database does not answer; whether the request was carried out is not known, and a repeat is safe"

@@ -1,4 +1,4 @@
-"""Schedules: made or replaced, shown, removed, paused and resumed."""
+"""Schedules: created or replaced, shown, removed, paused and resumed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from services.relay.protocol.schedule import firing, new_schedule_id, schedule_d
 
 
 async def create(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/schedules/{destination}`: a known `Upstash-Schedule-Id` replaces that schedule."""
+    """`POST /v2/schedules/{destination}`. An existing `Upstash-Schedule-Id` replaces that schedule."""
     return json_reply({"scheduleId": await create_schedule(deps, call)})
 
 
 async def create_schedule(deps: Deps, call: Call, protocol: int = 2) -> str:
-    """The schedule of a request; its id. Raises `InvalidRequestError`."""
+    """Create the schedule of a request and return its id. Raises `InvalidRequestError`."""
     address, query = separated(call.parts[0])
     body = await call.take(deps.bodies)
     try:
@@ -46,7 +46,7 @@ async def _create(deps: Deps, call: Call, asked: Asked) -> str:
     )
     url = "https://group.invalid" if isinstance(target, GroupName) else target.text
     check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
-    # Its firings are charged to the token, but they come later.
+    # The firings are charged to the token later.
     check_rate(deps, call, 1)
     await deps.schedules.upsert(drafted, now, call.token)
     deps.rescheduled()
@@ -66,7 +66,7 @@ async def get(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
-    """What it has published goes on."""
+    """The messages that it has published continue."""
     if not await deps.schedules.delete(call.name()):
         raise not_found(f"schedule {call.name()}")
     return done_reply()
@@ -79,7 +79,7 @@ async def pause(deps: Deps, call: Call) -> web.Response:
 
 
 async def resume(deps: Deps, call: Call) -> web.Response:
-    """Firings missed meanwhile are not made up for."""
+    """Firings missed during the pause are skipped."""
     if not await deps.schedules.resume(call.name(), deps.now()):
         raise not_found(f"schedule {call.name()}")
     deps.rescheduled()

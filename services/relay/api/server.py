@@ -1,4 +1,4 @@
-"""The HTTP server under the router: bodies as they came, and an answer in JSON to what is no request at all."""
+"""The HTTP server under the router. Bodies pass unchanged, and input that is not a valid request gets a JSON answer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from aiohttp import web
 from services.relay.api.connection import Connection, Limits
 from services.relay.api.reply import RefusedError
 
-# Of a `web.Request`, which the library's types do not know to be made here.
+# Takes a `web.Request`. The library's types cannot express that this server's factory creates it.
 Answering = Callable[[Any], Awaitable[web.StreamResponse]]
 
-# Of those that are too many, so many go at once: to look for the oldest takes a look at all.
+# The fraction of idle connections closed at once beyond the limit: finding the oldest ones scans all connections.
 IDLE_SPARE = 1 / 16
 
-# No access log: figures are at /metrics, and a log line a message would be the dearest part. Bodies are not decompressed:
-# they are the destination's, with the header that says how to read them.
+# No access log: /metrics has the figures, and a log line per message would be the most expensive step. Bodies are not
+# decompressed: they are for the destination, with the header that names their encoding.
 _OPTIONS: dict[str, Any] = {"access_log": None, "auto_decompress": False}
 
 
 class _Server(web.Server):
-    """Makes connections of our own kind, and sees to it that all of them together stay bounded."""
+    """Creates connections of our own class, and bounds their total resources."""
 
     def __init__(self, answering: Answering, body_bytes_max: int, limits: Limits) -> None:
         self._running_loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ class _Server(web.Server):
             self._close_oldest()
 
     def head_grew(self, connection: Connection, size: int) -> None:
-        """Beyond the bound the oldest heads go: an honest one is here within milliseconds."""
+        """Close the oldest heads beyond the limit: a normal head is complete within milliseconds."""
         self._heads[connection] = self._heads.get(connection, 0) + size
         self._heads_bytes += size
         while self._heads_bytes > self._limits.heads_bytes_max:
@@ -69,13 +69,13 @@ class _Server(web.Server):
 
 
 def build_runner(answering: Answering, body_bytes_max: int, limits: Limits = Limits()) -> web.ServerRunner:  # noqa: B008
-    """Serves `answering`. Made inside a running event loop."""
+    """Serves `answering`. Must be called inside a running event loop."""
     return web.ServerRunner(_Server(answering, body_bytes_max, limits), handle_signals=False)
 
 
 async def let_come(request: web.Request) -> None:
-    """Tell who waits for it (`Expect: 100-continue`) to send the body. Raises `RefusedError` for other expectations, and
-    for transfer codings but chunked: the library would take the body off the chunks and leave it compressed.
+    """Tell a client that waits (`Expect: 100-continue`) to send the body. Raises `RefusedError` for other expectations,
+    and for transfer codings except chunked: the library would remove the chunks and leave the body compressed.
     """
     coding = request.headers.get("Transfer-Encoding")
     if coding is not None and coding.strip().lower() != "chunked":
@@ -86,5 +86,5 @@ async def let_come(request: web.Request) -> None:
     if expected.lower() != "100-continue":
         raise RefusedError(417, f"unknown Expect {expected[:50]!r}")
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # Else it would count as the beginning of the answer.
+    # Otherwise these bytes would count as the start of the answer.
     request.writer.output_size = 0

@@ -1,4 +1,4 @@
-"""Texts that the database cannot hold: refused at the edge, as they would fail the transaction of others too. Pure."""
+"""Text that the database cannot store is refused here, as it would fail the transaction of other requests too. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from services.relay.protocol.invalid import InvalidRequestError
 
 
 def check_text(name: str, text: str) -> None:
-    """Postgres has neither NUL nor half surrogate pairs (of bytes that were no UTF-8). Raises `InvalidRequestError`."""
+    """Postgres stores neither NUL nor lone surrogates (from bytes that were not UTF-8). Raises
+    `InvalidRequestError`.
+    """
     if "\0" in text:
         raise InvalidRequestError(f"{name} holds a NUL character")
     if not text.isascii():

@@ -1,4 +1,4 @@
-"""URL groups (topics on the wire): their endpoints, and default headers of what is published to them."""
+"""URL groups (topics in the protocol): their endpoints, and the default headers of messages published to them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.relay.protocol.views import EndpointView
 
 ENDPOINTS_MAX = 100
 HEADERS_MAX = 100
-# An index holds it.
+# The URL is in an index.
 URL_BYTES_MAX = 2048
 
 
@@ -36,13 +36,13 @@ async def get(deps: Deps, call: Call) -> web.Response:
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
-    """A group that there is not is removed as well: the vendor's clients remove before they make."""
+    """Removing an unknown group succeeds: the vendor's clients remove a group before they create it."""
     await deps.topics.delete(call.name())
     return done_reply()
 
 
 async def add_endpoints(deps: Deps, call: Call) -> web.Response:
-    """`POST /v2/topics/{name}/endpoints` of `{"endpoints": [{"url", "name"?}]}`; the group is made when unknown."""
+    """`POST /v2/topics/{name}/endpoints` of `{"endpoints": [{"url", "name"?}]}`. An unknown group is created."""
     name = values.name(call.name(), "URL group name")
     content = await call.json_object()
     endpoints = [endpoint(item, index) for index, item in enumerate(_endpoints(content))]
@@ -58,9 +58,9 @@ async def add_endpoints(deps: Deps, call: Call) -> web.Response:
 
 
 async def remove_endpoints(deps: Deps, call: Call) -> web.Response:
-    """`DELETE /v2/topics/{name}/endpoints`, each by its name or URL; without any left the group is gone."""
+    """`DELETE /v2/topics/{name}/endpoints`, each by its name or URL. Without endpoints the group is removed."""
     asked = [_removed(item, index) for index, item in enumerate(_endpoints(await call.json_object()))]
-    # As it is stored, beside what was written: it is what an older group has.
+    # The stored form, and the text as written, which older groups have.
     removed = asked + [EndpointView(encoded(one.url), one.name) for one in asked]
     if not await deps.topics.remove_endpoints(call.name(), removed):
         raise not_found(f"URL group {call.name()}")
@@ -68,13 +68,13 @@ async def remove_endpoints(deps: Deps, call: Call) -> web.Response:
 
 
 async def set_headers(deps: Deps, call: Call) -> web.Response:
-    """`PATCH /v2/topics/{name}` of `{"headers": {name: value or values}}`, which replace those before."""
+    """`PATCH /v2/topics/{name}` of `{"headers": {name: value or values}}`, which replace the previous ones."""
     name = values.name(call.name(), "URL group name")
     headers = (await call.json_object()).get("headers")
     if not isinstance(headers, dict) or len(headers) > HEADERS_MAX:
         raise InvalidRequestError(f"headers must be an object of at most {HEADERS_MAX} names")
     defaults = merged({header: _values(header, value) for header, value in headers.items() if value is not None}, {})
-    # What cannot be published with is refused here and not at each publish.
+    # Headers that would make each publish fail are refused here.
     check_storable(draft("https://group.invalid", defaults, b"", now_seconds=deps.now().timestamp()))
     await deps.topics.set_headers(name, defaults)
     return done_reply()

@@ -1,1 +1,3 @@
-"""The protocol's words: reads requests, writes answers, callbacks and cursors. Pure: no I/O, no clock, no event loop."""
+"""The protocol's syntax: reads requests, writes answers, callbacks and cursors. Pure: no I/O, no
+clock, no event loop.
+"""

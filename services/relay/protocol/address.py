@@ -1,4 +1,4 @@
-"""Where a message goes: its destination in the raw path of the request, and options that stand in its query. Pure."""
+"""The address of a message: its destination in the raw path of the request, and options in its query. Pure."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:/")
 _MERGED_SLASHES = re.compile(r"^(https?):/+", re.IGNORECASE)
 _NOT_VISIBLE = re.compile(r"[\x00-\x20\x7f]")
 _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/?#]*)(.*)", re.DOTALL)
-# What a URI has nowhere (RFC 3986, section 2), but for white space and the percent sign of what is encoded already.
+# Characters that no URI may contain (RFC 3986, section 2), including white space, but not the percent sign, which marks
+# text that is encoded already.
 _UNSAFE = re.compile(r'[^\x21-\x7e]|["<>\\^`{|}]')
 _QUOTED_SCHEME = re.compile(r"^https?%3a%2f%2f", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Url:
-    """An absolute http or https address as it came, but for what had to be percent-encoded."""
+    """An absolute http or https URL as received, except for characters that had to be percent-encoded."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class GroupName:
-    """The name of a URL group, or, when there is no such group, perhaps a host without its scheme (`as_host`)."""
+    """The name of a URL group. If no such group exists, it may be a host without its scheme (`as_host`)."""
 
     text: str
 
@@ -44,12 +45,12 @@ Destination = Url | GroupName
 
 @lru_cache(maxsize=1024)
 def destination(raw: str) -> Destination:
-    """The destination in what follows `/v2/publish/`, as it came: `//`, `%2F` and its own query are kept.
+    """The destination in the text after `/v2/publish/`, as received: `//`, `%2F` and its own query are kept.
 
-    Tolerated: the path doubled (a common mistake in QSTASH_URL), one slash after the scheme (proxies merge them), the
-    whole address percent-encoded, and no scheme at all, taken as https. Raises `InvalidRequestError`.
+    Tolerated: a doubled path (a common mistake in QSTASH_URL), one slash after the scheme (proxies merge them), a
+    completely percent-encoded address, and a missing scheme, which is read as https. Raises `InvalidRequestError`.
 
-    Remembered, as the same few destinations and callbacks are asked for again and again.
+    Results are cached, as requests repeat the same few destinations and callbacks.
     """
     text = _DOUBLED.sub("", raw)
     if NAME.fullmatch(text):
@@ -64,7 +65,9 @@ def destination(raw: str) -> Destination:
 
 @lru_cache(maxsize=1024)
 def absolute(text: str, what: str) -> str:
-    """`text`, `encoded`, with https when it has no scheme. Raises `InvalidRequestError`, naming `what`. Remembered."""
+    """`text`, `encoded`, with https if it has no scheme. Raises `InvalidRequestError`, naming `what`. Results are
+    cached.
+    """
     text = text.strip()
     if not _SCHEME.match(text):
         text = f"https://{text}"
@@ -89,10 +92,12 @@ def absolute(text: str, what: str) -> str:
 
 
 def encoded(url: str) -> str:
-    """`url` as it can stand in a request line: what no URI has is percent-encoded behind the host.
+    """`url` in a form that fits into a request line: characters that no URI may contain are percent-encoded after the
+    host.
 
-    So the request, its signature, `url` in answers and filters agree. What is encoded already stays byte for byte, and so
-    does the host, whose encoding (IDNA) is of its own. Raises `UnicodeEncodeError` for what stands for no bytes.
+    The request, its signature, and `url` in answers and filters thus agree. Text that is encoded already keeps its
+    bytes. So does the host, which has an encoding of its own (IDNA). Raises `UnicodeEncodeError` for characters that
+    represent no bytes.
     """
     if not _UNSAFE.search(url) or (match := _PARTS.fullmatch(url)) is None:
         return url
@@ -100,15 +105,17 @@ def encoded(url: str) -> str:
 
 
 def percent_encoded(text: str) -> str:
-    """Of characters that no URI has, the bytes: those of UTF-8, or, of what was none, as they came."""
+    """Percent-encode the characters that no URI may contain: their UTF-8 bytes, or the received bytes that were not
+    UTF-8.
+    """
     return _UNSAFE.sub(lambda found: "".join(f"%{b:02X}" for b in found[0].encode(errors="surrogateescape")), text)
 
 
 def separated(tail: str) -> tuple[str, str]:
-    """What follows `/publish/` as (destination, query of options).
+    """Split the text after `/publish/` into (destination, query of options).
 
-    The query belongs to the destination and stays byte for byte, but for parameters named `upstash-…`, `tidings-…` and
-    `qstash_token`, which are options and are taken out.
+    The query belongs to the destination and keeps its bytes, except for parameters named `upstash-…`, `tidings-…` and
+    `qstash_token`, which are options and are removed.
     """
     address, mark, query = tail.partition("?")
     own: list[str] = []
@@ -121,6 +128,6 @@ def separated(tail: str) -> tuple[str, str]:
 
 
 def is_option(name: str) -> bool:
-    """Whether a query parameter of this (raw) name is the relay's and not the destination's."""
+    """Whether a query parameter of this (raw) name is an option of the relay. Others belong to the destination."""
     lowered = name.lower()
     return lowered.startswith(OPTION_PREFIXES) or lowered == "qstash_token"

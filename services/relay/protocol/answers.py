@@ -1,8 +1,8 @@
 """The JSON objects of the second version of the protocol. Pure.
 
-Source: the vendor's documentation and what its clients read; where these differ both spellings are given. `state`,
-`retried`, `nextDeliveryTime`, `waiting`, `attempts` and `plan` of a message, `cooling`, `isPinnedCooling` and `coolingUntil` of a
-key are ours.
+Source: the vendor's documentation and the fields that its clients read. Where these differ, both spellings are given.
+`state`, `retried`, `nextDeliveryTime`, `waiting`, `attempts` and `plan` of a message, and `cooling`, `isPinnedCooling`
+and `coolingUntil` of a key are ours.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def message_object(message: MessageView, now: datetime) -> Json:
 
 
 def message_facts(message: MessageView) -> Json:
-    """What a message and a dead letter have in common."""
+    """The fields that a message and a dead letter have in common."""
     return present(
         {
             "messageId": message.id,
@@ -103,7 +103,7 @@ def letter_object(letter: LetterView) -> Json:
 
 
 def event_object(event: EventView, spelling: Literal["events", "logs"] = "events") -> Json:
-    """An item of `GET /v2/events` or `/v2/logs`, which differ in how `CANCELED` is written."""
+    """An item of `GET /v2/events` or `/v2/logs`, which differ in the spelling of `CANCELED`."""
     response_headers = (
         None if event.response_headers is None else {k: list(v) for k, v in event.response_headers.items()}
     )
@@ -170,7 +170,7 @@ def schedule_object(schedule: ScheduleView) -> Json:
 
 
 def flow_object(flow: FlowView) -> Json:
-    """`GET /v2/flowControl/{key}`; 0 where there is no limit, as the clients want numbers."""
+    """`GET /v2/flowControl/{key}`. A missing limit is 0, as the clients require numbers."""
     return present(
         {
             "flowControlKey": flow.key,
@@ -222,7 +222,7 @@ def topic_object(topic: TopicView) -> Json:
 
 
 def present(content: Mapping[str, Any]) -> Json:
-    """Without what is not there: clients take an absent key for none, and null not always."""
+    """Remove missing values: clients accept an absent key, but not always null."""
     return {name: value for name, value in content.items() if value is not None}
 
 

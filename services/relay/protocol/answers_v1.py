@@ -1,8 +1,8 @@
 """The JSON objects of the first version of the protocol, withdrawn by the vendor in December 2023. Pure.
 
-Source: the vendor's archived documentation, as far as it can still be read: bodies in base64, `header` and later `headers`,
-ids of topics and endpoints, states in lower case; and the vendor's Terraform provider, of schedules, topics and endpoints.
-What could not be read is as in the second version.
+Sources: the vendor's archived documentation, as far as it is still available (bodies in base64, `header` and later
+`headers`, ids of topics and endpoints, states in lower case), and the vendor's Terraform provider (schedules, topics
+and endpoints). The rest is as in the second version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TASK_STATES = {"waiting": "created", "active": "active", "delivered": "delivere
 
 @dataclass(frozen=True)
 class Quota:
-    """What `GET /v1/quota` tells; sizes in bytes, durations in seconds."""
+    """The values of `GET /v1/quota`. Sizes are in bytes, durations in seconds."""
 
     topics_max: int
     endpoints_per_topic_max: int
@@ -57,7 +57,7 @@ def message_object_v1(message: MessageView, now: datetime) -> Json:
 
 
 def task_objects_v1(message: MessageView) -> Json:
-    """`GET /v1/messages/{id}/tasks`: here a message has one task, of the same id."""
+    """`GET /v1/messages/{id}/tasks`. A message has one task here, with the same id."""
     ended = message.attempts[-1].ended_at if message.attempts and message.state in {"delivered", "failed"} else None
     task = present(
         {
@@ -96,12 +96,12 @@ def topic_object_v1(topic: TopicView) -> Json:
 
 
 def topic_name_v1(name_or_id: str) -> str:
-    """The topic's name; its id is made of it."""
+    """The topic's name, which its id is made of."""
     return name_or_id.removeprefix("topic_")
 
 
 def endpoint_url_v1(endpoint_id: str, topics: Iterable[TopicView]) -> tuple[str, str] | None:
-    """The topic's name and the URL that an endpoint's id stands for."""
+    """The topic's name and the URL that an endpoint's id identifies."""
     return next(
         ((t.name, e.url) for t in topics for e in t.endpoints if _endpoint_id(t.name, e.url) == endpoint_id), None
     )

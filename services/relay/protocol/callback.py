@@ -1,6 +1,6 @@
-"""Callbacks: after an attempt, the answer goes to the sender as a message of its own. Pure.
+"""Callbacks: after an attempt, its answer is sent to the sender as a separate message. Pure.
 
-Source: the vendor's documentation of callbacks; `willRetry`, `nextRetryAt`, `startedAt`, `endedAt`, `error`,
+Source: the vendor's documentation of callbacks. `willRetry`, `nextRetryAt`, `startedAt`, `endedAt`, `error`,
 `bodyTruncated` and `bodyUrl` are ours.
 """
 
@@ -29,7 +29,7 @@ from services.relay.protocol.redaction import shown_headers
 
 
 def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: datetime, dlq_id: str) -> list[Draft]:
-    """The messages that follow from one attempt: the callback, and at the end of a failed one the failure callback."""
+    """The messages that follow an attempt: the callback, and after the last failed attempt the failure callback."""
     drafts = []
     if message.callback is not None:
         content = _content(message, answer, verdict, ended_at)
@@ -53,14 +53,14 @@ def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kin
         retry_delay=options.retry_delay,
         timeout_ms=options.timeout_ms or 300_000,
         labels=message.labels,
-        # It carries the message's body and what came of it.
+        # The callback contains the message's body and its answer.
         redact=message.redact,
         caller_ip=message.caller_ip,
     )
 
 
 def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datetime) -> dict[str, Any]:
-    """The callback without the two bodies, which have their places in it."""
+    """The callback without the two bodies, for which it has placeholders."""
     header = listed(answer.headers)
     content: dict[str, Any] = {
         "status": answer.status,
@@ -71,7 +71,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         "sourceMessageId": message.id,
         "url": message.url,
         "method": message.method,
-        # Keys are hidden, as the callback's receiver is not always the sender.
+        # Keys are hidden, as the receiver of the callback is not always the sender.
         "sourceHeader": shown_headers(message.headers, message.redact),
         "sourceBody": "",
         "notBefore": milliseconds(message.not_before),
@@ -98,7 +98,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
 
 
 def _body(message: Claimed, answer: Answer, content: dict[str, Any]) -> bytes | Unstored:
-    """`content` with the two bodies in it: as it is sent when it fits into a row, else in pieces to be stored."""
+    """`content` with the two bodies: as sent when it fits into a row, otherwise in pieces to be stored."""
     stored = answer.spooled is not None or message.body_key is not None
     if not stored and _base64_bytes(answer.body) + _base64_bytes(message.body) <= INLINE_BYTES_MAX:
         content["body"] = base64.b64encode(answer.body).decode()
@@ -121,7 +121,7 @@ def _base64_bytes(content: bytes) -> int:
 
 
 def _known(message: Claimed) -> dict[str, Any]:
-    """What only some messages have; the labels and the key are additions of ours."""
+    """The fields that only some messages have. The labels and the key are additions of ours."""
     named = {
         "topicName": message.topic,
         "endpointName": message.endpoint,

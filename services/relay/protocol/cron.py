@@ -1,11 +1,11 @@
-"""When a schedule fires: cron expressions with a time zone. Pure, but for the time zone database.
+"""The firing times of a schedule: cron expressions with a time zone. Pure, except for the time zone database.
 
-Source: the vendor's documentation of schedules: five fields, and `CRON_TZ=<IANA name> ` before them. Fields mean what they
-do in Debian's cron: when neither day field begins with `*`, one of them matching is enough. Around changes of the clocks:
-a time that they skip fires once, just after the gap, unless the hour begins with `*`; one that they show twice fires once,
-the first time, unless minute or hour begins with `*`.
+Source: the vendor's documentation of schedules: five fields, optionally after `CRON_TZ=<IANA name> `. Fields have the
+meaning of Debian's cron: when neither day field begins with `*`, one matching field is sufficient. At clock changes, a
+skipped time fires once, just after the gap, unless the hour begins with `*`. A repeated time fires once, the first
+time, unless minute or hour begins with `*`.
 
-The fields are read by cronsim. The search is ours: the library steps over the hour behind a gap at midnight.
+cronsim parses the fields. The search is ours: the library skips the hour after a gap at midnight.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from cronsim import CronSim, CronSimError
 from services.relay.protocol.invalid import InvalidRequestError
 
 CHARACTERS_MAX = 200
-# What does not fire in so many days never does: 29 February falls on each weekday within 28 years, or 40 around 2100.
+# An expression without a firing in this many days has none: 29 February falls on each weekday within 28 years, or 40
+# around 2100.
 SEARCH_DAYS_MAX = 50 * 366
-# Steps of one search: jumps over whole years, and second showings of up to an hour, a second each.
+# The steps of one search: jumps over whole years, and repeated times of up to an hour, one second each.
 _STEPS_MAX = 10_000
 _DAY, _SECOND = timedelta(days=1), timedelta(seconds=1)
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
 _ZONE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
-# `5-5/6`: the library takes it for `5/6`, which goes on to the end of the range.
+# `5-5/6`: the library reads it as `5/6`, which continues to the end of the range.
 _RANGE_OF_ONE = re.compile(r"(?<![^,\s])0*([0-9]+|[A-Za-z]+)-0*\1/[0-9]+(?![^,\s])", re.IGNORECASE)
-# A leap year's start.
+# The start of a leap year.
 _ANY_MOMENT = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Cron:
-    """`text` is as it was given, trimmed; `fields` are five or, with seconds first, six; `zone` is an IANA name."""
+    """`text` is as given, trimmed. `fields` are five or, with seconds first, six. `zone` is an IANA name."""
 
     text: str
     fields: str
@@ -44,7 +45,7 @@ class Cron:
 
 
 def parse_cron(text: str) -> Cron:
-    """`[CRON_TZ=<zone> ]` and five fields, or six with seconds first (ours). Raises `InvalidRequestError`."""
+    """Parse `[CRON_TZ=<zone> ]` and five fields, or six with seconds first (ours). Raises `InvalidRequestError`."""
     text = text.strip()
     if len(text) > CHARACTERS_MAX:
         raise InvalidRequestError(f"invalid cron: longer than {CHARACTERS_MAX} characters")
@@ -65,9 +66,9 @@ def parse_cron(text: str) -> Cron:
 
 
 def next_after(cron: Cron, moment: datetime) -> datetime:
-    """The first firing after `moment`, which must be aware; in UTC. Raises `ValueError` when there is none to be found.
+    """The first firing after `moment`, which must be aware; in UTC. Raises `ValueError` when none is found.
 
-    It goes from one change of the clocks to the next, between which shown times and moments run alike.
+    The search goes from one clock change to the next, as local time and UTC run in parallel between them.
     """
     zone = _zone(cron.zone)
     if zone is None or moment.tzinfo is None:
@@ -90,11 +91,11 @@ def next_after(cron: Cron, moment: datetime) -> datetime:
             if made_up is not None and made_up < start:
                 return change
         elif near < end:
-            # Nothing matches for more than a day: the changes until then do not matter.
+            # No time matches for more than a day, so the clock changes until then do not matter.
             at = max(near, (found - _DAY).replace(tzinfo=zone).astimezone(UTC))
             start = _shown(zone, at)
         elif calendar.once and found.replace(tzinfo=zone).astimezone(UTC) != end:
-            # Its second showing.
+            # The second occurrence of a repeated time.
             start = found + _SECOND
         else:
             return end
@@ -102,7 +103,7 @@ def next_after(cron: Cron, moment: datetime) -> datetime:
 
 
 class _Calendar:
-    """The times of a wall clock that match. `once`, `makes_up`: what is done with those shown twice, and not at all."""
+    """The matching local times. `once` decides about repeated times, and `makes_up` about skipped ones."""
 
     def __init__(self, fields: str) -> None:
         self._fields = CronSim(_RANGE_OF_ONE.sub(r"\1", fields), _ANY_MOMENT)
@@ -114,7 +115,9 @@ class _Calendar:
         self._seconds = sorted(self._fields.seconds)
 
     def first(self, start: datetime) -> datetime | None:
-        """The first that matches from `start` on, which has no zone; None within SEARCH_DAYS_MAX."""
+        """The first matching time at or after `start`, which has no zone. None if there is none
+        within SEARCH_DAYS_MAX.
+        """
         day, moment = start.date(), self._time_from(start.time())
         if moment is not None and self._matches(day):
             return datetime.combine(day, moment)
@@ -129,7 +132,7 @@ class _Calendar:
         return day.month in self._fields.months and self._fields.match_day(day)
 
     def _next_day(self, day: date) -> date:
-        """The next one of a month that matches."""
+        """The next day in a matching month."""
         day += _DAY
         while day.month not in self._fields.months:
             day = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
@@ -151,12 +154,12 @@ class _Calendar:
 
 @lru_cache(maxsize=256)
 def _calendar(fields: str) -> _Calendar:
-    """Raises `CronSimError`. Remembered, as a schedule is looked at with each firing."""
+    """Raises `CronSimError`. Results are cached, as each firing parses the schedule."""
     return _Calendar(fields)
 
 
 def _change(zone: tzinfo, start: datetime, end: datetime) -> datetime | None:
-    """When the clocks change after `start` and up to `end`, which are at most some days apart (UTC)."""
+    """The time of the clock change after `start` and up to `end`, which are at most some days apart (UTC)."""
     before = _offset(zone, start)
     if _offset(zone, end) == before:
         return None
@@ -168,7 +171,7 @@ def _change(zone: tzinfo, start: datetime, end: datetime) -> datetime | None:
 
 
 def _shown(zone: tzinfo, moment: datetime) -> datetime:
-    """What a clock of `zone` shows, without a zone."""
+    """The local time of `zone`, without a zone."""
     return moment.astimezone(zone).replace(tzinfo=None)
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from services.relay.protocol.headers import is_storable
 from services.relay.protocol.invalid import InvalidRequestError
 
-# The time in front, in the clear: the vendor's JavaScript client compares cursors by it.
+# The time comes first, unencoded: the vendor's JavaScript client compares cursors by it.
 _CURSOR = re.compile(r"([0-9]{1,18})-([A-Za-z0-9_-]{1,400})")
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """The last item a page showed: its time in microseconds of Unix time, and its id."""
+    """The last item of a page: its time in Unix microseconds, and its id."""
 
     time_us: int
     id: str
@@ -27,7 +27,7 @@ def encode_cursor(time_us: int, item_id: str) -> str:
 
 
 def decode_cursor(text: str) -> Cursor:
-    """What `encode_cursor` was given. Raises `InvalidRequestError`."""
+    """The values given to `encode_cursor`. Raises `InvalidRequestError`."""
     match = _CURSOR.fullmatch(text)
     item_id = None if match is None else _decoded(match[2])
     if match is None or not item_id or not is_storable(item_id):

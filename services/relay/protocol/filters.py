@@ -24,7 +24,7 @@ __all__ = ["Cursor", "Filters", "Route", "decode_cursor", "encode_cursor", "read
 VALUES_MAX = 1000
 _IN_PROGRESS = ("ACTIVE", "RETRY", "ERROR")
 _STATES = frozenset({"CREATED", *_IN_PROGRESS, "DELIVERED", "FAILED", "CANCEL_REQUESTED", "CANCELED"})
-# A field of `Filters` by each of its names on the wire, without regard to case.
+# The field of `Filters` for each name in requests, case-insensitive.
 _FIELDS = {
     "messageid": "message_ids", "messageids": "message_ids", "dlqid": "dlq_ids", "dlqids": "dlq_ids",
     "state": "states", "url": "url", "host": "host", "path": "path", "topicname": "topic", "urlgroup": "topic",
@@ -33,9 +33,9 @@ _FIELDS = {
     "count": "count", "cursor": "cursor", "all": "all", "order": "earliest_first", "trimbody": "trim_body",
     "async": "asynchronous", "kind": "kinds",
 }  # fmt: skip
-# As messages have them since they were accepted, beside what was written: it is what older ones have.
+# The encoded form, which newer messages store. The filter also matches the text as written, which older messages store.
 _ENCODED: Mapping[str, Callable[[str], str]] = {"url": encoded, "path": percent_encoded}
-# Commas belong to the value.
+# In these values a comma is not a separator.
 _WHOLE_VALUES = frozenset({"url", "path", "flow_key"})
 _COMMON = frozenset(
     {"message_ids", "url", "host", "path", "topic", "queue", "schedule", "label", "flow_key", "caller_ip"}
@@ -44,7 +44,7 @@ _COMMON = frozenset(
 
 
 class Route(Enum):
-    """Where filters stand: which fields are known there, and the greatest count."""
+    """Where filters appear: the fields known there, and the largest count."""
 
     EVENTS = ("events", 1000, _COMMON | {"states", "response_status", "earliest_first", "trim_body"})
     LOGS = ("logs", 100, _COMMON | {"states", "response_status", "earliest_first", "trim_body"})
@@ -59,17 +59,18 @@ class Route(Enum):
 
     @property
     def is_list(self) -> bool:
-        """Whether it answers pages, whose default count is the greatest."""
+        """Whether the route returns pages. Their default count is the largest one."""
         return "all" not in self.known
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Or within a field, and across the fields; an empty field filters nothing. Times are Unix ms, inclusive.
+    """A match needs one value of each field, and all fields. An empty field filters nothing. Times are Unix ms,
+    inclusive.
 
-    `count` None: as many as there are (bulk routes only). `states` are spelled as in `/v2/events` (`CANCELED`), with
-    `IN_PROGRESS` expanded. `kinds`, an extension of ours, are message, callback and failure_callback. `all` is the
-    consent of a bulk request to no filter. Newest first unless `earliest_first`.
+    `count` None: no limit (bulk routes only). `states` are spelled as in `/v2/events` (`CANCELED`), with `IN_PROGRESS`
+    expanded. `kinds`, an extension of ours, are message, callback and failure_callback. `all` is the consent of a bulk
+    request to the absence of filters. Newest first unless `earliest_first`.
     """
 
     message_ids: tuple[str, ...] = ()
@@ -96,7 +97,7 @@ class Filters:
 
     @property
     def unfiltered(self) -> bool:
-        """Whether nothing narrows the selection down (a count or a cursor does not)."""
+        """Whether no filter narrows the selection. A count or a cursor does not."""
         chosen = (
             self.message_ids, self.dlq_ids, self.states, self.url, self.host, self.path, self.topic, self.queue,
             self.schedule, self.label, self.flow_key, self.caller_ip, self.response_status,
@@ -203,7 +204,7 @@ def _count(route: Route, given: int | None) -> int | None:
         return route.count_max if route.is_list else None
     if given == 0:
         raise InvalidRequestError("filter 'count' must be at least 1")
-    # Less than asked for is no fault: the cursor leads on.
+    # Fewer than requested is not an error: the client continues with the cursor.
     return min(given, route.count_max)
 
 

@@ -1,6 +1,6 @@
-"""Flow control as senders write it: a key's limits, pins, and what is unpinned. Pure.
+"""Flow control in the sender's notation: a key's limits, pins, and what is unpinned. Pure.
 
-Source: the vendor's documentation of flow control: `parallelism=5, rate=10, period=1m`; the period is 1 s by default
+Source: the vendor's documentation of flow control: `parallelism=5, rate=10, period=1m`. The period is 1 s by default
 and at most a week.
 """
 
@@ -22,7 +22,7 @@ _NEITHER = "Upstash-Flow-Control-Value should be either rate=X or parallelism=Y,
 
 @dataclass(frozen=True)
 class Pin:
-    """Limits that messages do not change; None: that limit is not pinned by this request. A rate has its period."""
+    """Limits that messages do not change. None: this request does not pin the limit. A rate has its period."""
 
     parallelism: int | None
     rate: int | None
@@ -31,7 +31,7 @@ class Pin:
 
 @dataclass(frozen=True)
 class Unpin:
-    """What follows the messages again: limits, and whether the key cools."""
+    """The settings that messages change again: limits, and whether the key cools."""
 
     parallelism: bool
     rate: bool

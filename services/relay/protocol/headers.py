@@ -1,4 +1,4 @@
-"""Header names and values as senders give them: canonical names, and which may be delivered. Pure."""
+"""Header names and values from senders: canonical names, and which headers may be delivered. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from services.relay.protocol.invalid import InvalidRequestError
 
-# Of one hop only (RFC 9110, section 7.6.1), or made anew for each delivery.
+# Hop-by-hop headers (RFC 9110, section 7.6.1), and headers that are created for each delivery.
 _OF_ONE_HOP = frozenset(
     {
         "host", "content-length", "connection", "transfer-encoding", "keep-alive", "upgrade", "te", "trailer",
@@ -16,7 +16,8 @@ _OF_ONE_HOP = frozenset(
     }
 )  # fmt: skip
 OPTION_PREFIXES = ("upstash-", "tidings-")
-# Providers write the same few names in each answer; longer ones, which may be 64 KiB, take no memory.
+# The limit on cached names. Providers repeat the same few names in each answer; longer names, of up to 64 KiB, are not
+# cached.
 _REMEMBERED_CHARACTERS_MAX = 64
 _LINE_END = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -33,7 +34,9 @@ def _canonical(name: str) -> str:
 
 
 def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """What is delivered of the options that begin with `prefix`, by canonical names. Raises `InvalidRequestError`."""
+    """The headers to deliver from the options that begin with `prefix`, by canonical names. Raises
+    `InvalidRequestError`.
+    """
     found = {name.removeprefix(prefix): value for name, value in options.items() if name.startswith(prefix)}
     for name, value in found.items():
         if not is_deliverable(name, value):
@@ -42,7 +45,9 @@ def forwarded(options: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 
 def is_deliverable(name: str, value: str) -> bool:
-    """Whether it is a header's name and value, which may be bytes of any encoding (RFC 9110, section 5.5)."""
+    """Whether these are a valid header name and value. The value may be bytes of any encoding (RFC
+    9110, section 5.5).
+    """
     return _TOKEN.fullmatch(name) is not None and _LINE_END.search(value) is None and _has_bytes(value)
 
 
@@ -57,16 +62,16 @@ def _has_bytes(value: str) -> bool:
 
 
 def is_storable(value: str) -> bool:
-    """Whether it is text to a database: without NUL, and without bytes that were not UTF-8 (aiohttp keeps them)."""
+    """Whether the database accepts the text: it has no NUL, and no bytes that were not UTF-8 (aiohttp keeps them)."""
     if "\0" in value:
         return False
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def listed(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """An answer's headers as the protocol writes them: by the names as Go writes them, each with an array of values.
+    """An answer's headers in the protocol's form: names spelled as Go spells them, each with an array of values.
 
-    The receivers of the hosted service index by `Content-Type`, whatever the destination wrote.
+    Receivers written for the hosted service index by `Content-Type`, whatever the destination wrote.
     """
     found: dict[str, list[str]] = {}
     for name, value in headers:
@@ -75,7 +80,9 @@ def listed(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def readable(value: str) -> str:
-    """A header's value as text: bytes that are no UTF-8 (HTTP clients keep them as half surrogate pairs) are Latin-1."""
+    """A header's value as text. Bytes that are not UTF-8, which HTTP clients keep as lone surrogates, are read as
+    Latin-1.
+    """
     if value.isascii() or is_storable(value.replace("\0", "")) or not _has_bytes(value):
         return value
     content = value.encode(errors="surrogateescape")
@@ -83,12 +90,12 @@ def readable(value: str) -> str:
 
 
 def shown(text: str) -> str:
-    """A part of what a sender wrote, for an error's text."""
+    """A part of the sender's text, for the message of an error."""
     return ascii(text[:50])[1:-1]
 
 
 def incoming(options: Mapping[str, str]) -> dict[str, str]:
-    """What `Upstash-Header-Forward` delivers: all that came with the request, but for options and headers of one hop."""
+    """The headers that `Upstash-Header-Forward` delivers: all of the request but options and hop-by-hop headers."""
     named = {name.strip().lower() for name in options.get("connection", "").split(",")}
     kept = {
         name: value
@@ -99,7 +106,9 @@ def incoming(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def folded(items: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """By lower-case name. A repeated header to be delivered is joined (RFC 9110, section 5.3); of an option the first counts."""
+    """Headers by lower-case name. Repeated headers to deliver are joined (RFC 9110, section 5.3). For an option the
+    first one counts.
+    """
     found: dict[str, str] = {}
     for name, value in items:
         lowered = name.lower()

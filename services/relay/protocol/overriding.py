@@ -1,4 +1,4 @@
-"""A message that is published once more, with some of its options given anew. Pure."""
+"""A message published again with some options replaced. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.relay.message import CallbackOptions, Draft, Unstored
 from services.relay.protocol.headers import folded
 from services.relay.protocol.publishing import draft
 
-# The field of `Draft` that an option says.
+# The field of `Draft` that each option sets.
 _FIELDS = {
     "upstash-method": "method", "upstash-delay": "delay_seconds", "upstash-not-before": "delay_seconds",
     "upstash-retries": "retries_max", "upstash-retry-delay": "retry_delay", "upstash-timeout": "timeout_ms",
@@ -28,10 +28,10 @@ _CALLBACK_FIELDS = {
 
 
 def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float) -> Draft:
-    """`original` with what `overrides` (publish options; any case) say; forwarded headers are added to its own.
+    """`original` with the options in `overrides` (publish options; any case). Forwarded headers are added to its own.
 
-    The request's own `Content-Type` counts for nothing, as clients send one with any request; to change the message's there
-    is `Upstash-Forward-Content-Type`. Raises `InvalidRequestError`.
+    The request's own `Content-Type` is ignored, as clients send one with any request. `Upstash-Forward-Content-Type`
+    changes that of the message. Raises `InvalidRequestError`.
     """
     options = {name: value for name, value in folded(overrides.items()).items() if name != "content-type"}
     read = dict(options)
@@ -44,7 +44,7 @@ def overridden(original: Draft, overrides: Mapping[str, str], now_seconds: float
     changed: dict[str, Any] = {field: getattr(asked, field) for name, field in _FIELDS.items() if name in options}
     for name, field in _CALLBACKS.items():
         changed[field] = _callback(getattr(original, field), getattr(asked, field), options, name)
-    # What is hidden once is so for good; else whoever may publish could look at it.
+    # Hidden parts stay hidden. Otherwise any publisher could reveal them.
     changed["redact"] = original.redact | asked.redact
     return replace(original, headers=original.headers | asked.headers, **changed)
 

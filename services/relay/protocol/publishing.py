@@ -1,6 +1,6 @@
-"""Reading a publish request: the options in its headers and query, and the message they ask for. Pure.
+"""Reads a publish request: the options in its headers and query, and the message they describe. Pure.
 
-Source: the vendor's documentation of publish; header names and values are case-insensitive where it says so.
+Source: the vendor's documentation of publish. Header names and values are case-insensitive where it says so.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ __all__ = [
 ]
 
 PARAMETERS_MAX = 1000
-# Each call has them in memory; what servers take is 8 to 64 KiB.
+# Each call holds its headers in memory. Servers accept 8 to 64 KiB.
 HEADERS_BYTES_MAX = 64 * 1024
 TIMEOUT_MS_DEFAULT = 7_200_000
 DEDUPLICATION_BYTES_MAX = 1000
 _TELEMETRY = "upstash-telemetry-"
-# After `Upstash-Callback-`: what begins so is said to the relay, as its name without `-Callback` is of a publish. The
-# vendor's workflows are among them, though there are none here.
+# Names after `Upstash-Callback-`. A header with one of these names or prefixes is an option of the callback, with the
+# meaning that the name without `-Callback` has for a publish. The vendor's workflows are included, though the relay has
+# none.
 _CALLBACK_OPTIONS = frozenset(
     {
         "method", "retries", "retry-delay", "timeout", "delay", "not-before", "label", "deduplication-id",
@@ -59,10 +60,12 @@ _CALLBACK_PREFIXES = ("forward-", "workflow-")
 
 
 def options_of(headers: Mapping[str, str], query: str) -> dict[str, str]:
-    """All that a request says, by lower-case name: its headers, and the `upstash-…` and `tidings-…` of its query.
+    """All options of a request, by lower-case name: its headers, and the `upstash-…` and `tidings-…` parameters of its
+    query.
 
-    A header wins over a parameter. Telemetry is left out, and so is the relay's own `Authorization`: what comes beside a
-    `qstash_token` is the sender's own, and `Upstash-Header-Forward` may deliver it. Other headers are kept for that too.
+    A header takes precedence over a parameter. Telemetry is left out, and so is the relay's own `Authorization`. Beside
+    a `qstash_token`, `Authorization` is the sender's own, and `Upstash-Header-Forward` may deliver it. Other headers
+    are kept for the same purpose.
     """
     options = folded(headers.items())
     token = None
@@ -77,7 +80,7 @@ def options_of(headers: Mapping[str, str], query: str) -> dict[str, str]:
 
 
 def given_token(query: str) -> str | None:
-    """The relay token in the query, if one is."""
+    """The relay token in the query, if there is one."""
     return next((value for name, value in _parameters(query) if name == "qstash_token"), None)
 
 
@@ -90,7 +93,7 @@ def _parameters(query: str) -> list[tuple[str, str]]:
 
 
 def merged(group_headers: Mapping[str, str | Sequence[str]], request_options: Mapping[str, str]) -> dict[str, str]:
-    """The default headers of a URL group (values may be lists) under those of the request."""
+    """The default headers of a URL group (values may be lists), overridden by those of the request."""
     defaults = {
         name.lower(): value if isinstance(value, str) else ", ".join(value) for name, value in group_headers.items()
     }
@@ -110,9 +113,9 @@ def draft(
     endpoint: str | None = None,
     schedule_id: str | None = None,
 ) -> Draft:
-    """The message that `options` (of `options_of`; any case) ask for. Raises `InvalidRequestError`.
+    """The message that `options` (from `options_of`; any case) describe. Raises `InvalidRequestError`.
 
-    What is delivered keeps the bytes that came; an option whose bytes are no UTF-8 is read as Latin-1.
+    Delivered values keep the received bytes. An option whose bytes are not UTF-8 is read as Latin-1.
     """
     raw = folded(options.items())
     options = raw if all(map(str.isascii, raw.values())) else {name: readable(value) for name, value in raw.items()}
@@ -156,7 +159,9 @@ def draft(
 
 
 def lasting(options: Mapping[str, str]) -> dict[str, str]:
-    """`options` to be stored and read again by `draft`: the headers to be forwarded are named, others are left out."""
+    """The form of `options` that is stored and later read by `draft`: headers to forward are named, others are left
+    out.
+    """
     kept = {
         name: value for name, value in options.items() if name.startswith(OPTION_PREFIXES) or name == "content-type"
     }
@@ -183,10 +188,10 @@ def _callback(options: Mapping[str, str], raw: Mapping[str, str], name: str) -> 
 
 
 def _of_callback(options: Mapping[str, str], name: str) -> dict[str, str]:
-    """The headers of a callback: those with `-Forward-`, and those of a name that is no option.
+    """The headers of a callback: those with `-Forward-`, and those with a name that is not an option.
 
-    The vendor's documentation has the first ones only; its Python client makes the others of `callback_headers`, which it
-    promises to forward along with the callback.
+    The vendor's documentation has only the first kind. Its Python client creates the second from `callback_headers`,
+    which it promises to forward with the callback.
     """
     prefix = f"{name}-"
     named = {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
@@ -220,7 +225,9 @@ def _flow(options: Mapping[str, str]) -> FlowControl | None:
 
 
 def _short(deduplication_id: str) -> str:
-    """One that a database's index can hold: the hash of a long one, with a colon, which none that is given has."""
+    """An id that fits into an index of the database. A long id is replaced by its hash with a colon, which given ids
+    cannot contain.
+    """
     content = deduplication_id.encode()
     long = len(content) > DEDUPLICATION_BYTES_MAX
     return f"long:{hashlib.sha256(content).hexdigest()}" if long else deduplication_id
@@ -235,7 +242,7 @@ def _deduplication(
             raise InvalidRequestError("DeduplicationId cannot contain ':'")
         if re.search(r"\s", given):
             raise InvalidRequestError("DeduplicationId cannot contain white space")
-        # Each endpoint of a URL group gets its own message, so each has its own id. No id given has a colon.
+        # Each endpoint of a URL group gets a separate message, and so a separate id. Given ids contain no colon.
         return _short(given if topic is None else f"{given}:{url}")
     if not values.switched_on(options.get("upstash-content-based-deduplication")):
         return None
@@ -243,6 +250,6 @@ def _deduplication(
     for name in sorted(own):
         content.update(f"{name}:{own[name]}\n".encode(errors="surrogateescape"))
     content.update(b"\n")
-    # A stored body is not here, but its hash is; of those stored long ago not even that.
+    # The hash stands for a stored body, which is not in memory. Bodies stored by old versions have no hash, only a key.
     content.update(body if isinstance(body, bytes) else body.sha256 or body.key.encode())
     return f"content:{content.hexdigest()}"

@@ -1,7 +1,8 @@
-"""What answers show of headers and bodies: hashes, where the sender asked for it or a header's name tells of a key. Pure.
+"""The visible form of headers and bodies in answers: hashes, if the sender asked for it or a header's name suggests a
+key. Pure.
 
-Source: the vendor's documentation of redaction (`REDACTED:<sha256>`). That headers which look like keys are hidden without
-being asked for is ours.
+Source: the vendor's documentation of redaction (`REDACTED:<sha256>`). Hiding headers that look like keys without a
+request is ours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SECRET_WORDS = ("authorization", "key", "token", "secret", "cookie", "password"
 
 
 def shown_headers(headers: Mapping[str, str], redact: Redaction = NOTHING_REDACTED) -> dict[str, list[str]]:
-    """As the protocol writes headers: each with an array of values."""
+    """Headers in the protocol's form: each with an array of values."""
     return {name: [redacted(name, value, redact)] for name, value in headers.items()}
 
 
@@ -42,7 +43,7 @@ def shown_body(body: bytes, redact: Redaction = NOTHING_REDACTED, *, name: str =
 
 
 def base64_body(body: bytes, redact: Redaction = NOTHING_REDACTED) -> str:
-    """As events show it."""
+    """The body in the form of events."""
     return hashed(body) if redact.body else base64.b64encode(body).decode()
 
 

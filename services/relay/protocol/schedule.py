@@ -1,6 +1,6 @@
-"""Reading the request for a schedule, and making the message of one firing from what was stored of it. Pure.
+"""Reads the request for a schedule, and creates the message of a firing from the stored schedule. Pure.
 
-Source: the vendor's documentation of schedules: every option of publish but Not-Before, and a delay that counts from
+Source: the vendor's documentation of schedules: every option of publish except Not-Before, and a delay that counts from
 each firing.
 """
 
@@ -18,15 +18,16 @@ from services.relay.protocol.cron import Cron, parse_cron
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import draft, lasting
 
-# They are the schedule's own; the rest are options of its messages.
+# Options of the schedule itself. The others are options of its messages.
 _OF_THE_SCHEDULE = frozenset({"upstash-cron", "upstash-schedule-id", "upstash-queue-name"})
 
 
 @dataclass(frozen=True)
 class ScheduleDraft:
-    """A schedule as accepted: `destination` (a URL or the name of a group), `options` and `body` make its messages.
+    """A schedule as accepted. Its messages are made from `destination` (a URL or the name of a group), `options` and
+    `body`.
 
-    `schedule_id` is the one to be created or replaced; `options` hold no relay token.
+    `schedule_id` is the one to create or replace. `options` contain no relay token.
     """
 
     schedule_id: str
@@ -49,9 +50,9 @@ def schedule_draft(
     protocol: int = 2,
     caller_ip: str = "",
 ) -> ScheduleDraft:
-    """The schedule asked for by `options` (of `options_of`); `new_id` is used when none is given.
+    """The schedule that `options` (from `options_of`) describe. `new_id` is used when they give none.
 
-    Raises `InvalidRequestError`, for its messages' options too, so that no firing fails for them.
+    Raises `InvalidRequestError`, also for the options of its messages, so that no firing fails because of them.
     """
     text = options.get("upstash-cron", "")
     if not text.strip():
@@ -75,7 +76,7 @@ def schedule_draft(
 
 
 def new_schedule_id() -> str:
-    """`scd_` and an id in the order of time."""
+    """`scd_` and an id that sorts by time."""
     return f"scd_{uuid_utils.uuid7().hex}"
 
 
@@ -91,8 +92,10 @@ def firing(
     topic: str | None = None,
     endpoint: str | None = None,
 ) -> Draft:
-    """The message of one firing; its delay counts from the firing. `options` are those stored, with a group's merged."""
-    # Not-Before is never among the stored ones, and a group's is no moment of this firing.
+    """The message of one firing. Its delay counts from the firing. `options` are the stored ones, merged with those of
+    a group.
+    """
+    # The stored options never contain Not-Before, and that of a group is not a time of this firing.
     kept = {name: value for name, value in options.items() if name != "upstash-not-before"}
     return draft(
         url,

@@ -1,4 +1,6 @@
-"""The values of single options: numbers, durations, names, lists. Each faulty one raises `InvalidRequestError`. Pure."""
+"""The values of single options: numbers, durations, names, lists. An invalid value raises
+`InvalidRequestError`. Pure.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ DELAY_SECONDS_MAX = 366 * 86_400.0
 TIMEOUT_MS_MAX = 12 * 3_600_000
 LABELS_MAX = 50
 LABEL_CHARACTERS_MAX = 256
-# A token, an id: it is in memory with each attempt that begins, and in the request that tells of it.
+# Enough for a token or an id. Each attempt that starts holds it in memory, and its start notice contains it.
 STARTED_DATA_BYTES_MAX = 256
-# Of more digits no option has a use, and int() refuses some thousands.
+# No option needs more digits, and int() refuses some thousands.
 _WHOLE = re.compile(r"[0-9]{1,15}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _REDACTED_HEADER = re.compile(r"headers?\[([^\[\]]{1,200})\]", re.IGNORECASE)
@@ -48,7 +50,7 @@ def count(value: str | None, name: str, default: int) -> int:
 
 
 def duration(value: str | None, name: str) -> float:
-    """Seconds; 0 when there is no value."""
+    """Seconds; 0 when no value is given."""
     if value is None or not value.strip():
         return 0.0
     number = whole(value)
@@ -59,7 +61,7 @@ def duration(value: str | None, name: str) -> float:
 
 
 def delay(not_before: str | None, value: str | None, now_seconds: float) -> float:
-    """Seconds from now: `Upstash-Not-Before` comes before `Upstash-Delay`."""
+    """Seconds from now. `Upstash-Not-Before` takes precedence over `Upstash-Delay`."""
     if not_before is None or not not_before.strip():
         return duration(value, "Upstash-Delay")
     if not _SECONDS.fullmatch(not_before.strip()):
@@ -73,7 +75,7 @@ def timeout_ms(value: str | None, name: str) -> int | None:
 
 
 def expression(value: str | None, name: str) -> str | None:
-    """A retry expression, as it came. That it has a value for each retry is not known before."""
+    """A retry expression, as received. Whether it has a value for each retry is unknown until then."""
     if value is None or not value.strip():
         return None
     try:
@@ -130,7 +132,7 @@ def public_only(value: str | None) -> bool:
 
 
 def switched_on(value: str | None) -> bool:
-    """`true` (the JavaScript client) or `True` (the Python one)."""
+    """`true` (sent by the JavaScript client) or `True` (by the Python client)."""
     return (value or "").strip().lower() == "true"
 
 
@@ -142,7 +144,9 @@ def name(value: str, what: str) -> str:
 
 
 def redaction(value: str | None) -> Redaction:
-    """`body, header[Authorization]`; `header` (the clients) and `headers` (the documentation) are the same."""
+    """Parse `body, header[Authorization]`. `header` (in the clients) and `headers` (in the documentation) are
+    equivalent.
+    """
     body, all_headers, headers = False, False, set()
     for item in listed(value):
         named = _REDACTED_HEADER.fullmatch(item)

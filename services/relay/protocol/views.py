@@ -1,4 +1,4 @@
-"""What the stores hand to `answers`: the rows of the relay as frozen dataclasses. All moments are aware."""
+"""The data that the stores pass to `answers`: the relay's rows as frozen dataclasses. All times are aware."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ ScheduleState = Literal["IN_PROGRESS", "SUCCESS", "FAIL"]
 
 @dataclass(frozen=True)
 class FlowView:
-    """A flow-control key with its limits (None: none), and what counts against them now.
+    """A flow-control key with its limits (None: none), and their present usage.
 
-    `period_start` is when the running rate window began; `cooling_until` when a destination's wish to wait ends.
+    `period_start` is the start of the current rate window. `cooling_until` is the end of the pause that a destination
+    asked for.
     """
 
     key: str
@@ -41,7 +42,7 @@ class FlowView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """`lag`: how many messages have not ended."""
+    """`lag` is the number of messages that have not ended."""
 
     name: str
     created_at: datetime
@@ -59,7 +60,7 @@ class EndpointView:
 
 @dataclass(frozen=True)
 class TopicView:
-    """A URL group; `headers` are the default headers of what is published to it, by name."""
+    """A URL group. `headers` are the default headers of messages published to it, by name."""
 
     name: str
     created_at: datetime
@@ -70,7 +71,9 @@ class TopicView:
 
 @dataclass(frozen=True)
 class AttemptView:
-    """One attempt, from `number` 0; `ended_at` None: under way. `status` None: no answer, and `error` says why."""
+    """One attempt, from `number` 0. `ended_at` None: in progress. `status` None: no answer came,
+    and `error` says why.
+    """
 
     number: int
     started_at: datetime
@@ -83,8 +86,8 @@ class AttemptView:
 
 @dataclass(frozen=True)
 class Gate:
-    """What may hold a message back, beside its own time. `ahead`: messages before it in its queue that have not ended;
-    `put_offs` since its last attempt, the last for `put_off_error`.
+    """The conditions, besides its own time, that may hold a message back. `ahead`: the messages before it in its queue
+    that have not ended. `put_offs` is counted since its last attempt; the last one was for `put_off_error`.
     """
 
     flow: FlowView | None = None
@@ -99,7 +102,7 @@ OPEN_GATE = Gate()
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a message waits, and until when, where that is known."""
+    """Why a message waits, and until when, if that is known."""
 
     reason: WaitReason
     until: datetime | None
@@ -108,7 +111,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class MessageView:
-    """A message; `due_at` is when its next attempt may begin, `headers` are those delivered (in the clear)."""
+    """A message. `due_at` is the earliest time of its next attempt. `headers` are the delivered ones, in plain text."""
 
     id: str
     url: str
@@ -139,7 +142,7 @@ class MessageView:
 
 @dataclass(frozen=True)
 class LetterView:
-    """A dead letter: the message as it failed, and the last answer. `response_status` 0: there was none."""
+    """A dead letter: the message as it failed, and the last answer. `response_status` 0: no answer came."""
 
     id: str
     message: MessageView
@@ -151,7 +154,7 @@ class LetterView:
 
 @dataclass(frozen=True)
 class EventView:
-    """One step of a message, with what is still known of the message itself. `flow` or at least `flow_key`."""
+    """One event of a message, with the facts still known of the message. It has `flow`, or at least `flow_key`."""
 
     time: datetime
     message_id: str
@@ -183,7 +186,7 @@ class EventView:
 
 @dataclass(frozen=True)
 class ScheduleView:
-    """A schedule as stored: `options` and `body` as they were read (`schedule.ScheduleDraft`)."""
+    """A schedule as stored: `options` and `body` as in `schedule.ScheduleDraft`."""
 
     id: str
     cron: str

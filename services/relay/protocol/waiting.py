@@ -1,4 +1,4 @@
-"""Why a message waits, and when its attempts to come would be. Pure; both are additions of ours to the protocol."""
+"""Why a message waits, and when its further attempts would be. Pure. Both are our additions to the protocol."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from datetime import datetime, timedelta
 from services.relay.outcome.backoff import own_delay_seconds
 from services.relay.protocol.views import FlowView, MessageView, QueueView, Waiting
 
-# Of a thousand retries nobody reads all.
+# The limit on listed attempts. A list of a thousand retries has no use.
 PLAN_MAX = 20
 
 
 def why_waiting(message: MessageView, now: datetime) -> Waiting | None:
-    """The first thing that holds a message back; None when it does not wait.
+    """The first condition that holds a message back. None when it does not wait.
 
-    In the order in which they bind: its own time, a pause, its place in the queue, cooling, the key's limits.
+    The conditions apply in this order: its own time, a pause, its place in the queue, cooling, the key's limits.
     """
     if message.state not in {"queued", "waiting"}:
         return None
-    # A queued one waits for its turn first, and then for what is left of its own time.
+    # A queued message first waits for a slot, then for the rest of its own time.
     if message.state == "waiting" and message.due_at > now:
         if message.gate.put_offs > 0:
             return Waiting(
@@ -70,7 +70,7 @@ def _limited(flow: FlowView | None, now: datetime) -> Waiting | None:
 
 
 def timetable(message: MessageView, now: datetime) -> list[tuple[int, datetime]]:
-    """The attempts to come, if each fails at once and no destination asks for another time: (number, earliest moment)."""
+    """The further attempts, if each fails at once and no destination asks for another time: (number, earliest time)."""
     if message.state in {"queued", "waiting"}:
         number, moment = message.retried, max(message.due_at, now)
     elif message.state == "active":

@@ -23,7 +23,7 @@ class Queues:
         self._database = database
         self._q = queries("queues")
 
-    async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  the protocol
+    async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  protocol
         """Create the queue or change it. `paused` None keeps the state; a new queue is not paused."""
         parameters = {"name": name, "parallelism": parallelism, "paused": paused}
         await self._set("upsert", parameters)
