@@ -27,9 +27,9 @@ _NO_FILTERS = frozenset({"count", "cursor", "all", "async", "qstash_token"})
 
 
 def list_filters(route: Route, query: str) -> Filters:
-    """Raises `InvalidRequestError`.
+    """The filters of a list. Raises `InvalidRequestError`.
 
-    A cursor that is a number is what the clients' own example begins with: Unix milliseconds, before which to look.
+    A numeric cursor, as in the clients' own example, is a time in Unix milliseconds: the list starts before it.
     """
     pairs = parse_qsl(query, keep_blank_values=True)
     moments = [int(value) for name, value in pairs if name.lower() == "cursor" and _MOMENT.fullmatch(value)]

@@ -210,7 +210,7 @@ class Router:
                 raise
             # The operation it waited for was abandoned, and nothing of it was committed.
             return error_reply(503, "the relay is shutting down", {"Retry-After": "1"})
-        except Exception as error:  # noqa: BLE001  every error has its answer
+        except Exception as error:  # noqa: BLE001  every error gets an answer
             return self._refusal(found.route, request, error)
 
     async def _token(self, request: web.Request, found: Found) -> Token | None:

@@ -104,12 +104,12 @@ class Ways:
         """The route to a destination, and the request target. Raises `NotSentError`."""
         return (self._to if len(url) <= REMEMBERED_CHARACTERS_MAX else self._new_to)(url, public_only)
 
-    def _new_to(self, url: str, public_only: bool) -> tuple[Way, str]:  # noqa: FBT001  lru_cache's way
+    def _new_to(self, url: str, public_only: bool) -> tuple[Way, str]:  # noqa: FBT001  positional for lru_cache
         scheme, authority, path = _parts(url)
         way = self._way(scheme, authority, public_only)
         return way, way.target(path)
 
-    def _new_way(self, scheme: str, authority: str, public_only: bool) -> Way:  # noqa: FBT001  lru_cache's way
+    def _new_way(self, scheme: str, authority: str, public_only: bool) -> Way:  # noqa: FBT001  positional for lru_cache
         text = f"{scheme}://{authority}"
         mapped = self._mapped(text, authority)
         if mapped is not None:

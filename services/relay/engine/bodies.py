@@ -228,7 +228,7 @@ class Bodies:
         composed: list[Draft] = []
         try:
             for draft in drafts:
-                composed.append(await self.compose(draft))  # noqa: PERF401  what is done so far is needed below
+                composed.append(await self.compose(draft))  # noqa: PERF401  the handler below needs the partial list
         except BaseException:
             self.discard(stored_keys(composed))
             raise

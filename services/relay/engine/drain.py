@@ -113,7 +113,7 @@ class Drain:
 
 
 async def _idle(busy: Callable[[], bool], deadline: float) -> None:
-    while busy() and _now() < deadline:  # noqa: ASYNC110  once, at the end
+    while busy() and _now() < deadline:  # noqa: ASYNC110  once, at the end of the process
         await asyncio.sleep(0.05)
 
 

@@ -70,7 +70,7 @@ class EndingBodies:
         if keys := [key for ending in endings for key in ending.stored_keys]:
             try:
                 await self._bodies.release(*keys)
-            except Exception as error:  # noqa: BLE001  the endings are committed, which is what counts
+            except Exception as error:  # noqa: BLE001  the endings are committed already
                 self._log.error("release_failed", error=fault(error), count=len(keys))
 
 

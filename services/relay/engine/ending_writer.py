@@ -171,7 +171,7 @@ class EndingWriter:
                 kept = await self._messages.finish(left)
             except UnstorableError:
                 return False
-            except Exception as error:  # noqa: BLE001  what is answered exists only here
+            except Exception as error:  # noqa: BLE001  unwritten answers exist only here
                 self._log.error("finish_failed", error=fault(error), count=len(left))
                 troubles += is_trouble(error)
                 refusals += not is_trouble(error)

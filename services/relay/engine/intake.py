@@ -65,7 +65,7 @@ class Intake:
                 return _refuse(batch, error)
             # Only the request that caused the error must receive it.
             return sum([await self._commit([asked]) for asked in batch])
-        except Exception as error:  # noqa: BLE001  it is the askers' to hear; the loop goes on with the next
+        except Exception as error:  # noqa: BLE001  the requests receive it; the loop continues
             return _refuse(batch, error)
         except asyncio.CancelledError:
             for asked in batch:

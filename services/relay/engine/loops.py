@@ -63,7 +63,7 @@ class Loop:
             pause = self._every
             try:
                 await self._step()
-            except Exception as error:  # noqa: BLE001  no fault may end a loop that calls and messages depend on
+            except Exception as error:  # noqa: BLE001  calls and messages depend on the loop
                 self._log.error("loop_failed", loop=self.name, error=fault(error))
                 pause = self._again
             if pause:

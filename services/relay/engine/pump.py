@@ -154,7 +154,7 @@ class Pump:
         sending = call.sending if message.started_callback is None else partial(self._begin, message, call)
         try:
             answer = await self._courier.deliver(message, int(time.time()), sending=sending)
-        except Exception as error:  # noqa: BLE001  whatever our fault is, a message must not stay under way for ever
+        except Exception as error:  # noqa: BLE001  no fault of ours may leave a message active for ever
             self._log.error("call_failed", error=fault(error), message_id=message.id)
             answer = Answer(0, (), b"", error="a fault of the relay", fate="unknown" if call.sent else "not sent")
         if answer.fate == "unknown":

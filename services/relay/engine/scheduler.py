@@ -51,7 +51,7 @@ class Scheduler:
                 count = await self.run_once()
                 if count < BATCH_MAX:
                     await self._sleep(await self._schedules.seconds_to_next(self._now()))
-            except Exception as error:  # noqa: BLE001  no fault may end the loop that all schedules depend on
+            except Exception as error:  # noqa: BLE001  all schedules depend on the loop
                 self._log.error("scheduler_failed", error=fault(error))
                 await asyncio.sleep(FAULT_PAUSE_SECONDS)
 

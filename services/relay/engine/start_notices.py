@@ -87,7 +87,7 @@ class StartNotices:
             while (taken := self._take(url)).batch:
                 try:
                     outcome = await self._send(url, taken)
-                except asyncio.CancelledError:  # another address has its place
+                except asyncio.CancelledError:  # another address took this one's place
                     self._give_up(taken)
                     raise
                 self._settle(url, taken, outcome)
@@ -129,11 +129,11 @@ class StartNotices:
                 return outcome_of(await self._status(url, taken))
         except ForbiddenAddressError:
             return "refused"
-        except (NotSentError, NoAnswerError, OSError) as error:  # of OSError, TimeoutError too
+        except (NotSentError, NoAnswerError, OSError) as error:  # OSError includes TimeoutError
             # The address belongs to the sender, and may contain a secret.
             self._log.debug("start_notices_failed", error=fault(error), count=len(taken.batch))
             return "failed"
-        except Exception as error:  # noqa: BLE001  a fault of ours: what waits must not wait for ever
+        except Exception as error:  # noqa: BLE001  after a fault of ours too, waiting starts must not wait for ever
             self._log.error("start_notices_refused", error=fault(error), count=len(taken.batch))
             return "refused"
 

@@ -47,7 +47,7 @@ class Share:
         # How often a part was given back.
         self.given = 0
         self._used = 0
-        self._taken = 0  # of that, what has a name
+        self._taken = 0  # the part of _used that has a name
         # `_held` starts with the oldest holder, and `_waiting` with the longest wait. A key waits once at a time.
         self._held: dict[Hashable, tuple[int, str]] = {}
         self._of_name: dict[str, int] = {}
@@ -159,7 +159,7 @@ class Share:
 
     def _let_in(self, waiting: _Waiting) -> None:
         self._leave(waiting)
-        if not waiting.granted.done():  # given up in this very moment
+        if not waiting.granted.done():  # cancelled at this moment
             self._count(waiting.key, waiting.size, waiting.name)
             waiting.granted.set_result(None)
 

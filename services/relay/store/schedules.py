@@ -161,7 +161,7 @@ class Schedules:
         except psycopg.Error:
             # The database failed, which affects all schedules: the whole batch is repeated.
             raise
-        except Exception as error:  # noqa: BLE001  whatever one schedule's fault is, the others fire
+        except Exception as error:  # noqa: BLE001  a fault of one schedule must not stop the others
             await connection.execute(self._q["broken"], outcome | {"error": str(error)[:500]})
             return 0
         ids = [one.message_id for one in accepted]

@@ -110,7 +110,7 @@ def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
         opened = open_sealed(vault, sealed)
     except UnreadableError as error:
         return {"headers": {}, "fault": str(error)}
-    except Exception as error:  # noqa: BLE001  whatever is in it
+    except Exception as error:  # noqa: BLE001  the content may be anything
         return {"headers": {}, "fault": f"the message cannot be read: {type(error).__name__}"}
     if not opened.keys() <= _KNOWN:
         return {"headers": {}, "newer": True}

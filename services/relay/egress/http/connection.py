@@ -90,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.abort()
         if reading is not None and reading.response.done() and not reading.response.cancelled():
-            reading.response.exception()  # asked for, so that nobody misses it when the request's own fault came first
+            reading.response.exception()  # retrieved, so that asyncio does not report it after an error of the request
 
     def keep_alive(self, seconds: int) -> None:
         """Let the system probe the other side after this much silence, repeatedly: see TCP_KEEPIDLE in tcp(7)."""
@@ -181,7 +181,7 @@ class Connection(asyncio.BufferedProtocol):
         if limit is not None:
             limit(high=1, low=0)
 
-    def _pace(self, wait: bool) -> None:  # noqa: FBT001  a callback of one meaning
+    def _pace(self, wait: bool) -> None:  # noqa: FBT001  a callback with one argument
         if self._transport is None or self._transport.is_closing():
             return
         if wait:

@@ -66,7 +66,7 @@ class Reading:
             return
         # This is one function, as it runs for each answer.
         if not self._received:
-            self._odd = not data.startswith(b"H")  # an empty line, which the parser passes over
+            self._odd = not data.startswith(b"H")  # an empty line, which the parser skips
         if self._received < HEAD_BYTES_MAX and self._rewriting is None:
             self._pieces.append(data)
         else:
@@ -166,9 +166,9 @@ class Reading:
             self._coded(value.lower().strip())
         elif lowered == b"content-length":
             self._to_end = False
-            if len(value) > 4:  # below 10,000 bytes, which any answer may have
+            if len(value) > 4:  # fewer digits are below 10,000 bytes, which any answer may have
                 self._allowance.announced(value)
-        if not self._status:  # else a trailer
+        if not self._status:  # otherwise it is a trailer
             self._headers.append(
                 (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape").strip())
             )
@@ -191,7 +191,7 @@ class Reading:
             return
         self._status = status
         if not self._chunked:
-            self._pieces.clear()  # of a body without chunks nothing can be odd
+            self._pieces.clear()  # a body without chunks cannot be malformed
         if self._method == "HEAD" or (self._method == "CONNECT" and status < 300):
             # The answer has no body, whatever its headers say (RFC 9112, section 6.3). The parser does not know that.
             self._end()
