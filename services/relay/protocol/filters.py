@@ -65,7 +65,7 @@ class Route(Enum):
 
 @dataclass(frozen=True)
 class Filters:
-    """A match needs one value of each field, and all fields. An empty field filters nothing. Times are Unix ms,
+    """Values of one field are combined with OR, the fields with AND. An empty field filters nothing. Times are Unix ms,
     inclusive.
 
     `count` None: no limit (bulk routes only). `states` are spelled as in `/v2/events` (`CANCELED`), with `IN_PROGRESS`
