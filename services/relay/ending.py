@@ -160,8 +160,8 @@ def _logged(message: Claimed, answer: Answer, verdict: Verdict, now: datetime) -
 
 
 def _begun_at(message: Claimed, now: datetime) -> datetime:
-    """The start to log, at most 12 hours ago: no call is older, and for a message taken over later, the log may no
-    longer have a partition for the day.
+    """The time at which the start is logged: `now` if the start is 12 hours old. No call is older, and for a message
+    taken over later, the log may no longer have a partition for the day.
     """
     return message.started_at if now - message.started_at < timedelta(hours=12) else now
 
