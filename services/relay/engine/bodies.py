@@ -36,8 +36,8 @@ from services.relay.store.time_limit import standing_still
 ANSWER_ROOM_BYTES = 128 * 1024
 # An answer waits this long for memory. It is then stored in pieces instead.
 ANSWER_ROOM_SECONDS = 30.0
-# An upload waits for a place as long as clients wait for an answer. A reader of a kept answer does not wait: it can
-# retry at once.
+# An upload waits for a place as long as clients wait for an answer. A reader of a kept answer waits for a shorter time,
+# as it can retry at once.
 UPLOAD_SECONDS = 30.0
 READER_SECONDS = 10.0
 # The longest pause between two pieces of an answer that is stored. A model thinks before its first byte; a server that
