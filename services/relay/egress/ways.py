@@ -26,7 +26,8 @@ from services.relay.settings import RelaySettings
 
 # The number of destination hosts in the cache.
 WAYS_MAX = 1024
-# The longest destination that is cached, in characters. A provider has few, and parsing one costs a twentieth of a call.
+# The longest destination that is cached, in characters. A provider has few, and parsing one costs a twentieth of a
+# call.
 REMEMBERED_CHARACTERS_MAX = 512
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 

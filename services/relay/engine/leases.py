@@ -54,7 +54,7 @@ class Leases:
         self._metrics = metrics
         self._log = log
         self._lease_seconds = lease_seconds
-        # Renewals come every third of a lease. The half of it must match processes.sql.
+        # Renewals come every third of a lease. The limit of half a lease must match processes.sql.
         self._late_seconds = lease_seconds / 2
         self._fail = fail
         self._given_up = given_up

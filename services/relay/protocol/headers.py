@@ -16,8 +16,8 @@ _OF_ONE_HOP = frozenset(
     }
 )  # fmt: skip
 OPTION_PREFIXES = ("upstash-", "tidings-")
-# The longest name that is cached. Providers repeat the same few names in each answer; longer names, of up to 64 KiB, are
-# not cached.
+# The longest name that is cached. Providers repeat the same few names in each answer; longer names, of up to 64 KiB,
+# are not cached.
 _REMEMBERED_CHARACTERS_MAX = 64
 _LINE_END = re.compile(r"[\r\n\0]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
