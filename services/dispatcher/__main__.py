@@ -134,7 +134,7 @@ def _joined(
     stack.callback(discard, producer)
     changes = change_consumer(
         settings.cluster, topics, group=group, instance=settings.instance, batch_max=settings.batch_max,
-        progress=progress, log=log.get("dispatcher"),
+        progress=progress, log=log.get("dispatcher"), expiry_is_fault=group != REMOVALS_GROUP,
     )  # fmt: skip
     stack.callback(changes.close)
     return changes, producer

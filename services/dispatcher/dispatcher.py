@@ -151,9 +151,12 @@ class Dispatcher:
             self._read_again()
             raise UnavailableError(f"unexpected: {fault(error)}") from error
         self._outage_ended()
+        # A batch that waits may hold them: what is settled here is not asked for again.
+        self._sent |= {one.id for one in asked} - unknown
         for one in self._unknowns.still(asked, unknown, self._clock()):
             self._metrics.unknown.inc()
             self._log.error("submission_unknown", submission_id=one.id, waited_seconds=UNKNOWN_SECONDS)
+            self._sent.add(one.id)
             self._letters.put_aside(one.record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
         self._metrics.unknown_waiting.set(len(self._unknowns))
 

@@ -28,9 +28,9 @@ CLOSE_TIMEOUT_MS = 2_000
 # the rejoin was caused by new metadata, as it is at each start: the member then waits for ever, without partitions and
 # without heartbeats. A poll while the member joins is therefore longer than a join usually takes, and a member that has
 # not joined after JOIN_SECONDS_MAX gets a new consumer. A join waits for the slowest member of the group, which is away
-# from its poll for at most some 25 s.
+# from its poll while it handles a batch, of seconds in general.
 JOIN_POLL_MS = 3_000
-JOIN_SECONDS_MAX = 30.0
+JOIN_SECONDS_MAX = 60.0
 # By range, partition n of each topic goes to the same member, which so reads a submission and its end; a sticky assignor
 # looks at no such pairs. One alone, as whoever offers two leaves the choice to the other members. What sticky ones save,
 # partitions that wander at a restart, static membership saves here.
@@ -82,7 +82,10 @@ class Changes:
         progress: Progress,
         log: BoundLogger,
         clock: Callable[[], float] = time.monotonic,
+        expiry_is_fault: bool = True,
     ) -> None:
+        """`expiry_is_fault`: false for changes that another process carries out when they were not read."""
+        self._expiry_is_fault = expiry_is_fault
         self._consumer = consumer
         self._progress = progress
         self._log = log
@@ -182,7 +185,9 @@ class Changes:
     def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
         where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
         missed = beginning - (position or 0)
-        if missed > 0:
+        if missed > 0 and not self._expiry_is_fault:
+            self._log.warning("changes_expired", **where, missed=missed, next="the reconciler carries them out")
+        elif missed > 0:
             self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
             self._progress.missed(missed)
         elif position is not None:
@@ -204,7 +209,8 @@ def change_consumer(
     batch_max: int,
     progress: Progress,
     log: BoundLogger,
+    expiry_is_fault: bool = True,
 ) -> Changes:
     """Changes of `topics`, read as the member `instance` of `group`, which commits by hand."""
     consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
-    return Changes(consumer, topics, progress=progress, log=log)
+    return Changes(consumer, topics, progress=progress, log=log, expiry_is_fault=expiry_is_fault)

@@ -85,12 +85,12 @@ class Database:
     @asynccontextmanager
     async def _connection(self, seconds: float) -> AsyncIterator[AsyncConnection[Any]]:
         connection = await self._taken()
-        with Deadline(connection, seconds):
-            try:
+        try:
+            with Deadline(connection, seconds):
                 async with connection:
                     yield connection
-            finally:
-                await asyncio.wait([self._returned(connection)])
+        finally:
+            await asyncio.wait([self._returned(connection)])
 
     async def _taken(self) -> AsyncConnection[Any]:
         """A connection out of the pool. The pool is asked in a task of its own, which a cancellation does not reach:
