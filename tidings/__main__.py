@@ -121,7 +121,7 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def relay(arguments: tuple[str, ...]) -> None:
     """The relay's own commands, for example `relay token create NAME`; without one it serves."""
-    # A process of its own: what is shared knows no service.
+    # A separate process, because `tidings` must not import a service.
     command = [sys.executable, "-m", "services.relay", *arguments]
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603  the operator's own arguments
 

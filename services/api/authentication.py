@@ -23,7 +23,8 @@ CACHE_MAX = 10_000
 
 
 def guarded_by(decision: Decision) -> Callable[[View], View]:
-    """Mark a view with its decision. The view executes the decision first; a test calls each view without credentials.
+    """Mark a view with its decision. The view executes the decision first; a test calls each view without
+    credentials.
     """
 
     def mark(view: View) -> View:
@@ -67,7 +68,8 @@ class Authentication:
             raise _unauthorized("the token is not valid")
 
     def callback(self, submission_id: str) -> None:
-        """Raises `ProblemError` 401 unless the request carries the token that the dispatcher made for this submission.
+        """Raises `ProblemError` 401 unless the request carries the token that the dispatcher made for this
+        submission.
         """
         token = _bearer(request.headers.get("Authorization", ""))
         if not self.is_callback_token(token, submission_id):

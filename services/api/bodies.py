@@ -38,7 +38,8 @@ class Room:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self, owner: str, size: int) -> None:
-        """Reserve `size` bytes until they are released. Raises `ProblemError` 503 if they do not become free in time.
+        """Reserve `size` bytes until they are released. Raises `ProblemError` 503 if they do not become
+        free in time.
         """
         if not self._fits(owner, size):
             await self._wait(owner, size)

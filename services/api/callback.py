@@ -200,7 +200,8 @@ def _text(text: str) -> str:
 
 
 def _header_value(text: str | None) -> str | None:
-    """Return text that is valid as a header value: without control characters, and no longer than a media type needs.
+    """Return text that is valid as a header value: without control characters, and no longer than a media
+    type needs.
     """
     return "".join(character for character in _text(text or "") if character.isprintable())[:255] or None
 

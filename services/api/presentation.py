@@ -109,7 +109,8 @@ class Image:
 
 
 def images(answer: Any) -> list[Image]:
-    """Return the images in an answer of OpenAI's format `{"data": [{"url"} | {"b64_json"}]}`; other formats have none.
+    """Return the images in an answer of OpenAI's format `{"data": [{"url"} | {"b64_json"}]}`; other
+    formats have none.
     """
     items = answer.get("data") if isinstance(answer, dict) else None
     found = [_image(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []

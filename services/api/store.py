@@ -103,7 +103,8 @@ class Store:
         return None if row is None else str(row["tenant"])
 
     def get(self, tenant: str, id_: SubmissionId) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-        """Return the submission with its result, and its attempts; None if the tenant has no submission with this id.
+        """Return the submission with its result, and its attempts; None if the tenant has no submission
+        with this id.
         """
         parameters = {"id": id_, "tenant": tenant}
         with self._pool.connection() as connection:

@@ -54,7 +54,8 @@ def callback_address(callback_url: str, submission_id: str) -> str:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The address of the api for callbacks. `retries`: a plan of the hosted service may allow fewer than the default.
+    """The address of the api for callbacks. `retries`: a plan of the hosted service may allow fewer than
+    the default.
     """
 
     url: str

@@ -1,4 +1,5 @@
-"""The dispatcher's HTTP client of the api: it fetches bodies of submissions and reports calls that could not be sent.
+"""The dispatcher's HTTP client of the api: it fetches bodies of submissions and reports calls that could
+not be sent.
 """
 
 from __future__ import annotations
