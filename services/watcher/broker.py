@@ -93,7 +93,7 @@ class Broker:
             raise RightMissingError(_missing("CLUSTER_ACTION on cluster")) from None
         except AuthorizationError as error:
             raise RightMissingError(f"a right is missing: {type(error).__name__}") from None
-        except (KafkaError, OSError, ValueError, RuntimeError) as error:  # an unknown state of a later Kafka raises ValueError
+        except (KafkaError, OSError, ValueError, RuntimeError) as error:  # ValueError: a state of a later Kafka
             self.close()
             raise BrokerUnavailableError(type(error).__name__) from None
 

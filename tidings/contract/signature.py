@@ -126,7 +126,7 @@ def _decode(token: str, keys: Iterable[str]) -> Claims:
                 leeway=5,
                 options={"require": ["iss", "sub", "exp", "nbf", "body"], "verify_iat": False},
             )
-        # The library does not catch these for a header nested too deep, or for claims that are not numbers.
+        # PyJWT lets the last four escape for a header nested too deep, or for claims that are not numbers.
         except (jwt.InvalidTokenError, RecursionError, TypeError, ValueError, OverflowError) as error:
             problem = type(error).__name__
     raise InvalidSignatureError(f"the signature does not hold ({problem})")

@@ -1,1 +1,3 @@
-"""How processes speak Kafka: settings, topics, transactions, and the one loop that reads changes. Knows no event's meaning."""
+"""The Kafka code of all processes: settings, topics, transactions, and the loop that reads changes. Independent of the
+content of events.
+"""
