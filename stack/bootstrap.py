@@ -1,6 +1,4 @@
-"""Creates .venv from the lock file. Runs on the system's Python with the standard library alone and imports no other
-module of the project.
-"""
+"""Creates .venv from the lock file. Runs on the system's Python: imports the standard library and nothing else."""
 
 import hashlib
 import shutil

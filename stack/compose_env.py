@@ -1,5 +1,5 @@
-"""Writes `.env` with new secrets for docker-compose, unless it exists. Uses only the standard library:
-needs no .venv.
+"""Writes `.env` with new secrets for docker-compose, unless it exists.
+Uses only the standard library: needs no .venv.
 """
 
 import base64
@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    "POSTGRES_PASSWORD", "TIDINGS_API_PASSWORD", "TIDINGS_CDC_PASSWORD", "TIDINGS_STREAM_PASSWORD", "TIDINGS_RELAY_PASSWORD",
-    "TIDINGS_RECONCILER_PASSWORD", "TIDINGS_CONNECT_PASSWORD",
-    "TIDINGS_API_KEY", "TIDINGS_INTERNAL_TOKEN", "QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY",
+    "POSTGRES_PASSWORD", "TIDINGS_API_PASSWORD", "TIDINGS_CDC_PASSWORD", "TIDINGS_STREAM_PASSWORD",
+    "TIDINGS_RELAY_PASSWORD", "TIDINGS_RECONCILER_PASSWORD", "TIDINGS_CONNECT_PASSWORD",
+    "TIDINGS_API_KEY", "TIDINGS_INTERNAL_TOKEN", "QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY",
+    "QSTASH_NEXT_SIGNING_KEY",
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from stack.errors import StackError
 
 LOCK = Path(__file__).resolve().parent.parent / "debezium" / "jgo.lock.toml"
 
-# Downloads are limited by waiting; more at once would burden Maven Central.
+# A download mostly waits, so several run at once; more than this would burden Maven Central.
 _FETCHES_AT_ONCE = 8
 _FETCH_SECONDS_MAX = 60
 
@@ -68,8 +68,8 @@ def missing(jars: Iterable[Jar], repository: Path) -> int:
 
 @contextmanager
 def _alone_in(repository: Path) -> Iterator[None]:
-    """Hold the lock of the repository. Two stacks that start at once do not write the same file: the second waits, and
-    then finds all jars.
+    """Hold the lock of the repository.
+    Two stacks that start at once do not write the same file: the second waits, and then finds all jars.
     """
     try:
         repository.mkdir(parents=True, exist_ok=True)

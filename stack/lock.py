@@ -1,5 +1,5 @@
-"""The lock of a home: one stack, and one start of it, at a time. The kernel releases the lock when its
-process exits.
+"""The lock of a home: one stack, and one start of it, at a time.
+The kernel releases the lock when its process exits.
 """
 
 from __future__ import annotations

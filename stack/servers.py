@@ -50,7 +50,8 @@ def child(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
     """Start a process that ends with this one, however this one ends; its output is appended to `log`."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=dict(environment), preexec_fn=die_with_parent  # noqa: PLW1509
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=dict(environment),
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )  # fmt: skip
 
 
@@ -112,9 +113,7 @@ class Server:
 
 
 def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: Mapping[str, str] = _NONE) -> Server:
-    """Create the broker and format its storage once. `more` are properties that extend or override those
-    of the file.
-    """
+    """Create the broker and format its storage once. `more` are properties beside, or instead of, the file's."""
     _make_private(directory)
     properties = _filled(
         "broker.properties",
@@ -147,8 +146,8 @@ def connect(
 ) -> Server:
     """Create a distributed Connect worker with Debezium on its class path. `more` are properties as for `kafka`.
 
-    Its REST interface repeats the values of a configuration that it rejects, including those of `${env:…}`, so it has a
-    password. Both passwords consist of letters, digits, `-` and `_`.
+    The REST interface repeats values of a configuration that it rejects, also of `${env:…}`, so it has a password. Both
+    passwords consist of letters, digits, `-` and `_`.
     """
     _make_private(directory)
     write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")

@@ -87,9 +87,7 @@ def _check(home: Home) -> None:
 def _start_servers(
     home: Home, environment: Mapping[str, str], postgres: Postgres, servers: list[Server], steps: Steps
 ) -> Server:
-    """Start all three at once, because each is slow. Postgres and the broker are ready at the end; the worker is
-    returned.
-    """
+    """Start all three at once, because each is slow; return the worker. Postgres and the broker are then ready."""
     jars, repository = read_lock(), repository_of(environment)
     fetching = missing(jars, repository)
     with steps.step(f"Java parts: {len(jars)} jars" + (f", {fetching} to fetch" if fetching else ", checked")):

@@ -23,8 +23,8 @@ CACHE_MAX = 10_000
 
 
 def guarded_by(decision: Decision) -> Callable[[View], View]:
-    """Mark a view with its decision. The view executes the decision first; a test calls each view without
-    credentials.
+    """Mark a view with its decision.
+    The view executes the decision first; a test calls each view without credentials.
     """
 
     def mark(view: View) -> View:
@@ -68,9 +68,7 @@ class Authentication:
             raise _unauthorized("the token is not valid")
 
     def callback(self, submission_id: str) -> None:
-        """Raises `ProblemError` 401 unless the request carries the token that the dispatcher made for this
-        submission.
-        """
+        """Raises `ProblemError` 401 unless the request carries the dispatcher's token for this submission."""
         token = _bearer(request.headers.get("Authorization", ""))
         if not self.is_callback_token(token, submission_id):
             raise _unauthorized("the callback's token is not valid for this submission")
@@ -80,8 +78,8 @@ class Authentication:
         return is_callback_token(token, self._internal_token.decode(), submission_id)
 
     def known_tenant_of(self, authorization: str) -> str | None:
-        """Like `tenant_of`, but without a query; returns None if a query is needed. Raises `ProblemError` 401 if the
-        header holds no bearer token.
+        """Like `tenant_of`, but without a query; returns None if a query is needed.
+        Raises `ProblemError` 401 if the header holds no bearer token.
         """
         return self._valid.get(hash_api_key(_bearer(authorization)), self._clock())
 

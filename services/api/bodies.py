@@ -26,8 +26,8 @@ class ClientGoneError(Exception):
 
 
 class Room:
-    """A memory reservation for bodies. The full size of a body is reserved before its first byte is read, which
-    prevents deadlocks.
+    """A memory reservation for bodies.
+    The full size of a body is reserved before its first byte is read, which prevents deadlocks.
     """
 
     def __init__(self, total: int = ROOM_BYTES, per_owner: int = ROOM_BYTES_OWNER) -> None:
@@ -38,8 +38,8 @@ class Room:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self, owner: str, size: int) -> None:
-        """Reserve `size` bytes until they are released. Raises `ProblemError` 503 if they do not become
-        free in time.
+        """Reserve `size` bytes until they are released.
+        Raises `ProblemError` 503 if they do not become free in time.
         """
         if not self._fits(owner, size):
             await self._wait(owner, size)
@@ -69,7 +69,7 @@ class Room:
     def give_back(self, owner: str, size: int) -> None:
         self._taken -= size
         self._taken_by[owner] -= size
-        # The entry is removed because owners come and go.
+        # The entry is deleted, because owners come and go.
         if not self._taken_by[owner]:
             del self._taken_by[owner]
         # Every waiting request is checked, in order of arrival: a smaller one may fit where the first does not.
@@ -80,8 +80,8 @@ class Room:
 
 
 async def read_body(receive: Receive, length: int | None, bytes_max: int) -> bytes:
-    """Read the body, which is `length` bytes long if the client declared its length. Raises `ProblemError` 413 and 408,
-    and `ClientGoneError`.
+    """Read the body, which is `length` bytes long if the client declared its length.
+    Raises `ProblemError` 413 and 408, and `ClientGoneError`.
     """
     if length == 0:
         return b""

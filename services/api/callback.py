@@ -1,8 +1,7 @@
 """Decides what a callback of the relay means for a submission: an attempt, an outcome, or both. Pure.
 
 The relay calls back after every attempt. A failure therefore ends the submission only if the callback says so
-(`willRetry` is false, it is a failure callback, or it reports the last retry) or if the target counts the failure as
-final.
+(`willRetry` is false, it is a failure callback, or it reports the last retry) or if the target counts it as final.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def _status(status: int) -> int:
 
 
 class Callback(BaseModel):
-    """The JSON of a callback. Source: the vendor's documentation of callbacks; the fields from `willRetry` on are
-    extensions of our relay.
+    """The JSON of a callback. Source: the vendor's documentation of callbacks;
+    the fields from `willRetry` on are extensions of our relay.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -67,9 +66,7 @@ class Callback(BaseModel):
 
     @property
     def status_code(self) -> int | None:
-        """The status as the tables store it: null without a response, and null for a number that is not an HTTP status
-        (RFC 9110, section 15).
-        """
+        """The status for the tables: null without a response, or for a number that is not in RFC 9110, section 15."""
         return self.status if 100 <= self.status <= 599 else None
 
 
@@ -179,8 +176,8 @@ def _result(callback: Callback, answer: bytes, content: bytes, judged: Succeeded
 
 
 def _output(answer: bytes) -> Any:
-    """Return the response as JSON if it is small, is not nested deeper than consumers can parse, and can be stored by
-    Postgres: jsonb rejects NUL in text.
+    """Return the response as JSON if it is small, is not nested deeper than consumers can parse,
+    and can be stored by Postgres: jsonb rejects NUL in text.
     """
     if not answer or len(answer) > OUTPUT_BYTES_MAX:
         return None
@@ -193,16 +190,14 @@ def _output(answer: bytes) -> Any:
 
 
 def _text(text: str) -> str:
-    """Replace what Postgres or UTF-8 cannot store: NUL, and half of a surrogate pair, with which truncated text may
-    end.
+    """Replace what Postgres or UTF-8 cannot store: NUL, and half of a surrogate pair,
+    with which truncated text may end.
     """
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _header_value(text: str | None) -> str | None:
-    """Return text that is valid as a header value: without control characters, and no longer than a media
-    type needs.
-    """
+    """Return text that is valid in a header: no control characters, and no longer than a media type needs."""
     return "".join(character for character in _text(text or "") if character.isprintable())[:255] or None
 
 

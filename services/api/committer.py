@@ -27,9 +27,7 @@ STUCK_SECONDS = 5.0
 
 
 class Committer:
-    """One thread that commits with `insert`; callers wait for it. A row that arrives alone is committed alone and at
-    once.
-    """
+    """One thread that commits with `insert`; callers wait for it. A row that arrives alone is committed at once."""
 
     def __init__(
         self,
@@ -194,8 +192,8 @@ W = TypeVar("W", bound=_Waiting)
 
 
 def _settle(batch: Sequence[_Waiting], found: Sequence[Stored | Exception]) -> None:
-    """Set the result of each row. The tasks of one event loop are woken together, because waking a loop is a system
-    call.
+    """Set the result of each row.
+    The tasks of one event loop are woken together, because waking a loop is a system call.
     """
     awaiting: list[_Awaiting] = []
     for waiting, answer in zip(batch, found, strict=True):

@@ -109,9 +109,7 @@ def _store(settings: ApiSettings, closing: ExitStack) -> Store:
 
 
 def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
-    """Read jsonb with orjson, which also writes the responses: the reader of Python makes integers that orjson cannot
-    write.
-    """
+    """Read jsonb with orjson, which also writes responses: Python's reader makes integers that orjson cannot write."""
     set_json_loads(orjson.loads, connection)
 
 

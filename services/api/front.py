@@ -1,8 +1,7 @@
 """The ASGI application of one port. It checks the head of a request, authenticates the request, reads the body, and
 then passes it to a thread.
 
-No thread waits for a client. A client that sends slowly, or stops sending, uses only memory, which `bodies.Room`
-bounds.
+No thread waits for a client. A slow or silent client uses only memory, which `bodies.Room` bounds.
 """
 
 from __future__ import annotations

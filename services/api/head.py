@@ -12,8 +12,8 @@ from services.api.problem import Fault, ProblemError
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`path` is decoded and is text as in WSGI: one character per byte. Header names are in lower case, values
-    unchanged; a repeated header is joined with commas (RFC 9110, section 5.3).
+    """`path` is decoded and is text as in WSGI: one character per byte.
+    Header names are in lower case, values unchanged; a repeated header is joined with commas (RFC 9110, section 5.3).
     """
 
     method: str

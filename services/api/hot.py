@@ -1,7 +1,6 @@
 """`POST /v1/submissions` without Flask, whose own work is five sixths of such a request, and without a thread.
 
-The rules are those of the Flask route: any unusual request is left to Flask, and a contract test compares the responses
-with Flask's.
+The rules are those of the Flask route: unusual requests are left to Flask, and a contract test compares the responses.
 """
 
 from __future__ import annotations

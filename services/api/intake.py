@@ -96,9 +96,7 @@ class Intake:
         return [replace(row, id=one.id) for row, one in zip(rows, stored, strict=True)]
 
     def row(self, tenant: str, content: Any, prefix: str = "", *, key: str | None, trace: str | None) -> Row:
-        """Build the row of a submission. Raises `ProblemError` 422; `prefix` is the position of the submission in the
-        body.
-        """
+        """Build the row of a submission. Raises `ProblemError` 422; `prefix` is its position in the body."""
         try:
             asked = NewSubmission.model_validate(content)
         except ValidationError as error:

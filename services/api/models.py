@@ -78,8 +78,8 @@ class NewBatch(BaseModel):
 
 
 def parse_json(body: bytes, content_type: str) -> Any:
-    """Parse the body as JSON. Raises `ProblemError`: 415 for another type; 400 for invalid JSON, for JSON nested too
-    deep, and for NUL in text; 422 for too many values.
+    """Parse the body as JSON. Raises `ProblemError`: 415 for another type;
+    400 for invalid JSON, for JSON nested too deep, and for NUL in text; 422 for too many values.
     """
     if content_type.partition(";")[0].strip().lower() not in {"application/json", ""}:
         raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
@@ -98,8 +98,8 @@ def parse_json(body: bytes, content_type: str) -> Any:
 
 
 def writes_nul(text: bytes) -> bool:
-    """Return whether JSON text contains the escape of U+0000. The text \\\\u0000, in which the backslash is escaped,
-    does not count.
+    """Return whether JSON text contains the escape of U+0000.
+    The text \\\\u0000, in which the backslash is escaped, does not count.
     """
     return b"\\u0000" in text.replace(b"\\\\", b"")
 
@@ -109,8 +109,7 @@ def too_many_values(body: bytes, openers: int, values_max: int = JSON_VALUES_MAX
 
     The function counts with scans in C, which are far cheaper than parsing. A value follows a comma or an opening
     bracket (the name of a member stands between), so there is at most one value more than there are commas and
-    brackets. Only a body with that many is checked again without its strings, because honest text may contain many
-    commas.
+    brackets. Only a body with that many is checked again without its strings: honest text may contain many commas.
     """
     if body.count(b",") + openers < values_max:
         return False
@@ -134,8 +133,8 @@ def depth(value: Any) -> int:
 
 
 def fingerprint(submission: NewSubmission) -> bytes:
-    """Return the SHA-256 over everything that the client requested, independent of the order of keys. Two submissions
-    are the same if their fingerprints are equal.
+    """Return the SHA-256 over everything that the client requested, independent of the order of keys.
+    Two submissions are the same if their fingerprints are equal.
     """
     asked = dict(vars(submission))
     if asked["expires_in"] is None:
@@ -150,8 +149,8 @@ def batch_fingerprint(submissions: list[Any]) -> bytes:
 
 
 def idempotency_key(header: str | None) -> str | None:
-    """Return the key of the `Idempotency-Key` header, a quoted string or not
-    (draft-ietf-httpapi-idempotency-key-header).
+    """Return the key of the `Idempotency-Key` header,
+    a quoted string or not (draft-ietf-httpapi-idempotency-key-header).
     """
     if header is None:
         return None
@@ -165,7 +164,7 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 def traceparent(header: str | None) -> str | None:
-    """Return the W3C trace context, or None if it is absent or invalid (then a new trace begins, as the specification
-    requires).
+    """Return the W3C trace context, or None if it is absent or invalid (then a new trace begins,
+    as the specification requires).
     """
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None

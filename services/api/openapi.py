@@ -1,5 +1,5 @@
-"""The OpenAPI 3.1 description of the api. Pydantic generates the schemas from the models; the paths come from one table
-below.
+"""The OpenAPI 3.1 description of the api:
+pydantic generates the schemas from the models, a table below lists the paths.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Problem(BaseModel):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"type": "about:blank", "title": "Unprocessable Entity", "status": 422, "detail": "the target is not known",
+                {"type": "about:blank", "title": "Unprocessable Entity", "status": 422,
+                 "detail": "the target is not known",
                  "errors": [{"field": "target", "why": "there is no target 'x'"}]}
             ]
         }
@@ -173,24 +174,27 @@ ROUTES = (
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
            headers=("Idempotency-Key", "traceparent"), example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
-    _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown, headers=("If-None-Match",),
-           others=((304, "Unchanged since the ETag of If-None-Match", None),)),
+    _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown,
+           headers=("If-None-Match",), others=((304, "Unchanged since the ETag of If-None-Match", None),)),
     _Route("delete", "/v1/submissions/{id}", "Cancel", 200, SubmissionShown),
-    _Route("delete", "/v1/submissions/{id}/content", "Erase input and answer of an ended submission", 200, SubmissionShown),
+    _Route("delete", "/v1/submissions/{id}/content", "Erase input and answer of an ended submission", 200,
+           SubmissionShown),
     _Route("get", "/v1/submissions/{id}/result", "The provider's answer, byte for byte", 200, "*/*"),
     _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*",
            others=((302, "The image is elsewhere: at Location", None),)),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
-    _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature", ("submission",),
-           example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
+    _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature",
+           ("submission",), example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
     _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ToldStarts, "signature"),
-    _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature", ("submission",)),
-    _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest, "internal",
-           example={"ids": [_ID]}),
+    _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature",
+           ("submission",)),
+    _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest,
+           "internal", example={"ids": [_ID]}),
     _Route("get", "/healthz", "The process runs", 200, "application/json", guard="public"),
-    _Route("get", "/readyz", "Postgres answers, and submissions are committed", 200, "application/json", guard="public"),
+    _Route("get", "/readyz", "Postgres answers, and submissions are committed", 200, "application/json",
+           guard="public"),
     _Route("get", "/metrics", "Prometheus text", 200, "text/plain", guard="public"),
     _Route("get", "/openapi.json", "This document", 200, "application/json", guard="public"),
 )  # fmt: skip

@@ -48,8 +48,8 @@ def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], begu
 
 
 def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dict[str, Any]:
-    """Return the links of a submission. `images` needs `output`: the images of a larger answer have the same addresses,
-    counted from 0.
+    """Return the links of a submission.
+    `images` needs `output`: the images of a larger answer have the same addresses, counted from 0.
     """
     base = f"/v1/submissions/{id_}"
     found: dict[str, Any] = {"self": base}
@@ -109,9 +109,7 @@ class Image:
 
 
 def images(answer: Any) -> list[Image]:
-    """Return the images in an answer of OpenAI's format `{"data": [{"url"} | {"b64_json"}]}`; other
-    formats have none.
-    """
+    """Return the images in an answer of OpenAI's format `{"data": [{"url"} | {"b64_json"}]}`; others have none."""
     items = answer.get("data") if isinstance(answer, dict) else None
     found = [_image(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return [image for image in found if image is not None]

@@ -27,7 +27,8 @@ JOIN unnest(%(tenant)b::text[], %(key)b::text[]) AS wanted (tenant, key) USING (
 SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL
 
 -- name: get
-SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason, r.status_code, r.content_type,
+SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason,
+  r.status_code, r.content_type,
   r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number, b.started_at AS begun_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 LEFT JOIN LATERAL (SELECT number, started_at FROM tidings.attempt_starts
@@ -78,8 +79,8 @@ WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 -- Reads and writes in one statement; the primary key decides between a cancellation and a callback.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, submitted_at)
-SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, 'cancelled', 'cancelled by the client',
-  created_at
+SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, 'cancelled',
+  'cancelled by the client', created_at
 FROM tidings.submissions WHERE id = %(id)s AND tenant = %(tenant)s
 ON CONFLICT DO NOTHING
 RETURNING submission_id

@@ -1,5 +1,5 @@
-"""The rows of the api: one method per statement of queries.sql, or one transaction of several statements. The reads for
-clients are limited to one tenant.
+"""The rows of the api: one method per statement of queries.sql, or one transaction of several statements.
+The reads for clients are limited to one tenant.
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ class Store:
         return self._insert(rows, again=True, batch=batch)
 
     def _insert(self, rows: Sequence[Row], *, again: bool, batch: bool) -> list[Stored]:
-        """`again`: some rows may be stored already. The api generates the ids, so a row with the same id is the same
-        row.
-        """
+        """`again`: some rows may be stored already. The api generates the ids, so an equal id means the same row."""
         statement = self._q["insert_submissions"] + (f"\n{self._q['unless_there']}" if again else "")
         with self._writers.connection() as connection:
             if all(row.idempotency_key is None for row in rows):
@@ -103,9 +101,7 @@ class Store:
         return None if row is None else str(row["tenant"])
 
     def get(self, tenant: str, id_: SubmissionId) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-        """Return the submission with its result, and its attempts; None if the tenant has no submission
-        with this id.
-        """
+        """Return the submission with its result, and its attempts; None if the tenant has none with this id."""
         parameters = {"id": id_, "tenant": tenant}
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
@@ -113,8 +109,8 @@ class Store:
             return None if row is None else (row, cursor.execute(self._q["attempts"], parameters).fetchall())
 
     def list(self, tenant: str, filters: Mapping[str, Any]) -> tuple[Sequence[dict[str, Any]], UUID | None]:
-        """Return a page and the cursor of the next page, or None if there is no next page. A page with filters may be
-        short, or empty, and still have a next page: it examines at most `look` submissions.
+        """Return a page and the cursor of the next page, or None if there is no next page.
+        A page with filters may be short, or empty, and still have a next page: it examines at most `look` submissions.
         """
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
@@ -126,9 +122,7 @@ class Store:
         return page, rows[0]["look_on"] if rows else None
 
     def result(self, tenant: str, id_: SubmissionId) -> dict[str, Any] | None:
-        """Return `body`, `content_type` and `outcome` (None: not ended); None if the tenant has no submission with this
-        id.
-        """
+        """Return `body`, `content_type` and `outcome` (None: not ended); None if the tenant has none with this id."""
         return self._one("result", {"id": id_, "tenant": tenant})
 
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
@@ -149,8 +143,8 @@ class Store:
         return None if row is None else (row["target"], row["tenant"])
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
-        """Store what a callback reports, in one transaction; return whether it ended the submission. Repeats change
-        nothing.
+        """Store what a callback reports in one transaction;
+        return whether it ended the submission. Repeats change nothing.
         """
         return _once_more(lambda: self._record(id_, tenant, attempt, result))
 

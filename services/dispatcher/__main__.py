@@ -115,7 +115,8 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         changes, producer = _joined(stack, settings, REMOVALS_GROUP, [REMOVALS], removals_progress)
         dispatcher = Dispatcher(
             changes, producer, removing,
-            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics, log=logger,
+            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics,
+            log=logger,
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 

@@ -1,5 +1,5 @@
-"""Reads changes, passes them to the outbox, and only then commits the offsets: delivery is at least once. The consumer
-determines which changes an object reads: removals of contents have an object of their own.
+"""Reads changes, passes them to the outbox, and only then commits the offsets: delivery is at least once.
+The consumer determines which changes an object reads: removals of contents have an object of their own.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class FullError(UnavailableError):
 
 
 class Dispatcher:
-    """`run_once` handles one batch. While the relay or the api does not respond, the partitions are paused but still
-    polled, so that the group keeps this member and no record is read twice.
+    """`run_once` handles one batch. While the relay or the api does not respond,
+    the partitions are paused but still polled, so that the group keeps this member and no record is read twice.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Dispatcher:
         self._outage = False
 
     def _keep_to(self, assigned: set[Any]) -> None:
-        """Forget the partitions of other members. Their reader starts at the committed offset, before the unknown
-        submissions.
+        """Forget the partitions of other members.
+        Their reader starts at the committed offset, before the unknown submissions.
         """
         self._unknowns.forget(but=assigned)
         self._handled = {partition: offset for partition, offset in self._handled.items() if partition in assigned}
@@ -162,9 +162,7 @@ class Dispatcher:
         self._metrics.unknown_waiting.set(len(self._unknowns))
 
     def _read_again(self) -> None:
-        """Read again from the first unknown submission on, so that the one that fails is put aside like any change that
-        fails.
-        """
+        """Read again from the first unknown submission on, so that the one that fails is put aside."""
         self._rewound = self._unknowns.floors()
         self._handled |= self._rewound
         self._unknowns.clear()
@@ -229,8 +227,8 @@ class Dispatcher:
         self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
     def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:
-        """Keep the changes that arrived before their commit became visible, and ask for them again. Raises `FullError`
-        if there are too many.
+        """Keep the changes that arrived before their commit became visible, and ask for them again.
+        Raises `FullError` if there are too many.
         """
         now = self._clock()
         kept = [self._unknowns.add(change, record, now) for change, record in unknown]

@@ -41,9 +41,7 @@ class Message:
 
 
 def starts_address(callback_url: str) -> str:
-    """Return the address to which the relay reports starts of attempts: one address for all, so that one request
-    reports many.
-    """
+    """Return the address for reports of starts: one address for all, so that one request reports many."""
     return f"{callback_url}/callbacks/relay/starts"
 
 
@@ -54,17 +52,15 @@ def callback_address(callback_url: str, submission_id: str) -> str:
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The address of the api for callbacks. `retries`: a plan of the hosted service may allow fewer than
-    the default.
-    """
+    """The address of the api for callbacks. `retries`: a plan of the hosted service may allow fewer."""
 
     url: str
     internal_token: str
     retries: int = CALLBACK_RETRIES
 
     def headers(self, submission_id: str) -> dict[str, str]:
-        """Return the options that make the relay report the attempts of a call to the api: both callbacks, and the
-        address for starts, which the hosted service ignores.
+        """Return the options that make the relay report the attempts of a call to the api:
+        both callbacks, and the address for starts, which the hosted service ignores.
         """
         token = callback_token(self.internal_token, submission_id)
         options = {
@@ -89,9 +85,7 @@ class Call:
 
     @property
     def deduplication_id(self) -> str:
-        """Return an id that is unique per nudge: for the first id the relay would only answer that it had the message
-        before.
-        """
+        """Return an id that is unique per nudge: the relay would not publish a message with the first id again."""
         if self.nudged_at is None:
             return self.submission_id
         # The vendor's ids contain no colon; the time does.

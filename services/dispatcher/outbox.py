@@ -26,9 +26,7 @@ UNSIGNED = "the api takes webhooks and the dispatcher has no TIDINGS_WEBHOOK_SEC
 
 @dataclass(frozen=True)
 class Webhooks:
-    """The settings for webhooks: none are sent without a `secret`; with `public_only`, only public addresses are
-    called.
-    """
+    """The settings for webhooks: none without a `secret`; only to public addresses with `public_only`."""
 
     public_url: str
     secret: str | None = field(repr=False)
@@ -85,8 +83,8 @@ class Outbox:
     def end(self, changes: Sequence[ResultChange]) -> None:
         """Cancel the remaining calls of ended submissions, and send their webhooks.
 
-        Calls of failed submissions are cancelled too: the api may have classified an answer as final that the relay
-        would retry.
+        Calls of failed submissions are cancelled too: the relay may retry an answer that the api has classified as
+        final.
         """
         # A snapshot, as after a lost slot, repeats old rows: their calls have ended and their webhooks were sent.
         changes = [change for change in changes if not change.snapshot]
@@ -126,8 +124,8 @@ class Outbox:
             self._publish(batch, "webhook")
 
     def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
-        """Return the changes except the repeated ones whose call or callback the relay holds. The api is asked
-        afterwards, so the result of a call that ended meanwhile is found there.
+        """Return the changes except the repeated ones whose call or callback the relay holds.
+        The api is asked afterwards, so the result of a call that ended meanwhile is found there.
         """
         again = [str(change.id) for change in changes if change.told_again]
         held: set[str] = set()
@@ -173,8 +171,8 @@ class Outbox:
         return None
 
     def _publish_calls(self, messages: Sequence[Message], asked_at: float) -> None:
-        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped; the calls
-        of those that end during publishing are cancelled.
+        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped;
+        the calls of those that end during publishing are cancelled.
         """
         for batch in batches(messages):
             calls = batch
@@ -216,9 +214,7 @@ class Outbox:
 
 
 def batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """Split `messages`, in order, into parts within both limits; a message that exceeds them alone is a part of its
-    own.
-    """
+    """Split `messages`, in order, into parts within both limits; a message that exceeds them is a part alone."""
     batch: list[Message] = []
     size = 0
     for message in messages:

@@ -13,7 +13,7 @@ from tidings.contract.removals import RemovalRequest
 
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 30
-# The statuses worth a retry: too many requests, and errors of the relay or of the network.
+# Statuses worth a retry, besides 3xx and 5xx: too many requests, a timeout, and tokens that do not match.
 _LATER = frozenset({401, 403, 408, 425, 429})
 
 
@@ -46,9 +46,7 @@ class Relay:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def publish(self, messages: Sequence[Message]) -> list[Accepted | Refused]:
-        """Publish `messages`; return one verdict per message, in order. Raises `UnavailableError`; the outcome is then
-        unknown.
-        """
+        """Publish `messages`; return one verdict each, in order. Raises `UnavailableError`: the outcome is unknown."""
         body = orjson.dumps([message.item() for message in messages])
         answer = self._call("POST", "/v2/batch", body=body)
         if answer.status_code in {400, 404, 413, 422}:
@@ -100,8 +98,8 @@ class Relay:
             raise UnavailableError(f"the relay's dead letters are not understood: {answer.status_code}") from None
 
     def remove_contents(self, request: RemovalRequest) -> Refused | None:
-        """Remove the stored content of ended messages. `Refused`: the relay has no such route. Raises
-        `UnavailableError`.
+        """Remove the stored content of ended messages.
+        `Refused`: the relay has no such route. Raises `UnavailableError`.
         """
         body = orjson.dumps({"labels": request.labels, "messageIds": request.message_ids})
         answer = self._call("POST", "/v2/contents/remove", body=body)

@@ -1,6 +1,4 @@
-"""The dispatcher's HTTP client of the api: it fetches bodies of submissions and reports calls that could
-not be sent.
-"""
+"""The dispatcher's HTTP client of the api: it fetches bodies and reports calls that could not be sent."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ class Unknowns:
         return [one for one in self if now >= one.ask_at]
 
     def still(self, asked: Collection[Unknown], unknown: Collection[str], now: float) -> list[Unknown]:
-        """The api was asked for `asked` and does not know `unknown`. Forget the known and the expired ones; return the
-        expired ones.
+        """The api was asked for `asked` and does not know `unknown`.
+        Forget the known and the expired ones; return the expired ones.
         """
         over = []
         for one in asked:

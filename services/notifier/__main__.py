@@ -82,7 +82,8 @@ def _joined(
     transactions.open()
     changes = change_consumer(
         settings.cluster, [topic],
-        group=group, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=log.get("notifier"),
+        group=group, instance=settings.instance, batch_max=settings.batch_max, progress=progress,
+        log=log.get("notifier"),
     )  # fmt: skip
     stack.callback(changes.close)
     return changes, transactions

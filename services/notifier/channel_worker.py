@@ -48,8 +48,8 @@ class _Plan:
 
 
 class ChannelWorker:
-    """Each `run_once` handles one bounded batch of held events. An event is written to the topic of its channel, or
-    held again while the topic does not exist, or remains on the main topic only.
+    """Each `run_once` handles one bounded batch of held events. An event is written to the topic of its channel,
+    or held again while the topic does not exist, or remains on the main topic only.
     """
 
     def __init__(
@@ -94,9 +94,7 @@ class ChannelWorker:
         return len(held)
 
     def _make(self, held: Sequence[Held]) -> set[str]:
-        """Create missing topics, of each tenant in turn; return the channels whose topic was created but
-        is not ready.
-        """
+        """Create missing topics, of each tenant in turn; return the channels whose new topic is not ready."""
         wanted: dict[str, dict[Use, None]] = {}
         awaited = self._routes(held).held
         for one in held:
@@ -109,8 +107,8 @@ class ChannelWorker:
         return self._channels.routes([use for use in uses if not self._tenants.left_out(use.tenant)])
 
     def _settle(self, held: Sequence[Held], slow: Collection[str]) -> None:
-        """Commit `held` in order. Each doubted topic is tried with its first event, alone. After a failed trial, which
-        may have taken 8 s, the events of the topics that are still in doubt are held again.
+        """Commit `held` in order. Each doubted topic is tried with its first event, alone.
+        After a failed trial, which may have taken 8 s, the events of the topics that are still in doubt are held again.
         """
         rest, trials = held, TRIALS_MAX
         while rest:
@@ -123,8 +121,8 @@ class ChannelWorker:
             rest = rest[number:]
 
     def _try(self, one: Held, use: Use, topic: str) -> bool:
-        """Return whether the doubted `topic` accepts an event. The decision on the event is committed in
-        either case.
+        """Return whether the doubted `topic` accepts an event.
+        The decision on the event is committed in either case.
         """
         plan = _Plan({use: topic}, {})
         try:
@@ -143,17 +141,15 @@ class ChannelWorker:
         return True
 
     def _hold_again(self, one: Held, error: StalledError) -> None:
-        """Commit the event to the holding topic. Only if this succeeds can the event's own topic be the cause of
-        `error`.
-        """
+        """Commit the event to the holding topic. Only if this succeeds can its own topic be the cause of `error`."""
         try:
             self._commit([one], _Plan({}, {one: one.tries}))
         except (RefusedError, StalledError) as second:
             raise KafkaError(f"the broker does not take events: {second}") from error
 
     def _settle_together(self, held: Sequence[Held], slow: Collection[str]) -> None:
-        """Commit `held` in one transaction. After too many failures each event is committed alone, so that a refusal
-        affects only its own event.
+        """Commit `held` in one transaction.
+        After too many failures each event is committed alone, so that a refusal affects only its own event.
         """
         failures = 0
         while True:

@@ -130,8 +130,8 @@ class Channels:
             self._trial_at = self._clock() + TRIAL_SECONDS
 
     def stalled_alone(self, topic: str) -> bool:
-        """A trial of `topic` stalled, and the broker was not the cause. Return whether the topic is excluded, because
-        it stalled before.
+        """A trial of `topic` stalled, and the broker was not the cause.
+        Return whether the topic is excluded, because it stalled before.
         """
         with self._lock:
             found = stalled_alone(self._refused.get((topic, None)), _STALLED, self._clock())
@@ -150,8 +150,8 @@ class Channels:
                 self._stalls = 0
 
     def blame(self, topics: Collection[str]) -> set[str]:
-        """Return those of the hanging `topics` to exclude. A new topic is spared once, because the broker opens its
-        logs some time after it creates the topic.
+        """Return those of the hanging `topics` to exclude.
+        A new topic is spared once, because the broker opens its logs some time after it creates the topic.
         """
         with self._lock:
             young = self._young & set(topics)

@@ -1,6 +1,4 @@
-"""An event that is held until the topic of its channel exists: the record of `tidings.channel-events`, written and
-read.
-"""
+"""An event held until the topic of its channel exists: the record of `tidings.channel-events`, written and read."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ CHANNEL, TENANT, TRIES = "tidings-channel", "tidings-tenant", "tidings-tries"
 
 @dataclass(frozen=True)
 class Held:
-    """`tries`: how many times its topic was created and was not ready. `use` is None for a record that was written by
-    hand.
-    """
+    """`tries`: how many times its topic was created and was not ready. `use` is None for a handwritten record."""
 
     partition: TopicPartition
     offset: int

@@ -18,8 +18,8 @@ TRIALS_STALLED_MAX = 2
 
 
 class Standing(Enum):
-    """`GOOD`: events are written together with others. `DOUBTED`: events are held and tried alone.
-    `REFUSED`: excluded.
+    """`GOOD`: events are written together with others.
+    `DOUBTED`: events are held and tried alone. `REFUSED`: excluded.
     """
 
     GOOD = "good"
@@ -29,8 +29,8 @@ class Standing(Enum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """`until`: the time at which the topic may be tried, after `seconds`. `suspected`: a cause that is not proven;
-    `stalls`: the number of stalled trials.
+    """`until`: the time at which the topic may be tried, after `seconds`.
+    `suspected`: a cause that is not proven; `stalls`: the number of stalled trials.
     """
 
     reason: str
@@ -41,8 +41,8 @@ class Refusal:
 
 
 def standing(refusals: Collection[Refusal], now: float, trial_at: float) -> Standing:
-    """Return the standing of a topic with these refusals. `trial_at`: the time from which a topic that refused may be
-    tried.
+    """Return the standing of a topic with these refusals.
+    `trial_at`: the time from which a topic that refused may be tried.
     """
     if not refusals:
         return Standing.GOOD

@@ -9,8 +9,8 @@ TENANTS_MAX = 1000
 
 
 class Shares:
-    """The uses that this process has seen since its start: an existing topic belongs to no tenant until an event names
-    it.
+    """The uses that this process has seen since its start:
+    an existing topic belongs to no tenant until an event names it.
     """
 
     def __init__(self, tenant_max: int) -> None:
@@ -26,9 +26,7 @@ class Shares:
             del self._topics[next(iter(self._topics))]
 
     def room(self, tenant: str, making: int = 0) -> bool:
-        """Return whether `tenant` may have one more topic than it has, including the number that is being created for
-        it.
-        """
+        """Return whether `tenant` may have one more topic, beside its own and the `making` under creation."""
         return len(self._topics.get(tenant, ())) + making < self._tenant_max
 
     def users(self, topic: str) -> set[str]:

@@ -31,8 +31,8 @@ class Tenants:
         self._faults: dict[str, _Fault] = {}
 
     def blame(self, tenants: Iterable[str]) -> dict[str, float]:
-        """A transaction failed because of the channels of `tenants`. Return those that are excluded now, and for how
-        many seconds.
+        """A transaction failed because of the channels of `tenants`.
+        Return those that are excluded now, and for how many seconds.
         """
         with self._lock:
             now = self._clock()

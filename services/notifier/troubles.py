@@ -1,6 +1,4 @@
-"""The reaction to a transaction that failed because of a channel: it excludes the cause, so that the next transaction
-succeeds.
-"""
+"""The reaction to a transaction that failed because of a channel: exclude the cause, so that the next one succeeds."""
 
 from __future__ import annotations
 
@@ -61,8 +59,8 @@ class Troubles:
         self._blame_sole_users(gone | blamed, topics)
 
     def stalled_alone(self, topic: str, use: Use) -> None:
-        """An event for `topic`, alone in its transaction, was not accepted in time; the broker then accepted it on an
-        internal topic. A deleted topic is created again.
+        """An event for `topic`, alone in its transaction, was not accepted in time;
+        the broker then accepted it on an internal topic. A deleted topic is created again.
         """
         gone = self._channels.gone({topic})
         if not gone and not self._channels.stalled_alone(topic):

@@ -1,3 +1,1 @@
-"""Finds submissions and results that were lost between two processes, repeats the lost step, and expires
-submissions.
-"""
+"""Finds what was lost between two processes, repeats the lost step, and expires submissions."""

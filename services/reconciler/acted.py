@@ -1,6 +1,4 @@
-"""The time of the last action on each submission, so that a look does not repeat it at once. Bounded; a restart forgets
-it.
-"""
+"""The time of the last action on each submission, so that looks do not repeat it. Bounded; lost at a restart."""
 
 from __future__ import annotations
 

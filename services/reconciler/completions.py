@@ -1,5 +1,5 @@
-"""Compares results with the completion events in Kafka. A result whose event was not seen is emitted again, with the
-same id.
+"""Compares results with the completion events in Kafka.
+A result without an event is emitted again, with the same id.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Completions:
         return done
 
     def _begin(self) -> None:
-        """Begin at the low-water mark; the first time at the present, because older events may be past
-        their retention.
+        """Begin at the low-water mark;
+        the first time at the present, because older events may be past their retention.
         """
         mark = self._store.low_water(NAME)
         mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
@@ -152,8 +152,8 @@ class Completions:
         return len(found)
 
     def _look_far(self) -> int:
-        """Count one hour; return the number of hours counted. An hour with more results than were read is read again,
-        with all that follows.
+        """Count one hour; return the number of hours counted.
+        An hour with more results than were read is read again, with all that follows.
         """
         assert self._cursor is not None
         if not self._to_count and self._clock() >= self._far_at:

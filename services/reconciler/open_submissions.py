@@ -149,9 +149,7 @@ class OpenSubmissions:
             self._begin_pass(upto)
 
     def _end_pass(self, last: UUID) -> None:
-        """Store the low-water mark. A submission never becomes open again, so nothing before the first open one is
-        needed.
-        """
+        """Store the low-water mark. Submissions never become open again, so it is before the first open one."""
         self._metrics.open.set(len(self._known) + self._forgotten_count)
         open_ids = self._known if self._forgotten is None else {*self._known, self._forgotten}
         mark = UUID(int=max(0, min(open_ids).int - 1)) if open_ids else last

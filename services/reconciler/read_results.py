@@ -1,5 +1,5 @@
-"""The number of results that were read, by the hour of their end. If the database has more for an hour, a result became
-visible late.
+"""The number of results that were read, by the hour of their end.
+If the database has more for an hour, a result became visible late.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ReadResults:
         self._counts = Counter({before: n for before, n in self._counts.items() if before < _hour(hour.after)})
 
     def hours(self, since: UUID, upto: UUID) -> list[Hour]:
-        """Return all hours up to `upto`, oldest first, including hours without a result. Hours that ended before
-        `since` are forgotten, and so is the hour that contains it.
+        """Return all hours up to `upto`, oldest first, including hours without a result.
+        Hours that ended before `since` are forgotten, and so is the hour that contains it.
         """
         if since > self._begun:
             self._begun = _start(_hour(since) + 1)

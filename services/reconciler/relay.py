@@ -1,5 +1,5 @@
-"""The reconciler's HTTP client of the relay: it asks which submissions have a live message, retries dead letters of
-callbacks, and removes contents.
+"""The reconciler's HTTP client of the relay:
+it asks which submissions have a live message, retries dead letters of callbacks, and removes contents.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class Holding:
-    """What the relay holds for some labels: the labels with a live message, and the dead letters of
-    callbacks by label.
-    """
+    """What the relay holds for some labels: those with a live message, and dead letters of callbacks by label."""
 
     live: frozenset[str]
     letters: Mapping[str, Sequence[str]]

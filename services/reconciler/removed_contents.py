@@ -26,8 +26,8 @@ _BEGINNING = (datetime.min.replace(tzinfo=UTC), NO_ID)
 
 
 class RemovedContents:
-    """A pass examines, in bounded steps, all removals that are not settled and older than the grace. It needs no
-    low-water mark: an index contains only these rows.
+    """A pass examines, in bounded steps, all removals that are not settled and older than the grace.
+    It needs no low-water mark: an index contains only these rows.
     """
 
     def __init__(
@@ -67,9 +67,7 @@ class RemovedContents:
         return [id_ for id_ in ids if live.isdisjoint((str(id_), webhook_label(id_)))]
 
     def _settle(self, upto: Mapping[UUID, datetime]) -> None:
-        """Remove the content at the relay, then mark the removals as settled. After a failure the next pass finds them
-        again.
-        """
+        """Remove the content at the relay, then settle the removals. After a failure the next pass finds them."""
         with suppress(UnsupportedError):
             for request in removal_requests(self._store.erase_again(list(upto))):
                 self._relay.remove_contents(request)

@@ -99,16 +99,16 @@ class Broker:
 
 
 def open_transactions(admin: Any) -> list[OpenTransaction]:
-    """Return the open transactions in the relevant partitions. Raises `RightMissingError` unless all of them can be
-    seen and classified.
+    """Return the open transactions in the relevant partitions.
+    Raises `RightMissingError` unless all of them can be seen and classified.
     """
     _require_rights(admin)
     return [one for part in _parts(admin) for one in _open(admin, part)]
 
 
 def _require_rights(admin: Any) -> None:
-    """Check each right by name. Kafka omits entries without a right from most of its lists, so that they seem not to
-    exist: a transaction in progress would look like one without a coordinator.
+    """Check each right by name. Kafka omits entries without a right from most of its lists,
+    so that they seem not to exist: a transaction in progress would look like one without a coordinator.
     """
     described = {topic["name"]: topic["error_code"] for topic in admin.describe_topics([OFFSETS, TRANSACTIONS])}
     for topic, operation in ((OFFSETS, "READ"), (TRANSACTIONS, "DESCRIBE")):
@@ -202,8 +202,8 @@ def _fate(one: OpenTransaction, id_: str | None, under_way: Collection[tuple[int
 
 
 def _coordinators(admin: Any) -> dict[int, int]:
-    """Return the broker of each partition of the topic of transactions. Raises `CoordinatorsAwayError` if a partition
-    has none.
+    """Return the broker of each partition of the topic of transactions.
+    Raises `CoordinatorsAwayError` if a partition has none.
     """
     found = {
         partition["partition_index"]: partition["leader_id"]

@@ -41,9 +41,7 @@ class ConnectorState:
 
 
 def configuration(file: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the connector's settings with `${NAME}` filled in; `${env:…}` remains for Connect, which alone has the
-    password.
-    """
+    """Return the connector's settings with `${NAME}` filled in; only Connect fills in `${env:…}`, the password."""
     return dict(json.loads(Template(file.read_text(encoding="utf-8")).safe_substitute(values)))
 
 

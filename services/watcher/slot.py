@@ -20,8 +20,8 @@ class DatabaseUnavailableError(Exception):
 
 @dataclass(frozen=True)
 class SlotState:
-    """`wal_status` is reserved, extended, unreserved or lost; None means that there is no slot. The slot retains
-    `retained_bytes` of WAL.
+    """`wal_status` is reserved, extended, unreserved or lost; None means that there is no slot.
+    The slot retains `retained_bytes` of WAL.
     """
 
     active: bool

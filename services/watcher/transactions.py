@@ -1,8 +1,8 @@
 """Finds hanging Kafka transactions, which no coordinator will end, reports them, and aborts them.
 
 A broker that is killed between the commit of a transaction and its markers can restart with the transaction complete in
-the coordinator and open in a partition. No process ends it then, and every consumer of committed records waits at it
-for ever.
+the coordinator and open in a partition. No process ends it then, and consumers of committed records wait at it for
+ever.
 """
 
 from __future__ import annotations
@@ -174,9 +174,7 @@ class TransactionWatch:
         return [seen for seen in self._orphans() if self._clock() - seen.since >= self._seconds_max]
 
     def _end(self, seen: _Seen) -> int:
-        """Return 1 if the transaction was aborted. A failure does not stop the others; the abort is retried at the next
-        look.
-        """
+        """Return 1 if the transaction was aborted. A failure does not stop the others; the next look retries it."""
         try:
             self._broker.abort(seen.transaction)
         except BrokerUnavailableError as error:

@@ -1,7 +1,7 @@
 """Decodes Debezium's change events. The only module that knows Debezium's format.
 
-The envelope is JSON without schema: `{"op": "c" | "r", "after": {column: value}, …}`; the `r` of a snapshot is the same
-row again. jsonb columns are text that contains JSON; timestamptz columns are ISO 8601 text.
+The envelope is JSON without schema: `{"op": "c" | "r", "after": {column: value}, …}`; a snapshot's `r` repeats a row.
+jsonb columns are text that contains JSON; timestamptz columns are ISO 8601 text.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class UndecodableChangeError(Exception):
 
 @dataclass(frozen=True)
 class SubmissionChange:
-    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot, and may be of any
-    age. `nudged_at`: the reconciler had the row emitted again, because no relay holds its call.
+    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot,
+    and may be of any age. `nudged_at`: the reconciler had the row emitted again, because no relay holds its call.
     """
 
     id: UUID
@@ -46,8 +46,8 @@ class SubmissionChange:
 
 @dataclass(frozen=True)
 class ResultChange:
-    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes. `snapshot`: the row was
-    read from the table, as after a lost slot, and may be of any age.
+    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes.
+    `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
     """
 
     submission_id: UUID
@@ -72,8 +72,8 @@ class ResultChange:
 
 @dataclass(frozen=True)
 class ContentRemoval:
-    """The content of a submission was erased; `message_ids` are the relay's ids of all its attempts. `snapshot`: the
-    row was read from the table, as after a lost slot, and may be of any age.
+    """The content of a submission was erased; `message_ids` are the relay's ids of all its attempts.
+    `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
     """
 
     submission_id: UUID
@@ -82,8 +82,8 @@ class ContentRemoval:
 
 
 def decode_submission(value: bytes | None) -> SubmissionChange | None:
-    """Decode a row of `tidings.submissions`. Returns None if the event is not an insert. Raises
-    `UndecodableChangeError`.
+    """Decode a row of `tidings.submissions`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
     """
     row = _row(value)
     if row is None:
@@ -102,8 +102,8 @@ def decode_submission(value: bytes | None) -> SubmissionChange | None:
 
 
 def decode_result(value: bytes | None) -> ResultChange | None:
-    """Decode a row of `tidings.results`. Returns None if the event is not an insert. Raises
-    `UndecodableChangeError`.
+    """Decode a row of `tidings.results`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
     """
     row = _row(value)
     if row is None:
@@ -134,8 +134,8 @@ def decode_result(value: bytes | None) -> ResultChange | None:
 
 
 def decode_removal(value: bytes | None) -> ContentRemoval | None:
-    """Decode a row of `tidings.content_removals`. Returns None if the event is not an insert. Raises
-    `UndecodableChangeError`.
+    """Decode a row of `tidings.content_removals`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
     """
     row = _row(value)
     if row is None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 def webhook_label(submission_id: UUID | str) -> str:
-    """Return the label of a submission's webhooks. Its calls and their callbacks have the id itself as label, so that
-    cancelling a call does not cancel a webhook.
+    """Return the label of a submission's webhooks.
+    Its calls and their callbacks have the id itself as label, so that cancelling a call does not cancel a webhook.
     """
     return f"webhook-{submission_id}"

@@ -25,8 +25,7 @@ def removal_requests(contents: Iterable[tuple[UUID, Sequence[str]]]) -> Iterator
     """Build the requests for submissions and the ids of their messages. A submission that occurs several times is
     included once.
 
-    Of the ids of a submission, those beyond a thousand are omitted: further attempts hold nothing that the label does
-    not also find.
+    Of a submission's ids, those beyond a thousand are omitted: the label finds everything that they would find.
     """
     merged: dict[UUID, dict[str, None]] = {}
     for id_, message_ids in contents:

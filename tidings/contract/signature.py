@@ -26,8 +26,8 @@ _JWT_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 
 class InvalidSignatureError(Exception):
-    """The request is not a delivery of our relay, or not to this address; the text gives the reason
-    without the token.
+    """The request is not a delivery of our relay, or not to this address;
+    the text gives the reason without the token.
     """
 
 
@@ -57,8 +57,8 @@ def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
 # During a rotation two keys are in use, in the relay and in the processes that verify signatures.
 @lru_cache(8)
 def _hmac_of(key: str) -> Callable[[bytes], bytes]:
-    """Return the HMAC-SHA256 by `key` (RFC 2104). The part that depends only on the key is computed once (its section
-    4), which saves half of the work.
+    """Return the HMAC-SHA256 by `key` (RFC 2104).
+    The part that depends only on the key is computed once (its section 4), which saves half of the work.
     """
     block = key.encode()
     block = (hashlib.sha256(block).digest() if len(block) > 64 else block).ljust(64, b"\0")
@@ -82,8 +82,8 @@ def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str])
 
 
 def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Claims:
-    """The first half of `verify`: it checks the token before the body is read, so that an unsigned request cannot tie
-    up a thread.
+    """The first half of `verify`:
+    it checks the token before the body is read, so that an unsigned request cannot tie up a thread.
     """
     claims = _decode(token, keys)
     subject = _bytes(claims.get("sub", ""))
@@ -105,9 +105,7 @@ def _base64url(content: bytes) -> bytes:
 
 
 def _bytes(text: object) -> bytes:
-    """Encode for a comparison. Some servers turn bytes that are not UTF-8 into half surrogate pairs, also in an
-    address.
-    """
+    """Encode for a comparison. Some servers turn bytes that are not UTF-8 into half surrogate pairs."""
     return str(text).encode(errors="surrogatepass")
 
 

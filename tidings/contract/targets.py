@@ -1,5 +1,5 @@
-"""Targets: the endpoints that clients may call, by name, from targets.toml, and the classification of their answers. No
-I/O except reading the file.
+"""Targets: the endpoints that clients may call, by name, from targets.toml, and the classification of their answers.
+No I/O except reading the file.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class FlowControl(BaseModel):
 
 
 class Target(BaseModel):
-    """One target. `retry_delay` is the relay's expression in milliseconds; without it the relay's default backoff
-    applies.
+    """One target. `retry_delay` is the relay's expression in milliseconds;
+    without it the relay's default backoff applies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,9 +95,7 @@ class Target(BaseModel):
 
 
 def load_targets(path: Path) -> Mapping[str, Target]:
-    """Read and validate the whole file. Raises `ConfigurationError` with every fault, one line each: target, field,
-    reason.
-    """
+    """Read and validate the whole file. Raises `ConfigurationError` with one line a fault: target, field, reason."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -183,9 +181,7 @@ def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Faile
 
 
 def _error_in(body: bytes, field: str) -> Any:
-    """Return the top-level `field` of a JSON object, or None. Only an object can have a field, so other values are not
-    parsed.
-    """
+    """Return the top-level `field` of a JSON object, or None. Other values have no field and are not parsed."""
     if body.lstrip()[:1] != b"{":
         return None
     try:

@@ -1,6 +1,4 @@
-"""Applies the migrations in migrations/ to a database and sets the logins of the roles. Run by hand or as a one-shot
-container.
-"""
+"""Applies migrations/ to a database and sets the logins of the roles. Run by hand or as a one-shot container."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class BoundedConnection(Connection[Any]):
     answer_seconds: float
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Like psycopg's, with a timeout. Raises `OperationalError`; whether the statement was executed is then
-        unknown.
+        """Like psycopg's, with a timeout.
+        Raises `OperationalError`; whether the statement was executed is then unknown.
         """
         try:
             return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
@@ -56,8 +56,8 @@ def bounded(answer_seconds: float) -> type[BoundedConnection]:
 
 
 def connect(url: str, *, application: str, statement_seconds: float) -> BoundedConnection:
-    """Return a connection in autocommit whose rows are dicts. Postgres cancels a statement after
-    `statement_seconds`.
+    """Return a connection in autocommit whose rows are dicts.
+    Postgres cancels a statement after `statement_seconds`.
     """
     return bounded(statement_seconds + ANSWER_MARGIN_SECONDS).connect(
         url,

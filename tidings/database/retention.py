@@ -1,5 +1,5 @@
-"""Drops old months of submissions with all rows that belong to them, and the idempotency keys and removals of contents
-of that time.
+"""Drops old months of submissions with all their rows,
+and the idempotency keys and removals of contents of that time.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Retention:
         return int(self._rows("old_keys", days=self._days)[0]["keys"])
 
     def old_removals(self) -> int:
-        """Return the number of settled removals of contents that are old enough. Only the administrator
-        may read them.
+        """Return the number of settled removals of contents that are old enough.
+        Only the administrator may read them.
         """
         return int(self._rows("old_removals", days=self._days)[0]["removals"])
 

@@ -1,3 +1,1 @@
-"""The Kafka code of all processes: settings, topics, transactions, and the loop that reads changes. Independent of the
-content of events.
-"""
+"""The Kafka code of all processes: settings, topics, transactions, and the loop that reads changes. Knows no event."""

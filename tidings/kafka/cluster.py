@@ -41,8 +41,8 @@ class Cluster:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """Return the keyword arguments of every client. They are built once, because all clients share the access token
-        of `oauth`.
+        """Return the keyword arguments of every client.
+        They are built once, because all clients share the access token of `oauth`.
         """
         options: dict[str, Any] = {
             "bootstrap_servers": [server.strip() for server in self.bootstrap.split(",")],

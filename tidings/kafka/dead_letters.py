@@ -11,9 +11,7 @@ REASON_CHARACTERS_MAX = 1000
 
 
 def dead_letter(record: Any, reason: str, *, bare: bool = False) -> Outgoing:
-    """Build the dead letter for a consumer's `record`. `bare`: without its value, for a broker that
-    rejects the value.
-    """
+    """Build the dead letter of a consumer's `record`. `bare`: without its value, if the broker rejects the value."""
     source = f"{record.topic}/{record.partition}/{record.offset}"
     headers = (("reason", reason[:REASON_CHARACTERS_MAX].encode(errors="replace")), ("source", source.encode()))
     return Outgoing(DEAD_LETTERS, record.key or b"", b"" if bare else record.value, headers)

@@ -43,8 +43,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Reader:
-    """A process that reads Kafka: `name` is in its metrics and settings, `instance` distinguishes its instances. It
-    reads from `cluster`, and answers health checks at `listen`.
+    """A process that reads Kafka: `name` is in its metrics and settings, `instance` distinguishes its instances.
+    It reads from `cluster`, and answers health checks at `listen`.
     """
 
     name: str
@@ -123,8 +123,8 @@ class LoopMetrics:
 
 
 class Loop:
-    """`run` works until a signal. After any failure the loop reconnects within the process, with growing pauses: a
-    process that exits at a failure would only repeat it at its supervisor's rate.
+    """`run` works until a signal. After any failure the loop reconnects within the process, with growing pauses:
+    a process that exits at a failure would only repeat it at its supervisor's rate.
     """
 
     def __init__(
@@ -148,9 +148,7 @@ class Loop:
         self._failures = 0
 
     def run(self) -> int:
-        """Return the exit status. Resources that `connect` puts on its stack are closed after each failure, and at the
-        end.
-        """
+        """Return the exit status. The stack given to `connect` is closed after each failure, and at the end."""
         while not self._shutdown.requested():
             try:
                 with ExitStack() as stack:

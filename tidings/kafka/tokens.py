@@ -50,8 +50,8 @@ class _TooLargeError(Exception):
 
 
 class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
-    """Provides an access token of `client`, requested at the first use and again before it expires. Safe for any number
-    of threads; none waits longer than `seconds_max`.
+    """Provides an access token of `client`, requested at the first use and again before it expires.
+    Safe for any number of threads; none waits longer than `seconds_max`.
     """
 
     def __init__(

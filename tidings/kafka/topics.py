@@ -66,8 +66,8 @@ class KafkaTopics:
             return set(admin.list_topics())
 
     def absent(self, topics: Collection[str]) -> frozenset[str]:
-        """Return those of `topics` that do not exist, within 2 * ABSENT_TIMEOUT_MS; none if the broker does not
-        respond.
+        """Return those of `topics` that do not exist, within 2 * ABSENT_TIMEOUT_MS;
+        none if the broker does not respond.
         """
         try:
             with administrator(
@@ -78,8 +78,8 @@ class KafkaTopics:
             return frozenset()
 
     def make(self, topics: Collection[Topic]) -> dict[str, str]:
-        """Create `topics` in one request; return those that cannot be used, by name, with the reason. Raises a
-        `KafkaError`.
+        """Create `topics` in one request;
+        return those that cannot be used, by name, with the reason. Raises a `KafkaError`.
         """
         if not topics:
             return {}
@@ -94,9 +94,7 @@ class KafkaTopics:
 
 
 def _refusal(code: int) -> str | None:
-    """Return why a topic was not created; None if it was, if another process created it first, or if the result is
-    pending.
-    """
+    """Return why a topic was not created; None if it was, by any process, or if the result is pending."""
     error = for_code(code)
     return None if code == 0 or issubclass(error, TopicAlreadyExistsError | RequestTimedOutError) else error.__name__
 

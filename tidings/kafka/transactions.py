@@ -49,8 +49,8 @@ class Outgoing:
 
 
 def transactional_producer(cluster: Cluster, name: str) -> Any:
-    """Create a producer of the transactional id `name`. The broker aborts the open transaction of an earlier producer
-    of that name.
+    """Create a producer of the transactional id `name`.
+    The broker aborts the open transaction of an earlier producer of that name.
     """
     producer = KafkaProducer(
         **cluster.options,
@@ -101,8 +101,8 @@ class Transactions:
         self._producer: Any = None
 
     def open(self) -> None:
-        """Create the producer if there is none. Raises `FencedError`, and `KafkaError` if the broker does not respond
-        in time.
+        """Create the producer if there is none.
+        Raises `FencedError`, and `KafkaError` if the broker does not respond in time.
         """
         if self._producer is None:
             try:
@@ -136,8 +136,8 @@ class Transactions:
             discard(producer)
 
     def _learn(self, topics: Collection[str]) -> None:
-        """Get the metadata of all `topics` with one request: `send` would make one request for each, within the
-        transaction's time.
+        """Get the metadata of all `topics` with one request: `send` would make one request for each,
+        within the transaction's time.
         """
         unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
         if unknown and (absent := self._absent(unknown)):
@@ -196,8 +196,8 @@ class Transactions:
         return sent
 
     def _patiently(self, done_by: Callable[[float], bool], end: float, topics: Collection[str]) -> bool:
-        """Return whether it is done by `end`. Raises `StalledError` as soon as one of `topics` is known to
-        be absent.
+        """Return whether it is done by `end`.
+        Raises `StalledError` as soon as one of `topics` is known to be absent.
         """
         while (now := self._clock()) < end:
             if done_by(min(end, now + PATIENCE_SECONDS)):

@@ -1,5 +1,5 @@
-"""The limit of open files, and so of sockets, of a process. Shells and systemd set 1,024, because select() supports no
-more; no process of Tidings uses select().
+"""The limit of open files, and so of sockets, of a process.
+Shells and systemd set 1,024, because select() supports no more; no process of Tidings uses select().
 """
 
 from __future__ import annotations

@@ -43,13 +43,14 @@ class Standing:
         if not stuck:
             return None
         names = ", ".join(sorted(stuck)[:NAMED_MAX])
-        return f"{len(stuck)} partitions have had unread records for {self.oldest_seconds(now):.0f} s and do not move: {names}"
+        return (
+            f"{len(stuck)} partitions have had unread records for {self.oldest_seconds(now):.0f} s"
+            f" and do not move: {names}"
+        )
 
 
 class Progress:
-    """The loop of the process writes it, the threads of the health server read it. `fault` is None while there is no
-    fault.
-    """
+    """The process's loop writes it, the health server's threads read it. `fault` is None without a fault."""
 
     def __init__(self, clock: Callable[[], float], *, age_seconds_max: float = AGE_SECONDS_MAX) -> None:
         self._clock = clock
@@ -95,9 +96,7 @@ class Progress:
 
     @property
     def oldest_seconds(self) -> float:
-        """The age of the oldest waiting change: of a batch in progress, or of unread records in a partition that does
-        not move.
-        """
+        """The age of the oldest waiting change: of a batch in progress, or of unread records in a stuck partition."""
         with self._lock:
             now = self._clock()
             held = 0.0 if self._held is None else now - self._held[0]

@@ -55,8 +55,8 @@ class Answer:
 
 
 def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> Answer:
-    """Return the answer to a submission. Raises `ProblemError`: 404 if there is none yet or there will be none, 410 if
-    its content was removed.
+    """Return the answer to a submission.
+    Raises `ProblemError`: 404 if there is none yet or there will be none, 410 if its content was removed.
     """
     row = parts.store.result(tenant, id_)
     if row is None:
