@@ -1,5 +1,5 @@
-"""The environment of a third-party server:
-only the variables that it needs, so that no secret reaches a process that does not need it.
+"""The environment of a third-party server: only the variables that it needs, so that no secret reaches a process that
+does not need it.
 """
 
 from __future__ import annotations

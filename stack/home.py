@@ -155,8 +155,8 @@ def _port(variable: str, default: int, environment: Mapping[str, str]) -> int:
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    """Return the secrets in the file, and new ones for names that the file lacks,
-    for example because an earlier version wrote it.
+    """Return the secrets in the file, and new ones for names that the file lacks, for example because an earlier
+    version wrote it.
     """
     made = {name: secrets.token_urlsafe(32) for name in _SECRETS}
     made["encryption_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

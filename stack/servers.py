@@ -146,8 +146,8 @@ def connect(
 ) -> Server:
     """Create a distributed Connect worker with Debezium on its class path. `more` are properties as for `kafka`.
 
-    The REST interface repeats values of a configuration that it rejects, also of `${env:…}`, so it has a password. Both
-    passwords consist of letters, digits, `-` and `_`.
+    The REST interface repeats the values of a configuration that it rejects, also of `${env:…}`, so it has a password.
+    Both passwords consist of letters, digits, `-` and `_`.
     """
     _make_private(directory)
     write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")

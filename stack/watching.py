@@ -116,8 +116,8 @@ def down(home: Home) -> bool:
 
 
 def reset(home: Home, *, seconds: float = STOP_SECONDS_MAX) -> bool:
-    """Stop the stack and delete its files;
-    return false if its folder contains other files, which are kept. Raises `StackError`.
+    """Stop the stack and delete its files; return false if its folder contains other files, which are kept. Raises
+    `StackError`.
     """
     down(home)  # a start in progress ends with it
     with alone(home, seconds=seconds):

@@ -1,5 +1,5 @@
-"""The bridge from the event loop to Flask:
-a request with a complete body becomes a WSGI call, and the response is returned as one piece.
+"""The bridge from the event loop to Flask: a request with a complete body becomes a WSGI call, and the response is
+returned as one piece.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def _status(status: int) -> int:
 
 
 class Callback(BaseModel):
-    """The JSON of a callback. Source: the vendor's documentation of callbacks;
-    the fields from `willRetry` on are extensions of our relay.
+    """The JSON of a callback. Source: the vendor's documentation of callbacks; the fields from `willRetry` on are
+    extensions of our relay.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -176,8 +176,8 @@ def _result(callback: Callback, answer: bytes, content: bytes, judged: Succeeded
 
 
 def _output(answer: bytes) -> Any:
-    """Return the response as JSON if it is small, is not nested deeper than consumers can parse,
-    and can be stored by Postgres: jsonb rejects NUL in text.
+    """Return the response as JSON if it is small, is not nested deeper than consumers can parse, and can be stored by
+    Postgres: jsonb rejects NUL in text.
     """
     if not answer or len(answer) > OUTPUT_BYTES_MAX:
         return None
@@ -190,8 +190,8 @@ def _output(answer: bytes) -> Any:
 
 
 def _text(text: str) -> str:
-    """Replace what Postgres or UTF-8 cannot store: NUL, and half of a surrogate pair,
-    with which truncated text may end.
+    """Replace what Postgres or UTF-8 cannot store: NUL, and half of a surrogate pair, with which truncated text may
+    end.
     """
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 

@@ -34,8 +34,8 @@ def answering_within(connection: Connection[Any], seconds: float) -> Iterator[No
 def open_pool(
     url: str, *, size_min: int, size_max: int, answer_seconds: float = ANSWER_SECONDS, **options: Any
 ) -> Pool:
-    """Open a pool of bounded connections in autocommit: a single statement then takes one round trip;
-    BEGIN and COMMIT would make it three. `options` are psycopg_pool's.
+    """Open a pool of bounded connections in autocommit: a single statement then takes one round trip; BEGIN and COMMIT
+    would make it three. `options` are psycopg_pool's.
     """
     return ConnectionPool(
         url,

@@ -78,8 +78,8 @@ class NewBatch(BaseModel):
 
 
 def parse_json(body: bytes, content_type: str) -> Any:
-    """Parse the body as JSON. Raises `ProblemError`: 415 for another type;
-    400 for invalid JSON, for JSON nested too deep, and for NUL in text; 422 for too many values.
+    """Parse the body as JSON. Raises `ProblemError`: 415 for another type; 400 for invalid JSON, for JSON nested too
+    deep, and for NUL in text; 422 for too many values.
     """
     if content_type.partition(";")[0].strip().lower() not in {"application/json", ""}:
         raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
@@ -149,8 +149,8 @@ def batch_fingerprint(submissions: list[Any]) -> bytes:
 
 
 def idempotency_key(header: str | None) -> str | None:
-    """Return the key of the `Idempotency-Key` header,
-    a quoted string or not (draft-ietf-httpapi-idempotency-key-header).
+    """Return the key of the `Idempotency-Key` header, a quoted string or not
+    (draft-ietf-httpapi-idempotency-key-header).
     """
     if header is None:
         return None
@@ -164,7 +164,7 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 def traceparent(header: str | None) -> str | None:
-    """Return the W3C trace context, or None if it is absent or invalid (then a new trace begins,
-    as the specification requires).
+    """Return the W3C trace context, or None if it is absent or invalid (then a new trace begins, as the specification
+    requires).
     """
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None

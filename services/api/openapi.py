@@ -1,5 +1,5 @@
-"""The OpenAPI 3.1 description of the api:
-pydantic generates the schemas from the models, a table below lists the paths.
+"""The OpenAPI 3.1 description of the api: pydantic generates the schemas from the models, a table below lists the
+paths.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ ROUTES = (
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
     _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature",
-           ("submission",), example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
+           ("submission",),
+           example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
     _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ToldStarts, "signature"),
     _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature",
            ("submission",)),

@@ -28,8 +28,8 @@ SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoke
 
 -- name: get
 SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason,
-  r.status_code, r.content_type,
-  r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number, b.started_at AS begun_at
+  r.status_code, r.content_type, r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number,
+  b.started_at AS begun_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 LEFT JOIN LATERAL (SELECT number, started_at FROM tidings.attempt_starts
   WHERE submission_id = %(id)s AND r.submission_id IS NULL ORDER BY number DESC LIMIT 1) AS b ON true

@@ -1,5 +1,5 @@
-"""The two ports of the api. granian serves them in one event loop until a signal;
-requests in progress then have a limited time to finish.
+"""The two ports of the api. granian serves them in one event loop until a signal; requests in progress then have a
+limited time to finish.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ IsToken = Callable[[str, str], bool]
 
 
 class ToldStart(BaseModel):
-    """One attempt. The sender sets `label` and `data`, and any client of the relay can choose them;
-    the relay sets the other fields.
+    """One attempt. The sender sets `label` and `data`, and any client of the relay can choose them; the relay sets the
+    other fields.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)

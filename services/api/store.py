@@ -143,8 +143,8 @@ class Store:
         return None if row is None else (row["target"], row["tenant"])
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
-        """Store what a callback reports in one transaction;
-        return whether it ended the submission. Repeats change nothing.
+        """Store what a callback reports in one transaction; return whether it ended the submission. Repeats change
+        nothing.
         """
         return _once_more(lambda: self._record(id_, tenant, attempt, result))
 

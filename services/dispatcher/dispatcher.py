@@ -43,8 +43,8 @@ class FullError(UnavailableError):
 
 
 class Dispatcher:
-    """`run_once` handles one batch. While the relay or the api does not respond,
-    the partitions are paused but still polled, so that the group keeps this member and no record is read twice.
+    """`run_once` handles one batch. While the relay or the api does not respond, the partitions are paused but still
+    polled, so that the group keeps this member and no record is read twice.
     """
 
     def __init__(

@@ -59,8 +59,8 @@ class Callbacks:
     retries: int = CALLBACK_RETRIES
 
     def headers(self, submission_id: str) -> dict[str, str]:
-        """Return the options that make the relay report the attempts of a call to the api:
-        both callbacks, and the address for starts, which the hosted service ignores.
+        """Return the options that make the relay report the attempts of a call to the api: both callbacks, and the
+        address for starts, which the hosted service ignores.
         """
         token = callback_token(self.internal_token, submission_id)
         options = {

@@ -83,8 +83,7 @@ class Outbox:
     def end(self, changes: Sequence[ResultChange]) -> None:
         """Cancel the remaining calls of ended submissions, and send their webhooks.
 
-        Calls of failed submissions are cancelled too: the relay may retry an answer that the api has classified as
-        final.
+        Calls of failed submissions are cancelled too: the relay may retry an answer that is final for the api.
         """
         # A snapshot, as after a lost slot, repeats old rows: their calls have ended and their webhooks were sent.
         changes = [change for change in changes if not change.snapshot]
@@ -171,8 +170,8 @@ class Outbox:
         return None
 
     def _publish_calls(self, messages: Sequence[Message], asked_at: float) -> None:
-        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped;
-        the calls of those that end during publishing are cancelled.
+        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped; the calls
+        of those that end during publishing are cancelled.
         """
         for batch in batches(messages):
             calls = batch

@@ -48,8 +48,8 @@ class _Plan:
 
 
 class ChannelWorker:
-    """Each `run_once` handles one bounded batch of held events. An event is written to the topic of its channel,
-    or held again while the topic does not exist, or remains on the main topic only.
+    """Each `run_once` handles one bounded batch of held events. An event is written to the topic of its channel, or
+    held again while the topic does not exist, or remains on the main topic only.
     """
 
     def __init__(

@@ -1,5 +1,4 @@
-"""The topics of channels: which exist, which may still be created, which are in doubt, and which are excluded for a
-while.
+"""The topics of channels: which exist, which may still be created, which are in doubt, and which are excluded.
 
 Both loops share this object. The loop of completions never creates a topic. No lock is held during a request.
 """
@@ -37,8 +36,8 @@ class Use:
 @dataclass(frozen=True)
 class Routes:
     """`topics` are the topics of channels that have one; `held` are the uses whose events wait for a topic. `doubted`
-    are topics that the loop of channels tries alone; their events wait for the trial. All other events go to the
-    main topic only.
+    are topics that the loop of channels tries alone; their events wait for the trial. Other events have the main
+    topic only.
     """
 
     topics: Mapping[Use, str]
@@ -176,12 +175,10 @@ class Channels:
             return set(topics) - self._known
 
     def look_again(self) -> None:
-        """Ask the broker which topics exist: another process may create one, and an operator may delete one. Raises a
-        `KafkaError`.
+        """Ask the broker which topics exist: processes create and operators delete topics. Raises a `KafkaError`.
 
         A topic that appears for the first time may not be ready, and a producer would wait for it. It is used after it
-        has existed for a while. Until then its events are held, and the worker that creates topics checks whether it is
-        ready.
+        has existed for a while. Until then its events are held, and the loop of channels checks whether it is ready.
         """
         present = {name for name in self._topics.present() if _is_channel(name)}
         with self._lock:

@@ -100,8 +100,8 @@ class Notifier:
         ]
 
     def _settle(self, decided: Sequence[Decided]) -> None:
-        """Commit `decided`. A record that the broker refuses for a channel is omitted;
-        one that it refuses for the main topic is put aside.
+        """Commit `decided`. A record that the broker refuses for a channel is omitted; one that it refuses for the main
+        topic is put aside.
         """
         failures, unclear = 0, set[str]()
         while True:
@@ -143,8 +143,8 @@ class Notifier:
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
     def _put_aside(self, decided: Sequence[Decided], error: RefusedError) -> None:
-        """An internal topic permanently refuses one of these records:
-        find the record, so that it does not block the others.
+        """An internal topic permanently refuses one of these records: find the record, so that it does not block the
+        others.
         """
         if error.topic == CHANNEL_EVENTS and (not error.of_record or len(decided) == 1):
             self._log.error("channel_events_refused", reason=error.reason, events=len(decided))

@@ -9,8 +9,8 @@ TENANTS_MAX = 1000
 
 
 class Shares:
-    """The uses that this process has seen since its start:
-    an existing topic belongs to no tenant until an event names it.
+    """The uses that this process has seen since its start: an existing topic belongs to no tenant until an event names
+    it.
     """
 
     def __init__(self, tenant_max: int) -> None:

@@ -59,8 +59,8 @@ class Troubles:
         self._blame_sole_users(gone | blamed, topics)
 
     def stalled_alone(self, topic: str, use: Use) -> None:
-        """An event for `topic`, alone in its transaction, was not accepted in time;
-        the broker then accepted it on an internal topic. A deleted topic is created again.
+        """An event for `topic`, alone in its transaction, was not accepted in time; the broker then accepted it on an
+        internal topic. A deleted topic is created again.
         """
         gone = self._channels.gone({topic})
         if not gone and not self._channels.stalled_alone(topic):

@@ -105,8 +105,8 @@ class Completions:
         return done
 
     def _begin(self) -> None:
-        """Begin at the low-water mark;
-        the first time at the present, because older events may be past their retention.
+        """Begin at the low-water mark; the first time at the present, because older events may be past
+        their retention.
         """
         mark = self._store.low_water(NAME)
         mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark

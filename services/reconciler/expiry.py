@@ -1,4 +1,6 @@
-"""Expires submissions whose `expires_in` is over. The dispatcher then cancels the call, as for any other failure."""
+"""Expires submissions whose `expires_in` is over.
+The dispatcher then cancels the call, as for any outcome but success.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ class Expiry:
         self._back_at = self._far_at = datetime.min.replace(tzinfo=UTC)
 
     def run_once(self) -> int:
-        """Look at the submissions that became due since the last look,
-        and at the next ones of a look back; return their number.
+        """Look at the submissions that became due since the last look, and at the next ones of a look back; return
+        their number.
         """
         now = self._now()
         after = self._after or self._begin(now)
@@ -68,8 +70,8 @@ class Expiry:
         return max(at, now - FAR), NO_ID
 
     def _look_back(self, now: datetime, upto: datetime) -> int:
-        """Look at the next submissions of a look back, which begins at its interval;
-        return their number if more follow.
+        """Look at the next submissions of a look back, which begins at its interval; return their number if more
+        follow.
         """
         if self._back is None:
             self._back = self._due_back(now, upto)

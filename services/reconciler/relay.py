@@ -1,5 +1,5 @@
-"""The reconciler's HTTP client of the relay:
-it asks which submissions have a live message, retries dead letters of callbacks, and removes contents.
+"""The reconciler's HTTP client of the relay: it asks which submissions have a live message, retries dead letters of
+callbacks, and removes contents.
 """
 
 from __future__ import annotations

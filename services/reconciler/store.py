@@ -61,8 +61,8 @@ class Store:
         return [row["id"] for row in self._execute("still_open", {"ids": list(ids)})]
 
     def open_between(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, Sequence[UUID]]:
-        """Examine the next submissions by id, up to `upto`;
-        return the last id (None: there are none) and the open ids.
+        """Examine the next submissions by id, up to `upto`; return the last id (None: there are none)
+        and the open ids.
         """
         [row] = self._execute("open_between", {"after": after, "upto": upto, "limit": limit})
         return row["last"], row["open_ids"]
@@ -95,8 +95,8 @@ class Store:
         return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
 
     def erase_again(self, ids: Sequence[UUID]) -> list[tuple[UUID, Sequence[str]]]:
-        """Erase the content that arrived after its removal;
-        return, for each submission, the relay's ids of its messages.
+        """Erase the content that arrived after its removal; return, for each submission, the relay's ids of its
+        messages.
         """
         return [(row["id"], row["message_ids"]) for row in self._execute("erase_again", {"ids": list(ids)})]
 

@@ -1,5 +1,5 @@
-"""Looks at the relay's live messages for submissions that do not exist, and reports them:
-no process made the submission, or its row was lost. The messages are kept, because the relay may have other clients.
+"""Looks at the relay's live messages for submissions that do not exist, and reports them: no process made the
+submission, or its row was lost. The messages are kept, because the relay may have other clients.
 """
 
 from __future__ import annotations

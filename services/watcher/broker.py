@@ -107,8 +107,8 @@ def open_transactions(admin: Any) -> list[OpenTransaction]:
 
 
 def _require_rights(admin: Any) -> None:
-    """Check each right by name. Kafka omits entries without a right from most of its lists,
-    so that they seem not to exist: a transaction in progress would look like one without a coordinator.
+    """Check each right by name. Kafka omits entries without a right from most of its lists, so that they seem not to
+    exist: a transaction in progress would look like one without a coordinator.
     """
     described = {topic["name"]: topic["error_code"] for topic in admin.describe_topics([OFFSETS, TRANSACTIONS])}
     for topic, operation in ((OFFSETS, "READ"), (TRANSACTIONS, "DESCRIBE")):

@@ -27,8 +27,8 @@ class UndecodableChangeError(Exception):
 
 @dataclass(frozen=True)
 class SubmissionChange:
-    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot,
-    and may be of any age. `nudged_at`: the reconciler had the row emitted again, because no relay holds its call.
+    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot, and may be of any
+    age. `nudged_at`: the reconciler had the row emitted again, because no relay holds its call.
     """
 
     id: UUID

@@ -22,8 +22,8 @@ def batch_ids(first: UUID, count: int) -> list[SubmissionId]:
 
 
 def new_batch_id() -> SubmissionId:
-    """Return the first id of a batch of up to 4096:
-    its last 12 bits are 0, which leaves the time and 60 random bits.
+    """Return the first id of a batch of up to 4096: its last 12 bits are 0, which leaves the time and
+    60 random bits.
     """
     return SubmissionId(UUID(int=new_submission_id().int & ~0xFFF))
 
@@ -33,8 +33,8 @@ def new_event_id() -> EventId:
 
 
 def parse_submission_id(text: str) -> SubmissionId | None:
-    """Parse an id in its canonical form, or return None;
-    braces, URNs and upper case are rejected, so that an id has one spelling.
+    """Parse an id in its canonical form, or return None; braces, URNs and upper case are rejected, so that an id has
+    one spelling.
     """
     try:
         parsed = UUID(text)

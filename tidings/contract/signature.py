@@ -26,8 +26,8 @@ _JWT_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 
 class InvalidSignatureError(Exception):
-    """The request is not a delivery of our relay, or not to this address;
-    the text gives the reason without the token.
+    """The request is not a delivery of our relay, or not to this address; the text gives the reason
+    without the token.
     """
 
 
@@ -82,8 +82,8 @@ def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str])
 
 
 def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Claims:
-    """The first half of `verify`:
-    it checks the token before the body is read, so that an unsigned request cannot tie up a thread.
+    """The first half of `verify`: it checks the token before the body is read, so that an unsigned request cannot tie
+    up a thread.
     """
     claims = _decode(token, keys)
     subject = _bytes(claims.get("sub", ""))

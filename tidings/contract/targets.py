@@ -68,8 +68,8 @@ class FlowControl(BaseModel):
 
 
 class Target(BaseModel):
-    """One target. `retry_delay` is the relay's expression in milliseconds;
-    without it the relay's default backoff applies.
+    """One target. `retry_delay` is the relay's expression in milliseconds; without it the relay's default backoff
+    applies.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

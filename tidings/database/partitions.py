@@ -20,8 +20,8 @@ Execute = Callable[[LiteralString, Mapping[str, Any]], Sequence[tuple[Any, ...]]
 
 @dataclass
 class Made:
-    """The result of a round: partitions created, partitions blocked by a reader or a writer,
-    rows moved out of the default partitions.
+    """The result of a round: partitions created, partitions blocked by a reader or a writer, rows moved out of the
+    default partitions.
     """
 
     names: list[str] = field(default_factory=list)

@@ -1,5 +1,5 @@
-"""Drops old months of submissions with all their rows,
-and the idempotency keys and removals of contents of that time.
+"""Drops old months of submissions with all their rows, and the idempotency keys and removals of
+contents of that time.
 """
 
 from __future__ import annotations

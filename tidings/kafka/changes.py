@@ -191,8 +191,8 @@ class Changes:
             self._log.error("log_shorter_than_read", **where, next="read from the beginning")
 
     def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
-        """Return the offset up to which a truncated log, as after an unclean election,
-        still contains the records that were read.
+        """Return the offset up to which a truncated log, as after an unclean election, still contains the records that
+        were read.
         """
         offset: int = safe.offset if safe is not None else beginning
         self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
@@ -209,8 +209,8 @@ def change_consumer(
     progress: Progress,
     log: BoundLogger,
 ) -> Changes:
-    """Return a consumer of the changes of `topics`, as the member `instance` of `group`;
-    offsets are committed explicitly.
+    """Return a consumer of the changes of `topics`, as the member `instance` of `group`; offsets are committed
+    explicitly.
     """
     consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
     return Changes(consumer, topics, progress=progress, log=log)

@@ -1,5 +1,5 @@
-"""The meaning of a failed transaction, and the topic that caused it:
-kafka-python raises most errors as a plain `KafkaError` that contains the cause as text.
+"""The meaning of a failed transaction, and the topic that caused it: kafka-python raises most errors as a plain
+`KafkaError` that contains the cause as text.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class FencedError(Exception):
 
 
 class OverdueError(KafkaError):  # type: ignore[misc]
-    """The broker ended the transaction after its timeout, or another producer of this name did:
-    the error does not distinguish them.
+    """The broker ended the transaction after its timeout, or another producer of this name did: the error does not
+    distinguish them.
     """
 
 
@@ -95,8 +95,8 @@ def stalled(sent: Sequence[tuple[str, Any]]) -> StalledError:
 
 
 def raise_cause(error: KafkaError, last: BaseException | None, first: FirstFailure, *, overdue: bool) -> NoReturn:
-    """Raise the error that `error` stands for:
-    kafka-python raises most errors as a plain `KafkaError` that contains the cause as text.
+    """Raise the error that `error` stands for: kafka-python raises most errors as a plain `KafkaError` that contains
+    the cause as text.
     """
     causes = [error, last, first.failure[1] if first.failure else None]
     for cause in causes:

@@ -123,8 +123,8 @@ class LoopMetrics:
 
 
 class Loop:
-    """`run` works until a signal. After any failure the loop reconnects within the process, with growing pauses:
-    a process that exits at a failure would only repeat it at its supervisor's rate.
+    """`run` works until a signal. After any failure the loop reconnects within the process, with growing pauses: a
+    process that exits at a failure would only repeat it at its supervisor's rate.
     """
 
     def __init__(

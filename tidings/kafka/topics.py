@@ -66,8 +66,8 @@ class KafkaTopics:
             return set(admin.list_topics())
 
     def absent(self, topics: Collection[str]) -> frozenset[str]:
-        """Return those of `topics` that do not exist, within 2 * ABSENT_TIMEOUT_MS;
-        none if the broker does not respond.
+        """Return those of `topics` that do not exist, within 2 * ABSENT_TIMEOUT_MS; none if the broker does not
+        respond.
         """
         try:
             with administrator(
@@ -78,8 +78,8 @@ class KafkaTopics:
             return frozenset()
 
     def make(self, topics: Collection[Topic]) -> dict[str, str]:
-        """Create `topics` in one request;
-        return those that cannot be used, by name, with the reason. Raises a `KafkaError`.
+        """Create `topics` in one request; return those that cannot be used, by name, with the reason. Raises a
+        `KafkaError`.
         """
         if not topics:
             return {}

@@ -136,8 +136,8 @@ class Transactions:
             discard(producer)
 
     def _learn(self, topics: Collection[str]) -> None:
-        """Get the metadata of all `topics` with one request: `send` would make one request for each,
-        within the transaction's time.
+        """Get the metadata of all `topics` with one request: `send` would make one request for each, within the
+        transaction's time.
         """
         unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
         if unknown and (absent := self._absent(unknown)):

@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT as a flag that loops check, so that a process drains and exits with 0;
-at a time limit it exits too.
+"""SIGTERM and SIGINT as a flag that loops check, so that a process drains and exits with 0; at a time limit it exits
+too.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The starts of attempts, as the relay reports them:
-the request is signed, each start is verified, all are stored together.
+"""The starts of attempts, as the relay reports them: the request is signed, each start is verified, all are stored
+together.
 """
 
 from __future__ import annotations
