@@ -21,13 +21,13 @@ from stack.errors import StackError
 from stack.ports import listens
 
 DEBEZIUM = Path(__file__).resolve().parent.parent / "debezium"
-# One node on a small machine: the serial collector and the quick compiler start fastest and need least memory.
+# One node on a small machine: the serial collector and the quick compiler start fastest and need the fewest resources.
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 BROKER_HEAP = "-Xmx384m"
 CONNECT_HEAP = "-Xmx384m"
 START_SECONDS_MAX = 90.0
 STOP_SECONDS_MAX = 20.0
-# The users of Connect's REST interface; the worker gets the password at its start.
+# The user of Connect's REST interface; the worker gets the password at its start.
 REST_USER = "tidings"
 CLUSTER_ID = "dGlkaW5ncy1uYXRpdmUtMQ"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -146,8 +146,8 @@ def connect(
 ) -> Server:
     """Create a distributed Connect worker with Debezium on its class path. `more` are properties as for `kafka`.
 
-    The REST interface repeats the values of a configuration that it rejects, also of `${env:…}`, so it has a password.
-    Both passwords consist of letters, digits, `-` and `_`.
+    The REST interface repeats the values of a configuration that it rejects, including those of `${env:…}`, and
+    therefore has a password. Both passwords consist of letters, digits, `-` and `_`.
     """
     _make_private(directory)
     write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")

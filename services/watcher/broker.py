@@ -155,7 +155,7 @@ def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
             raise RightMissingError(_missing(f"READ on topic {right}")) from None
         if len(parts) == 1 and not error.retriable:
             raise
-        if len(parts) == 1:  # a partition of a topic that is being created or deleted
+        if len(parts) == 1:  # a topic that is being created or deleted; an unavailable broker raises another error
             return
         middle = len(parts) // 2
         yield from _open(admin, parts[:middle])
