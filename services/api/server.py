@@ -58,7 +58,7 @@ async def serve(apps: dict[str, Any]) -> int:
 
 
 def end_after(seconds: float) -> None:
-    """End this process after that time, even if it still waits for something."""
+    """End this process after `seconds`, even if it still waits for something."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()

@@ -17,7 +17,7 @@ UNKNOWN_SECONDS = 30.0
 # Most become visible within milliseconds: the dispatcher asks after 0.1 s, and then each time half of the submission's
 # age has passed.
 ASK_SECONDS_MIN = 0.1
-# The offsets of these are not committed. More of them mean a fault of the api; the dispatcher then stops reading.
+# The offsets of these are not committed. More of them mean a fault of the api, and everything waits.
 UNKNOWN_MAX = 1000
 
 

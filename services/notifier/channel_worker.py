@@ -94,7 +94,7 @@ class ChannelWorker:
         return len(held)
 
     def _make(self, held: Sequence[Held]) -> set[str]:
-        """Create missing topics, of each tenant in turn; return the channels whose new topic is not ready."""
+        """Create missing topics, for each tenant in turn; return the channels whose new topic is not ready."""
         wanted: dict[str, dict[Use, None]] = {}
         awaited = self._routes(held).held
         for one in held:
