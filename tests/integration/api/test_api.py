@@ -556,8 +556,13 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     for secret in ("private", b"private".hex()):
         assert secret not in repr(rows)
     # Each callback that came after it is told to the relay, which has what it carried.
-    # To remove again tells nothing.
+    # To remove again tells nothing until all is settled.
     assert told == [(["m"],), (["late", "m"],), (["late", "later", "m"],)]
+    with psycopg.connect(client.admin_url) as connection:
+        connection.execute("UPDATE tidings.content_removals SET settled_at = clock_timestamp()")
+    for _ in range(2):
+        assert client.http.delete(f"{path}/content", headers=ALICE).status_code == 200
+    assert client.count("content_removals") == len(told) + 1
 
 
 def test_callbacks_of_what_was_not_erased_tell_of_no_removal(client: Client) -> None:
