@@ -21,8 +21,9 @@ BEGIN
   DELETE FROM tidings.result_nudges WHERE submission_id = of_id;
 END $$;
 
--- 'unknown', 'open' or 'removed'. To remove again changes nothing, takes no lock and tells nobody: what comes late is told
--- by remove_late_content, and the reconciler removes once more.
+-- 'unknown', 'open' or 'removed'. To remove again while a removal is not settled changes nothing, takes no lock and tells
+-- nobody: the reconciler removes once more. After that it is told again, as the relay may have been given the content of
+-- a webhook since; a removal is settled after the reconciler's grace, so that one row is written in that time at most.
 CREATE OR REPLACE FUNCTION tidings.remove_content(of_tenant text, of_id uuid) RETURNS text
   LANGUAGE plpgsql SECURITY DEFINER
   SET search_path = pg_catalog, pg_temp
@@ -33,11 +34,13 @@ BEGIN
   SELECT content_removed_at IS NOT NULL INTO already FROM tidings.submissions WHERE id = of_id AND tenant = of_tenant;
   IF NOT FOUND THEN
     RETURN 'unknown';
-  ELSIF already THEN
+  ELSIF already AND EXISTS (
+    SELECT FROM tidings.content_removals WHERE submission_id = of_id AND settled_at IS NULL
+  ) THEN
     RETURN 'removed';
   END IF;
-  PERFORM FROM tidings.submissions WHERE id = of_id AND content_removed_at IS NULL FOR UPDATE;
-  IF NOT FOUND THEN
+  PERFORM FROM tidings.submissions WHERE id = of_id FOR UPDATE;
+  IF EXISTS (SELECT FROM tidings.content_removals WHERE submission_id = of_id AND settled_at IS NULL) THEN
     RETURN 'removed';  -- by a request at the same time
   END IF;
   IF NOT EXISTS (SELECT FROM tidings.results WHERE submission_id = of_id) THEN

@@ -1,1 +1,1 @@
-"""The processes, one folder each. They share `tidings` and never import each other."""
+"""One folder per process. The processes share `tidings` and never import each other."""

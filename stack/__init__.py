@@ -1,1 +1,1 @@
-"""The whole system on one machine without Docker: Postgres, Kafka, Connect and our processes."""
+"""The whole system on one machine without Docker: Postgres, Kafka, Connect and the processes of Tidings."""

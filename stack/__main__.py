@@ -18,7 +18,7 @@ from stack.watching import demonstrate, down, reset, status, up
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Run Tidings natively: Postgres, Kafka, Connect, all processes, without Docker. State is under .tidings/."""
-    # Logs, Kafka's data and Connect's files hold what clients sent, and are nobody else's to read.
+    # Logs, Kafka's data and Connect's files contain client data; only their owner may read them.
     os.umask(0o077)
 
 

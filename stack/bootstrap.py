@@ -1,4 +1,4 @@
-"""Makes .venv from the lock file. Runs on the system's Python: the standard library alone, no other module of ours."""
+"""Creates .venv from the lock file. Runs on the system's Python: imports the standard library and nothing else."""
 
 import hashlib
 import shutil
@@ -15,8 +15,8 @@ STAMP = TARGET / "lock.sha256"
 
 
 def main():
-    """Install unless the lock is what was installed last."""
-    if sys.version_info < (3, 11):  # noqa: UP036  whoever has an older one is told here
+    """Install the packages, unless they were installed from the present lock file."""
+    if sys.version_info < (3, 11):  # noqa: UP036  an older Python gets this message
         sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if STAMP.exists() and STAMP.read_text() == wanted:

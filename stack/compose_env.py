@@ -1,4 +1,6 @@
-"""Writes `.env` with new secrets for docker-compose, unless it is there. The standard library alone: needs no .venv."""
+"""Writes `.env` with new secrets for docker-compose, unless it exists.
+Uses only the standard library: needs no .venv.
+"""
 
 import base64
 import os
@@ -7,9 +9,10 @@ import sys
 from pathlib import Path
 
 NAMES = (
-    "POSTGRES_PASSWORD", "TIDINGS_API_PASSWORD", "TIDINGS_CDC_PASSWORD", "TIDINGS_STREAM_PASSWORD", "TIDINGS_RELAY_PASSWORD",
-    "TIDINGS_RECONCILER_PASSWORD", "TIDINGS_CONNECT_PASSWORD",
-    "TIDINGS_API_KEY", "TIDINGS_INTERNAL_TOKEN", "QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY",
+    "POSTGRES_PASSWORD", "TIDINGS_API_PASSWORD", "TIDINGS_CDC_PASSWORD", "TIDINGS_STREAM_PASSWORD",
+    "TIDINGS_RELAY_PASSWORD", "TIDINGS_RECONCILER_PASSWORD", "TIDINGS_CONNECT_PASSWORD",
+    "TIDINGS_API_KEY", "TIDINGS_INTERNAL_TOKEN", "QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY",
+    "QSTASH_NEXT_SIGNING_KEY",
 )  # fmt: skip
 
 
@@ -20,7 +23,7 @@ PROVIDERS = """\
 
 
 def main() -> None:
-    """The path may be given; `.env` in the checkout by default, where compose looks for it."""
+    """The path is an optional argument; the default is `.env` in the checkout, where compose looks for it."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / ".env"
     if path.exists():
         print(f"{path} is there and stays as it is")
@@ -37,7 +40,7 @@ def main() -> None:
 
 
 def write(path, text):
-    """Make a file that its owner alone can read."""
+    """Create a file that only its owner can read."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
 

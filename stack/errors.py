@@ -1,7 +1,9 @@
-"""What a person is told when the stack cannot run."""
+"""The error for an operator when the stack cannot run."""
 
 from __future__ import annotations
 
 
 class StackError(Exception):
-    """The stack cannot go on. The text is for a person: one sentence with what to do, then perhaps a log's last lines."""
+    """The stack cannot continue.
+    The text is for an operator: one sentence with the remedy, then perhaps the last lines of a log.
+    """

@@ -1,4 +1,4 @@
-"""Where a stack lives and what it is made with: its folder, its ports, its secrets, its addresses."""
+"""The home of a stack: its folder, its ports, its secrets and its addresses."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _SECRETS = (
     "current_signing_key", "next_signing_key", "encryption_key", "webhook_secret", "connect",
 )  # fmt: skip
 _MADE = ("connect", "env", "kafka", "log", "postgres", "secrets.json", "stack.pid", "start.lock", "steps.jsonl")
-# Root's checkout is often in a folder that nobody else may enter, as /root.
+# Root's checkout is often in a folder that no other user may enter, such as /root.
 ELSEWHERE = Path("/var/lib/tidings-native")
 
 
 @dataclass(frozen=True)
 class Home:
-    """One stack: `directory` holds all of its state."""
+    """One stack: `directory` contains all of its state."""
 
     directory: Path
     ports: Mapping[str, int]
@@ -68,8 +68,9 @@ class Home:
 
     @property
     def postgres(self) -> Path:
-        """Where Postgres' data are, or will be: in the home, unless it is root's and closed to the user that Postgres then
-        runs as. What is there stays where it is, whatever becomes of the folders above.
+        """The path of Postgres' data, existing or not: in the home, unless the home belongs to root and is closed to
+        the user that Postgres then runs as. Existing data are never moved, even if the permissions of the folders
+        above change.
         """
         inside = self.directory / "postgres"
         outside = ELSEWHERE / hashlib.sha256(str(self.directory).encode()).hexdigest()[:16]
@@ -80,7 +81,7 @@ class Home:
 
     @property
     def is_there(self) -> bool:
-        """False after a reset: its secrets are in no file any more."""
+        """False after a reset, which deletes the secrets."""
         return (self.directory / "secrets.json").exists()
 
     @property
@@ -88,9 +89,10 @@ class Home:
         return self.directory / "env"
 
     def delete(self) -> bool:
-        """Delete what a stack makes, and the folder with it unless something else lies there; whether it is gone.
+        """Delete the files of a stack, and the folder too unless it contains other files; return whether the folder is
+        deleted.
 
-        Only that: whoever names a folder of theirs as `TIDINGS_HOME` must not lose the rest of it.
+        Other files are kept: a user may set `TIDINGS_HOME` to an existing folder of their own.
         """
         for path in [self.postgres, *(self.directory / name for name in _MADE)]:
             if path.is_dir():
@@ -110,7 +112,7 @@ class Home:
         return f"postgresql://{role}:{self.secrets[secret]}@127.0.0.1:{self.ports['postgres']}/tidings"
 
     def public_environment(self) -> dict[str, str]:
-        """What `.tidings/env` holds, for users, tests and scripts."""
+        """Return the content of `.tidings/env`, for users, tests and scripts."""
         return {
             "TIDINGS_API_URL": self.url("api"),
             "TIDINGS_API_KEY": self.secrets["api_key"],
@@ -131,15 +133,16 @@ class Home:
 
 
 def open_home(environment: Mapping[str, str]) -> Home:
-    """The home that `TIDINGS_HOME` and `TIDINGS_PORT_*` name; made, with new secrets, when it is not there.
+    """Open the home that `TIDINGS_HOME` and `TIDINGS_PORT_*` describe; create it, with new secrets, if it does not
+    exist.
 
-    Raises `StackError` for a port that is none.
+    Raises `StackError` for an invalid port.
     """
     ports = {name: _port(f"TIDINGS_PORT_{name.upper()}", port, environment) for name, port in PORTS.items()}
     directory = Path(environment.get("TIDINGS_HOME", ROOT / ".tidings")).resolve()
     (directory / "log").mkdir(parents=True, exist_ok=True)
     (directory / "log").chmod(0o700)
-    # Postgres, as another user when we are root, passes through to its own folder.
+    # If the stack runs as root, Postgres runs as another user and must pass through to its own folder.
     directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return Home(directory, ports, _secrets(directory / "secrets.json"))
 
@@ -152,7 +155,9 @@ def _port(variable: str, default: int, environment: Mapping[str, str]) -> int:
 
 
 def _secrets(path: Path) -> dict[str, str]:
-    """Those in the file, and new ones for names that it lacks, as one of an earlier version may."""
+    """Return the secrets in the file, and new ones for names that the file lacks, for example because an earlier
+    version wrote it.
+    """
     made = {name: secrets.token_urlsafe(32) for name in _SECRETS}
     made["encryption_key"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
     made["webhook_secret"] = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,4 +1,4 @@
-"""The jars of debezium/jgo.lock.toml: found or fetched, and each one's SHA-256 compared before it is run."""
+"""The jars of debezium/jgo.lock.toml: found or downloaded. The SHA-256 of each is compared before it is run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stack.errors import StackError
 
 LOCK = Path(__file__).resolve().parent.parent / "debezium" / "jgo.lock.toml"
 
-# Fetching is waiting; more than this is unkind to Maven Central.
+# A download mostly waits, so several run at once; more than this would burden Maven Central.
 _FETCHES_AT_ONCE = 8
 _FETCH_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True)
 class Jar:
-    """One line of the lock."""
+    """One entry of the lock file."""
 
     group: str
     artifact: str
@@ -31,7 +31,7 @@ class Jar:
 
     @property
     def path(self) -> Path:
-        """Where it lies in a Maven repository."""
+        """The path of the jar in a Maven repository."""
         return Path(*self.group.split("."), self.artifact, self.version, f"{self.artifact}-{self.version}.jar")
 
 
@@ -44,14 +44,15 @@ def read_lock(lock: Path = LOCK) -> tuple[Jar, ...]:
 
 
 def repository_of(environment: Mapping[str, str]) -> Path:
-    """Where jars are kept for all checkouts of this user: a cache, that may be deleted at any time."""
+    """Return the folder of the jars for all checkouts of this user: a cache, which may be deleted at any time."""
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidings" / "maven"
 
 
 def class_path(jars: Iterable[Jar], repository: Path, *, fetch: Fetch | None = None) -> tuple[Path, ...]:
-    """Paths of all `jars` in `repository`, in the lock's order; what is missing or damaged is fetched there, once.
+    """Return the paths of all `jars` in `repository`, in the order of the lock file; missing or damaged ones are
+    downloaded there once.
 
-    Nothing touches the network when all are there. Raises `StackError` naming the jar that is not what the lock says.
+    No network access takes place if all exist. Raises `StackError` naming the jar that differs from the lock file.
     """
     jars = tuple(jars)
     if any(not _is_right(jar, repository) for jar in jars):
@@ -61,13 +62,15 @@ def class_path(jars: Iterable[Jar], repository: Path, *, fetch: Fetch | None = N
 
 
 def missing(jars: Iterable[Jar], repository: Path) -> int:
-    """How many would have to be fetched, by a look at the names alone."""
+    """Return the number of jars to download, judged by the file names alone."""
     return sum(not (repository / jar.path).exists() for jar in jars)
 
 
 @contextmanager
 def _alone_in(repository: Path) -> Iterator[None]:
-    """Two stacks that start at once do not write the same file: the second waits, and finds all there."""
+    """Hold the lock of the repository.
+    Two stacks that start at once do not write the same file: the second waits, and then finds all jars.
+    """
     try:
         repository.mkdir(parents=True, exist_ok=True)
         lock = (repository / ".lock").open("w")
@@ -97,8 +100,8 @@ def _is_right(jar: Jar, repository: Path) -> bool:
 
 
 def fetch_from_central(jar: Jar, repository: Path) -> None:
-    """Put `jar` into `repository` from Maven Central, with jgo."""
-    import requests  # noqa: PLC0415  neither is needed by a start that has all jars
+    """Download `jar` from Maven Central into `repository`, with jgo."""
+    import requests  # noqa: PLC0415  neither is needed if all jars exist
     from jgo.maven import MavenContext  # noqa: PLC0415
 
     context = MavenContext(repo_cache=repository, local_repos=[], timeout=_FETCH_SECONDS_MAX)

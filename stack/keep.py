@@ -1,4 +1,4 @@
-"""Runs a command and runs it again when it ends, with a growing pause: honcho by itself ends all when one ends."""
+"""Runs a command and restarts it when it exits, with a growing pause: honcho stops every process when one exits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import FrameType
 from stack.servers import die_with_parent
 
 PAUSE_SECONDS_MAX = 10.0
-# A process that ran for so long had started well.
+# A process that ran for this long counts as started successfully.
 WELL_SECONDS = 30.0
 
 
 def main(command: list[str]) -> int:
-    """Keep `command` running until SIGTERM, which is passed on; its own drain is waited for."""
+    """Keep `command` running until SIGTERM; then pass the signal on and wait for the command to drain."""
     state: dict[str, subprocess.Popen[bytes] | None] = {"process": None}
     stopping: list[bool] = []
 

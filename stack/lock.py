@@ -1,4 +1,6 @@
-"""The lock of a home: one stack, and one start of it, at a time. The kernel takes it from a process that ends."""
+"""The lock of a home: one stack, and one start of it, at a time.
+The kernel releases the lock when its process exits.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,18 @@ from typing import TextIO
 
 from stack.errors import StackError
 
-# Whoever asks for the holder has the lock for some microseconds itself.
+# A process that queries the holder has the lock itself for some microseconds.
 ASKED_SECONDS = 1.0
 _PAUSE_SECONDS = 0.05
 
 
 @contextmanager
 def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
-    """Hold the lock of `path`, with this process's number in it. Raises `StackError` when another has it after
-    `seconds`, and when the file was deleted by whoever had it.
+    """Hold the lock of `path` and write this process's number into the file. Raises `StackError` if another process
+    still has the lock after `seconds`, and if its holder deleted the file.
 
-    A POSIX lock (fcntl(2), F_SETLK), which children do not inherit: one that outlives this process does not hold it.
+    The lock is a POSIX lock (fcntl(2), F_SETLK), which children do not inherit: a child that outlives this process does
+    not hold it.
     """
     deadline = time.monotonic() + seconds
     with _opened(path) as file:
@@ -31,7 +34,7 @@ def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
                 raise StackError(f"another process works on {path.parent}: {holder(path) or 'it just ended'}")
             time.sleep(_PAUSE_SECONDS)
         if not _is_at(path, file.fileno()):
-            # Another process would make a file anew, and have its lock.
+            # Another process would create a new file, and lock that one.
             raise deleted(path.parent)
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -41,9 +44,10 @@ def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
 
 
 def holder(path: Path) -> int | None:
-    """The process that holds the lock of `path`; None when nobody does, whatever number the file has.
+    """Return the process that holds the lock of `path`, or None if it is free, whatever number the file contains.
 
-    Not for a process that holds it: the kernel takes a lock away when its process closes any descriptor of the file.
+    The holder itself must not call this: the kernel releases the lock when the process closes any descriptor of the
+    file.
     """
     try:
         with path.open() as file:

@@ -1,4 +1,4 @@
-"""Ports on loopback: is one free, does one listen, and which are free."""
+"""Ports on loopback: whether one is free, whether a server listens on one, and which are free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on 127.0.0.1:`port` now."""
+    """Return whether no server listens on 127.0.0.1:`port` now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -17,14 +17,14 @@ def is_free(port: int) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections on 127.0.0.1:`port` now."""
+    """Return whether a server accepts connections on 127.0.0.1:`port` now."""
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports that were free a moment ago; all were held at once, so no two are the same."""
+    """Return `count` different ports that were free a moment ago; all were held at once, so no two are the same."""
     held = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
     try:
         for probe in held:

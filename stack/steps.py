@@ -1,4 +1,4 @@
-"""The steps of a start: told by the stack as it goes, in a file, and shown by whoever waits for it."""
+"""The steps of a start. The stack writes them to a file as it proceeds; a waiting command displays them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Steps:
-    """Appends one JSON line at the begin and the end of each step."""
+    """Appends one JSON line at the beginning and the end of each step."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

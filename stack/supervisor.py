@@ -1,4 +1,4 @@
-"""The process that owns a running stack: everything else is its child and ends with it."""
+"""The process that owns a running stack: all others are its children and end with it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DISK_BYTES_MIN = 500 * 1024 * 1024
 
 
 def run(home: Home, environment: Mapping[str, str]) -> int:
-    """Start everything, serve until SIGTERM or Ctrl-C, stop everything; the exit status."""
+    """Start everything, serve until SIGTERM or Ctrl-C, stop everything; return the exit status."""
     try:
         with held(home.pid_file):
             return _run(home, environment)
@@ -65,7 +65,7 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
         return 1
     finally:
         stopping.set()
-        with restarting:  # a restart under way ends first, or it would undo the stop
+        with restarting:  # a restart in progress must end first, or it would undo the stop
             for server in reversed(servers):
                 server.stop()
             postgres.stop()
@@ -87,7 +87,7 @@ def _check(home: Home) -> None:
 def _start_servers(
     home: Home, environment: Mapping[str, str], postgres: Postgres, servers: list[Server], steps: Steps
 ) -> Server:
-    """Start all three at once, as each is slow; Postgres and the broker are ready at the end, the worker is returned."""
+    """Start all three at once, because each is slow; return the worker. Postgres and the broker are then ready."""
     jars, repository = read_lock(), repository_of(environment)
     fetching = missing(jars, repository)
     with steps.step(f"Java parts: {len(jars)} jars" + (f", {fetching} to fetch" if fetching else ", checked")):
@@ -95,7 +95,7 @@ def _start_servers(
     ports = home.ports
     broker = kafka(jvm, home.directory / "kafka", port=ports["kafka"], controller_port=ports["controller"]).start()
     servers.append(broker)
-    # It waits a minute for the broker by itself, and loads its classes meanwhile.
+    # The worker itself waits a minute for the broker, and loads its classes meanwhile.
     worker = connect(
         jvm, home.directory / "connect", port=ports["connect"], kafka_port=ports["kafka"],
         database_password=home.secrets["cdc"], rest_password=home.secrets["connect"],
@@ -133,7 +133,7 @@ def _migrate(home: Home) -> None:
 
 
 def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
-    # One file for all, each line with its process's name, as `honcho start` would print them.
+    # One file for all; each line has the name of its process, as `honcho start` would print it.
     output = (home.log / "processes.log").open("a", buffering=1)
     manager = Manager(Printer(output=output, prefix=True))
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
@@ -145,10 +145,10 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
 
 
 def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
-    """Wait for health, and `keep` what was started whether it came in time or not."""
+    """Wait until the stack is healthy, then `keep` its servers, even if it was not healthy in time."""
     try:
         _await_health(home, worker, steps)
-    except OSError as error:  # as of a disk that has no room for a step
+    except OSError as error:  # such as a full disk, on which no step can be written
         sys.stderr.write(f"{error}\n")
     keep()
 
@@ -156,7 +156,7 @@ def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -
 def keep_servers(
     postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
 ) -> None:
-    """Start again a postmaster, broker or worker that died, as keep.py does for our own processes."""
+    """Restart a postmaster, broker or worker that died, as keep.py does for the processes of Tidings."""
     while not stopping.wait(SERVERS_CHECK_SECONDS):
         with restarting:
             if stopping.is_set():
@@ -173,7 +173,7 @@ def _keep_server(server: Server) -> None:
     try:
         server.start()
     except OSError as error:
-        # No room on the disk, no descriptor, no process: it may be there in a second.
+        # The disk, the descriptors or the processes are exhausted; a later attempt may succeed.
         sys.stderr.write(f"{server.name} cannot be started: {error}\n")
 
 
@@ -184,12 +184,12 @@ def _keep_postgres(postgres: Postgres) -> None:
     try:
         postgres.start()
     except (PostgresError, OSError) as error:
-        # Its processes may take some seconds to notice that it died, and keep the data's lock until then.
+        # Its processes may take some seconds to notice that it died, and hold the lock of the data until then.
         sys.stderr.write(f"{error}\n")
 
 
 def _await_health(home: Home, worker: Server, steps: Steps) -> None:
-    """Wait for what was started to be well, step by step, and tell when it is not in time."""
+    """Wait step by step until everything is healthy, and report a component that is not healthy in time."""
     try:
         with steps.step("Connect 4.3 with Debezium 3.6"):
             worker.wait()

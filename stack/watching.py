@@ -1,4 +1,4 @@
-"""What a person sees: the steps of a start, the table of processes, a submission on its way."""
+"""The output for a person: the steps of a start, the table of processes, the progress of a submission."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ COMPLETION_SECONDS_MAX = 120.0
 
 
 def running_pid(home: Home) -> int | None:
-    """The supervisor's process, if it lives."""
+    """Return the process id of the supervisor if it is alive."""
     return holder(home.pid_file)
 
 
 def up(home: Home, console: Console) -> None:
-    """Start the stack in the background unless it runs; returns when all is healthy.
+    """Start the stack in the background unless it runs; return when all is healthy.
 
-    Raises `StackError`; nothing of the stack runs then.
+    Raises `StackError`; no part of the stack runs then.
     """
     with alone(home):
         if running_pid(home) is not None:
@@ -48,8 +48,8 @@ def up(home: Home, console: Console) -> None:
 
 @contextmanager
 def alone(home: Home, *, seconds: float = START_SECONDS_MAX) -> Iterator[None]:
-    """Keep others from starting or deleting the stack. Raises `StackError` when one does so for longer than `seconds`,
-    and when the home was deleted before this had its turn.
+    """Prevent others from starting or deleting the stack. Raises `StackError` if another process does so for longer
+    than `seconds`, and if the home was deleted while this process waited.
     """
     with held(home.start_lock, seconds=seconds):
         if not home.is_there:
@@ -68,14 +68,14 @@ def _start(home: Home, console: Console) -> None:
         follow(home, console, process)
     except StackError as error:
         try:
-            down(home)  # what did start is of no use alone, and would be in the way of the next try
+            down(home)  # a partial stack is useless, and would block the next start
         except StackError as left:
             raise StackError(f"{error}\n{left}") from None
         raise
 
 
 def follow(home: Home, console: Console, process: subprocess.Popen[bytes]) -> None:
-    """Show the steps until all is ready. Raises `StackError` with the reason when it is not."""
+    """Display the steps until the stack is ready. Raises `StackError` with the reason if a step fails."""
     deadline = time.monotonic() + START_SECONDS_MAX
     seen = 0
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -102,7 +102,7 @@ def follow(home: Home, console: Console, process: subprocess.Popen[bytes]) -> No
 
 
 def down(home: Home) -> bool:
-    """Stop the stack and wait until it is gone; false when none ran."""
+    """Stop the stack and wait until it is gone; return false if none ran."""
     pid = running_pid(home)
     if pid is None:
         return False
@@ -116,21 +116,23 @@ def down(home: Home) -> bool:
 
 
 def reset(home: Home, *, seconds: float = STOP_SECONDS_MAX) -> bool:
-    """Stop the stack and delete all of it; false when other files are in its folder, which stay. Raises `StackError`."""
-    down(home)  # a start under way ends with it
+    """Stop the stack and delete its files; return false if its folder contains other files, which are kept. Raises
+    `StackError`.
+    """
+    down(home)  # a start in progress ends with it
     with alone(home, seconds=seconds):
         down(home)
         return home.delete()
 
 
 def status(home: Home, console: Console) -> int:
-    """Print the table; 0 when all is healthy."""
+    """Print the table; return 0 if all is healthy."""
     table = Table("process", "address", "state")
     probes = dict.fromkeys(("api", "relay", "dispatcher", "notifier", "watcher", "reconciler"), "/readyz")
     probes |= {"provider": "/healthz", "connect": "/connectors"}
     logins = {"connect": home.secrets["connect"]}
     states = [(name, home.url(name), answers(home.url(name) + path, logins.get(name))) for name, path in probes.items()]
-    # These speak no HTTP: that they listen is what can be seen from outside.
+    # These servers do not speak HTTP: from outside only a listening port is visible.
     states += [(name, f"127.0.0.1:{home.ports[name]}", listens(home.ports[name])) for name in ("postgres", "kafka")]
     for name, address, well in states:
         table.add_row(name, address, "[green]ready[/]" if well else "[red]not ready[/]")
@@ -139,7 +141,7 @@ def status(home: Home, console: Console) -> int:
 
 
 def demonstrate(home: Home, console: Console, prompt: str) -> None:
-    """Submit a prompt, follow it, and print the event from the Kafka topic. Raises `StackError`."""
+    """Submit a prompt, follow it, and print its event from the Kafka topic. Raises `StackError`."""
     consumer = _at_the_end(home)
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {home.secrets['api_key']}"

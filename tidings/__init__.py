@@ -1,1 +1,1 @@
-"""What two processes must agree on: events, ids, settings, logging, shutdown; and the command line."""
+"""The code that processes share: events, ids, settings, logging, shutdown; and the command line."""

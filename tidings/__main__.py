@@ -25,7 +25,8 @@ def main() -> None:
 def migrate(wait_seconds: float) -> None:
     """Bring the database to the newest schema and set the roles' logins.
 
-    Reads TIDINGS_ADMIN_DATABASE_URL and TIDINGS_{API,CDC,STREAM,RELAY,RECONCILER}_PASSWORD. Safe to run twice and by two at once.
+    Reads TIDINGS_ADMIN_DATABASE_URL and TIDINGS_{API,CDC,STREAM,RELAY,RECONCILER}_PASSWORD. Safe to run twice
+    and by two at once.
     """
     import psycopg  # noqa: PLC0415  only this command needs the driver
 
@@ -94,7 +95,8 @@ def revoke_key(hash_prefix: str) -> None:
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
 def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
-    """Drop old months of submissions, attempts and results, and the idempotency keys and removals of contents of that time.
+    """Drop old months of submissions, attempts and results, and the idempotency keys and removals of
+    contents of that time.
 
     A month with open submissions, and one that is being read, stays. Reads TIDINGS_ADMIN_DATABASE_URL.
     """
@@ -121,7 +123,7 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def relay(arguments: tuple[str, ...]) -> None:
     """The relay's own commands, for example `relay token create NAME`; without one it serves."""
-    # A process of its own: what is shared knows no service.
+    # A separate process, because `tidings` must not import a service.
     command = [sys.executable, "-m", "services.relay", *arguments]
     raise SystemExit(subprocess.run(command, check=False).returncode)  # noqa: S603  the operator's own arguments
 

@@ -1,4 +1,4 @@
-"""The api's entry: `python -m services.api` serves it, one process with an event loop and some threads."""
+"""The entry point of the api: `python -m services.api` runs one process with one event loop and a pool of threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> None:
         sys.stderr.write(f"{error}\n")
         status = EXIT_CONFIGURATION
     closing.close()
-    # Threads of the server that still wait for a client do not keep the process.
+    # Server threads that still wait for a client do not keep the process alive.
     sys.stderr.flush()
     os._exit(status)
 

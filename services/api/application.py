@@ -1,4 +1,4 @@
-"""The Flask application, built by `create_app` from what it is given."""
+"""The Flask application. `create_app` builds it from the dependencies it receives."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from services.api.routes.submissions import add_submissions
 
 
 class _Id(BaseConverter):
-    """What stands in an id's place: any text but the name of a route of its own."""
+    """An id in a path. It matches any text except the name of another route."""
 
     regex = "(?!batch$)[^/]+"
     part_isolating = True
 
 
 def create_app(parts: Parts) -> Flask:
-    """The application, ready to be served; it opens nothing by itself."""
+    """Build the application, ready to be served. It opens no connection itself."""
     app = Flask("tidings", static_folder=None)
-    # Werkzeug's limit is the outermost; front.py, and then each view, narrows it.
+    # Werkzeug's limit is the widest; front.py and then each view apply a narrower one.
     app.config["MAX_CONTENT_LENGTH"] = max(parts.settings.callback_bytes_max, parts.settings.batch_bytes_max)
     app.url_map.converters["id"] = _Id
     register_errors(app)

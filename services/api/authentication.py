@@ -1,4 +1,4 @@
-"""Who may call what. Every view says which of these decisions guards it; a test fails when one says none."""
+"""The authorization decisions. Each view names the decision that guards it; a test fails if a view names none."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from tidings.contract.keys import hash_api_key
 Decision = Literal["api_key", "internal", "signature", "public"]
 View = TypeVar("View", bound=Callable[..., Any])
 
-# A revoked key works for so long at the most; in exchange a submission costs no second query.
+# A revoked key works for at most this long; in exchange, a submission needs no second query.
 CACHE_SECONDS = 5.0
 CACHE_MAX = 10_000
 
 
 def guarded_by(decision: Decision) -> Callable[[View], View]:
-    """Mark a view with its decision. The view itself carries it out first; a test asks each without credentials."""
+    """Mark a view with its decision.
+    The view executes the decision first; a test calls each view without credentials.
+    """
 
     def mark(view: View) -> View:
         view.auth_decision = decision  # type: ignore[attr-defined]
@@ -33,7 +35,7 @@ def guarded_by(decision: Decision) -> Callable[[View], View]:
 
 
 class Authentication:
-    """Carries out decisions. `tenant_of_key` looks a key's hash up; `clock` is monotonic seconds."""
+    """Executes the decisions. `tenant_of_key` looks up the hash of a key; `clock` returns monotonic seconds."""
 
     def __init__(
         self, tenant_of_key: Callable[[bytes], str | None], *, internal_token: str, clock: Callable[[], float]
@@ -42,41 +44,43 @@ class Authentication:
         self._internal_token = internal_token.encode()
         self._clock = clock
         self._valid = _Cache()
-        # Apart, so that any number of made-up keys drives none of the valid ones out.
+        # A separate cache, so that invalid keys, however many, never evict a valid one.
         self._invalid = _Cache()
 
     def tenant(self) -> str:
-        """The tenant of this request's key. Raises `ProblemError` 401."""
+        """Return the tenant of the request's key. Raises `ProblemError` 401."""
         return self.tenant_of(request.headers.get("Authorization", ""))
 
     def tenant_of(self, authorization: str) -> str:
-        """The tenant of the key in a header `Authorization`. Raises `ProblemError` 401."""
+        """Return the tenant of the key in an `Authorization` header. Raises `ProblemError` 401."""
         tenant = self._cached(hash_api_key(_bearer(authorization)))
         if tenant is None:
             raise _unauthorized("the API key is not valid")
         return tenant
 
     def internal(self) -> None:
-        """Raises `ProblemError` 401 unless the request holds the internal token."""
+        """Raises `ProblemError` 401 unless the request carries the internal token."""
         self.check_internal(request.headers.get("Authorization", ""))
 
     def check_internal(self, authorization: str) -> None:
-        """Raises `ProblemError` 401 unless a header `Authorization` holds the internal token."""
+        """Raises `ProblemError` 401 unless an `Authorization` header carries the internal token."""
         if not hmac.compare_digest(_bearer(authorization).encode(), self._internal_token):
             raise _unauthorized("the token is not valid")
 
     def callback(self, submission_id: str) -> None:
-        """Raises `ProblemError` 401 unless the request holds the token that the dispatcher made for this submission."""
+        """Raises `ProblemError` 401 unless the request carries the dispatcher's token for this submission."""
         token = _bearer(request.headers.get("Authorization", ""))
         if not self.is_callback_token(token, submission_id):
             raise _unauthorized("the callback's token is not valid for this submission")
 
     def is_callback_token(self, token: str, submission_id: str) -> bool:
-        """Whether the dispatcher made `token` for this submission."""
+        """Return whether the dispatcher made `token` for this submission."""
         return is_callback_token(token, self._internal_token.decode(), submission_id)
 
     def known_tenant_of(self, authorization: str) -> str | None:
-        """`tenant_of` without a query: None when one is needed. Raises `ProblemError` 401 for what is no bearer token."""
+        """Like `tenant_of`, but without a query; returns None if a query is needed.
+        Raises `ProblemError` 401 if the header holds no bearer token.
+        """
         return self._valid.get(hash_api_key(_bearer(authorization)), self._clock())
 
     def _cached(self, key_sha256: bytes) -> str | None:
@@ -93,14 +97,14 @@ class Authentication:
 
 
 class _Cache:
-    """The tenants of keys that were looked up, for `CACHE_SECONDS`; the oldest goes first."""
+    """A cache of the tenants of keys. An entry is valid for `CACHE_SECONDS`; the oldest entry is evicted first."""
 
     def __init__(self) -> None:
         self._found: OrderedDict[bytes, tuple[float, str]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key_sha256: bytes, now: float) -> str | None:
-        found = self._found.get(key_sha256)  # one step in C, which needs no lock
+        found = self._found.get(key_sha256)  # one operation in C, which needs no lock
         return found[1] if found is not None and found[0] > now else None
 
     def put(self, key_sha256: bytes, tenant: str, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Request bodies: read by the event loop, each within a size, a time and a share of memory."""
+"""Request bodies. The event loop reads each one within limits of size, time and memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from services.api.problem import ProblemError
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-# The time a body may take: 30 s, and 1 s for each 64 KiB, the rate of a slow mobile uplink.
+# The time limit for reading a body: 30 s, plus 1 s for each 64 KiB, the rate of a slow mobile uplink.
 READ_SECONDS = 30.0
 READ_BYTES_PER_SECOND = 64 * 1024
-# The bodies that are being read or processed: of all owners, and of one. A quarter, so that one tenant cannot take it all.
+# The memory for bodies that are being read or processed: of all owners, and of one owner. The latter is a quarter, so
+# that one tenant cannot use all of it.
 ROOM_BYTES = 256 * 1024 * 1024
 ROOM_BYTES_OWNER = 64 * 1024 * 1024
 ROOM_WAIT_SECONDS = 10.0
 
 
 class ClientGoneError(Exception):
-    """The client went away before its body was whole; there is nobody to answer."""
+    """The client disconnected before its body was complete; no response is possible."""
 
 
 class Room:
-    """Memory for bodies. A body's whole size is reserved before its first byte is read, which rules out deadlocks."""
+    """A memory reservation for bodies.
+    The full size of a body is reserved before its first byte is read, which prevents deadlocks.
+    """
 
     def __init__(self, total: int = ROOM_BYTES, per_owner: int = ROOM_BYTES_OWNER) -> None:
         self._total = total
@@ -35,7 +38,9 @@ class Room:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def take(self, owner: str, size: int) -> None:
-        """Room for `size` bytes, until they are given back. Raises `ProblemError` 503 when none comes free in time."""
+        """Reserve `size` bytes until they are released.
+        Raises `ProblemError` 503 if they do not become free in time.
+        """
         if not self._fits(owner, size):
             await self._wait(owner, size)
         self._taken += size
@@ -45,7 +50,7 @@ class Room:
         return self._taken_by[owner]
 
     def _fits(self, owner: str, size: int) -> bool:
-        """A body that is larger than an owner's share goes alone."""
+        """A body larger than an owner's share is admitted alone."""
         of_owner = self._taken_by[owner]
         return (of_owner == 0 or of_owner + size <= self._per_owner) and (
             self._taken == 0 or self._taken + size <= self._total
@@ -64,10 +69,10 @@ class Room:
     def give_back(self, owner: str, size: int) -> None:
         self._taken -= size
         self._taken_by[owner] -= size
-        # Owners come and go.
+        # The entry is deleted, because owners come and go.
         if not self._taken_by[owner]:
             del self._taken_by[owner]
-        # All of them, in the order in which they came: the first may still not fit where a smaller one does.
+        # Every waiting request is checked, in order of arrival: a smaller one may fit where the first does not.
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -75,7 +80,9 @@ class Room:
 
 
 async def read_body(receive: Receive, length: int | None, bytes_max: int) -> bytes:
-    """The body, `length` bytes long when the client said so. Raises `ProblemError` 413 and 408, and `ClientGoneError`."""
+    """Read the body, which is `length` bytes long if the client declared its length.
+    Raises `ProblemError` 413 and 408, and `ClientGoneError`.
+    """
     if length == 0:
         return b""
     if length is not None and length > bytes_max:

@@ -1,4 +1,6 @@
-"""From the event loop to Flask: a request whose body is whole becomes a WSGI call, and its answer one piece."""
+"""The bridge from the event loop to Flask: a request with a complete body becomes a WSGI call, and the response is
+returned as one piece.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class Answer:
 
 
 def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
-    """What `app` answers; for a thread, as it may wait for Postgres."""
+    """Call `app` and return its response. Runs in a thread, because the call may wait for Postgres."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> Any:
@@ -41,12 +43,12 @@ def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """As ASGI wants them."""
+    """Encode headers for ASGI."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def environ_of(head: Head, body: bytes, scope: Mapping[str, Any]) -> dict[str, Any]:
-    """As PEP 3333 has it."""
+    """Build the environment that PEP 3333 defines."""
     server, client = scope.get("server") or ("", ""), scope.get("client") or ("", "")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": head.method,

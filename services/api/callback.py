@@ -1,7 +1,7 @@
-"""What a callback of the relay means for a submission: an attempt, an end, or both. Pure.
+"""Decides what a callback of the relay means for a submission: an attempt, an outcome, or both. Pure.
 
-The relay calls back after every attempt, so a failure ends nothing unless it says so (`willRetry` false, a failure
-callback, the last retry) or the target counts it as final.
+The relay calls back after every attempt. A failure therefore ends the submission only if the callback says so
+(`willRetry` is false, it is a failure callback, or it reports the last retry) or if the target counts it as final.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from services.api.models import JSON_DEPTH_MAX, depth, writes_nul
 from services.api.problem import ProblemError, faults_of
 from tidings.contract.targets import REASON_CHARACTERS_MAX, Failed, Succeeded, Target, classify
 
-# What a completion event may carry along; larger answers are fetched.
+# The size up to which a completion event carries the result; clients fetch a larger one.
 OUTPUT_BYTES_MAX = 16 * 1024
-# An answer in a content coding is looked into up to this; a larger one is stored as it came, and judged by its status.
+# The size up to which a result with a content coding is decoded. A larger one is stored unchanged and classified by its
+# status.
 DECODED_BYTES_MAX = 64 * 1024 * 1024
-# Far beyond any relay's; what Postgres's integer holds is less than what JSON does.
+# Far above the number of any relay. The limit exists because Postgres's integer is smaller than JSON's.
 RETRIED_MAX = 1_000_000
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-# A target that was taken from the file while its submissions were under way: any 2xx is a success.
+# The target of submissions whose target was removed from the file while they were in progress: any 2xx is a success.
 _GONE = Target(name="gone", url="https://gone.invalid", error_field=None, retries=0, timeout_seconds=1)
 
 
@@ -38,7 +39,9 @@ def _status(status: int) -> int:
 
 
 class Callback(BaseModel):
-    """The relay's JSON. Source: the vendor's documentation of callbacks; from `willRetry` on the fields are our relay's own."""
+    """The JSON of a callback. Source: the vendor's documentation of callbacks; the fields from `willRetry` on are
+    extensions of our relay.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     status: Annotated[int, Field(ge=0, le=999), AfterValidator(_status)]
@@ -58,18 +61,18 @@ class Callback(BaseModel):
     body_url: str | None = Field(None, alias="bodyUrl")
 
     def first(self, name: str) -> str | None:
-        """The first value of an answer's header; `name` in lower case."""
+        """Return the first value of a response header; `name` is in lower case."""
         return next((values[0] for key, values in self.header.items() if key.lower() == name and values), None)
 
     @property
     def status_code(self) -> int | None:
-        """The status as rows have it: null without an answer, and for one that HTTP does not have (RFC 9110, section 15)."""
+        """The status for the tables: null without a response, or for a number that is not in RFC 9110, section 15."""
         return self.status if 100 <= self.status <= 599 else None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A row of `attempts`. `fate`: of an attempt without an answer, whether it may have been carried out."""
+    """A row of `attempts`. `fate` says whether an attempt without a response may have been executed."""
 
     number: int
     status_code: int | None
@@ -97,20 +100,20 @@ class Result:
 
 
 def read_callback(raw: bytes) -> tuple[Callback, bytes]:
-    """The callback and the provider's answer in it. Raises `ProblemError` 400."""
+    """Parse the callback and the provider's response in it. Raises `ProblemError` 400."""
     try:
         callback = Callback.model_validate(orjson.loads(raw))
         return callback, base64.b64decode(callback.body, validate=True)
     except ValidationError as error:
         raise ProblemError(400, "not a callback of a relay", *faults_of(error)) from None
-    except ValueError as error:  # no JSON, or a body that is no base64
+    except ValueError as error:  # not JSON, or a body that is not base64
         raise ProblemError(400, f"not a callback of a relay: {type(error).__name__}") from None
 
 
 def decide(
     callback: Callback, answer: bytes, target: Target | None, now: datetime
 ) -> tuple[Attempt | None, Result | None]:
-    """What is to be stored. Without a `target`, as it was taken from the file, any 2xx is a success."""
+    """Decide what to store. Without a `target`, because it was removed from the file, any 2xx is a success."""
     coding = normal_coding(callback.first("content-encoding"))
     content = decoded(answer, coding, DECODED_BYTES_MAX) or b""
     judged = _judged(callback, content, target or _GONE)
@@ -122,7 +125,7 @@ def decide(
 def _judged(callback: Callback, content: bytes, target: Target) -> Succeeded | Failed:
     judged = classify(target, callback.status, content)
     if isinstance(judged, Succeeded) and callback.body_truncated:
-        # A piece of an answer is never a success. The relay will not call again, as the provider did answer.
+        # A truncated response is never a success. The relay does not retry it, because the provider did respond.
         where = f"; the relay keeps it for a while at {callback.body_url}" if callback.body_url else ""
         return Failed(f"the answer is too large to be stored: a callback carries only its beginning{where}", final=True)
     if isinstance(judged, Failed) and callback.status == 0 and callback.error:
@@ -136,12 +139,12 @@ def _will_retry(callback: Callback) -> bool:
         return False
     if callback.will_retry is not None:
         return callback.will_retry
-    # A relay without our extension retries all but a 2xx, until its retries are used up.
+    # A relay without our extension retries every response except a 2xx, until the retries are used up.
     return not 200 <= callback.status <= 299 and callback.retried < (callback.max_retries or 0)
 
 
 def _attempt(callback: Callback, judged: Succeeded | Failed, *, ended: bool, now: datetime) -> Attempt | None:
-    # A failure callback tells again of the last attempt; one for a message that was never sent tells of none.
+    # A failure callback reports the last attempt again; if the message was never sent, it reports none.
     if callback.dlq_id is not None and callback.started_at is None:
         return None
     return Attempt(
@@ -173,8 +176,9 @@ def _result(callback: Callback, answer: bytes, content: bytes, judged: Succeeded
 
 
 def _output(answer: bytes) -> Any:
-    """The answer as JSON when it is small, no deeper than readers can follow, and Postgres can hold it: jsonb knows no NUL
-    in text."""
+    """Return the response as JSON if it is small, is not nested deeper than consumers can parse, and can be stored by
+    Postgres: jsonb rejects NUL in text.
+    """
     if not answer or len(answer) > OUTPUT_BYTES_MAX:
         return None
     try:
@@ -186,12 +190,14 @@ def _output(answer: bytes) -> Any:
 
 
 def _text(text: str) -> str:
-    """What Postgres and UTF-8 can hold: no NUL, and no half of a surrogate pair, as a text that was cut may end in."""
+    """Replace what Postgres or UTF-8 cannot store: NUL, and half of a surrogate pair, with which truncated text may
+    end.
+    """
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
 def _header_value(text: str | None) -> str | None:
-    """What can be a header's value again: no control character, and no more than a media type needs."""
+    """Return text that is valid in a header: no control characters, and no longer than a media type needs."""
     return "".join(character for character in _text(text or "") if character.isprintable())[:255] or None
 
 

@@ -1,4 +1,4 @@
-"""Group commit: requests that come together are stored by one INSERT and one COMMIT, and answered after it."""
+"""Group commit: requests that arrive together are stored by one INSERT and one COMMIT, and are answered after it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from structlog.stdlib import BoundLogger
 from services.api.problem import ProblemError
 from services.api.row import Row, Stored
 
-# One statement for so many rows and bytes at the most; what comes beyond waits for the next.
+# The maximum number of rows and bytes in one statement; further rows wait for the next statement.
 BATCH_ROWS_MAX = 500
 BATCH_BYTES_MAX = 16 * 1024 * 1024
 QUEUE_MAX = 2_000
 ANSWER_TIMEOUT_SECONDS = 30.0
-# A commit takes milliseconds. After so long the database counts as away, and the api as not ready.
+# A commit takes milliseconds. After this long the database counts as unavailable, and the api as not ready.
 STUCK_SECONDS = 5.0
 
 
 class Committer:
-    """One thread that commits with `insert`; callers wait for it. With nothing to join, a row goes alone and at once."""
+    """One thread that commits with `insert`; callers wait for it. A row that arrives alone is committed at once."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Committer:
         self._queue_max = queue_max
         self._answer_timeout_seconds = answer_timeout_seconds
         self._batch_size = batch_size
-        # Its get and put are single calls in C, where queue.Queue takes a lock and a condition in Python for each.
+        # A get or a put is a single call in C; queue.Queue takes a lock and a condition in Python for each.
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._busy_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
@@ -53,19 +53,19 @@ class Committer:
         return self
 
     def stop(self, seconds: float = ANSWER_TIMEOUT_SECONDS) -> None:
-        """Commit what is queued, then end; wait for that up to `seconds`."""
+        """Commit the queued rows and stop; wait up to `seconds`."""
         self._queue.put(None)
         self._thread.join(seconds)
 
     def store(self, row: Row) -> Stored:
-        """Commit one row. Raises `ProblemError` 503 when there is no room or no database in time."""
+        """Commit one row. Raises `ProblemError` 503 if the queue is full or the database does not commit in time."""
         waiting = self._enqueue(_Blocked(row, self._deadline()))
         if not waiting.answered.acquire(timeout=self._answer_timeout_seconds):
             raise _late()
         return waiting.result()
 
     async def store_async(self, row: Row) -> Stored:
-        """`store` for the event loop: holds no thread while it waits."""
+        """`store` for the event loop: it blocks no thread while it waits."""
         loop = asyncio.get_running_loop()
         waiting = self._enqueue(_Awaiting(row, self._deadline(), loop))
         timer = loop.call_later(self._answer_timeout_seconds, waiting.wake)
@@ -76,11 +76,11 @@ class Committer:
         return waiting.result()
 
     def waiting(self) -> int:
-        """How many rows no batch has taken yet."""
+        """Return the number of rows that are not yet part of a batch."""
         return self._queue.qsize()
 
     def fault(self) -> str | None:
-        """What keeps rows from being committed; None when nothing does."""
+        """Return the reason why rows are not committed, or None if they are."""
         if not self._thread.is_alive():
             return "the committer has ended"
         since = self._busy_since
@@ -92,7 +92,7 @@ class Committer:
         return time.monotonic() + self._answer_timeout_seconds
 
     def _enqueue(self, waiting: W) -> W:
-        # Threads that look at the same moment may exceed the limit by as many as they are.
+        # Threads that check at the same time may together exceed the limit by their number.
         if self.waiting() >= self._queue_max:
             raise ProblemError(503, "too many submissions at once; try again", Retry_After="1")
         self._queue.put(waiting)
@@ -103,19 +103,19 @@ class Committer:
             self._busy_since = time.monotonic()
             try:
                 self._commit(batch)
-            except Exception as error:  # noqa: BLE001  those who wait get a timeout; the thread must go on
+            except Exception as error:  # noqa: BLE001  waiting callers time out; the thread must continue
                 self._log.error("commit_failed", error=type(error).__name__)
             self._busy_since = None
 
     def _commit(self, batch: list[_Waiting]) -> None:
-        # A client that was told 503 must not find its row stored a minute later.
+        # A client that received a 503 must not find its row stored a minute later.
         batch = [waiting for waiting in batch if waiting.deadline > time.monotonic()]
         if not batch:
             return
         self._batch_size.observe(len(batch))
         try:
             stored = self._insert([waiting.row for waiting in batch])
-        except Exception as error:  # noqa: BLE001  one row's fault must not be the others'
+        except Exception as error:  # noqa: BLE001  a fault of one row must not affect the others
             if len(batch) == 1 or isinstance(error, OperationalError):
                 _settle(batch, [error] * len(batch))
                 return
@@ -144,7 +144,7 @@ class Committer:
 
 
 class _Waiting:
-    """A row with its deadline (monotonic seconds), and what came of it."""
+    """A row, its deadline (monotonic seconds), and its result."""
 
     __slots__ = ("deadline", "found", "row")
 
@@ -154,7 +154,7 @@ class _Waiting:
         self.found: Stored | Exception | None = None
 
     def result(self) -> Stored:
-        """What came. Raises `ProblemError` 503 when nothing did, and whatever the commit raised."""
+        """Return the result. Raises `ProblemError` 503 if there is none, and any exception of the commit."""
         if self.found is None:
             raise _late()
         if isinstance(self.found, Exception):
@@ -163,7 +163,7 @@ class _Waiting:
 
 
 class _Blocked(_Waiting):
-    """Waited for by a thread: a bare lock, as a Future costs a condition and two locks more."""
+    """A row for which a thread waits. It uses a bare lock: a Future needs a condition and two more locks."""
 
     __slots__ = ("answered",)
 
@@ -174,7 +174,7 @@ class _Blocked(_Waiting):
 
 
 class _Awaiting(_Waiting):
-    """Waited for by a task of `loop`."""
+    """A row for which a task of `loop` waits."""
 
     __slots__ = ("future", "loop")
 
@@ -192,7 +192,9 @@ W = TypeVar("W", bound=_Waiting)
 
 
 def _settle(batch: Sequence[_Waiting], found: Sequence[Stored | Exception]) -> None:
-    """Give each its answer; the tasks of an event loop are woken together, as waking a loop is a system call."""
+    """Set the result of each row.
+    The tasks of one event loop are woken together, because waking a loop is a system call.
+    """
     awaiting: list[_Awaiting] = []
     for waiting, answer in zip(batch, found, strict=True):
         waiting.found = answer
@@ -201,7 +203,7 @@ def _settle(batch: Sequence[_Waiting], found: Sequence[Stored | Exception]) -> N
         elif isinstance(waiting, _Blocked):
             waiting.answered.release()
     if awaiting:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed: no task waits any more
             awaiting[0].loop.call_soon_threadsafe(_wake, awaiting)
 
 

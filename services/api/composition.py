@@ -1,4 +1,4 @@
-"""The api put together: from its settings to what its two ports call."""
+"""The composition of the api: from its settings to the ASGI applications of its two ports."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from tidings.database.partitions import Partitions
 from tidings.database.queries import load_queries
 from tidings.process import log
 
-# Requests read in parallel, the committer writes alone: more connections than that gain nothing on one machine.
+# Requests read in parallel; the committer alone writes. More connections than this gain nothing on one machine.
 POOL_MAX = 12
-# The committer, and a few batches beside it.
+# One connection for the committer, and a few for batches.
 WRITERS_MAX = 4
-# A commit holds up all those behind it, so its connection is given up sooner than a reader's.
+# A commit delays every commit behind it, so its connection times out sooner than a reader's.
 COMMIT_SECONDS = 12.0
 PARTITIONS_EVERY_SECONDS = 3600
 STOP_SECONDS = 5.0
@@ -44,7 +44,7 @@ STOP_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Api:
-    """`public` and `internal` are ASGI; `flask` is what stands behind both."""
+    """`public` and `internal` are ASGI applications; both forward to `flask`."""
 
     public: Front
     internal: Front
@@ -53,7 +53,7 @@ class Api:
 
 
 def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack) -> Api:
-    """The api; `closing` gets what it holds open. Raises `ConfigurationError`."""
+    """Build the api and register in `closing` the resources that it opens. Raises `ConfigurationError`."""
     logger = log.get("api")
     targets = load_targets(settings.targets_file)
     store = _store(settings, closing)
@@ -92,7 +92,7 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
 def _fronts(parts: Parts, app: Flask) -> Api:
     shared: dict[str, Any] = {"authentication": parts.authentication, "log": logging.getLogger("tidings")}
     public = Front(app, listeners.public(parts.settings), hot_intake=parts.intake, **shared)
-    # Its bodies are nearly all the relay's, so there a share of one owner would only delay answers.
+    # Nearly all bodies on this port are the relay's, so a share per owner would only delay callbacks.
     room = Room(per_owner=ROOM_BYTES)
     inside = listeners.internal(parts.settings, parts.authentication)
     internal = Front(app, inside, hot_intake=None, room=room, **shared)
@@ -109,12 +109,12 @@ def _store(settings: ApiSettings, closing: ExitStack) -> Store:
 
 
 def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
-    """jsonb by orjson, which writes the answers: Python's own reader makes integers that orjson cannot write."""
+    """Read jsonb with orjson, which also writes responses: Python's reader makes integers that orjson cannot write."""
     set_json_loads(orjson.loads, connection)
 
 
 def _keep_partitions(partitions: Partitions, logger: BoundLogger, closing: ExitStack) -> None:
-    """Make the partitions of the months ahead; tables that were locked are tried again after a minute."""
+    """Create the partitions of the coming months. Tables that were locked are tried again after a minute."""
     ending = threading.Event()
 
     def keep() -> None:
@@ -123,7 +123,7 @@ def _keep_partitions(partitions: Partitions, logger: BoundLogger, closing: ExitS
             pause = PARTITIONS_EVERY_SECONDS
             try:
                 made = partitions.make()
-            except Exception as error:  # noqa: BLE001  rows fall into the default partition meanwhile
+            except Exception as error:  # noqa: BLE001  until then rows go to the default partition
                 if ending.is_set():
                     return
                 logger.warning("partitions_failed", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""The api's connections to Postgres: a pool of them, each with an end of every answer."""
+"""The api's connections to Postgres: a pool in which every wait for a response is bounded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tidings.database.postgres import BoundedConnection, bounded, network_of
 
 Pool = ConnectionPool[Connection[Any]]
 
-# The role's statement_timeout (migration 0007) is 20 s and comes first as long as the server is there.
+# The statement_timeout of the role (migration 0007) is 20 s and expires first while the server responds.
 ANSWER_SECONDS = 25.0
-# Waiting for a connection of the pool.
+# The timeout for getting a connection from the pool.
 POOL_SECONDS = 10.0
 
 
 @contextmanager
 def answering_within(connection: Connection[Any], seconds: float) -> Iterator[None]:
-    """A shorter bound for what the block asks."""
+    """Apply a shorter timeout to the statements of the block."""
     if not isinstance(connection, BoundedConnection):
         raise TypeError(type(connection).__name__)
     usual, connection.answer_seconds = connection.answer_seconds, seconds
@@ -34,8 +34,8 @@ def answering_within(connection: Connection[Any], seconds: float) -> Iterator[No
 def open_pool(
     url: str, *, size_min: int, size_max: int, answer_seconds: float = ANSWER_SECONDS, **options: Any
 ) -> Pool:
-    """A pool of bounded connections in autocommit: a lone statement is then one round trip, where BEGIN and COMMIT make
-    it three. `options` are psycopg_pool's.
+    """Open a pool of bounded connections in autocommit: a single statement then takes one round trip; BEGIN and COMMIT
+    would make it three. `options` are psycopg_pool's.
     """
     return ConnectionPool(
         url,

@@ -1,6 +1,7 @@
-"""The ASGI application of one port: checks a request's head, authenticates it, reads its body, then hands it to a thread.
+"""The ASGI application of one port. It checks the head of a request, authenticates the request, reads the body, and
+then passes it to a thread.
 
-No thread waits for a client, so a client that sends slowly, or stops, holds only memory, which `bodies.Room` bounds.
+No thread waits for a client. A slow or silent client uses only memory, which `bodies.Room` bounds.
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-# Authenticates a request by its head and answers whose it is; None: by its API key, which may take a query. Raises
-# `ProblemError` 401.
+# Authenticates a request by its head and returns the owner of its body. None means by the API key, which may need a
+# query. Raises `ProblemError` 401.
 Guard = Callable[[Head], "str | None"]
 
-# Requests that may wait for a thread, for each thread: some seconds of work. The next is answered 503 at once.
+# The number of requests per thread that may wait for a thread: some seconds of work. The next request gets a 503 at
+# once.
 QUEUE_PER_THREAD = 32
 _ALIVE = Answer(200, [(b"content-type", b"application/json")], orjson.dumps({"status": "ok"}))
 
 
 @dataclass(frozen=True)
 class BodyRule:
-    """How large a body a route takes, and whose it is by the head alone: its tenant's, or the one who signed it."""
+    """The size limit of a route's bodies, and their owner, which the head determines: the tenant, or the signer."""
 
     bytes_max: int
     guard: Guard
@@ -51,7 +53,7 @@ class BodyRule:
 
 @dataclass(frozen=True)
 class Listener:
-    """What one port serves: `serves` says which paths; `bodies` are the POST routes that read one."""
+    """The configuration of one port: `serves` decides which paths; `bodies` lists the POST routes that read a body."""
 
     serves: Callable[[str], bool]
     bodies: Mapping[str, BodyRule]
@@ -59,7 +61,7 @@ class Listener:
 
 
 class Front:
-    """One port's requests. `behind` is Flask; `hot_intake` is None on a port without submissions."""
+    """Serves the requests of one port. `behind` is Flask; `hot_intake` is None on a port without submissions."""
 
     def __init__(
         self,
@@ -88,10 +90,10 @@ class Front:
             answer = await self._answer(scope, receive)
         except ClientGoneError:
             return
-        except Exception as error:  # noqa: BLE001  the edge: every error is an answer
+        except Exception as error:  # noqa: BLE001  the outermost layer: every error becomes a response
             response = error_response(error, self._log)
             if scope["raw_path"].decode("latin-1") in (*CALLBACKS, STARTS):
-                # Of a callback the delays that the dispatcher asked for count; this one would win over them.
+                # For a callback the delays that the dispatcher set apply; a Retry-After would override them.
                 response.headers.pop("Retry-After", None)
             answer = Answer(response.status_code, encoded(response.headers.items()), response.get_data())
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
@@ -100,14 +102,14 @@ class Front:
     async def _answer(self, scope: Mapping[str, Any], receive: Receive) -> Answer:
         head = read_head(scope)
         if head.path == "/healthz" and head.method in {"GET", "HEAD"}:
-            return _ALIVE  # without a thread: they may all wait for Postgres, which a restart would not mend
+            return _ALIVE  # without a thread: all may wait for Postgres, and a restart would not help
         if not self._listener.serves(head.path):
             raise ProblemError(404, "there is no such path here")
         if self._intake is not None and hot.is_plain(head, self._inline_max):
             return await self._submitted(self._intake, head, receive)
         rule = self._listener.bodies.get(head.path) if head.method == "POST" else None
         if rule is None:
-            # Nothing reads such a body, so it stays with the server, which closes the connection for it.
+            # No route reads this body, so it remains with the server, which then closes the connection.
             return await self._by_flask(head, b"", scope)
         owner = rule.guard(head) or await self._tenant(head.headers.get("authorization", ""))
         size = _room_of(head, rule)

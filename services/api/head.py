@@ -1,4 +1,4 @@
-"""A request's head as the server in front of Flask reads it: checked once, for all routes."""
+"""The head of a request as the server in front of Flask parses it. It is checked once, for all routes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from services.api.problem import Fault, ProblemError
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """`path` is decoded, and text as in WSGI: a character a byte. Header names are in lower case, values as they came;
-    a header that came several times is joined by commas (RFC 9110, section 5.3).
+    """`path` is decoded and is text as in WSGI: one character per byte.
+    Header names are in lower case, values unchanged; a repeated header is joined with commas (RFC 9110, section 5.3).
     """
 
     method: str
@@ -23,16 +23,16 @@ class Head:
     version: str
 
     def length(self) -> int | None:
-        """The body's bytes; None when it comes in chunks; 0 when there is none."""
+        """The length of the body in bytes; None if it is chunked, 0 if there is none."""
         if "transfer-encoding" in self.headers:
             return None
         text = self.headers.get("content-length", "0")
-        # The server has parsed it already; a longer number is beyond every limit.
+        # The server has parsed the number already; a longer one exceeds every limit.
         return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 10**15
 
 
 def read_head(scope: Mapping[str, Any]) -> Head:
-    """Raises `ProblemError`: 400 without exactly one Host (RFC 9112, section 3.2), 415 for an encoded body."""
+    """Raises `ProblemError`: 400 unless there is exactly one Host (RFC 9112, section 3.2), 415 for an encoded body."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
@@ -41,7 +41,7 @@ def read_head(scope: Mapping[str, Any]) -> Head:
                 raise ProblemError(400, "the request has two Host headers", Fault("Host", "came twice"))
             value = f"{headers[name]},{value}"
         headers[name] = value
-    # The server makes an empty one when there is none.
+    # The server adds an empty Host if the request has none.
     if not headers.get("host") and scope["http_version"] == "1.1":
         raise ProblemError(400, "the request has no Host header", Fault("Host", "is missing"))
     if headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:

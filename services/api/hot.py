@@ -1,7 +1,6 @@
 """`POST /v1/submissions` without Flask, whose own work is five sixths of such a request, and without a thread.
 
-It is not a second api: whatever is out of the ordinary is left to Flask, and a contract test holds its answers to
-Flask's.
+The rules are those of the Flask route: unusual requests are left to Flask, and a contract test compares the responses.
 """
 
 from __future__ import annotations
@@ -13,14 +12,15 @@ from services.api.row import Row
 
 PATH = "/v1/submissions"
 JSON_TYPES = frozenset({"application/json", "application/json; charset=utf-8"})
-# What Flask's side treats in a way of its own, or may one day: repeats, waiting, browsers, bodies without a length.
+# Headers that the Flask route handles specially, or may one day: idempotency, waiting, browsers, bodies without a
+# length.
 UNUSUAL = frozenset({"idempotency-key", "prefer", "origin", "expect", "transfer-encoding"})
-# Parsing a body of this size holds up all other requests for a millisecond or so; a larger one goes to a thread.
+# Parsing a body of this size delays every other request for about a millisecond; a larger body goes to a thread.
 INLINE_BYTES_MAX = 64 * 1024
 
 
 def is_plain(head: Head, bytes_max: int) -> bool:
-    """Whether this is a submission in its plain form, and of up to `bytes_max`."""
+    """Return whether the request is a plain submission of up to `bytes_max`."""
     return (
         head.path == PATH
         and head.method == "POST"
@@ -33,6 +33,6 @@ def is_plain(head: Head, bytes_max: int) -> bool:
 
 
 async def submit(intake: Intake, tenant: str, head: Head, body: bytes) -> Row:
-    """Store a plain submission. Raises `ProblemError`, and what the commit raised."""
+    """Store a plain submission. Raises `ProblemError` and the exceptions of the commit."""
     content = parse_json(body, head.headers["content-type"])
     return await intake.one_async(tenant, content, trace=traceparent(head.headers.get("traceparent")))

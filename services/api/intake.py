@@ -1,4 +1,4 @@
-"""Taking submissions in: from a checked body to a committed row."""
+"""The intake of submissions: from a validated body to a committed row."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Intake:
         self._webhooks = webhooks
         self._webhooks_public_only = webhooks_public_only
         self._input_bytes_max = input_bytes_max
-        # By target, which are known and few: looking a label up takes longer than counting.
+        # One counter per target: the targets are known and few, and looking up a label takes longer than counting.
         self._submitted = {target: submitted.labels(target) for target in targets}
 
     def one(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> tuple[Row, Stored]:
@@ -51,7 +51,7 @@ class Intake:
         return row, stored
 
     async def one_async(self, tenant: str, content: Any, *, trace: str | None) -> Row:
-        """`one` for the event loop, without a key for repeats. Raises `ProblemError`."""
+        """`one` for the event loop, without an idempotency key. Raises `ProblemError`."""
         row = self.row(tenant, content, key=None, trace=trace)
         self._check(row, await self._committer.store_async(row))
         return row
@@ -64,9 +64,10 @@ class Intake:
             self._submitted[row.target].inc()
 
     def many(self, tenant: str, content: Any, *, key: str | None, trace: str | None) -> list[Row]:
-        """Store all of a batch in one transaction, or none; of a repeat with the same key the rows as they were stored.
+        """Store all submissions of a batch in one transaction, or none. A repeat with the same key returns the rows as
+        they were stored.
 
-        Raises `ProblemError` naming each faulty item's index.
+        Raises `ProblemError` naming the index of each invalid item.
         """
         try:
             batch = NewBatch.model_validate(content)
@@ -95,7 +96,7 @@ class Intake:
         return [replace(row, id=one.id) for row, one in zip(rows, stored, strict=True)]
 
     def row(self, tenant: str, content: Any, prefix: str = "", *, key: str | None, trace: str | None) -> Row:
-        """A submission as it is to be stored. Raises `ProblemError` 422; `prefix` is where in the body it stands."""
+        """Build the row of a submission. Raises `ProblemError` 422; `prefix` is its position in the body."""
         try:
             asked = NewSubmission.model_validate(content)
         except ValidationError as error:
@@ -106,7 +107,7 @@ class Intake:
         if asked.webhook is not None:
             self._check_webhook(asked.webhook, prefix)
         body = orjson.dumps(asked.input)
-        if len(body) > self._input_bytes_max:  # of a batch, whose body may be larger
+        if len(body) > self._input_bytes_max:  # an item of a batch, whose body may be larger
             why = f"is larger than {self._input_bytes_max} bytes"
             raise ProblemError(422, "the input is too large", Fault(f"{prefix}input", why))
         created_at = datetime.now(UTC)
@@ -146,7 +147,7 @@ class Intake:
 
 
 def accepted(row: Row) -> dict[str, Any]:
-    """The answer's body for a new submission."""
+    """The response body for a new submission."""
     return {
         "id": str(row.id),
         "status": "queued",
@@ -157,5 +158,5 @@ def accepted(row: Row) -> dict[str, Any]:
 
 
 def accepted_headers(row: Row) -> dict[str, str]:
-    """The answer's headers for a new submission."""
+    """The response headers for a new submission."""
     return {"Location": f"/v1/submissions/{row.id}", "Retry-After": str(RETRY_AFTER_SECONDS)}

@@ -1,4 +1,4 @@
-"""The api's two ports: what each serves, whose bodies it reads, and by how many threads."""
+"""The two ports of the api: the routes of each, the owners of its bodies, and its number of threads."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from services.api.settings import ApiSettings
 from services.api.starts import STARTS_BYTES_MAX
 from tidings.contract.signature import InvalidSignatureError
 
-# Owners of bodies that no tenant's name can be.
+# Owners of bodies whose names no tenant can have.
 _RELAY, _DISPATCHER = "#relay", "#dispatcher"
-# The dispatcher is one thread; the relay's callbacks take a thread for a few milliseconds each.
+# The dispatcher is one thread; a callback of the relay occupies a thread for a few milliseconds.
 INTERNAL_THREADS = 12
 _INTERNAL_ALONE = ("/internal/", "/metrics")
 _INTERNAL = (*_INTERNAL_ALONE, *CALLBACKS, STARTS, "/healthz", "/readyz")
 
 
 def public(settings: ApiSettings) -> Listener:
-    """For clients. Callbacks are taken here as well, as a hosted relay reaches no other port."""
+    """The port for clients. It also takes callbacks, because a hosted relay reaches no other port."""
     bodies = {
         "/v1/submissions": BodyRule(settings.input_bytes_max, _by_api_key),
         "/v1/submissions/batch": BodyRule(settings.batch_bytes_max, _by_api_key),
@@ -34,7 +34,7 @@ def public(settings: ApiSettings) -> Listener:
 
 
 def internal(settings: ApiSettings, authentication: Authentication) -> Listener:
-    """For the dispatcher, the relay and whoever reads figures: no client can be in their way here."""
+    """The port for the dispatcher, the relay and metrics: clients cannot block it."""
 
     def by_token(head: Head) -> str:
         authentication.check_internal(head.headers.get("authorization", ""))

@@ -1,4 +1,4 @@
-"""What clients send, as pydantic models; and reading JSON within limits."""
+"""The request bodies as pydantic models, and a JSON parser with limits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from services.api.problem import Fault, ProblemError
 from tidings.contract.targets import EXPIRES_IN_SECONDS_MAX
 
-# Deeper than any provider's format; parsers and readers downstream recurse.
+# Deeper than the format of any provider; parsers and consumers downstream recurse.
 JSON_DEPTH_MAX = 64
-# In one body. Each costs about a microsecond and a hundred bytes, so 5 MiB of `[]` would cost seconds and gigabytes
-# where 200,000 cost a quarter of a second. A long conversation has some thousands; a large embedding has 4,096.
+# The limit for one body. A value costs about a microsecond and a hundred bytes: 5 MiB of `[]` would cost seconds and
+# gigabytes, 200,000 values cost a quarter of a second. A long conversation has some thousands of values; a large
+# embedding has 4,096.
 JSON_VALUES_MAX = 200_000
 METADATA_BYTES_MAX = 4096
 BATCH_MAX = 1000
@@ -26,11 +27,11 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 
 
 def _webhook(url: str) -> str:
-    # urlsplit takes line breaks out in silence; the relay refuses them, long after the client was told 202.
+    # urlsplit removes line breaks silently; the relay refuses them, but only long after the client received its 202.
     if not url.isprintable() or " " in url:
         raise ValueError("must not hold white space or control characters")
     parts = urlsplit(url)
-    if parts.port == 0:  # reading it refuses what is no number up to 65535
+    if parts.port == 0:  # reading the port raises ValueError unless it is a number up to 65535
         raise ValueError("must not name port 0")
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
         raise ValueError("must be an absolute http or https URL without user and password")
@@ -38,9 +39,9 @@ def _webhook(url: str) -> str:
 
 
 def is_plainly_private(url: str) -> bool:
-    """Whether a webhook's address itself says that it is in a private network: one such as 10.0.0.1, a name without a dot.
+    """Return whether the address of a webhook is visibly private: an address such as 10.0.0.1, or a name without a dot.
 
-    It spares the client the wait. What a name leads to is for the relay to judge, at each attempt.
+    An early refusal saves the client the wait. The relay checks at each attempt which address a name resolves to.
     """
     host = (urlsplit(url).hostname or "").rstrip(".")
     try:
@@ -60,11 +61,11 @@ class NewSubmission(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     target: str = Field(min_length=1, max_length=63)
-    # Any JSON: parse_json has made it, so pydantic need not look at, and rebuild, each of its values.
+    # Any JSON: parse_json made the value, so pydantic need not inspect and rebuild each of its members.
     input: Any
     metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = None
     channel: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    # Seconds from now; past them the call is cancelled and the outcome is `expired`.
+    # Seconds from now; after them the call is cancelled and the outcome is `expired`.
     expires_in: int | None = Field(None, ge=1, le=EXPIRES_IN_SECONDS_MAX)
     webhook: Annotated[str, Field(max_length=2048), AfterValidator(_webhook)] | None = None
 
@@ -77,8 +78,8 @@ class NewBatch(BaseModel):
 
 
 def parse_json(body: bytes, content_type: str) -> Any:
-    """The body as JSON. Raises `ProblemError`: 415 for another type; 400 for no JSON, too deep, or with NUL in text;
-    422 for too many values.
+    """Parse the body as JSON. Raises `ProblemError`: 415 for another type; 400 for invalid JSON, for JSON nested too
+    deep, and for NUL in text; 422 for too many values.
     """
     if content_type.partition(";")[0].strip().lower() not in {"application/json", ""}:
         raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
@@ -97,29 +98,31 @@ def parse_json(body: bytes, content_type: str) -> Any:
 
 
 def writes_nul(text: bytes) -> bool:
-    """Whether JSON text holds the escape of U+0000. The text \\\\u0000, in which the backslash is escaped, is none."""
+    """Return whether JSON text contains the escape of U+0000.
+    The text \\\\u0000, in which the backslash is escaped, does not count.
+    """
     return b"\\u0000" in text.replace(b"\\\\", b"")
 
 
 def too_many_values(body: bytes, openers: int, values_max: int = JSON_VALUES_MAX) -> bool:
-    """Whether `body` holds more than `values_max` values, an empty array or object counted as two.
+    """Return whether `body` contains more than `values_max` values; an empty array or object counts as two.
 
-    Found by scans in C that are far cheaper than parsing it. A value follows a comma or an opening bracket (a member's
-    name stands between), so there are at most one more than those are. Only a body with that many is looked at closely,
-    without its strings: an honest text may be full of commas.
+    The function counts with scans in C, which are far cheaper than parsing. A value follows a comma or an opening
+    bracket (the name of a member stands between), so there is at most one value more than there are commas and
+    brackets. Only a body with that many is checked again without its strings: honest text may contain many commas.
     """
     if body.count(b",") + openers < values_max:
         return False
-    # Without escaped backslashes, and then without escaped quotes, each quote begins or ends a string.
+    # After the removal of escaped backslashes, and then of escaped quotes, each quote begins or ends a string.
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 4 * values_max:  # at most two strings a value, a name and the value itself
+    if plain.count(b'"') > 4 * values_max:  # at most two strings per value: a name and the value itself
         return True
     outside = b"".join(plain.split(b'"')[::2])
     return outside.count(b",") + outside.count(b"[") + outside.count(b"{") >= values_max
 
 
 def depth(value: Any) -> int:
-    """How deep arrays and objects are nested; 0 for a plain value. Level by level, so it needs no deep stack."""
+    """Return the nesting depth of arrays and objects; 0 for a scalar. It proceeds level by level, without recursion."""
     level, found = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         found += 1
@@ -130,21 +133,25 @@ def depth(value: Any) -> int:
 
 
 def fingerprint(submission: NewSubmission) -> bytes:
-    """What makes two submissions the same: SHA-256 over all that was asked for, whatever the order of keys."""
+    """Return the SHA-256 over everything that the client requested, independent of the order of keys.
+    Two submissions are the same if their fingerprints are equal.
+    """
     asked = dict(vars(submission))
     if asked["expires_in"] is None:
-        # Fingerprints of earlier releases, which knew no such member, stay valid.
+        # Fingerprints from earlier releases, which did not have this member, remain valid.
         del asked["expires_in"]
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def batch_fingerprint(submissions: list[Any]) -> bytes:
-    """The same of a batch: of its items in their order."""
+    """Return the fingerprint of a batch: the fingerprint of its items in order."""
     return hashlib.sha256(b"batch" + orjson.dumps(submissions, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def idempotency_key(header: str | None) -> str | None:
-    """The key of the header `Idempotency-Key`, a quoted string or not (draft-ietf-httpapi-idempotency-key-header)."""
+    """Return the key of the `Idempotency-Key` header, a quoted string or not
+    (draft-ietf-httpapi-idempotency-key-header).
+    """
     if header is None:
         return None
     key = header.strip()
@@ -157,5 +164,7 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 def traceparent(header: str | None) -> str | None:
-    """The W3C trace context, or None when there is none or it is not valid (then a new trace begins, as it says)."""
+    """Return the W3C trace context, or None if it is absent or invalid (then a new trace begins, as the specification
+    requires).
+    """
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None

@@ -1,4 +1,4 @@
-"""The parameters of the routes as the OpenAPI document describes them: by name, as each means the same everywhere."""
+"""The parameters of the routes in the OpenAPI document, by name: a name means the same on every route."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "If-None-Match": {"type": "string"},
     "traceparent": {"type": "string"},
 }
-# Of a POST /generate-image it may stand in the body.
+# On POST /generate-image, `prompt` may be in the body instead.
 REQUIRED = {("/callbacks/relay", "submission"), ("/image-callback", "submission")}
 
 
 def parameters(method: str, path: str, query: tuple[str, ...], headers: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Those of one route: of its path, its query and its headers."""
+    """Return the parameters of one route: those of its path, its query and its headers."""
     in_path = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     found = [{"name": name, "in": "path", "required": True, "schema": SCHEMAS[name]} for name in in_path]
     for where, names in (("query", query), ("header", headers)):

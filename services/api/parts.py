@@ -1,4 +1,4 @@
-"""What the routes work with, put together in composition.py."""
+"""The dependencies of the routes. composition.py builds them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidings.contract.targets import Target
 
 @dataclass(frozen=True)
 class Parts:
-    """What the routes work with."""
+    """The dependencies of the routes."""
 
     settings: ApiSettings
     store: Store

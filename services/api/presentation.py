@@ -1,4 +1,4 @@
-"""Submissions as clients see them. Pure."""
+"""The representation of submissions in responses. Pure."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ RETRY_AFTER_SECONDS = 2
 
 @dataclass(frozen=True)
 class Begun:
-    """The newest attempt that was told to have begun; it may have ended since."""
+    """The newest attempt whose start the relay reported; it may have ended since."""
 
     number: int
     at: datetime
 
 
 def under_way(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None) -> Begun | None:
-    """The attempt that has begun and not ended. `attempts` are those that ended, in their order."""
+    """Return the attempt that has started and not ended. `attempts` are the ended attempts, in order."""
     if outcome is not None or begun is None or (attempts and attempts[-1]["number"] >= begun.number):
         return None
     return begun
 
 
 def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None, now: datetime) -> str:
-    """A result: its outcome. Without one: running while an attempt is under way. Else queued without an ended attempt;
-    after one retrying until the time of the next, then running, as the next begins or its start was not told.
+    """The status of a submission with a result is its outcome. Without a result it is `running` while an attempt is in
+    progress, and `queued` before the first attempt has ended. After an attempt it is `retrying` until the time of
+    the next one, then `running`: the next attempt starts, or its start was not reported.
     """
     if outcome is not None:
         return outcome
@@ -47,8 +48,9 @@ def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], begu
 
 
 def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dict[str, Any]:
-    """Where to go from a submission. `images` needs `output`: those of a larger answer have the same addresses, counted
-    from 0."""
+    """Return the links of a submission.
+    `images` needs `output`: the images of a larger answer have the same addresses, counted from 0.
+    """
     base = f"/v1/submissions/{id_}"
     found: dict[str, Any] = {"self": base}
     if answered:
@@ -60,7 +62,7 @@ def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dic
 
 
 def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: datetime) -> dict[str, Any]:
-    """`GET /v1/submissions/{id}`."""
+    """The response to `GET /v1/submissions/{id}`."""
     begun = None if row["begun_number"] is None else Begun(row["begun_number"], row["begun_at"])
     running = under_way(row["outcome"], attempts, begun)
     return {
@@ -85,7 +87,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
 
 
 def listed(row: dict[str, Any]) -> dict[str, Any]:
-    """An item of `GET /v1/submissions`."""
+    """An item in the response to `GET /v1/submissions`."""
     return {
         "id": str(row["id"]),
         "status": row["status"],
@@ -100,14 +102,14 @@ def listed(row: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of an answer: its bytes, or where the provider keeps it."""
+    """An image in an answer: its bytes, or its address at the provider."""
 
     content: bytes | None
     url: str | None
 
 
 def images(answer: Any) -> list[Image]:
-    """The images in an answer of OpenAI's form `{"data": [{"url"} | {"b64_json"}]}`; others have none."""
+    """Return the images in an answer of OpenAI's format `{"data": [{"url"} | {"b64_json"}]}`; others have none."""
     items = answer.get("data") if isinstance(answer, dict) else None
     found = [_image(item) for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return [image for image in found if image is not None]
@@ -115,17 +117,17 @@ def images(answer: Any) -> list[Image]:
 
 def _image(item: dict[str, Any]) -> Image | None:
     url, encoded = item.get("url"), item.get("b64_json")
-    # Some providers send both fields and leave one of them empty.
+    # Some providers send both fields and leave one empty.
     if isinstance(encoded, str) and encoded:
         try:
             return Image(base64.b64decode(encoded, validate=True), None)
-        except ValueError:  # also of text that is not ASCII
+        except ValueError:  # also raised for text that is not ASCII
             return None
     return Image(None, url) if isinstance(url, str) and _is_address(url) else None
 
 
 def _is_address(url: str) -> bool:
-    """Whether a browser can be sent there."""
+    """Return whether a browser can be redirected to the address."""
     try:
         parts = urlsplit(url)
         return url.isprintable() and parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -134,7 +136,7 @@ def _is_address(url: str) -> bool:
 
 
 def images_in(body: bytes) -> list[Image]:
-    """The images in an answer as it came; one that is no JSON has none."""
+    """Return the images in the raw bytes of an answer; an answer that is not JSON has none."""
     try:
         return images(orjson.loads(body))
     except orjson.JSONDecodeError:
@@ -142,7 +144,7 @@ def images_in(body: bytes) -> list[Image]:
 
 
 def image_type(content: bytes) -> str:
-    """The media type by the first bytes; what is not known is handed out as plain bytes, never as a page."""
+    """Return the media type that the first bytes indicate. An unknown type is served as plain bytes, never as HTML."""
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -165,6 +167,6 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unended(begun: Begun) -> dict[str, Any]:
-    """The attempt under way, of which only its begin is known."""
+    """The attempt in progress, of which only the start is known."""
     unknown = dict.fromkeys(("status_code", "error", "fate", "retry_at"))
     return {"number": begun.number, **unknown, "started_at": timestamp(begun.at), "ended_at": None}

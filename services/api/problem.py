@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents, with the field and why."""
+"""Errors as RFC 9457 problem documents, with the invalid field and the reason."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from psycopg import OperationalError
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-# A database that restarts is back about then.
+# A database that restarts is usually available again after this time.
 RETRY_AFTER_SECONDS = 5
 MEDIA_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong: `field` is a path like `input.prompt` or the name of a header or parameter."""
+    """One fault. `field` is a path such as `input.prompt`, or the name of a header or parameter."""
 
     field: str
     why: str
 
 
 class ProblemError(Exception):
-    """To be answered with `status` and a problem document; nothing was stored."""
+    """An error that is answered with `status` and a problem document; nothing was stored."""
 
     def __init__(self, status: int, detail: str, *faults: Fault, **headers: str) -> None:
         super().__init__(detail)
@@ -38,7 +38,7 @@ class ProblemError(Exception):
 
 
 def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
-    """Pydantic's findings as ours; values are left out, as they may be anything."""
+    """Convert pydantic's errors to faults. Values are omitted, because they may be anything."""
     found = []
     for fault in error.errors(include_input=False, include_url=False):
         field = ".".join(str(part) for part in fault["loc"]) or "body"
@@ -47,7 +47,7 @@ def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
 
 
 def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Response:
-    """The response for a fault."""
+    """Build the response for a fault."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -60,14 +60,14 @@ def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Respons
 
 
 def error_response(error: Exception, log: Logger) -> Response:
-    """The response of any error; what is not ours to explain is logged and told without a trace of the inside."""
+    """Build the response for any error. Unexpected errors are logged; the client receives a generic 500."""
     match error:
         case ProblemError():
             response = problem(error.status, error.detail, error.faults)
             response.headers.extend(error.headers)
             return response
         case OperationalError():
-            # Also a connection that was lost after COMMIT was sent: then the row may be there.
+            # The connection may also have been lost after COMMIT was sent: the row may then exist.
             log.warning("the database does not answer: %s", type(error).__name__)
             response = problem(503, "the database does not answer; a repeat with the same Idempotency-Key is safe")
             response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -83,7 +83,7 @@ def error_response(error: Exception, log: Logger) -> Response:
 
 
 def register_errors(app: Flask) -> None:
-    """Have every error of `app` answered as a problem document."""
+    """Register handlers that answer every error of `app` with a problem document."""
 
     @app.errorhandler(Exception)
     def on_error(error: Exception) -> Response:

@@ -1,6 +1,6 @@
 -- name: insert_submissions
--- One statement for all the requests that came together. Arrays go in binary (`b`), as text takes four times the
--- processor time here and more there.
+-- One statement for all requests that arrived together. Arrays are passed in binary (`b`): text takes four times the
+-- processor time here, and more in Postgres.
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, webhook, idempotency_key,
   fingerprint, traceparent, created_at, expires_at)
 SELECT * FROM unnest(%(id)b::uuid[], %(tenant)b::text[], %(target)b::text[], %(body)b::bytea[],
@@ -9,11 +9,11 @@ SELECT * FROM unnest(%(id)b::uuid[], %(tenant)b::text[], %(target)b::text[], %(b
   %(expires_at)b::timestamptz[])
 
 -- name: unless_there
--- Follows insert_submissions when it is repeated.
+-- Appended to insert_submissions when the statement is retried.
 ON CONFLICT DO NOTHING
 
 -- name: take_keys
--- Those idempotency keys that nobody had; a key taken by a transaction under way is waited for.
+-- Claims the unused idempotency keys; waits for a concurrent transaction that holds the same key.
 INSERT INTO tidings.idempotency_keys (tenant, key, submission_id, fingerprint)
 SELECT * FROM unnest(%(tenant)b::text[], %(key)b::text[], %(id)b::uuid[], %(fingerprint)b::bytea[])
 ON CONFLICT DO NOTHING
@@ -27,8 +27,9 @@ JOIN unnest(%(tenant)b::text[], %(key)b::text[]) AS wanted (tenant, key) USING (
 SELECT tenant FROM tidings.api_keys WHERE key_sha256 = %(key_sha256)s AND revoked_at IS NULL
 
 -- name: get
-SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason, r.status_code, r.content_type,
-  r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number, b.started_at AS begun_at
+SELECT s.id, s.target, s.channel, s.metadata, s.created_at, s.expires_at, s.content_removed_at, r.outcome, r.reason,
+  r.status_code, r.content_type, r.body_size, r.output, r.created_at AS completed_at, b.number AS begun_number,
+  b.started_at AS begun_at
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 LEFT JOIN LATERAL (SELECT number, started_at FROM tidings.attempt_starts
   WHERE submission_id = %(id)s AND r.submission_id IS NULL ORDER BY number DESC LIMIT 1) AS b ON true
@@ -39,8 +40,9 @@ SELECT number, status_code, error, fate, retry_at, started_at, ended_at FROM tid
 WHERE submission_id = %(id)s AND tenant = %(tenant)s ORDER BY number LIMIT 1000
 
 -- name: list
--- Newest first; `cursor` is the last id seen. The status is derived as in presentation.derived_status. Looks at `look`
--- submissions, and so never through a tenant's whole history; `look_on` is the last of them when there may be more.
+-- Newest first; `cursor` is the last id of the previous page. The status is derived as in presentation.derived_status.
+-- The query examines `look` submissions at most, and so never a tenant's whole history; `look_on` is the last of them
+-- if more may follow.
 WITH looked AS MATERIALIZED (
   SELECT s.id, s.target, s.channel, s.created_at FROM tidings.submissions AS s
   WHERE s.tenant = %(tenant)s
@@ -74,11 +76,11 @@ LEFT JOIN tidings.results AS r ON r.submission_id = s.id
 WHERE s.id = %(id)s AND s.tenant = %(tenant)s
 
 -- name: cancel
--- Reads and writes in one statement; the primary key decides between it and a callback.
+-- Reads and writes in one statement; the primary key decides between a cancellation and a callback.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, submitted_at)
-SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, 'cancelled', 'cancelled by the client',
-  created_at
+SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, 'cancelled',
+  'cancelled by the client', created_at
 FROM tidings.submissions WHERE id = %(id)s AND tenant = %(tenant)s
 ON CONFLICT DO NOTHING
 RETURNING submission_id
@@ -93,8 +95,8 @@ SELECT tidings.remove_late_content(%(id)s)
 SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
 
 -- name: insert_attempt
--- What a provider said of a failure may quote the input. A callback that comes after the content was removed must not
--- bring that back.
+-- A provider's error message may quote the input. A callback that arrives after the content was removed must not store
+-- it again.
 INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, fate, retry_at, started_at, ended_at,
   message_id)
 SELECT %(id)s, %(number)s, %(tenant)s, %(status_code)s,
@@ -105,9 +107,10 @@ SELECT %(id)s, %(number)s, %(tenant)s, %(status_code)s,
 ON CONFLICT DO NOTHING
 
 -- name: insert_starts
--- They are there to be shown: a time that cannot be becomes the nearest that can. What is no submission's is left out.
--- An attempt that begins anew, as its fate was unknown, has the same number and keeps its first start. In the order of
--- their key, as two transactions with the same rows must wait for each other and not both.
+-- The times are for display: a time that is impossible becomes the nearest possible one. A start of an unknown
+-- submission is skipped. An attempt that is repeated because its fate was unknown has the same number and keeps its
+-- first start. The rows are sorted by key, so that two transactions with the same rows wait for each other instead of
+-- deadlocking.
 INSERT INTO tidings.attempt_starts (submission_id, number, started_at)
 SELECT s.id, told.number, least(greatest(told.started_at, s.created_at), clock_timestamp())
 FROM unnest(%(id)b::uuid[], %(number)b::integer[], %(started_at)b::timestamptz[]) AS told (id, number, started_at)
@@ -116,8 +119,8 @@ ORDER BY s.id, told.number
 ON CONFLICT DO NOTHING
 
 -- name: insert_result
--- jsonb writes 1e300 with all its digits: an output that outgrew the table's CHECK so is left out, as the row itself
--- must never be refused.
+-- jsonb writes 1e300 with all its digits. An output that thereby exceeds the CHECK of the table is stored as null,
+-- because the row itself must never be rejected.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output, submitted_at)
 SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,
@@ -128,8 +131,8 @@ ON CONFLICT DO NOTHING
 RETURNING submission_id
 
 -- name: dispatch
--- Without the bodies: a hundred of them may be half a gigabyte. The size of one is known without reading it. One that has
--- ended needs none: after a lost slot all of them are asked for.
+-- Without the bodies: a hundred of them may be half a gigabyte. Postgres knows the size of a body without reading it.
+-- An ended submission needs no body: after a lost slot the dispatcher asks for all of them.
 SELECT s.id, s.target, s.content_type, CASE WHEN r.submission_id IS NULL THEN octet_length(s.body) ELSE 0 END AS size,
   r.submission_id IS NOT NULL AS ended
 FROM tidings.submissions AS s LEFT JOIN tidings.results AS r ON r.submission_id = s.id

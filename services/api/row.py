@@ -1,4 +1,4 @@
-"""A submission on its way into the database."""
+"""A submission on its way to the database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Row:
     channel: str | None
     webhook: str | None
     idempotency_key: str | None
-    fingerprint: bytes  # of what was asked for; empty without an idempotency key, as nobody compares it then
+    fingerprint: bytes  # of the request; empty without an idempotency key, because nothing compares it then
     traceparent: str | None
     created_at: datetime
     expires_at: datetime | None = None
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a submission is: under its own id, or, `repeated`, under that of an earlier one with the same key."""
+    """The id of a stored submission: its own, or, if `repeated`, that of an earlier submission with the same key."""
 
     id: SubmissionId
     repeated: bool

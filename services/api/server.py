@@ -1,4 +1,6 @@
-"""The two ports, served by granian in one event loop until a signal; requests under way then have a time to finish."""
+"""The two ports of the api. granian serves them in one event loop until a signal; requests in progress then have a
+limited time to finish.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,28 @@ from granian.server.embed import Server
 from tidings.process.files import raise_file_limit
 from tidings.process.settings import split_listen
 
-# Connections at a time on each port, if the limit of open files allows. granian's default is its backlog. A silent
-# connection costs some kilobytes and is closed after 30 s: the time for a head in HTTP/1. In `auto` it would stay.
+# The maximum number of connections on each port, if the limit of open files allows it. granian's default is its
+# backlog. An idle connection costs some kilobytes and is closed after 30 s, the time limit for a head in HTTP/1. In
+# mode `auto` it would stay open.
 CONNECTIONS_MAX = 8192
-# Postgres, the log, and what is opened for a moment.
+# File descriptors for Postgres, the log, and files that are open for a moment.
 OTHER_FILES = 128
 BACKLOG = 1024
 HEAD_MILLISECONDS = 30_000
-# Of each connection, which bounds a head to about this size. The default, 408 KiB, would allow 3 GiB of half heads.
+# The buffer of each connection, which limits a head to about this size. The default, 408 KiB, would allow 3 GiB of
+# incomplete heads.
 BUFFER_BYTES = 64 * 1024
 DRAIN_SECONDS = 20.0
-# For what comes after the drain: the committer's last batch and the pools.
+# The time for the steps after the drain: the last batch of the committer, and closing the pools.
 CLOSE_SECONDS = 10.0
 
 
 class PortTakenError(Exception):
-    """An address cannot be listened at; the text is a sentence for the operator."""
+    """The process cannot listen at an address; the text is a sentence for the operator."""
 
 
 async def serve(apps: dict[str, Any]) -> int:
-    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; the exit status."""
+    """Serve each app at its address, `HOST:PORT`, until SIGTERM or SIGINT; return the exit status."""
     connections_max = _allow_open_files(len(apps))
     servers = [_server(listen, app, connections_max) for listen, app in apps.items()]
     stopping = asyncio.Event()
@@ -54,14 +58,14 @@ async def serve(apps: dict[str, Any]) -> int:
 
 
 def end_after(seconds: float) -> None:
-    """End this process then, whatever it still waits for."""
+    """End this process after `seconds`, even if it still waits for something."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
 
 
 def _allow_open_files(ports: int) -> int:
-    """Raise the limit of open files; the connections that each port may then have."""
+    """Raise the limit of open files; return the number of connections that each port may have."""
     return min(CONNECTIONS_MAX, max(64, (raise_file_limit() - OTHER_FILES) // ports))
 
 

@@ -1,4 +1,4 @@
-"""What the relay tells of attempts that begin, and which of it the dispatcher asked for. Pure."""
+"""The starts of attempts that the relay reports, and the check that the dispatcher requested them. Pure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from services.api.callback import RETRIED_MAX
 from services.api.problem import ProblemError, faults_of
 from tidings.contract.ids import SubmissionId, parse_submission_id
 
-# As many as the relay puts into one request, each of at most some 3,200 bytes.
+# The number that the relay puts into one request, each of at most about 3,200 bytes.
 STARTS_MAX = 500
 STARTS_BYTES_MAX = 2 * 1024 * 1024
-# The year 9999, the last one that `datetime` has.
+# The year 9999, the last one that `datetime` supports.
 _MILLISECONDS_MAX = 253_370_764_800_000
 
-# Whether a token is that of a submission.
+# Returns whether a token belongs to a submission.
 IsToken = Callable[[str, str], bool]
 
 
 class ToldStart(BaseModel):
-    """One attempt. `label` and `data` are the sender's, and whoever may publish at the relay chooses them; the rest is the
-    relay's own.
+    """One attempt. The sender sets `label` and `data`, and any client of the relay can choose them; the relay sets the
+    other fields.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -44,7 +44,7 @@ class ToldStarts(BaseModel):
 
 @dataclass(frozen=True)
 class Start:
-    """A row of `attempt_starts`; `number` from 1."""
+    """A row of `attempt_starts`; `number` starts at 1."""
 
     submission_id: SubmissionId
     number: int
@@ -52,18 +52,18 @@ class Start:
 
 
 def read_starts(raw: bytes) -> ToldStarts:
-    """Raises `ProblemError` 400."""
+    """Parse the starts. Raises `ProblemError` 400."""
     try:
         return ToldStarts.model_validate(orjson.loads(raw))
     except ValidationError as error:
         raise ProblemError(400, "not starts of a relay", *faults_of(error)) from None
-    except ValueError as error:  # no JSON
+    except ValueError as error:  # not JSON
         raise ProblemError(400, f"not starts of a relay: {type(error).__name__}") from None
 
 
 def proven(told: ToldStarts, is_token: IsToken) -> Sequence[Start]:
-    """Those that the dispatcher asked for. The others are left out and not refused: one request has the starts of all
-    who named this address, and those of one must not cost the others theirs.
+    """Return the starts that the dispatcher requested. The others are skipped and not refused: one request carries the
+    starts of every sender that named this address, and an invalid start must not discard the others.
     """
     found = [_proven(start, is_token) for start in told.starts]
     return [start for start in found if start is not None]

@@ -1,4 +1,6 @@
-"""The api's rows: one method a statement of queries.sql, or one transaction of several. Every read is one tenant's."""
+"""The rows of the api: one method per statement of queries.sql, or one transaction of several statements.
+The reads for clients are limited to one tenant.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +24,16 @@ from tidings.contract.ids import SubmissionId, batch_ids, new_event_id
 
 T = TypeVar("T")
 _COLUMNS = tuple(field.name for field in fields(Row))
-# The writers' pool may hold as many connections that a restart of Postgres has broken: each shows it at its next use.
+# The writers' pool may hold this many connections that a restart of Postgres broke; each fails at its next use.
 ATTEMPTS_MAX = 5
-# After so long a row is not tried again: those behind it wait as well.
+# After this time a row is not retried, because the rows behind it wait as well.
 REPEAT_SECONDS = 15.0
-# Probes give up after some seconds.
+# Probes time out after some seconds.
 PING_SECONDS = 2.0
 
 
 class Store:
-    """Both pools are in autocommit; `writers` are the committer's, and of batches."""
+    """Both pools are in autocommit; `writers` serves the committer and batches."""
 
     def __init__(self, pool: Pool, writers: Pool, queries: Mapping[str, LiteralString]) -> None:
         self._pool = pool
@@ -39,25 +41,25 @@ class Store:
         self._q = queries
 
     def insert(self, rows: Sequence[Row], *, batch: bool = False) -> list[Stored]:
-        """Commit `rows` in one transaction; one answer each, in order. `batch`: their ids follow each other, and the key of
-        the first is the key of all.
+        """Commit `rows` in one transaction; return one `Stored` per row, in order. `batch`: the ids are consecutive,
+        and the key of the first row is the key of all.
 
-        Repeated when the connection was lost, as a COMMIT whose answer is lost may have been carried out, and when a
-        partition was attached between routing a row and inserting it.
+        The transaction is retried if the connection was lost, because a COMMIT without a response may have been
+        executed, and if a partition was attached between routing a row and inserting it.
         """
         deadline = time.monotonic() + REPEAT_SECONDS
         for attempt in range(1, ATTEMPTS_MAX):
             try:
                 return self._insert(rows, again=attempt > 1, batch=batch)
             except PoolTimeout:
-                raise  # there is no database to ask
+                raise  # the database cannot be reached
             except (OperationalError, CheckViolation):
                 if time.monotonic() > deadline:
                     raise
         return self._insert(rows, again=True, batch=batch)
 
     def _insert(self, rows: Sequence[Row], *, again: bool, batch: bool) -> list[Stored]:
-        """`again`: some may be stored already. Their ids are our own, so a row of that id is this row."""
+        """`again`: some rows may be stored already. The api generates the ids, so an equal id means the same row."""
         statement = self._q["insert_submissions"] + (f"\n{self._q['unless_there']}" if again else "")
         with self._writers.connection() as connection:
             if all(row.idempotency_key is None for row in rows):
@@ -72,11 +74,11 @@ class Store:
         return [earlier.get(row.id) or Stored(row.id, repeated=False, same_input=True) for row in rows]
 
     def _earlier(self, connection: Connection[Any], rows: Sequence[Row]) -> dict[SubmissionId, Stored]:
-        """Those of `rows` whose idempotency key belongs to an earlier submission, which may be in `rows` as well."""
+        """Return the rows whose idempotency key belongs to an earlier submission, which may itself be in `rows`."""
         keyed = [row for row in rows if row.idempotency_key is not None]
         if not keyed:
             return {}
-        # In one order everywhere, so that two transactions with the same keys wait instead of deadlocking.
+        # Keys are always taken in one order, so that two transactions with the same keys wait instead of deadlocking.
         keyed.sort(key=lambda row: (row.tenant, row.idempotency_key or ""))
         parameters = {
             "tenant": [row.tenant for row in keyed],
@@ -99,7 +101,7 @@ class Store:
         return None if row is None else str(row["tenant"])
 
     def get(self, tenant: str, id_: SubmissionId) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
-        """The submission with its result, and its attempts; None when the tenant has none of this id."""
+        """Return the submission with its result, and its attempts; None if the tenant has none with this id."""
         parameters = {"id": id_, "tenant": tenant}
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
@@ -107,8 +109,8 @@ class Store:
             return None if row is None else (row, cursor.execute(self._q["attempts"], parameters).fetchall())
 
     def list(self, tenant: str, filters: Mapping[str, Any]) -> tuple[Sequence[dict[str, Any]], UUID | None]:
-        """A page, and the cursor of the next one: None when there is none. A page with filters may be short, or empty,
-        and still have a next one: it looks at `look` submissions and no further.
+        """Return a page and the cursor of the next page, or None if there is no next page.
+        A page with filters may be short, or empty, and still have a next page: it examines at most `look` submissions.
         """
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row)
@@ -120,28 +122,30 @@ class Store:
         return page, rows[0]["look_on"] if rows else None
 
     def result(self, tenant: str, id_: SubmissionId) -> dict[str, Any] | None:
-        """`body`, `content_type` and `outcome` (None: not ended); None when the tenant has none of this id."""
+        """Return `body`, `content_type` and `outcome` (None: not ended); None if the tenant has none with this id."""
         return self._one("result", {"id": id_, "tenant": tenant})
 
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
-        """Whether this ended it."""
+        """Cancel the submission; return whether this call ended it."""
         parameters = {"id": id_, "tenant": tenant, "event_id": new_event_id()}
         return _once_more(lambda: self._one("cancel", parameters)) is not None
 
     def remove_content(self, tenant: str, id_: SubmissionId) -> Literal["unknown", "open", "removed"]:
-        """Erase input and answer of an ended submission; what came of it."""
+        """Erase the input and the answer of an ended submission; return the outcome of the request."""
         row = self._one("remove_content", {"id": id_, "tenant": tenant})
         assert row is not None
         came_to: Literal["unknown", "open", "removed"] = row["came_to"]
         return came_to
 
     def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
-        """Target and tenant."""
+        """Return the target and the tenant."""
         row = self._one("target_of", {"id": id_})
         return None if row is None else (row["target"], row["tenant"])
 
     def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
-        """Store what a callback told, in one transaction; whether it ended the submission. Repeats change nothing."""
+        """Store what a callback reports in one transaction; return whether it ended the submission. Repeats change
+        nothing.
+        """
         return _once_more(lambda: self._record(id_, tenant, attempt, result))
 
     def _record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
@@ -150,7 +154,7 @@ class Store:
                 connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
             if result is not None and self._end(connection, id_, result):
                 return True
-            # The relay has what this told, and keeps it unless it learns that the content was removed.
+            # The relay stores the content of this callback, and keeps it unless it learns that the content was removed.
             connection.execute(self._q["remove_late_content"], {"id": id_})
             return False
 
@@ -160,7 +164,7 @@ class Store:
         return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
 
     def insert_starts(self, starts: Sequence[Start]) -> int:
-        """How many of them were new, and of submissions that there are."""
+        """Return how many starts were new and belong to existing submissions."""
         columns = {
             "id": [start.submission_id for start in starts],
             "number": [start.number for start in starts],
@@ -174,14 +178,14 @@ class Store:
         return _once_more(insert)
 
     def dispatch(self, ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
-        """`id`, `target`, `content_type`, `size` of the body in bytes, `ended`."""
+        """Return rows of `id`, `target`, `content_type`, `size` of the body in bytes, and `ended`."""
         return self._all("dispatch", {"ids": list(ids)})
 
     def bodies(self, ids: Sequence[UUID]) -> dict[UUID, bytes]:
         return {row["id"]: bytes(row["body"]) for row in self._all("bodies", {"ids": list(ids)})}
 
     def execute(self, statement: LiteralString, parameters: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
-        """A statement of another module, in a transaction of its own."""
+        """Execute a statement of another module in a transaction of its own."""
         with self._pool.connection() as connection:
             return connection.execute(statement, parameters).fetchall()
 
@@ -201,7 +205,7 @@ class Store:
 
 
 def _once_more(work: Callable[[], T]) -> T:
-    """Again when a partition was attached between routing a row to the default partition and inserting it there."""
+    """Retry if a partition was attached between routing a row to the default partition and inserting it there."""
     try:
         return work()
     except CheckViolation:
@@ -209,7 +213,7 @@ def _once_more(work: Callable[[], T]) -> T:
 
 
 def _insert(connection: Connection[Any], statement: LiteralString, rows: Sequence[Row]) -> None:
-    """One statement, and so by itself all or nothing."""
+    """Insert with one statement, which is atomic by itself."""
     if rows:
         columns = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
         connection.execute(statement, columns)

@@ -1,1 +1,1 @@
-"""Turns a change into a relay message. Never reaches Postgres and never holds a slow call."""
+"""Turns a change into a message at the relay. It never connects to Postgres and never makes a slow call."""

@@ -1,4 +1,4 @@
-"""The dispatcher's composition root: `python -m services.dispatcher`."""
+"""The composition root of the dispatcher: `python -m services.dispatcher`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def outbox(
     metrics: DispatcherMetrics,
     logger: BoundLogger,
 ) -> Outbox:
-    """What sends and cancels, as the settings have it."""
+    """Build the outbox, which sends and cancels messages, from the settings."""
     callback_url = settings.callback_url or settings.public_url
     internal_token = settings.internal_token.get_secret_value()
     return Outbox(
@@ -90,7 +90,7 @@ def _producer(settings: DispatcherSettings, group: str) -> Any:
 
 
 def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
-    """Work until a signal; the exit status."""
+    """Run until a signal; return the exit status."""
     logger = log.get("dispatcher")
     try:
         targets = _targets(settings, logger)
@@ -99,7 +99,7 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         return EXIT_CONFIGURATION
     metrics = DispatcherMetrics(REGISTRY)
     removals_metrics = metrics.of_removals(REGISTRY)
-    # Each loop has connections of its own to the relay.
+    # Each loop has its own connections to the relay.
     sending, removing = (outbox(settings, targets, made, logger) for made in (metrics, removals_metrics))
     progress, removals_progress = Progress(time.monotonic), Progress(time.monotonic)
 
@@ -115,12 +115,13 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         changes, producer = _joined(stack, settings, REMOVALS_GROUP, [REMOVALS], removals_progress)
         dispatcher = Dispatcher(
             changes, producer, removing,
-            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics, log=logger,
+            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics,
+            log=logger,
         )  # fmt: skip
         return Work(changes, dispatcher.run_once)
 
     reader = loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
-    # Whoever removes contents without end is not to hold up one call, and a removal may take the relay long.
+    # A separate loop: any number of removals, each of which may take the relay long, must not delay a call.
     beside = loop.Beside("removals", connect_removals, removals_progress)
     return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger, beside=beside)
 
@@ -128,13 +129,13 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
 def _joined(
     stack: ExitStack, settings: DispatcherSettings, group: str, topics: Sequence[str], progress: Progress
 ) -> tuple[Changes, Any]:
-    """A member of `group` that reads `topics`, and a producer of dead letters."""
+    """Join `group` as a member that reads `topics`, and create a producer of dead letters."""
     create_topics(settings.cluster, TOPICS)
     producer = _producer(settings, group)
     stack.callback(discard, producer)
     changes = change_consumer(
         settings.cluster, topics, group=group, instance=settings.instance, batch_max=settings.batch_max,
-        progress=progress, log=log.get("dispatcher"),
+        progress=progress, log=log.get("dispatcher"), expiry_is_fault=group != REMOVALS_GROUP,
     )  # fmt: skip
     stack.callback(changes.close)
     return changes, producer

@@ -1,5 +1,5 @@
-"""Reads changes, has the outbox act on them, and commits the offsets only after that: at least once, never lost. Which
-changes one object reads is its consumer's affair: removals of contents have one of their own.
+"""Reads changes, passes them to the outbox, and only then commits the offsets: delivery is at least once.
+The consumer determines which changes an object reads: removals of contents have an object of their own.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from tidings.process.log import fault
 from tidings.process.progress import Progress
 
 POLL_SECONDS = 0.5
-# While a submission is waited for that the api does not know yet.
+# The poll interval while the dispatcher waits for a submission that the api does not know yet.
 POLL_SECONDS_MIN = 0.1
-# A batch that fails for a reason nobody foresaw is tried whole so often, over about a second, before its changes are
-# tried one by one.
+# The number of times, over about a second, that a batch with an unexpected failure is retried as a whole. After that
+# its changes are handled one by one.
 UNEXPECTED_MAX = 3
 
 
 class FullError(UnavailableError):
-    """More submissions are unknown than are waited for at once."""
+    """More submissions are unknown than the dispatcher can keep waiting at once."""
 
 
 class Dispatcher:
-    """`run_once` handles one batch. While relay or api do not answer, partitions are paused and polled all the same,
-    so that the group keeps this member and nothing is read twice over."""
+    """`run_once` handles one batch. While the relay or the api does not respond, the partitions are paused but still
+    polled, so that the group keeps this member and no record is read twice.
+    """
 
     def __init__(
         self,
@@ -68,21 +69,22 @@ class Dispatcher:
         self._log = log
         self._failures = 0
         self._unexpected = 0
-        # A failure other than that more submissions are unknown than are waited for: it says nothing of these.
+        # True after any failure except `FullError`: during such a failure the api could not answer for the unknown
+        # submissions.
         self._outage = False
         self._resume_at = 0.0
-        # Of the batch in hand alone: those that were sent.
+        # The submissions of the current batch that were sent.
         self._sent: set[str] = set()
         self._unknowns = Unknowns()
-        # What was put back, or is to be read from there again, and was not handled since.
+        # The offsets to which partitions were rewound, and whether a batch waits to be read again.
         self._batch_waits = False
         self._rewound: dict[Any, int] = {}
-        # Up to where each partition is handled but for the unknown, and committed.
+        # The offsets up to which each partition is handled, except for unknown submissions, and is committed.
         self._handled: dict[Any, int] = {}
         self._committed: dict[Any, int] = {}
 
     def run_once(self) -> int:
-        """Handle what is there, waiting up to half a second for it; answers how many changes were read."""
+        """Handle the available changes, waiting up to half a second for them; return the number of changes read."""
         due = self._clock() >= self._resume_at
         if self._failures and due:
             self._consumer.resume(*self._consumer.paused())
@@ -108,7 +110,7 @@ class Dispatcher:
         return len(records)
 
     def _well(self) -> None:
-        """All that was read is handled, but for what the api does not know."""
+        """Every change that was read is handled, except those of submissions that the api does not know."""
         self._progress.settled()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
@@ -124,7 +126,9 @@ class Dispatcher:
         self._outage = False
 
     def _keep_to(self, assigned: set[Any]) -> None:
-        """Whoever reads the other partitions now begins where we committed, before what is unknown."""
+        """Forget the partitions of other members.
+        Their reader starts at the committed offset, before the unknown submissions.
+        """
         self._unknowns.forget(but=assigned)
         self._handled = {partition: offset for partition, offset in self._handled.items() if partition in assigned}
         self._committed = {partition: offset for partition, offset in self._committed.items() if partition in assigned}
@@ -138,7 +142,7 @@ class Dispatcher:
             self._committed |= moved
 
     def _ask_again(self, asked: Sequence[Unknown]) -> None:
-        """For those that the api did not know. Raises `UnavailableError`."""
+        """Ask again for the submissions that the api did not know. Raises `UnavailableError`."""
         if not asked:
             return
         try:
@@ -151,20 +155,23 @@ class Dispatcher:
             self._read_again()
             raise UnavailableError(f"unexpected: {fault(error)}") from error
         self._outage_ended()
+        # A batch that waits may hold them: what is settled here is not asked for again.
+        self._sent |= {one.id for one in asked} - unknown
         for one in self._unknowns.still(asked, unknown, self._clock()):
             self._metrics.unknown.inc()
             self._log.error("submission_unknown", submission_id=one.id, waited_seconds=UNKNOWN_SECONDS)
+            self._sent.add(one.id)
             self._letters.put_aside(one.record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
         self._metrics.unknown_waiting.set(len(self._unknowns))
 
     def _read_again(self) -> None:
-        """From the first unknown on, so that whichever of them fails is put aside as any change that fails."""
+        """Read again from the first unknown submission on, so that the one that fails is put aside."""
         self._rewound = self._unknowns.floors()
         self._handled |= self._rewound
         self._unknowns.clear()
 
     def _handle_any(self, records: Sequence[Any]) -> None:
-        """`_handle`, and no exception may make of one change a batch that fails for ever."""
+        """Call `_handle`, so that no exception of one change makes its batch fail for ever."""
         try:
             if self._unexpected < UNEXPECTED_MAX:
                 self._handle(records)
@@ -178,9 +185,9 @@ class Dispatcher:
             raise UnavailableError(f"unexpected: {fault(error)}") from error
 
     def _handle_each(self, records: Sequence[Any]) -> None:
-        """Handle the changes one by one, and put aside those that fail, if others do not.
+        """Handle the changes one by one, and put aside those that fail if others succeed.
 
-        When none succeeds, the fault is ours or our neighbours', and the changes wait until it is mended.
+        If none succeeds, the fault lies in the system itself, and the changes wait until it is repaired.
         """
         failed: list[tuple[Any, Exception]] = []
         for record in records:
@@ -188,7 +195,7 @@ class Dispatcher:
                 self._handle([record])
             except (UnavailableError, KafkaError):
                 raise
-            except Exception as error:  # noqa: BLE001  whatever it is, the next change is not to wait for it
+            except Exception as error:  # noqa: BLE001  no exception may stop the next change
                 failed.append((record, error))
         if len(failed) == len(records):
             raise failed[0][1]
@@ -196,8 +203,8 @@ class Dispatcher:
             self._dead_letter(record, f"cannot be handled: {fault(cause)}")
 
     def _handle(self, records: Sequence[Any]) -> None:
-        # Submissions first: an end in the same batch then finds the message at the relay, or, when the end was
-        # committed before we asked for the body, the submission marked as ended.
+        # Submissions first: the result of a submission in the same batch then finds the message at the relay. If the
+        # result was committed before the body was fetched, the api reports the submission as ended.
         submitted: dict[str, tuple[SubmissionChange, Any]] = {}
         ends: list[ResultChange] = []
         removals: list[ContentRemoval] = []
@@ -211,7 +218,7 @@ class Dispatcher:
                     removals.append(removal)
             except UndecodableChangeError as error:
                 self._dead_letter(record, str(error))
-            except Exception as error:  # noqa: BLE001  decoding asks nobody: it would fail again each time
+            except Exception as error:  # noqa: BLE001  decoding does no I/O: it would fail again each time
                 self._dead_letter(record, fault(error))
         new = [id_ for id_ in submitted if id_ not in self._sent and id_ not in self._unknowns]
         unknown = self._outbox.send([submitted[id_][0] for id_ in new]) if new else set()
@@ -223,7 +230,9 @@ class Dispatcher:
         self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
     def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:
-        """Changes that outran their commits are asked for again. Raises `FullError` when there are too many."""
+        """Keep the changes that arrived before their commit became visible, and ask for them again.
+        Raises `FullError` if there are too many.
+        """
         now = self._clock()
         kept = [self._unknowns.add(change, record, now) for change, record in unknown]
         self._metrics.unknown_waiting.set(len(self._unknowns))

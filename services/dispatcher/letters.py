@@ -1,4 +1,4 @@
-"""Changes that are put aside: the dispatcher's writes to `tidings.dead-letters`."""
+"""The dispatcher's writes to `tidings.dead-letters`: changes that are put aside."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ TIMEOUT_SECONDS = 15
 
 
 class Letters:
-    """`producer` is kafka-python's."""
+    """`producer` is a producer of kafka-python."""
 
     def __init__(self, producer: Any) -> None:
         self._producer = producer
 
     def put_aside(self, record: Any, reason: str) -> None:
-        """Without its value when the topic will not take that. Raises a `KafkaError`."""
+        """Put a change aside, without its value if the topic rejects the value. Raises a `KafkaError`."""
         try:
             self._produce(dead_letter(record, reason))
         except KafkaError as error:

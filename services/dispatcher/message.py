@@ -1,4 +1,4 @@
-"""What is sent to the relay, as pure functions: a provider call for a submission, a webhook for its end."""
+"""The messages to the relay, as pure functions: a provider call for a submission, a webhook for its completion."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tidings.contract.completion import completion_fields, event_type, timestamp
 from tidings.contract.relay_labels import webhook_label
 from tidings.contract.targets import Resolved
 
-# An answer that was paid for is kept until the api takes it: after 1, 2, 4 … 300 s, for 83 hours of outage, a long
-# weekend, whatever the target's own retries are. Past that the dead letter has it, and the reconciler drives that. A
-# longer pause would add hours, and as much to the wait after an outage.
+# A paid answer is kept until the api accepts it: the retries after 1, 2, 4 … 300 s cover 83 hours of outage, a long
+# weekend, independent of the target's own retries. After that it is a dead letter, which the reconciler retries. A
+# longer pause would add hours to the covered outage, and as much to the wait after an outage.
 CALLBACK_RETRIES = 1000
 CALLBACK_RETRY_DELAY = "min(300000, 1000 * pow(2, min(retried, 9)))"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One item of `POST /v2/batch`; `submission_id` says whose it is."""
+    """One item of `POST /v2/batch`; `submission_id` names its submission."""
 
     submission_id: str
     destination: str
@@ -37,30 +37,30 @@ class Message:
 
     @property
     def size_bytes(self) -> int:
-        return len(self.body.encode()) + 2_000  # headers and JSON around it
+        return len(self.body.encode()) + 2_000  # the headers and the JSON around the body
 
 
 def starts_address(callback_url: str) -> str:
-    """Where the relay tells of attempts that begin: one address for all, so that it tells of many together."""
+    """Return the address for reports of starts: one address for all, so that one request reports many."""
     return f"{callback_url}/callbacks/relay/starts"
 
 
 def callback_address(callback_url: str, submission_id: str) -> str:
-    """Where the relay calls back for a submission; the signature covers it whole."""
+    """Return the address of a submission's callbacks; the signature covers it completely."""
     return f"{callback_url}/callbacks/relay?submission={submission_id}"
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """How the relay reaches the api. `retries`: a plan of the hosted service may allow fewer than ours."""
+    """The address of the api for callbacks. `retries`: a plan of the hosted service may allow fewer."""
 
     url: str
     internal_token: str
     retries: int = CALLBACK_RETRIES
 
     def headers(self, submission_id: str) -> dict[str, str]:
-        """The options of a submission's call by which the api learns of its attempts: both callbacks, and where their
-        begin is told, which the hosted service ignores.
+        """Return the options that make the relay report the attempts of a call to the api: both callbacks, and the
+        address for starts, which the hosted service ignores.
         """
         token = callback_token(self.internal_token, submission_id)
         options = {
@@ -76,7 +76,7 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class Call:
-    """What is sent to a target for one submission. `nudged_at`: it is sent again because no relay holds it."""
+    """The request to a target for one submission. `nudged_at`: the call is sent again because no relay holds it."""
 
     submission_id: str
     content_type: str
@@ -85,15 +85,15 @@ class Call:
 
     @property
     def deduplication_id(self) -> str:
-        """Of its own for each nudge: under the first one the relay would only say that it had the message once."""
+        """Return an id that is unique per nudge: the relay would not publish a message with the first id again."""
         if self.nudged_at is None:
             return self.submission_id
-        # The vendor's ids hold no colon, which the time has.
+        # The vendor's ids contain no colon; the time does.
         return f"{self.submission_id}-{''.join(filter(str.isdigit, self.nudged_at))}"
 
 
 def provider_call(resolved: Resolved, call: Call, callbacks: Callbacks) -> Message:
-    """The call of a target for one submission. Headers: docs/ARCHITECTURE.md, "Callbacks"."""
+    """Build the call of a target for one submission. Headers: docs/ARCHITECTURE.md, "Callbacks"."""
     target = resolved.target
     headers = {
         "Content-Type": call.content_type,
@@ -124,10 +124,10 @@ def provider_call(resolved: Resolved, call: Call, callbacks: Callbacks) -> Messa
 
 
 def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, public_only: bool = True) -> Message:
-    """The completion as a webhook, signed as Standard Webhooks 1.0.0 says; `secret` is `whsec_<base64>`.
+    """Build the webhook of a completion, signed as Standard Webhooks 1.0.0 specifies; `secret` is `whsec_<base64>`.
 
-    The timestamp is that of the publishing: the relay repeats the message as it is. `public_only`: the address is the
-    client's, and the relay must not call what it may call for us.
+    The timestamp is the time of publishing: the relay repeats the message unchanged. `public_only`: the client chose
+    the address, so the relay must not call the private addresses that it may call for Tidings itself.
     """
     assert change.webhook is not None
     content = {
@@ -157,7 +157,7 @@ def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, pub
 
 
 def refusal(message_url: str, reason: str, now_ms: int) -> bytes:
-    """A failure callback's body in the relay's words, for a message that the relay never took."""
+    """Build the body of a failure callback, in the relay's format, for a message that the relay never accepted."""
     content = {
         "status": 0,
         "header": {},

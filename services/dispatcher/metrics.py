@@ -1,4 +1,4 @@
-"""What the dispatcher tells Prometheus."""
+"""The Prometheus metrics of the dispatcher."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DispatcherMetrics:
         )
 
     def of_removals(self, registry: CollectorRegistry) -> DispatcherMetrics:
-        """Of the loop of removals, which waits by itself and knows no submission that could be unknown."""
+        """The metrics of the loop of removals, which waits independently and has no unknown submissions."""
         own = copy(self)
         own.unavailable = Counter(
             "tidings_dispatcher_removals_unavailable",

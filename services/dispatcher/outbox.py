@@ -1,4 +1,4 @@
-"""The work in a batch of changes: what to send and what to cancel. Knows the relay and the api, not Kafka."""
+"""Executes a batch of changes: it sends messages and cancels calls. It uses the relay and the api, not Kafka."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChan
 from tidings.contract.removals import removal_requests
 from tidings.contract.targets import Disabled, Resolved
 
-# What one request to the relay may carry, so that neither side needs much memory for it.
+# The size limit of one request to the relay, so that neither side needs much memory for it.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
 BATCH_MESSAGES_MAX = 100
-# A process that stalls for the group's session timeout, 10 s after a heartbeat that is up to 3 s old, loses its partitions,
-# and another one may have handled the end of what it is about to send.
+# A process that stalls for the session timeout of the group, 10 s after a heartbeat that is up to 3 s old, loses its
+# partitions. Another member may then have handled the result of a submission that this process is about to send.
 FRESH_SECONDS = 5.0
 UNSIGNED = "the api takes webhooks and the dispatcher has no TIDINGS_WEBHOOK_SECRET: the webhook is not sent"
 
 
 @dataclass(frozen=True)
 class Webhooks:
-    """How clients' webhooks are sent: not at all without a `secret`, and, when `public_only`, to public addresses alone."""
+    """The settings for webhooks: none without a `secret`; only to public addresses with `public_only`."""
 
     public_url: str
     secret: str | None = field(repr=False)
@@ -34,7 +34,7 @@ class Webhooks:
 
 
 class Outbox:
-    """Everything here may be repeated: the relay drops repeats by their deduplication id, the api by its keys."""
+    """Every operation may be repeated: the relay drops repeats by their deduplication id, the api by its keys."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Outbox:
         metrics: DispatcherMetrics,
         log: BoundLogger,
     ) -> None:
-        """`now` is Unix seconds, `clock` monotonic ones."""
+        """`now` returns Unix seconds, `clock` monotonic seconds."""
         self._relay = relay
         self._submissions = submissions
         self._targets = targets
@@ -61,9 +61,9 @@ class Outbox:
         self._log = log
 
     def send(self, changes: Sequence[SubmissionChange]) -> set[str]:
-        """Give the relay the provider calls of these submissions; the ids that the api does not know.
+        """Publish the provider calls of these submissions; return the ids that the api does not know.
 
-        Raises `UnavailableError`; to be repeated whole then.
+        Raises `UnavailableError`; the caller then repeats the whole batch.
         """
         changes = self._not_held(changes)
         told = {str(change.id): change for change in changes}
@@ -81,11 +81,11 @@ class Outbox:
         return unknown
 
     def end(self, changes: Sequence[ResultChange]) -> None:
-        """Take back what is still under way for ended submissions, and send their webhooks.
+        """Cancel the remaining calls of ended submissions, and send their webhooks.
 
-        A failed one too: the api may have judged an answer final which the relay would try again.
+        Calls of failed submissions are cancelled too: the relay may retry an answer that is final for the api.
         """
-        # A snapshot tells rows of long ago again, as after a lost slot: their calls are over and their webhooks were sent.
+        # A snapshot, as after a lost slot, repeats old rows: their calls have ended and their webhooks were sent.
         changes = [change for change in changes if not change.snapshot]
         over = [str(change.submission_id) for change in changes if change.outcome != "succeeded"]
         for start in range(0, len(over), BATCH_MESSAGES_MAX):
@@ -94,8 +94,8 @@ class Outbox:
         self._send_webhooks([change for change in changes if change.webhook])
 
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
-        """Have the relay remove what it keeps of erased submissions. Raises `UnavailableError`."""
-        # A snapshot tells rows of long ago again. One that was not told before is not settled: the reconciler removes it.
+        """Make the relay remove the content that it keeps of erased submissions. Raises `UnavailableError`."""
+        # A snapshot repeats old rows. A removal that never reached the relay is not settled: the reconciler repeats it.
         told = [(removal.submission_id, removal.message_ids) for removal in removals if not removal.snapshot]
         for request in removal_requests(told):
             if (refusal := self._relay.remove_contents(request)) is not None:
@@ -106,7 +106,7 @@ class Outbox:
         if refusal is None:
             self._metrics.cancelled.inc(len(labels))
         else:
-            # The calls go on, and cost what they cost; their callbacks change nothing any more.
+            # The calls continue at their full cost; their callbacks change nothing.
             self._metrics.cancels_refused.inc(len(labels))
             self._log.error("cancel_refused", reason=refusal.reason, submissions=len(labels))
 
@@ -123,8 +123,8 @@ class Outbox:
             self._publish(batch, "webhook")
 
     def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
-        """Without those told again whose call or callback the relay has. The api is asked after this, so a call that
-        ended meanwhile has its result there.
+        """Return the changes except the repeated ones whose call or callback the relay holds.
+        The api is asked afterwards, so the result of a call that ended meanwhile is found there.
         """
         again = [str(change.id) for change in changes if change.told_again]
         held: set[str] = set()
@@ -139,17 +139,18 @@ class Outbox:
         return [message for message in made if message is not None]
 
     def _over(self, ids: Sequence[str]) -> set[str]:
-        """Those of `ids`, told again and open, for which the relay has made a call: a second one would be paid twice.
+        """Return those of `ids`, repeated and open, for which the relay has made a call: a second call would be paid
+        twice.
 
-        One whose call is a dead letter, and whose callback is lost, fails. Dead letters are asked for first: one that
-        is sent again in between is live after that, or has its result when this is repeated.
+        If the call is a dead letter and its callback is lost, the submission fails. Dead letters are read first: one
+        that is retried in between is live afterwards, or has its result when this is repeated.
         """
         if not ids:
             return set()
         letters = {id_: letter for id_ in ids if (letter := self._relay.letter(id_)) is not None}
         held = self._relay.held(ids)
         if held is None:
-            return set()  # nor can it say which of its dead letters are callbacks
+            return set()  # such a relay cannot list the dead letters that are callbacks either
         self._metrics.skipped.inc(len(held))
         for id_ in letters.keys() - held:
             reason = f"the relay gave the call up and its callback is lost; its dead letter is {letters[id_]}"
@@ -169,7 +170,9 @@ class Outbox:
         return None
 
     def _publish_calls(self, messages: Sequence[Message], asked_at: float) -> None:
-        """What ended since `asked_at`, if that is a while ago, is not sent; what ended while it was sent is taken back."""
+        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped; the calls
+        of those that end during publishing are cancelled.
+        """
         for batch in batches(messages):
             calls = batch
             if self._clock() - asked_at > FRESH_SECONDS:
@@ -210,7 +213,7 @@ class Outbox:
 
 
 def batches(messages: Sequence[Message]) -> Iterator[list[Message]]:
-    """`messages` in order, cut so that each part keeps to both limits; one too large for them goes alone."""
+    """Split `messages`, in order, into parts within both limits; a message that exceeds them is a part alone."""
     batch: list[Message] = []
     size = 0
     for message in messages:

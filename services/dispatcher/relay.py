@@ -1,4 +1,4 @@
-"""The relay (or the hosted service) over HTTP: publish a batch, cancel by label, remove contents."""
+"""The HTTP client of the relay (or the hosted service): publish a batch, cancel by label, remove contents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tidings.contract.removals import RemovalRequest
 
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 30
-# What the relay may yet take: too many requests, and whatever is wrong on its side or between us.
+# Statuses worth a retry, besides 3xx and 5xx: too many requests, a timeout, and tokens that do not match.
 _LATER = frozenset({401, 403, 408, 425, 429})
 
 
 class UnavailableError(Exception):
-    """Try again later; `retry_after_seconds` when the other side named a time."""
+    """The operation must be retried; `retry_after_seconds` is the time that the server requested, if any."""
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
@@ -32,13 +32,13 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refused:
-    """The relay will never take this message."""
+    """The relay refuses this message permanently."""
 
     reason: str
 
 
 class Relay:
-    """One session, one connection kept open. No retries in here: the dispatcher's loop owns those."""
+    """One session over one persistent connection. The client does not retry; the loop of the dispatcher does."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
@@ -46,7 +46,7 @@ class Relay:
         self._session.headers["Authorization"] = f"Bearer {token}"
 
     def publish(self, messages: Sequence[Message]) -> list[Accepted | Refused]:
-        """Hand over `messages`; one verdict each, in order. Raises `UnavailableError`; nothing is known then."""
+        """Publish `messages`; return one verdict each, in order. Raises `UnavailableError`: the outcome is unknown."""
         body = orjson.dumps([message.item() for message in messages])
         answer = self._call("POST", "/v2/batch", body=body)
         if answer.status_code in {400, 404, 413, 422}:
@@ -56,16 +56,17 @@ class Relay:
         try:
             items = orjson.loads(answer.content)
         except orjson.JSONDecodeError:
-            items = None  # of something that stands between us, such as a proxy's page
+            items = None  # not from the relay, but for example from a proxy
         if not isinstance(items, list) or len(items) != len(messages):
             raise UnavailableError("the relay's answer does not fit the batch")
         return [_verdict(item) for item in items]
 
     def cancel(self, labels: Sequence[str]) -> Refused | None:
-        """Cancel every call that carries one of `labels`; none is fine too. `Refused`: the relay cannot do that.
+        """Cancel every call that carries one of `labels`; no match is not an error. `Refused`: the relay cannot cancel
+        them.
 
-        Callbacks, which carry the label as well, tell of attempts that were made, and go on. A relay that knows no such
-        filter cancels them too. Raises `UnavailableError`.
+        Callbacks, which carry the label as well, report completed attempts and are kept. A relay without this filter
+        cancels them too. Raises `UnavailableError`.
         """
         params = [("label", label) for label in labels]
         answer = self._call("DELETE", "/v2/messages", params=[*params, ("kind", "message")])
@@ -74,9 +75,9 @@ class Relay:
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")
 
     def held(self, labels: Sequence[str]) -> set[str] | None:
-        """Those of `labels` with a message that has not ended, or with a callback among the dead letters, which has an
-        answer that was paid for. None when the relay cannot say, as the hosted service: deduplication ids then are all
-        that keeps a call from being made twice. Raises `UnavailableError`.
+        """Return those of `labels` that have a message in progress, or a callback among the dead letters, which carries
+        a paid answer. Returns None if the relay cannot answer, like the hosted service: only deduplication ids then
+        prevent a second call. Raises `UnavailableError`.
         """
         answer = self._call("POST", "/v2/labels", body=orjson.dumps({"labels": list(labels)}))
         if answer.status_code in {404, 405}:
@@ -88,7 +89,7 @@ class Relay:
             raise UnavailableError(f"the relay's answer to labels is not understood: {answer.status_code}") from None
 
     def letter(self, label: str) -> str | None:
-        """The newest dead letter of a message with this label. Raises `UnavailableError`."""
+        """Return the newest dead letter of a message with this label. Raises `UnavailableError`."""
         answer = self._call("GET", "/v2/dlq", params=[("label", label), ("count", "1")])
         try:
             letters = orjson.loads(answer.content)["messages"]
@@ -97,7 +98,9 @@ class Relay:
             raise UnavailableError(f"the relay's dead letters are not understood: {answer.status_code}") from None
 
     def remove_contents(self, request: RemovalRequest) -> Refused | None:
-        """Remove what is kept of ended messages. `Refused`: the relay has no such route. Raises `UnavailableError`."""
+        """Remove the stored content of ended messages.
+        `Refused`: the relay has no such route. Raises `UnavailableError`.
+        """
         body = orjson.dumps({"labels": request.labels, "messageIds": request.message_ids})
         answer = self._call("POST", "/v2/contents/remove", body=body)
         return None if answer.ok else Refused(f"{answer.status_code}: {_error(answer)}")

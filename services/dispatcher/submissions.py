@@ -1,4 +1,4 @@
-"""The api over HTTP, as the dispatcher needs it: bodies of submissions, and word of what could not be sent."""
+"""The dispatcher's HTTP client of the api: it fetches bodies and reports calls that could not be sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUTS_SECONDS = (5, 30)
 
 @dataclass(frozen=True)
 class Submission:
-    """What is to be sent, unless it has `ended` meanwhile."""
+    """A submission to be sent, unless it has `ended` meanwhile."""
 
     id: str
     target: str
@@ -42,7 +42,7 @@ class Submissions:
         self._authorization = {"Authorization": f"Bearer {internal_token}"}
 
     def fetch(self, ids: Sequence[str]) -> tuple[list[Submission], list[str]]:
-        """The submissions of `ids` (at most 100), and those that did not fit into this answer.
+        """Return the submissions of `ids` (at most 100), and the ids that did not fit into this response.
 
         Raises `UnavailableError`.
         """
@@ -59,7 +59,7 @@ class Submissions:
             raise UnavailableError(f"the api's answer cannot be read: {type(error).__name__}") from None
 
     def refuse(self, submission_id: str, url: str, reason: str) -> None:
-        """Let the submission fail with `reason`, by the route and signature the relay itself would use.
+        """Fail the submission with `reason`, through the route and with the signature that the relay uses.
 
         Raises `UnavailableError`.
         """
@@ -86,7 +86,7 @@ class Submissions:
         except requests.RequestException as error:
             raise UnavailableError(f"the api does not answer: {type(error).__name__}") from None
         if answer.status_code != 200:
-            # Even a 4xx: between two parts of one system it means that they disagree, which a person has to mend,
-            # and until then nothing may be lost.
+            # A 4xx is retried too: between two processes of one system it means a configuration error. The dispatcher
+            # retries until an operator fixes it, so that nothing is lost.
             raise UnavailableError(f"the api answered {answer.status_code}: {answer.text[:200]}")
         return answer

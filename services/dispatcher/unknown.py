@@ -1,4 +1,4 @@
-"""Submissions that the api does not know yet: each is asked for again for a time of its own, while others go on."""
+"""The submissions that the api does not know yet. Each is asked for again on its own schedule, while others proceed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from kafka.structs import TopicPartition
 
 from tidings.contract.change import SubmissionChange
 
-# Postgres hands a commit to Debezium before other transactions see it; with a synchronous standby a round trip before, or
-# for as long as the standby is away. What is not seen after so long is told aloud instead of waited for.
+# Postgres sends a commit to Debezium before other transactions see it: with a synchronous standby one round trip
+# before, or for as long as the standby is unavailable. After this time the submission is logged as an error and put
+# aside.
 UNKNOWN_SECONDS = 30.0
-# Most are seen after milliseconds: asked for again after 0.1 s, and then whenever half of their age has passed again.
+# Most become visible within milliseconds: the dispatcher asks after 0.1 s, and then each time half of the submission's
+# age has passed.
 ASK_SECONDS_MIN = 0.1
-# Offsets are held back for these; more of them are a fault of the api, for which all wait.
+# The offsets of these are not committed. More of them mean a fault of the api, and everything waits.
 UNKNOWN_MAX = 1000
 
 
 @dataclass
 class Unknown:
-    """`record` is what it was read from; `since` is when it was first not found."""
+    """`record` is the Kafka record of the change; `since` is the time when the submission was first not found."""
 
     change: SubmissionChange
     record: Any
@@ -38,7 +40,7 @@ class Unknown:
 
 
 class Unknowns:
-    """No I/O. `now` is monotonic seconds."""
+    """Pure, without I/O. `now` is monotonic seconds."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Unknown] = {}
@@ -53,7 +55,7 @@ class Unknowns:
         return iter(self._by_id.values())
 
     def add(self, change: SubmissionChange, record: Any, now: float) -> bool:
-        """False: there is no room."""
+        """Returns False if the maximum is reached."""
         if len(self._by_id) >= UNKNOWN_MAX:
             return False
         self._by_id[str(change.id)] = Unknown(change, record, now, now + ASK_SECONDS_MIN)
@@ -63,7 +65,9 @@ class Unknowns:
         return [one for one in self if now >= one.ask_at]
 
     def still(self, asked: Collection[Unknown], unknown: Collection[str], now: float) -> list[Unknown]:
-        """Of `asked` the api still does not know `unknown`. Those for which the time is over are forgotten, and answered."""
+        """The api was asked for `asked` and does not know `unknown`.
+        Forget the known and the expired ones; return the expired ones.
+        """
         over = []
         for one in asked:
             one.ask_at = now + max(ASK_SECONDS_MIN, (now - one.since) / 2)
@@ -74,19 +78,19 @@ class Unknowns:
         return over
 
     def begin_anew(self, now: float) -> None:
-        """The api did not answer for a while, which says nothing of these."""
+        """Restart the times: during an outage of the api nothing is known about these submissions."""
         for one in self:
             one.since, one.ask_at = now, now
 
     def forget(self, *, but: Collection[TopicPartition]) -> None:
-        """Other partitions are read by others now."""
+        """Forget the submissions of partitions that other members read now."""
         self._by_id = {id_: one for id_, one in self._by_id.items() if one.partition in but}
 
     def clear(self) -> None:
         self._by_id.clear()
 
     def floors(self) -> dict[TopicPartition, int]:
-        """The first offset of each partition that cannot be committed past."""
+        """Return the first offset of each partition that cannot be committed past."""
         floors: dict[TopicPartition, int] = {}
         for one in self:
             floors[one.partition] = min(one.record.offset, floors.get(one.partition, one.record.offset))

@@ -1,1 +1,1 @@
-"""A change in, a completion event out, one Kafka transaction for both."""
+"""Turns each change into a completion event, in one Kafka transaction for offsets and events."""

@@ -1,4 +1,4 @@
-"""The notifier's composition root: `python -m services.notifier`."""
+"""The composition root of the notifier: `python -m services.notifier`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ CHANNELS_GROUP = "tidings-channels"
 
 
 def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
-    """Work until a signal; the exit status."""
+    """Run until a signal; return the exit status."""
     logger = log.get("notifier")
     metrics = NotifierMetrics(REGISTRY)
-    # These outlive a connection: which topics refuse, and whose, is not to be learnt anew after each failure.
+    # These objects outlive a connection, so that a failure does not discard which topics refuse events, and of which
+    # tenants.
     topics = KafkaTopics(settings.cluster)
     channels = Channels(
         topics, channels_max=settings.channels_max, tenant_max=settings.tenant_channels_max, clock=time.monotonic
@@ -69,8 +70,9 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
 def _joined(
     stack: ExitStack, settings: NotifierSettings, group: str, topic: str, progress: Progress
 ) -> tuple[Changes, Transactions]:
-    """A member of `group` that reads `topic`, and its transactions."""
-    # Before the consumer: what a producer of this name left open is ended when the committed offsets are read.
+    """Join `group` as a member that reads `topic`, and open its transactions."""
+    # Before the consumer: the broker first ends the open transaction of an earlier producer of this name, and the
+    # committed offsets are read afterwards.
     transactions = Transactions(
         lambda: transactional_producer(settings.cluster, f"{group}-{settings.instance}"),
         clock=time.monotonic,
@@ -80,7 +82,8 @@ def _joined(
     transactions.open()
     changes = change_consumer(
         settings.cluster, [topic],
-        group=group, instance=settings.instance, batch_max=settings.batch_max, progress=progress, log=log.get("notifier"),
+        group=group, instance=settings.instance, batch_max=settings.batch_max, progress=progress,
+        log=log.get("notifier"),
     )  # fmt: skip
     stack.callback(changes.close)
     return changes, transactions

@@ -1,4 +1,4 @@
-"""Makes the topics of channels and writes the events that were held for them, apart from the loop of completions.
+"""Creates the topics of channels and writes the events that were held for them, apart from the loop of completions.
 
 The reasons are in docs/decisions/0015-channels-apart.md.
 """
@@ -28,26 +28,28 @@ from tidings.process.progress import Progress
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
-# Topics that are made for one batch. A broker on a small machine needs some 100 ms for each until it can be written to.
+# The number of topics created for one batch. A broker on a small machine needs some 100 ms until a new topic accepts
+# records.
 NEW_MAX = 20
-# How often a topic is waited for, 10 s each time; then it counts as one that refuses.
+# The number of waits for a topic, 10 s each; after that the topic counts as refused.
 TRIES_MAX = 3
-# Topics in doubt that are tried for one batch, each in a transaction of some 10 ms, until one of them fails.
+# The number of doubted topics tried for one batch, each in a transaction of some 10 ms, until one trial fails.
 TRIALS_MAX = 100
-# How often the broker is asked which topics there are, for those that another copy made or somebody deleted.
+# The interval at which the broker is asked for its topics, because another instance may create one and an operator may
+# delete one.
 LOOK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class _Plan:
     topics: Mapping[Use, str]
-    # To be held once more, with the number of tries.
+    # The events to be held again, with their number of tries.
     again: Mapping[Held, int]
 
 
 class ChannelWorker:
-    """One `run_once` is one bounded batch of held events. Each is written to its channel's topic, or held again while
-    that is not there, or left to the main topic alone.
+    """Each `run_once` handles one bounded batch of held events. An event is written to the topic of its channel, or
+    held again while the topic does not exist, or remains on the main topic only.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class ChannelWorker:
         self._look_at = clock()
 
     def run_once(self) -> int:
-        """Handle what is there, waiting up to half a second for it; answers how many events were read.
+        """Handle the available events, waiting up to half a second for them; return the number of events read.
 
         Raises `FencedError` and `KafkaError`; the batch is then read again.
         """
@@ -92,7 +94,7 @@ class ChannelWorker:
         return len(held)
 
     def _make(self, held: Sequence[Held]) -> set[str]:
-        """Make missing topics, of all tenants in turn; the channels whose topic was made and is not ready."""
+        """Create missing topics, for each tenant in turn; return the channels whose new topic is not ready."""
         wanted: dict[str, dict[Use, None]] = {}
         awaited = self._routes(held).held
         for one in held:
@@ -105,8 +107,8 @@ class ChannelWorker:
         return self._channels.routes([use for use in uses if not self._tenants.left_out(use.tenant)])
 
     def _settle(self, held: Sequence[Held], slow: Collection[str]) -> None:
-        """Commit `held` in their order: each topic in doubt is tried by its first event, alone. After a trial that fails,
-        which may have taken 8 s, the events of those that are still in doubt are held once more.
+        """Commit `held` in order. Each doubted topic is tried with its first event, alone.
+        After a failed trial, which may have taken 8 s, the events of the topics that are still in doubt are held again.
         """
         rest, trials = held, TRIALS_MAX
         while rest:
@@ -119,7 +121,9 @@ class ChannelWorker:
             rest = rest[number:]
 
     def _try(self, one: Held, use: Use, topic: str) -> bool:
-        """Whether `topic`, which is in doubt, takes an event. What becomes of this one is committed."""
+        """Return whether the doubted `topic` accepts an event.
+        The decision on the event is committed in either case.
+        """
         plan = _Plan({use: topic}, {})
         try:
             self._commit([one], plan)
@@ -137,14 +141,16 @@ class ChannelWorker:
         return True
 
     def _hold_again(self, one: Held, error: StalledError) -> None:
-        """Its topic may be the cause of `error` only when this is committed."""
+        """Commit the event to the holding topic. Only if this succeeds can its own topic be the cause of `error`."""
         try:
             self._commit([one], _Plan({}, {one: one.tries}))
         except (RefusedError, StalledError) as second:
             raise KafkaError(f"the broker does not take events: {second}") from error
 
     def _settle_together(self, held: Sequence[Held], slow: Collection[str]) -> None:
-        """Commit `held` in one transaction, in the end one by one, so that whatever is refused is refused alone."""
+        """Commit `held` in one transaction.
+        After too many failures each event is committed alone, so that a refusal affects only its own event.
+        """
         failures = 0
         while True:
             plan = self._plan(held, slow)
@@ -172,7 +178,7 @@ class ChannelWorker:
         return _Plan(routes.topics, again | {one: one.tries for one in held if one.use in routes.doubted})
 
     def _tries(self, one: Held, slow: Collection[str]) -> int | None:
-        """With how many tries the event is held once more; None: it is not."""
+        """Return the number of tries with which the event is held again, or None if it is not."""
         if one.use is None or one.use.channel not in slow:
             return one.tries
         if one.tries + 1 < TRIES_MAX:
@@ -204,7 +210,7 @@ def _message(one: Held, plan: _Plan) -> Outgoing | None:
 
 
 def in_turn(lists: Sequence[Sequence[T]], names_max: int) -> list[T]:
-    """The first name of each list, then the second of each …, `names_max` at the most and none twice."""
+    """Return the first name of each list, then the second of each …, at most `names_max` and without duplicates."""
     return list(dict.fromkeys(_in_turn(lists)))[:names_max]
 
 

@@ -1,6 +1,6 @@
-"""The channels' topics: which there are, which may still be made, which are in doubt, and which are left out for a while.
+"""The topics of channels: which exist, which may still be created, which are in doubt, and which are excluded.
 
-Shared by the loop of completions, which never makes one, and the loop of channels; no lock is held during a request.
+Both loops share this object. The loop of completions never creates a topic. No lock is held during a request.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from services.notifier.shares import Shares
 from tidings.contract.topics import Topic, channel_topic
 from tidings.kafka.topics import NOT_READY, READY_SECONDS
 
-# Transactions in a row that stalled although no topic stood out; then all channels of the batch are suspected. The
-# broker itself is the likelier cause, so that their events are held.
+# The number of consecutive stalled transactions without an identified topic after which every channel of the batch is
+# suspected. The broker is the likelier cause, so the events are held.
 STALLS_MAX = 3
-# Longer than a topic is waited for by whoever makes it.
+# Longer than the creator of a topic waits for it.
 SETTLED_SECONDS = 1.5 * READY_SECONDS
-# A channel that is left out is said so often.
+# The interval between log lines about an excluded channel.
 SAID_SECONDS = 60.0
 _STALLED = "events were not taken in time"
 
 
 @dataclass(frozen=True)
 class Use:
-    """Whose event is for which channel. Several tenants may name one channel."""
+    """The channel and the tenant of an event. Several tenants may use one channel."""
 
     channel: str
     tenant: str
@@ -35,8 +35,9 @@ class Use:
 
 @dataclass(frozen=True)
 class Routes:
-    """The topic of each channel that has one, and whose events wait for theirs. `doubted` are topics to be tried alone,
-    which is for the loop of channels; their events wait for it. The others have the main topic alone.
+    """`topics` are the topics of channels that have one; `held` are the uses whose events wait for a topic. `doubted`
+    are topics that the loop of channels tries alone; their events wait for the trial. Other events have the main
+    topic only.
     """
 
     topics: Mapping[Use, str]
@@ -45,18 +46,18 @@ class Routes:
 
 
 class TopicsPort(Protocol):
-    """The broker's topics. Both raise a `KafkaError` when it does not answer."""
+    """The topics on the broker. Both methods raise a `KafkaError` if the broker does not respond."""
 
     def present(self) -> Collection[str]: ...
     def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
-        """Make topics in one request; why those of the answer could not be made, by name."""
+        """Create topics in one request; return the failed ones, by name, with the reason."""
 
 
 class Channels:
-    """Decides which channels' events have a topic to go to. One client's channel never holds up the others."""
+    """Decides which channels' events are written to a topic. A client's channel never blocks other channels."""
 
     def __init__(self, topics: TopicsPort, *, channels_max: int, tenant_max: int, clock: Callable[[], float]) -> None:
-        """`channels_max` topics in all, of which `tenant_max` may be one tenant's."""
+        """`channels_max` is the maximum number of topics, `tenant_max` the maximum of one tenant."""
         self._topics = topics
         self._shares = Shares(tenant_max)
         self._channels_max = channels_max
@@ -64,7 +65,7 @@ class Channels:
         self._lock = RLock()
         self._known: set[str] = set()
         self._listed_at: dict[str, float] | None = None
-        # By topic, and by the tenant whose records it refused; None: those of all.
+        # By topic, and by the tenant whose records the topic refused; None stands for every tenant.
         self._refused: dict[tuple[str, str | None], Refusal] = {}
         self._trial_at = clock()
         self._stalls = 0
@@ -72,7 +73,7 @@ class Channels:
         self._said: dict[str, float] = {}
 
     def routes(self, uses: Collection[Use]) -> Routes:
-        """Where the events of `uses` go now. Asks nobody, and changes nothing."""
+        """Return the routes of the events of `uses` at this time. Does no I/O and changes no state."""
         with self._lock:
             wanted = {use: topic.name for use in uses if (topic := channel_topic(use.channel)) is not None}
             there = {use: self._standing(name, use.tenant) for use, name in wanted.items() if name in self._known}
@@ -89,7 +90,7 @@ class Channels:
             )
 
     def make(self, uses: Collection[Use]) -> set[str]:
-        """Make topics for these, as far as there is room; the channels whose topic may be ready later.
+        """Create topics for `uses` within the limits; return the channels whose topic may become ready later.
 
         Raises a `KafkaError`.
         """
@@ -113,29 +114,31 @@ class Channels:
         return {use.channel for use in uses if (found := channel_topic(use.channel)) and found.name in slow}
 
     def users(self, topic: str) -> set[str]:
-        """The tenants whose events have gone to `topic`, or for whom it was made."""
+        """Return the tenants whose events were written to `topic`, or for whom it was created."""
         with self._lock:
             return self._shares.users(topic)
 
     def refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
-        """Leave a topic out for a while, longer each time: for one tenant, or for all."""
+        """Exclude a topic for a while, longer each time: for one tenant, or for all."""
         with self._lock:
             self._keep(topic, tenant, refused(self._refused.get((topic, tenant)), reason, self._clock()))
 
     def trial_failed(self) -> None:
-        """A topic in doubt was tried in vain; no other that refused is tried for a while."""
+        """The trial of a doubted topic failed; for a while no other topic that refused an event is tried."""
         with self._lock:
             self._trial_at = self._clock() + TRIAL_SECONDS
 
     def stalled_alone(self, topic: str) -> bool:
-        """A trial of `topic` stalled, which was not the broker's fault. Whether it is left out now: it stalls again."""
+        """A trial of `topic` stalled, and the broker was not the cause.
+        Return whether the topic is excluded, because it stalled before.
+        """
         with self._lock:
             found = stalled_alone(self._refused.get((topic, None)), _STALLED, self._clock())
             self._keep(topic, None, found)
             return not found.suspected
 
     def accept(self, topics: Mapping[Use, str]) -> None:
-        """These took their events: an earlier refusal is forgotten."""
+        """The topics accepted the events: forget earlier refusals."""
         with self._lock:
             for use, topic in topics.items():
                 self._shares.add(use.tenant, topic)
@@ -146,14 +149,16 @@ class Channels:
                 self._stalls = 0
 
     def blame(self, topics: Collection[str]) -> set[str]:
-        """Those of `topics`, which hang, to leave out: the broker opens a topic's logs a while after it has made it."""
+        """Return those of the hanging `topics` to exclude.
+        A new topic is spared once, because the broker opens its logs some time after it creates the topic.
+        """
         with self._lock:
             young = self._young & set(topics)
             self._young -= young
             return set(topics) - young
 
     def suspects(self, topics: Collection[str]) -> set[str]:
-        """Those of a batch's `topics` that are in doubt after a stall that nothing explains: none at first, then all."""
+        """Return the `topics` of a batch that are in doubt after an unexplained stall: none at first, then all."""
         with self._lock:
             self._stalls += 1
             if self._stalls < STALLS_MAX:
@@ -163,23 +168,23 @@ class Channels:
             return set(topics)
 
     def gone(self, topics: Collection[str]) -> set[str]:
-        """Those of `topics` that are not there any more. Raises a `KafkaError`."""
+        """Return those of `topics` that no longer exist. Raises a `KafkaError`."""
         present = self._topics.present()
         with self._lock:
             self._known &= set(present)
             return set(topics) - self._known
 
     def look_again(self) -> None:
-        """Ask which topics exist: another process makes some, and somebody may delete one. Raises a `KafkaError`.
+        """Ask the broker which topics exist: processes create and operators delete topics. Raises a `KafkaError`.
 
-        One that is listed for the first time may not be ready, and whoever writes to it would wait. It is used when it
-        has been there for a while; until then its events are held, and whoever makes it for them sees whether it is.
+        A topic that appears for the first time may not be ready, and a producer would wait for it. It is used after it
+        has existed for a while. Until then its events are held, and the loop of channels checks whether it is ready.
         """
         present = {name for name in self._topics.present() if _is_channel(name)}
         with self._lock:
             self._shares.keep(present | self._known)
             now = self._clock()
-            # At the start all are old.
+            # At the start, every topic counts as old.
             first = now if self._listed_at is not None else now - SETTLED_SECONDS
             before = self._listed_at or {}
             self._listed_at = {name: before.get(name, first) for name in present}
@@ -187,7 +192,7 @@ class Channels:
             self._known = self._known & present | settled
 
     def news(self, use: Use) -> str | None:
-        """Why a channel has no topic, for a log line; None when that was said a moment ago."""
+        """Return the reason why a channel has no topic, for a log line; None if it was logged a short time ago."""
         with self._lock:
             now = self._clock()
             if now - self._said.get(use.channel, -SAID_SECONDS) < SAID_SECONDS:
@@ -208,7 +213,7 @@ class Channels:
         return "too many channels" if full else "too many channels of its tenant"
 
     def _makeable(self, uses: Collection[Use]) -> dict[Topic, Use]:
-        """The missing topics that there is room for, each with the first of whom it is."""
+        """Return the missing topics within the limits, each with the first use that needs it."""
         making: dict[Topic, Use] = {}
         for use in uses:
             topic = channel_topic(use.channel)
@@ -241,6 +246,6 @@ def _is_channel(name: str) -> bool:
 
 
 def _cut(names: dict[Any, Any], names_max: int) -> None:
-    """Forget the oldest: clients invent names, which must not take up memory without a limit."""
+    """Remove the oldest entries: clients choose the names, so the memory for them must be bounded."""
     while len(names) > max(1, names_max):
         del names[next(iter(names))]

@@ -1,4 +1,4 @@
-"""An event that is held for its channel's topic: the record of `tidings.channel-events`, written and read."""
+"""An event held until the topic of its channel exists: the record of `tidings.channel-events`, written and read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tidings.contract.completion import Completion
 from tidings.contract.topics import CHANNEL_EVENTS
 from tidings.kafka.transactions import Outgoing
 
-# Beside the event's own headers, which have none of these names.
+# Added to the event's own headers, which have other names.
 CHANNEL, TENANT, TRIES = "tidings-channel", "tidings-tenant", "tidings-tries"
 
 
 @dataclass(frozen=True)
 class Held:
-    """`tries`: how often its topic was made and was not ready. `use` is None for what somebody wrote by hand."""
+    """`tries`: how many times its topic was created and was not ready. `use` is None for a handwritten record."""
 
     partition: TopicPartition
     offset: int
@@ -31,13 +31,13 @@ class Held:
 
 
 def held_record(event: Completion, use: Use, tries: int = 0) -> Outgoing:
-    """What holds the event until its topic is there."""
+    """Build the record that holds the event until its topic exists."""
     own = ((CHANNEL, use.channel.encode()), (TENANT, use.tenant.encode()), (TRIES, str(tries).encode()))
     return Outgoing(CHANNEL_EVENTS, event.key, event.value, (*event.headers, *own))
 
 
 def read_held(partition: TopicPartition, record: Any) -> Held:
-    """`record` as the consumer has it."""
+    """Parse `record`, as the consumer returns it."""
     own = {name: value for name, value in record.headers if name in {CHANNEL, TENANT, TRIES}}
     event = Completion(
         record.key or b"",

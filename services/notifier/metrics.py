@@ -1,4 +1,4 @@
-"""What the notifier tells Prometheus."""
+"""The Prometheus metrics of the notifier."""
 
 from __future__ import annotations
 

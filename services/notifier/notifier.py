@@ -1,4 +1,4 @@
-"""Changes in, completion events out, the offsets and the events in one Kafka transaction: exactly once inside Kafka."""
+"""Reads changes and writes completion events. One Kafka transaction holds both: exactly once inside Kafka."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Decided:
-    """A change as it was read, and what follows from it."""
+    """A change and the decision on it."""
 
     partition: TopicPartition
     record: Any
     decision: Event | DeadLetter | None
-    # Its event is for the main topic alone: its tenant's channels are left out.
+    # The event goes to the main topic only, because the channels of its tenant are excluded.
     kept_off: bool = False
 
     @property
@@ -45,8 +45,8 @@ class Decided:
 
 
 class Notifier:
-    """One `run_once` is one bounded batch, as a rule in one transaction. No topic is made in it: events whose channel
-    has none yet are held on a topic of ours, in the same transaction. See `services.notifier.channel_worker`.
+    """Each `run_once` handles one bounded batch, normally in one transaction. It creates no topic: events whose channel
+    has no topic yet are held on an internal topic, in the same transaction. See `services.notifier.channel_worker`.
     """
 
     def __init__(
@@ -72,10 +72,9 @@ class Notifier:
         self._log = log
 
     def run_once(self) -> int:
-        """Handle what is there, waiting up to half a second for it; answers how many changes were read.
+        """Handle the available changes, waiting up to half a second for them; return the number of changes read.
 
-        Raises `FencedError` and `KafkaError`; the batch is then read again by whoever starts from the committed
-        offsets.
+        Raises `FencedError` and `KafkaError`; the next consumer then reads the batch again from the committed offsets.
         """
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
@@ -94,14 +93,16 @@ class Notifier:
         ]
 
     def _kept_off(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """`decided`, with those marked whose tenants' channels are left out now."""
+        """Return `decided` with a mark on those whose tenants' channels are excluded at present."""
         return [
             replace(one, kept_off=True) if one.use is not None and self._tenants.left_out(one.use.tenant) else one
             for one in decided
         ]
 
     def _settle(self, decided: Sequence[Decided]) -> None:
-        """Commit `decided`. What the broker refuses for a channel is left out, for the main topic put aside."""
+        """Commit `decided`. A record that the broker refuses for a channel is omitted; one that it refuses for the main
+        topic is put aside.
+        """
         failures, unclear = 0, set[str]()
         while True:
             decided = self._kept_off(decided)
@@ -125,8 +126,9 @@ class Notifier:
             failures += 1
 
     def _routes(self, decided: Sequence[Decided], unclear: Collection[str], *, hold_all: bool) -> Routes:
-        """`unclear` are topics that refused a record of one of several tenants. Their events are held, to be tried one by
-        one, as are those of topics in doubt, and all after too many failures: no event of the main topic waits for that.
+        """`unclear` are topics that refused a record of one of several tenants. Their events are held, to be tried one
+        by one; so are the events of doubted topics, and all after too many failures. No event of the main topic
+        waits for them.
         """
         found = self._channels.routes({one.use for one in decided if one.use is not None})
         unsure = {use for use, topic in found.topics.items() if hold_all or topic in unclear}
@@ -141,7 +143,9 @@ class Notifier:
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
     def _put_aside(self, decided: Sequence[Decided], error: RefusedError) -> None:
-        """A topic of ours refuses one of these records for good: find it, and let it hold up no other."""
+        """An internal topic permanently refuses one of these records: find the record, so that it does not block the
+        others.
+        """
         if error.topic == CHANNEL_EVENTS and (not error.of_record or len(decided) == 1):
             self._log.error("channel_events_refused", reason=error.reason, events=len(decided))
             self._settle([replace(one, kept_off=True) for one in decided])

@@ -1,18 +1,20 @@
-"""Which tenants name which channels' topics, and how many each: one tenant cannot use up all that there may be."""
+"""The topics of channels that each tenant uses, and their number: one tenant cannot use up all topics."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-# Of more tenants the one whose last topic was added the longest time ago is forgotten.
+# Beyond this number, the tenant whose last topic was added the longest time ago is forgotten.
 TENANTS_MAX = 1000
 
 
 class Shares:
-    """What this process has seen since its start: a topic that was there before is nobody's until it is named."""
+    """The uses that this process has seen since its start: an existing topic belongs to no tenant until an event names
+    it.
+    """
 
     def __init__(self, tenant_max: int) -> None:
-        """`tenant_max`: topics of one tenant for which more are made."""
+        """`tenant_max`: the number of topics of one tenant at which no more are created for it."""
         self._tenant_max = tenant_max
         self._topics: dict[str, set[str]] = {}
 
@@ -24,13 +26,13 @@ class Shares:
             del self._topics[next(iter(self._topics))]
 
     def room(self, tenant: str, making: int = 0) -> bool:
-        """Whether `tenant` may have one more than it has, and than the number that are being made for it."""
+        """Return whether `tenant` may have one more topic, beside its own and the `making` under creation."""
         return len(self._topics.get(tenant, ())) + making < self._tenant_max
 
     def users(self, topic: str) -> set[str]:
         return {tenant for tenant, topics in self._topics.items() if topic in topics}
 
     def keep(self, present: Collection[str]) -> None:
-        """Forget the topics that are not there any more."""
+        """Forget the topics that no longer exist."""
         there = set(present)
         self._topics = {tenant: left for tenant, topics in self._topics.items() if (left := topics & there)}

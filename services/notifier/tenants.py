@@ -1,5 +1,5 @@
-"""Tenants whose channels cost others a transaction: from the second time on all channels of theirs are left out for a
-while. Channels are names, of which a tenant may invent any number; to leave out one at a time would have no end.
+"""Tenants whose channels made transactions of others fail. From the second failure on, all channels of the tenant are
+excluded for a while. A tenant may invent any number of channels, so excluding one at a time would never end.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
 
-# 60 s, 2 min … an hour. Whoever deletes one topic is not left out; after an hour without another it is forgotten.
+# 60 s, 2 min … an hour. A tenant that deletes one topic is not excluded; after an hour without another failure the
+# first is forgotten.
 LEFT_OUT_SECONDS = 60.0
 LEFT_OUT_SECONDS_MAX = 3600.0
 FORGOTTEN_SECONDS = 3600.0
@@ -22,7 +23,7 @@ class _Fault:
 
 
 class Tenants:
-    """`clock` is monotonic seconds. For any number of threads."""
+    """`clock` returns monotonic seconds. Safe for any number of threads."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,7 +31,9 @@ class Tenants:
         self._faults: dict[str, _Fault] = {}
 
     def blame(self, tenants: Iterable[str]) -> dict[str, float]:
-        """A transaction failed for channels of these; those that are left out now, and for how many seconds."""
+        """A transaction failed because of the channels of `tenants`.
+        Return those that are excluded now, and for how many seconds.
+        """
         with self._lock:
             now = self._clock()
             left_out = {}

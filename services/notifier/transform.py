@@ -1,4 +1,4 @@
-"""From one change to what is to be sent: a pure decision."""
+"""From a change to the record to be sent: a pure decision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tidings.process.log import fault
 
 @dataclass(frozen=True)
 class Event:
-    """A completion is to be sent."""
+    """A completion event is to be sent."""
 
     change: ResultChange
     completion: Completion
@@ -19,18 +19,18 @@ class Event:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """The change is to be put aside, for this reason; without its value when that is refused, too."""
+    """The change is to be put aside, for this reason; without its value if the broker refuses the value too."""
 
     reason: str
     bare: bool = False
 
 
 def transform(value: bytes | None, public_url: str) -> Event | DeadLetter | None:
-    """What follows from a message of `tidings.cdc.results`; None: nothing (no insert)."""
+    """Decide on a message of `tidings.cdc.results`. Returns None if the change is not an insert."""
     try:
         change = decode_result(value)
         return None if change is None else Event(change, completion(change, public_url))
     except UndecodableChangeError as error:
         return DeadLetter(str(error)[:1000])
-    except Exception as error:  # noqa: BLE001  nothing else is read or asked here: it would fail again each time
+    except Exception as error:  # noqa: BLE001  this code does no I/O: it would fail again each time
         return DeadLetter(fault(error))

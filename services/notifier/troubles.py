@@ -1,4 +1,4 @@
-"""What follows from a transaction that failed for a channel: who is left out, so that it does not fail for them again."""
+"""The reaction to a transaction that failed because of a channel: exclude the cause, so that the next one succeeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from services.notifier.tenants import Tenants
 from tidings.contract.topics import COMPLETIONS
 from tidings.kafka.failures import RefusedError, StalledError
 
-# Each costs an aborted transaction, some 100 ms. A batch that finds more is dealt with in another way.
+# Each failure costs an aborted transaction, some 100 ms. A batch with more failures is handled in another way.
 FAILURES_MAX = 8
 
 
 class Troubles:
-    """`topics` are those of the channels in the transaction, by whose event was for them."""
+    """`topics` are the topics of channels in the transaction, by the use of each event."""
 
     def __init__(self, channels: Channels, tenants: Tenants, log: BoundLogger) -> None:
         self._channels = channels
@@ -25,9 +25,10 @@ class Troubles:
         self._log = log
 
     def refused(self, error: RefusedError, topics: Mapping[Use, str]) -> bool:
-        """A topic refused a record. False: several tenants have records in it, and that of one may be the cause.
+        """A topic refused a record. Returns False if several tenants have records in it, so that one tenant's record
+        may be the cause.
 
-        Raises `KafkaError` for a topic that is none of `topics`.
+        Raises `KafkaError` for a topic that is not in `topics`.
         """
         users = {use.tenant for use, topic in topics.items() if topic == error.topic}
         if not users:
@@ -41,8 +42,8 @@ class Troubles:
         return True
 
     def stalled(self, error: StalledError, topics: Mapping[Use, str]) -> None:
-        """Nothing was committed in time. Leave out the channels' topics that hang, unless the broker does; those that
-        were deleted are made again. Raises `KafkaError` when it is the broker.
+        """The transaction timed out and nothing was committed. Exclude the channels' topics that hang, unless the
+        broker itself hangs; deleted topics are created again. Raises `KafkaError` if the broker is the cause.
         """
         named = set(topics.values())
         hanging = set(error.topics) & named
@@ -58,8 +59,8 @@ class Troubles:
         self._blame_sole_users(gone | blamed, topics)
 
     def stalled_alone(self, topic: str, use: Use) -> None:
-        """An event for `topic` was not taken in time, with no other in the transaction; the broker then took it on a
-        topic of ours. One that was deleted is made again.
+        """An event for `topic`, alone in its transaction, was not accepted in time; the broker then accepted it on an
+        internal topic. A deleted topic is created again.
         """
         gone = self._channels.gone({topic})
         if not gone and not self._channels.stalled_alone(topic):
@@ -69,7 +70,7 @@ class Troubles:
         self._blame_sole_users({topic}, {use: topic})
 
     def say(self, uses: Collection[Use]) -> None:
-        """Events for these are on the main topic alone."""
+        """Log that the events of these uses go to the main topic only."""
         for use in sorted(set(uses), key=lambda use: (use.channel, use.tenant)):
             if (reason := self._channels.news(use)) is not None:
                 self._log.warning("channel_refused", channel=use.channel, reason=reason)
@@ -79,7 +80,7 @@ class Troubles:
         self._log.warning("channel_topic_refuses", topic=topic, reason=reason, tenant=tenant)
 
     def _blame_sole_users(self, guilty: Collection[str], topics: Mapping[Use, str]) -> None:
-        """Of a topic that several tenants share, nobody says whose fault it is."""
+        """Count the failure against the tenant of a topic. If several tenants share the topic, the cause is unknown."""
         tenants: set[str] = set()
         for topic in guilty:
             users = {use.tenant for use, named in topics.items() if named == topic} | self._channels.users(topic)

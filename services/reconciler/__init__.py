@@ -1,1 +1,1 @@
-"""Finds what fell between two processes and has it done again, and ends submissions whose time is over."""
+"""Finds what was lost between two processes, repeats the lost step, and expires submissions."""

@@ -1,4 +1,4 @@
-"""The reconciler's composition root: `python -m services.reconciler`."""
+"""The composition root of the reconciler: `python -m services.reconciler`."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tidings.process.health import serve_health
 from tidings.process.settings import read_or_exit
 from tidings.process.shutdown import Shutdown
 
-# A nudge is in Kafka within seconds; a day is for whoever wants to know what happened.
+# A nudge reaches Kafka within seconds; it is kept for a day for troubleshooting.
 NUDGES_KEPT_SECONDS = 86_400
 PRUNE_INTERVAL_SECONDS = 3_600
 DAY_SECONDS = 86_400
 STRAY_INTERVAL_SECONDS = 60.0
-# A look in progress waits for the database or the relay for longer than that only when they are sick.
+# A look in progress waits longer than this for the database or the relay only if they are faulty.
 JOIN_SECONDS = 5.0
 
 
 def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: Shutdown) -> list[Look]:
-    """The looks, each with connections of its own, as each has a thread of its own."""
+    """Build the looks. Each runs in its own thread, and therefore has its own connections."""
     logger = log.get("reconciler")
     queries = load_queries("services.reconciler")
     stores = [Store(settings.database_url.get_secret_value(), queries) for _ in range(6)]

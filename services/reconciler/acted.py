@@ -1,4 +1,4 @@
-"""When something was done about a submission, so that it is not done again at each look. Bounded; a restart forgets it."""
+"""The time of the last action on each submission, so that looks do not repeat it. Bounded; lost at a restart."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-# The oldest are forgotten first; to act once too often is harmless.
+# The oldest entries are forgotten first; an action too many is harmless.
 REMEMBERED_MAX = 100_000
 
 
 class Acted:
     def __init__(self, repeat_seconds: float, clock: Callable[[], float]) -> None:
-        """`clock` is monotonic seconds."""
+        """`clock` returns monotonic seconds."""
         self._repeat_seconds = repeat_seconds
         self._clock = clock
         self._at: OrderedDict[UUID, float] = OrderedDict()
 
     def due(self, ids: Iterable[UUID]) -> list[UUID]:
-        """Those of `ids` about which nothing was done lately."""
+        """Return those of `ids` without a recent action."""
         since = self._clock() - self._repeat_seconds
         return [id_ for id_ in ids if self._at.get(id_, since) <= since]
 

@@ -1,4 +1,6 @@
-"""Compares results with the completion events in Kafka: one whose event was not seen is told again, with the same id."""
+"""Compares results with the completion events in Kafka.
+A result without an event is emitted again, with the same id.
+"""
 
 from __future__ import annotations
 
@@ -17,29 +19,30 @@ from services.reconciler.store import NO_ID, Store
 
 NAME = "completions"
 ROWS_MAX = 1_000
-# Rows that wait for their event, and events that came before their row was read. Past either the other side is read first.
+# The maximum of rows that wait for their event, and of events that arrived before their row was read. Beyond either,
+# the other side is read first.
 OUTSTANDING_MAX = 50_000
 AHEAD_MAX = 200_000
 # The topic keeps events for seven days.
 LOOKBACK_SECONDS_MAX = 6 * 86_400
-# An event id has the api's clock, an event's offset by time has the broker's.
+# An event id contains the clock of the api; an event's offset by time uses the clock of the broker.
 CLOCKS_DIFFER_MS = 600_000
-# Results that became visible later than the settle time lie before the cursor: so often the results of each hour are
-# counted, by their index, and compared with how many were read.
+# Results that became visible later than the settle time lie before the cursor. At this interval the results of each
+# hour are counted, by their index, and compared with the number that was read.
 FAR_EVERY_SECONDS = 3_600.0
 
 
 class EventReader(Protocol):
-    """The topic of completions, read committed, from a time on."""
+    """The topic of completions from a given time on, with isolation level read committed."""
 
     def begin(self, unix_ms: int) -> None:
         """Read from the first event at or after this time."""
 
     def read(self) -> list[UUID]:
-        """The ids of the next events; none: nothing came within a second or so."""
+        """Return the ids of the next events; none if nothing arrived within a second or so."""
 
     def caught_up(self) -> bool:
-        """Whether all that is committed now was read."""
+        """Return whether every event that is committed now was read."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Completions:
         grace_seconds: float,
         repeat_seconds: float,
     ) -> None:
-        """`clock` is monotonic seconds."""
+        """`clock` returns monotonic seconds."""
         self._store = store
         self._events = events
         self._metrics = metrics
@@ -80,10 +83,10 @@ class Completions:
         self._ahead: set[UUID] = set()
 
     def run_once(self) -> int:
-        """Read rows and events, a bounded number of each; how many rows and events were read, or hours counted.
+        """Read a bounded number of rows and events; return the number of rows and events read and of hours counted.
 
-        An error takes nothing back of what was read. After one of the topic's, events are read anew from the first row
-        whose event was not seen; to read one twice changes nothing.
+        An error discards nothing that was read. After an error of the topic, events are read again from the first row
+        whose event was not seen; reading an event twice changes nothing.
         """
         if self._cursor is None:
             self._begin()
@@ -102,7 +105,9 @@ class Completions:
         return done
 
     def _begin(self) -> None:
-        """From the low-water mark; the first time from now on, as events of long ago may be past their retention."""
+        """Begin at the low-water mark; the first time at the present, because older events may be past
+        their retention.
+        """
         mark = self._store.low_water(NAME)
         mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
         mark = max(mark, self._store.floor(LOOKBACK_SECONDS_MAX))
@@ -124,7 +129,7 @@ class Completions:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """After a failure it is not known how far the events were read."""
+        """After a failure the position in the topic is unknown, so the events are read again."""
         try:
             yield
         except Exception:
@@ -147,7 +152,9 @@ class Completions:
         return len(found)
 
     def _look_far(self) -> int:
-        """Count one hour; how many that was. One with more results than were read is read again, and what follows."""
+        """Count one hour; return the number of hours counted.
+        An hour with more results than were read is read again, with all that follows.
+        """
         assert self._cursor is not None
         if not self._to_count and self._clock() >= self._far_at:
             self._to_count = deque(self._read.hours(self._store.floor(LOOKBACK_SECONDS_MAX), self._cursor))
@@ -190,4 +197,4 @@ class Completions:
                     "emitted_again", submission_id=str(row.submission_id), event_id=str(event_id), times=row.nudged
                 )
             else:
-                del self._rows[event_id]  # the row is gone: its month was dropped
+                del self._rows[event_id]  # the row no longer exists: its month was dropped

@@ -1,4 +1,4 @@
-"""The topic of completions as the reconciler reads it: event ids, read committed, without a consumer group."""
+"""The reconciler's reader of the topic of completions: it reads committed event ids, without a consumer group."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tidings.process.progress import Standing
 
 POLL_SECONDS = 0.5
 RECORDS_MAX = 5_000
-# An end that is older says little of now. Rounds that read something follow each other within a second.
+# An older end offset is outdated. Rounds that read something follow each other within a second.
 GOAL_SECONDS_MAX = 5.0
 
 
 class MissingTopicError(Exception):
-    """The topic is not there yet, or was deleted; without it nothing can be compared."""
+    """The topic does not exist yet, or was deleted; without it nothing can be compared."""
 
 
 class KafkaEventReader:
-    """`new_consumer` makes a consumer without a group, which this object owns. `clock` is monotonic seconds."""
+    """`new_consumer` makes a consumer without a group, which this object owns. `clock` returns monotonic seconds."""
 
     def __init__(self, new_consumer: Callable[[], Any], topic: str, clock: Callable[[], float]) -> None:
         self._new_consumer = new_consumer
@@ -29,7 +29,8 @@ class KafkaEventReader:
         self._consumer: Any = None
         self._clock = clock
         self._partitions: list[TopicPartition] = []
-        # Where the log ended, and when; to have read up to there is to have read all that was in it then.
+        # The end of the log, and the time it was noted. A reader that has reached it has read everything that was in
+        # the log then.
         self._goal: tuple[dict[TopicPartition, int], float] | None = None
         self._standing = Standing()
         self.fault: str | None = None
@@ -43,7 +44,8 @@ class KafkaEventReader:
             raise MissingTopicError(f"there is no topic {self._topic}")
         self._partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
         self._consumer.assign(self._partitions)
-        # Now, and not with the next poll as `seek_to_end` does: what is written between the two must be read.
+        # The offset is resolved now, and not at the next poll as with `seek_to_end`: records written between the two
+        # must be read.
         ends = self._consumer.end_offsets(self._partitions)
         found = self._consumer.offsets_for_times(dict.fromkeys(self._partitions, unix_ms))
         for partition in self._partitions:
@@ -51,17 +53,18 @@ class KafkaEventReader:
             self._consumer.seek(partition, ends[partition] if at is None else at.offset)
 
     def read(self) -> list[UUID]:
-        """The ids of the next events. Raises `KafkaError`."""
+        """Return the ids of the next events. Raises `KafkaError`."""
         batch = self._consumer.poll(timeout_ms=int(POLL_SECONDS * 1000), max_records=RECORDS_MAX)
         found = [_event_id(record) for records in batch.values() for record in records]
         return [id_ for id_ in found if id_ is not None]
 
     def caught_up(self) -> bool:
-        """Whether all was read that was in the log a moment ago, in open transactions too. Raises `KafkaError`.
+        """Return whether everything that was in the log a moment ago was read, including open transactions. Raises
+        `KafkaError`.
 
-        For who reads committed records the log ends before the first open transaction, so that a hanging one would look
-        like the end: the high watermark, which comes with each fetch, is behind it. That one moves all the time under
-        load, so it is noted, and reached at a later call.
+        For a consumer that reads committed records the log ends before the first open transaction, so that a hanging
+        transaction would look like the end. The high watermark, which comes with each fetch, lies after it. It moves
+        constantly under load, so it is noted, and reached in a later call.
         """
         ends = self._ends()
         if ends is None:
@@ -78,7 +81,7 @@ class KafkaEventReader:
         return now - since <= GOAL_SECONDS_MAX or all(positions[part] >= end for part, end in ends.items())
 
     def _ends(self) -> dict[TopicPartition, int] | None:
-        """Where the partitions end; None while one of them was not fetched from."""
+        """Return the end offsets of the partitions, or None while one of them was not fetched from."""
         committed = self._consumer.end_offsets(self._partitions)
         highs = {part: self._consumer.highwater(part) for part in self._partitions}
         if None in highs.values():
@@ -94,7 +97,7 @@ class KafkaEventReader:
 
 
 def _event_id(record: Any) -> UUID | None:
-    """None for a record that is no completion; somebody may write to the topic by hand."""
+    """Return None for a record that is not a completion; an operator may write to the topic by hand."""
     try:
         return UUID(dict(record.headers)["ce_id"].decode())
     except (KeyError, ValueError):

@@ -1,4 +1,6 @@
-"""Ends submissions whose `expires_in` is over. The dispatcher then cancels the call, as for any end that is no success."""
+"""Expires submissions whose `expires_in` is over.
+The dispatcher then cancels the call, as for any outcome but success.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,22 @@ from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.store import NO_ID, Due, Store
 
 NAME = "expiry"
-# Submissions of one look, most of which have ended: some milliseconds of an index. One statement ends a batch.
+# The number of submissions in one look, most of which have ended: some milliseconds of an index. One statement expires
+# a batch.
 LOOK_MAX = 5_000
 BATCH_MAX = 500
-# A look goes on behind what it has seen. A row that became visible after its time was over is found by a look back: a
-# minute is longer than any statement of the api may take.
+# A look continues after the last row it read. A look back finds a row that became visible after it was due: a minute is
+# longer than any statement of the api may take.
 BACK = timedelta(seconds=60)
 BACK_EVERY = timedelta(seconds=15)
-# Later still as behind a standby that was away: 30 days are the longest `expires_in`.
+# For rows that became visible even later, such as after a standby was unavailable: the longest `expires_in` is 30 days.
 FAR = timedelta(days=31)
 FAR_EVERY = timedelta(hours=1)
 
 
 @dataclass
 class _Back:
-    """A look back under way: from `after` to where the looks had come when it began."""
+    """A look back in progress: from `after` to the position of the looks when it began."""
 
     after: tuple[datetime, UUID]
     upto: datetime
@@ -37,7 +40,7 @@ class Expiry:
     def __init__(
         self, store: Store, metrics: ReconcilerMetrics, log: BoundLogger, *, now: Callable[[], datetime]
     ) -> None:
-        """`now` is aware. Whether a time is over is decided by the database's clock."""
+        """`now` returns an aware time. The database's clock decides whether a submission is due."""
         self._store = store
         self._metrics = metrics
         self._log = log
@@ -47,7 +50,9 @@ class Expiry:
         self._back_at = self._far_at = datetime.min.replace(tzinfo=UTC)
 
     def run_once(self) -> int:
-        """Look at what is due since the last look, and at the next of a look back; how many submissions."""
+        """Look at the submissions that became due since the last look, and at the next ones of a look back; return
+        their number.
+        """
         now = self._now()
         after = self._after or self._begin(now)
         found = self._store.due(after, None, LOOK_MAX)
@@ -59,18 +64,20 @@ class Expiry:
         return len(found) + self._look_back(now, after[0])
 
     def _begin(self, now: datetime) -> tuple[datetime, UUID]:
-        """At the low-water mark: the last time that was looked at."""
+        """Begin at the low-water mark: the last time that was looked at."""
         mark = self._store.low_water(NAME)
         at = datetime.fromtimestamp((mark.int >> 80) / 1000, UTC)
         return max(at, now - FAR), NO_ID
 
     def _look_back(self, now: datetime, upto: datetime) -> int:
-        """The next of a look back, begun when it is time; how many when there is more."""
+        """Look at the next submissions of a look back, which begins at its interval; return their number if more
+        follow.
+        """
         if self._back is None:
             self._back = self._due_back(now, upto)
         if self._back is None:
             return 0
-        back, self._back = self._back, None  # one that fails is not repeated before its time
+        back, self._back = self._back, None  # after a failure, wait for the next interval
         found = self._store.due(back.after, back.upto, LOOK_MAX)
         self._expire(found)
         if len(found) < LOOK_MAX:

@@ -1,4 +1,4 @@
-"""What the reconciler tells Prometheus."""
+"""The Prometheus metrics of the reconciler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drops months that are past their retention, daily, when a retention is set."""
+"""Drops months that are past their retention, once a day, if a retention is set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from structlog.stdlib import BoundLogger
 from tidings.database.postgres import connect
 from tidings.database.retention import Dropped, Retention
 
-# Counting a month of submissions takes longer than a look at an index.
+# Counting the submissions of a month takes longer than a look at an index.
 STATEMENT_SECONDS = 300.0
 
 
@@ -21,7 +21,7 @@ class OldMonths:
         self._stop = stop
 
     def run_once(self) -> int:
-        """Drop what may go; 0, as there is nothing more to do until tomorrow."""
+        """Drop the old months; return 0, because nothing more is due until the next day."""
         with connect(
             self._database_url, application="tidings-reconciler", statement_seconds=STATEMENT_SECONDS
         ) as connection:

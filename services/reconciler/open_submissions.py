@@ -1,6 +1,6 @@
-"""Looks at open submissions: one that no relay holds is dispatched again, and a callback among the dead letters is sent
-again. The relay commits an attempt's end and its callback together, so a submission without a live message and without a
-result is one that nobody works on.
+"""Looks at open submissions. A submission that no relay holds is dispatched again, and a callback among the dead
+letters is delivered again. The relay commits the end of an attempt together with its callback; a submission without
+a live message and without a result is therefore in progress nowhere.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
 from services.reconciler.store import NO_ID, Store
 
 NAME = "open_submissions"
-# Submissions of one look, most of which have ended: some milliseconds of an index.
+# The number of submissions in one look, most of which have ended: some milliseconds of an index.
 SWEEP_MAX = 5_000
-# Open submissions that are remembered, so that one that is open for long does not have all after it read in each pass: some
-# 10 MB. Those that are more are read again.
+# The number of open submissions that are remembered, some 10 MB. Without them, one old open submission would make each
+# pass read everything after it. Submissions beyond this number are read again.
 OPEN_MAX = 100_000
-# A pass reads what was not read before. A submission below that which became visible late, as one whose commit waited for
-# a standby for longer than the grace, is found by a far look: by the same index, so many at a time, some 50 ms each.
+# A pass reads only rows that no pass has read before. A submission before that position that became visible late, for
+# example because its commit waited for a standby for longer than the grace, is found by a far look. It uses the same
+# index and reads this many rows at a time, some 50 ms each.
 FAR_SECONDS = 31 * 86_400
 FAR_EVERY_SECONDS = 3_600.0
 FAR_MAX = 20_000
 
 
 class OpenSubmissions:
-    """A pass goes over the open submissions that are known, and over those that follow the last one read, up to those
-    younger than the grace, some at a time. After some passes a far look goes over those that were read. The low-water
-    mark is before the first that is open: a new process reads from there once.
+    """A pass examines, in bounded steps, the known open submissions and those after the last one read, except those
+    younger than the grace. At an interval, a far look examines the earlier ones. The low-water mark lies before the
+    first open submission: a new process reads from there once.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class OpenSubmissions:
         grace_seconds: float,
         open_max: int = OPEN_MAX,
     ) -> None:
-        """`clock` is monotonic seconds."""
+        """`clock` returns monotonic seconds."""
         self._store = store
         self._relay = relay
         self._acted = acted
@@ -59,15 +60,15 @@ class OpenSubmissions:
         self._far_after: UUID | None = None
         self._far_at = clock()
         self._known: set[UUID] = set()
-        # Of the known those that this pass has yet to look at, in order.
+        # The known submissions that this pass has not yet examined, in order.
         self._again: list[UUID] = []
-        # Open ones for which there was no room: the first, and how many. All that follow it are read again.
+        # The first of the open submissions beyond the maximum, and their number. All that follow it are read again.
         self._forgotten: UUID | None = None
         self._forgotten_count = 0
         self._unsupported = False
 
     def run_once(self) -> int:
-        """Look at the next submissions; how many. 0 at the end of a pass."""
+        """Look at the next submissions; return their number, or 0 at the end of a pass."""
         if self._after is None:
             self._after = self._store.low_water(NAME)
         if self._far_after is not None:
@@ -138,7 +139,7 @@ class OpenSubmissions:
             self._log.warning("callback_driven", submission_id=str(id_))
 
     def _look_far(self, after: UUID, upto: UUID) -> None:
-        """The next of those that were read. Open ones that are not known are looked at by the next pass."""
+        """Look at the next submissions that were read before. The next pass examines open ones that are not known."""
         self._far_after, open_ids = self._store.open_between(after, upto, FAR_MAX)
         if late := [id_ for id_ in open_ids if id_ not in self._known]:
             self._log.warning("became_visible_late", submission_id=str(late[0]), submissions=len(late))
@@ -148,7 +149,7 @@ class OpenSubmissions:
             self._begin_pass(upto)
 
     def _end_pass(self, last: UUID) -> None:
-        """Nothing before the first that is open can become open again."""
+        """Store the low-water mark. Submissions never become open again, so it is before the first open one."""
         self._metrics.open.set(len(self._known) + self._forgotten_count)
         open_ids = self._known if self._forgotten is None else {*self._known, self._forgotten}
         mark = UUID(int=max(0, min(open_ids).int - 1)) if open_ids else last

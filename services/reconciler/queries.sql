@@ -1,6 +1,6 @@
 -- name: due
--- The next submissions whose time is over, in that order, and whether each is open. Ended ones count, so that a look is
--- bounded. LIMIT keeps the inner look an index look-up for each row: a join might read all results.
+-- The next submissions that are due, in that order, and whether each is open. Ended submissions count, so that a look
+-- is bounded. LIMIT makes the inner query an index look-up for each row: a join might read all results.
 SELECT s.id, s.expires_at, r.found IS NULL AS open
 FROM (
   SELECT id, expires_at FROM tidings.submissions
@@ -12,7 +12,7 @@ LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id
 ORDER BY s.expires_at, s.id
 
 -- name: expire
--- The primary key of `results` decides between this and an answer that comes at the same time.
+-- The primary key of `results` decides between the expiry and an answer that arrives at the same time.
 INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
   reason, submitted_at)
 SELECT s.id, v.event_id, s.tenant, s.target, s.channel, s.webhook, s.metadata, s.traceparent, 'expired',
@@ -24,8 +24,8 @@ ON CONFLICT DO NOTHING
 RETURNING submission_id
 
 -- name: sweep
--- The next submissions by id, which is their time, and whether each is open. Ended ones count, so that a look is bounded.
--- LIMIT keeps the inner look an index look-up for each row: a join might read all results.
+-- The next submissions by id, which is their time, and whether each is open. Ended submissions count, so that a look is
+-- bounded. LIMIT makes the inner query an index look-up for each row: a join might read all results.
 SELECT s.id, r.found IS NULL AS open
 FROM (
   SELECT id FROM tidings.submissions
@@ -41,7 +41,7 @@ LEFT JOIN LATERAL (SELECT true AS found FROM tidings.results WHERE submission_id
 WHERE r.found IS NULL ORDER BY v.id
 
 -- name: open_between
--- Of the next submissions by id those that are open, and up to where was looked. LIMIT keeps the inner look an index
+-- The open ones among the next submissions by id, and the last id examined. LIMIT makes the inner query an index
 -- look-up for each row: a join might read all results.
 WITH looked AS MATERIALIZED (
   SELECT s.id, r.found IS NULL AS open
@@ -54,7 +54,7 @@ SELECT (SELECT id FROM looked ORDER BY id DESC LIMIT 1) AS last,
   ARRAY(SELECT id FROM looked WHERE open ORDER BY id) AS open_ids
 
 -- name: nudge_submissions
--- Only those that are still open: a result that was stored since they were looked at counts.
+-- Only submissions that are still open: a result may have been stored since the look.
 INSERT INTO tidings.submission_nudges (id, tenant, target, content_type, channel, traceparent, created_at)
 SELECT s.id, s.tenant, s.target, s.content_type, s.channel, s.traceparent, s.created_at
 FROM tidings.submissions AS s
@@ -82,7 +82,7 @@ FROM tidings.results WHERE submission_id = ANY(%(ids)s)
 RETURNING submission_id
 
 -- name: unsettled
--- Removals of contents of which something may still come, from one on.
+-- The next removals of contents that are not settled, after a given one.
 SELECT removed_at, submission_id FROM tidings.content_removals
 WHERE settled_at IS NULL AND (removed_at, submission_id) > (%(after_at)s, %(after_id)s)
   AND removed_at < now() - make_interval(secs => %(grace_seconds)s)
@@ -108,5 +108,5 @@ DELETE FROM tidings.submission_nudges WHERE nudged_at < now() - make_interval(se
 DELETE FROM tidings.result_nudges WHERE nudged_at < now() - make_interval(secs => %(seconds)s)
 
 -- name: floor
--- The smallest id of a moment so long ago.
+-- The smallest id of the time that many seconds ago.
 SELECT tidings.uuid_floor(now() - make_interval(secs => %(seconds)s)) AS at

@@ -1,4 +1,6 @@
-"""How many results were read, by the hour of their ends: more of them in the database is a result that came late."""
+"""The number of results that were read, by the hour of their end.
+If the database has more for an hour, a result became visible late.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ HOUR_MS = 3_600_000
 
 @dataclass(frozen=True)
 class Hour:
-    """`count` results were read of those with `after` < event id <= `upto`."""
+    """`count` results were read with `after` < event id <= `upto`."""
 
     after: UUID
     upto: UUID
@@ -19,7 +21,7 @@ class Hour:
 
 
 class ReadResults:
-    """Of results whose event ids follow `begun`."""
+    """Counts results whose event ids follow `begun`."""
 
     def __init__(self, begun: UUID) -> None:
         self._begun = begun
@@ -29,12 +31,12 @@ class ReadResults:
         self._counts[_hour(event_id)] += 1
 
     def forget_from(self, hour: Hour) -> None:
-        """What was read of this hour and later ones will be read again."""
+        """Forget this hour and later ones, because they will be read again."""
         self._counts = Counter({before: n for before, n in self._counts.items() if before < _hour(hour.after)})
 
     def hours(self, since: UUID, upto: UUID) -> list[Hour]:
-        """All hours up to `upto`, the oldest first; those without a result as well. Hours that ended before `since` are forgotten, and the
-        one that it cuts.
+        """Return all hours up to `upto`, oldest first, including hours without a result.
+        Hours that ended before `since` are forgotten, and so is the hour that contains it.
         """
         if since > self._begun:
             self._begun = _start(_hour(since) + 1)
@@ -51,5 +53,5 @@ def _hour(id_: UUID) -> int:
 
 
 def _start(hour: int) -> UUID:
-    """Below every id of the hour."""
+    """Return an id below every id of the hour."""
     return UUID(int=hour * HOUR_MS << 80)

@@ -1,5 +1,5 @@
-"""The relay over HTTP, as the reconciler asks it: which submissions have a live message, callbacks to be sent again, and
-contents to be removed.
+"""The reconciler's HTTP client of the relay: it asks which submissions have a live message, retries dead letters of
+callbacks, and removes contents.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ LABELS_MAX = 500
 
 
 class RelayUnavailableError(Exception):
-    """The relay does not answer as it should; to be asked again."""
+    """The relay did not respond as expected; the request must be retried."""
 
 
 class UnsupportedError(Exception):
-    """The relay has no such route, as the hosted service has none."""
+    """The relay has no such route, like the hosted service."""
 
 
 @dataclass(frozen=True)
 class Holding:
-    """What the relay has of some labels: those with a live message, and dead letters of callbacks by label."""
+    """What the relay holds for some labels: those with a live message, and dead letters of callbacks by label."""
 
     live: frozenset[str]
     letters: Mapping[str, Sequence[str]]
@@ -46,15 +46,15 @@ class Relay:
         return Holding(frozenset(content["live"]), dict(content["callbackLetters"]))
 
     def live_labels(self, after: str) -> list[str]:
-        """The next labels of live messages, in their order. Raises as `holding` does."""
+        """Return the next labels of live messages, in order. Raises the errors of `holding`."""
         return list(self._call("GET", f"/v2/labels?after={after}&limit={LABELS_MAX}", None)["live"])
 
     def retry_letters(self, letter_ids: Sequence[str]) -> None:
-        """Have dead letters delivered again; those that are gone meanwhile are fine."""
+        """Retry dead letters; those that no longer exist are ignored."""
         self._call("POST", "/v2/dlq/retry", {"dlqIds": list(letter_ids)}, gone=True)
 
     def remove_contents(self, request: RemovalRequest) -> None:
-        """Remove what is kept of ended messages. Raises as `holding` does."""
+        """Remove the stored content of ended messages. Raises the errors of `holding`."""
         content = {"labels": request.labels, "messageIds": request.message_ids}
         self._call("POST", "/v2/contents/remove", content)
 

@@ -1,5 +1,6 @@
-"""Removals of contents, of which something may still come: an answer under way, a callback among the dead letters. When
-the relay has nothing under way any more, the content is removed once more, here and there, and that is the last time.
+"""Removals of contents for which content may still arrive: from an answer in progress, or a callback among the dead
+letters. When the relay has nothing in progress any more, the content is removed once more, from the database and
+from the relay, and the removal is settled.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from services.reconciler.store import NO_ID, Store
 from tidings.contract.relay_labels import webhook_label
 from tidings.contract.removals import removal_requests
 
-# Each has two labels: that of its calls, and that of its webhooks.
+# Each removal has two labels: that of its calls, and that of its webhooks.
 REMOVALS_MAX = LABELS_MAX // 2
-# Of one transaction, which holds the locks of what it erases.
+# The number of removals in one transaction, which locks the rows that it erases.
 ERASED_MAX = 100
 _BEGINNING = (datetime.min.replace(tzinfo=UTC), NO_ID)
 
 
 class RemovedContents:
-    """A pass goes over all removals that are not settled and older than the grace, some at a time. No low-water mark:
-    an index holds these alone.
+    """A pass examines, in bounded steps, all removals that are not settled and older than the grace.
+    It needs no low-water mark: an index contains only these rows.
     """
 
     def __init__(
         self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger, *, grace_seconds: float
     ) -> None:
-        """`grace_seconds`: in that time the dispatcher hands over a message whose body it has read."""
+        """`grace_seconds`: the time within which the dispatcher publishes a message whose body it has read."""
         self._store = store
         self._relay = relay
         self._metrics = metrics
@@ -41,9 +42,9 @@ class RemovedContents:
         self._after = _BEGINNING
 
     def run_once(self) -> int:
-        """Look at the next removals; how many. 0 at the end of a pass."""
+        """Look at the next removals; return their number, or 0 at the end of a pass."""
         found = self._store.unsettled(self._after, self._grace_seconds, REMOVALS_MAX)
-        # In the order of time: of a submission with several the last.
+        # In order of time: if a submission has several removals, the last one counts.
         upto = {id_: removed_at for removed_at, id_ in found}
         over = self._over(list(upto))
         for start in range(0, len(over), ERASED_MAX):
@@ -55,18 +56,18 @@ class RemovedContents:
         return len(found)
 
     def _over(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Those of `ids` of which the relay has nothing under way."""
+        """Return those of `ids` for which the relay has nothing in progress."""
         labels = [label for id_ in ids for label in (str(id_), webhook_label(id_))]
         if not labels:
             return []
         try:
             live = self._relay.holding(labels).live
         except UnsupportedError:
-            live = frozenset()  # such a relay removes nothing either; the api tells of each late answer
+            live = frozenset()  # such a relay removes nothing either; the api reports each late answer
         return [id_ for id_ in ids if live.isdisjoint((str(id_), webhook_label(id_)))]
 
     def _settle(self, upto: Mapping[UUID, datetime]) -> None:
-        """Settled is what the relay has removed: what fails before that is found again by the next pass."""
+        """Remove the content at the relay, then settle the removals. After a failure the next pass finds them."""
         with suppress(UnsupportedError):
             for request in removal_requests(self._store.erase_again(list(upto))):
                 self._relay.remove_contents(request)

@@ -1,4 +1,4 @@
-"""A look that is repeated in a thread of its own, so that one that waits holds up no other."""
+"""Repeats a look in its own thread, so that a slow look does not block the others."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from services.reconciler.metrics import ReconcilerMetrics
 from tidings.process.log import fault
 from tidings.process.shutdown import Shutdown
 
-# While there is more to do, looks follow each other; the pause leaves the database to others.
+# While there is more to do, rounds follow each other with this pause, which leaves the database time for others.
 BUSY_PAUSE_SECONDS = 0.05
 FAULT_PAUSE_SECONDS = 5.0
-# Without a round that succeeded for so many intervals and a minute the process is not ready.
+# Without a successful round for this many intervals and a minute, the process is not ready.
 OVERDUE_INTERVALS = 3
 OVERDUE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """`step` does a bounded amount of work and answers how much; 0: nothing more for now."""
+    """`step` does a bounded amount of work and returns the amount; 0 means that nothing is left for now."""
 
     name: str
     interval_seconds: float
     step: Callable[[], int]
     close: Callable[[], None]
-    # What its rounds found to be wrong although they succeed.
+    # Returns a fault that its rounds found, although they succeed.
     fault: Callable[[], str | None] = lambda: None
 
 
 class Repeating:
-    """`start` the thread of one look; `fault` says why it is not well."""
+    """`start` starts the thread of one look; `fault` returns the reason why it fails."""
 
     def __init__(
         self, look: Look, shutdown: Shutdown, metrics: ReconcilerMetrics, log: BoundLogger, clock: Callable[[], float]
@@ -58,7 +58,7 @@ class Repeating:
         self._thread.join(seconds)
 
     def fault(self) -> str | None:
-        """None while it works. For readiness."""
+        """Return None while the look succeeds. For readiness."""
         if not self._thread.is_alive():
             return "its thread has ended"
         allowed = self._look.interval_seconds * OVERDUE_INTERVALS + OVERDUE_SECONDS
@@ -71,10 +71,10 @@ class Repeating:
         self._look.close()
 
     def _round(self) -> float:
-        """One step; how long to wait before the next."""
+        """Run one step; return the pause before the next in seconds."""
         try:
             done = self._look.step()
-        except Exception as error:  # noqa: BLE001  whatever it is, a later round may do
+        except Exception as error:  # noqa: BLE001  any error: a later round may succeed
             self._metrics.faults.labels(self._look.name).inc()
             self._log.error("look_failed", look=self._look.name, error=fault(error))
             return FAULT_PAUSE_SECONDS

@@ -1,4 +1,4 @@
-"""The reconciler's rows: one method a statement of queries.sql. It reads what is published, and inserts."""
+"""The rows of the reconciler: one method per statement of queries.sql. It reads published rows, and inserts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import psycopg
 from tidings.contract.ids import new_event_id
 from tidings.database.postgres import connect
 
-# A look reads a bounded part of an index; what takes longer meets a lock or a sick server, and is tried again.
+# A look reads a bounded part of an index. A statement that takes longer waits for a lock or for a faulty server, and is
+# retried.
 STATEMENT_SECONDS = 15.0
 NO_ID = UUID(int=0)
 
 
 @dataclass(frozen=True)
 class Due:
-    """A submission whose time is over; `open`: it has not ended."""
+    """A submission that is due; `open`: it has not ended."""
 
     expires_at: datetime
     id: UUID
@@ -28,12 +29,12 @@ class Due:
 
     @property
     def position(self) -> tuple[datetime, UUID]:
-        """Where the next look begins."""
+        """The position at which the next look begins."""
         return self.expires_at, self.id
 
 
 class Store:
-    """One connection, made when it is needed and after each fault again. For one thread."""
+    """One connection, opened when it is needed, and again after each fault. For one thread."""
 
     def __init__(self, database_url: str, queries: Mapping[str, LiteralString]) -> None:
         self._database_url = database_url
@@ -41,62 +42,66 @@ class Store:
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def due(self, after: tuple[datetime, UUID], upto: datetime | None, limit: int) -> list[Due]:
-        """The next submissions whose `expires_at` is over: behind `after`, up to `upto` or to now."""
+        """Return the next submissions whose `expires_at` is over: after `after`, up to `upto` or to the present."""
         parameters = {"after_at": after[0], "after_id": after[1], "upto": upto, "limit": limit}
         return [Due(row["expires_at"], row["id"], row["open"]) for row in self._execute("due", parameters)]
 
     def expire(self, ids: Sequence[UUID]) -> list[UUID]:
-        """End these; those that had no result yet."""
+        """Expire these submissions; return those that had no result yet."""
         parameters = {"ids": list(ids), "event_ids": [new_event_id() for _ in ids]}
         return [row["submission_id"] for row in self._execute("expire", parameters)]
 
     def sweep(self, after: UUID, grace_seconds: float, limit: int) -> list[tuple[UUID, bool]]:
-        """The next submissions by id, and whether each is open."""
+        """Return the next submissions by id, and whether each is open."""
         parameters = {"after": after, "grace_seconds": grace_seconds, "limit": limit}
         return [(row["id"], row["open"]) for row in self._execute("sweep", parameters)]
 
     def still_open(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Those of `ids` that have no result, in order."""
+        """Return those of `ids` that have no result, in order."""
         return [row["id"] for row in self._execute("still_open", {"ids": list(ids)})]
 
     def open_between(self, after: UUID, upto: UUID, limit: int) -> tuple[UUID | None, Sequence[UUID]]:
-        """Of the next submissions by id, up to `upto`: the last (None: there are none), and those that are open."""
+        """Examine the next submissions by id, up to `upto`; return the last id (None: there are none)
+        and the open ids.
+        """
         [row] = self._execute("open_between", {"after": after, "upto": upto, "limit": limit})
         return row["last"], row["open_ids"]
 
     def nudge_submissions(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Have open submissions told again; those that are still open."""
+        """Emit open submissions again; return those that are still open."""
         return [row["id"] for row in self._execute("nudge_submissions", {"ids": list(ids)})]
 
     def known(self, ids: Sequence[UUID]) -> set[UUID]:
-        """Those of `ids` that are submissions."""
+        """Return those of `ids` that are submissions."""
         return {row["id"] for row in self._execute("known", {"ids": list(ids)})}
 
     def ended(self, after: UUID, settle_seconds: float, limit: int) -> list[tuple[UUID, UUID]]:
-        """The next results in the order of their ends: submission and event id."""
+        """Return the next results in the order of their ends: submission id and event id."""
         parameters = {"after": after, "settle_seconds": settle_seconds, "limit": limit}
         return [(row["submission_id"], row["event_id"]) for row in self._execute("ended", parameters)]
 
     def count_ended(self, after: UUID, upto: UUID) -> int:
-        """How many results have event ids between these, `upto` included."""
+        """Return the number of results with event ids between these, `upto` included."""
         [row] = self._execute("count_ended", {"after": after, "upto": upto})
         return int(row["count"])
 
     def nudge_results(self, ids: Sequence[UUID]) -> list[UUID]:
-        """Have results told again."""
+        """Emit results again; return those that exist."""
         return [row["submission_id"] for row in self._execute("nudge_results", {"ids": list(ids)})]
 
     def unsettled(self, after: tuple[datetime, UUID], grace_seconds: float, limit: int) -> list[tuple[datetime, UUID]]:
-        """The next removals of contents that are not settled: when it was, and the submission."""
+        """Return the next removals of contents that are not settled: their time and submission."""
         parameters = {"after_at": after[0], "after_id": after[1], "grace_seconds": grace_seconds, "limit": limit}
         return [(row["removed_at"], row["submission_id"]) for row in self._execute("unsettled", parameters)]
 
     def erase_again(self, ids: Sequence[UUID]) -> list[tuple[UUID, Sequence[str]]]:
-        """Erase what came of removed contents since; of each submission the relay's ids of its messages."""
+        """Erase the content that arrived after its removal; return, for each submission, the relay's ids of its
+        messages.
+        """
         return [(row["id"], row["message_ids"]) for row in self._execute("erase_again", {"ids": list(ids)})]
 
     def settle(self, uptos: Mapping[UUID, datetime]) -> None:
-        """Count the removals of each submission up to that time as settled."""
+        """Mark the removals of each submission up to that time as settled."""
         self._execute("settle", {"ids": list(uptos), "uptos": list(uptos.values())})
 
     def prune_nudges(self, seconds: float) -> None:
@@ -105,7 +110,7 @@ class Store:
             self._execute(name, {"seconds": seconds})
 
     def low_water(self, name: str) -> UUID:
-        """Up to where look `name` found all well; the smallest id when it never looked."""
+        """Return the position up to which look `name` found no fault; the smallest id if it never looked."""
         found = self._execute("low_water", {"name": name})
         return found[0]["at"] if found else NO_ID
 
@@ -113,7 +118,7 @@ class Store:
         self._execute("set_low_water", {"name": name, "at": at})
 
     def floor(self, seconds_ago: float) -> UUID:
-        """The smallest id of a moment `seconds_ago` by the database's clock."""
+        """Return the smallest id of the time `seconds_ago`, by the database's clock."""
         [row] = self._execute("floor", {"seconds": seconds_ago})
         found: UUID = row["at"]
         return found
@@ -124,7 +129,7 @@ class Store:
             self._connection = None
 
     def _execute(self, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Each statement is a transaction. After an error the next one gets a new connection."""
+        """Execute a statement in its own transaction. After an error the next statement gets a new connection."""
         try:
             if self._connection is None:
                 self._connection = connect(

@@ -1,5 +1,5 @@
-"""Looks at the relay's live messages for submissions that do not exist, and reports them: nobody here made them, or a row
-was lost. They are left alone, as the relay may serve others too.
+"""Looks at the relay's live messages for submissions that do not exist, and reports them: no process made the
+submission, or its row was lost. The messages are kept, because the relay may have other clients.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
 from services.reconciler.store import Store
 from tidings.contract.ids import parse_submission_id
 
-# Of one pass so many are named in the log; the gauge counts all.
+# The number of labels of one pass in the log; the gauge counts all.
 NAMED_MAX = 20
 
 
@@ -26,7 +26,7 @@ class StrayMessages:
         self._unsupported = False
 
     def run_once(self) -> int:
-        """Look at the next labels; how many. 0 at the end of a pass."""
+        """Look at the next labels; return their number, or 0 at the end of a pass."""
         if self._unsupported:
             return 0
         try:

@@ -1,4 +1,4 @@
-"""The watcher's composition root: `python -m services.watcher`."""
+"""The composition root of the watcher: `python -m services.watcher`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
     deadline = time.monotonic() + wait_seconds
     try:
         while not shutdown.requested():
-            # First: while a transaction hangs, Connect does not even answer.
+            # Transactions first: while one hangs, Connect does not even respond.
             transactions.run_once()
             watcher.run_once()
             if once and watcher.fault is None:

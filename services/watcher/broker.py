@@ -1,4 +1,4 @@
-"""The transactions that are open on the broker, as its partitions and its coordinators see them (KIP-664)."""
+"""The open transactions on the broker, as its partitions and its coordinators report them (KIP-664)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tidings.kafka.cluster import Cluster
 T = TypeVar("T")
 
 REQUEST_TIMEOUT_MS = 5_000
-# Ours, and the one in which consumers' positions are committed.
+# The prefix of our topics, and the topic in which the positions of consumers are committed.
 PREFIX = "tidings."
 OFFSETS = "__consumer_offsets"
 TRANSACTIONS = "__transaction_state"
-# Transactional ids of the notifier and of the connector's tasks begin with the first, that of Connect's leader with the
-# second. The transactions of others are not ours to end.
+# The transactional ids of the notifier and of the connector's tasks begin with the first prefix, that of Connect's
+# leader with the second. The watcher must not abort transactions of other owners.
 OUR_IDS = ("tidings-", "connect-cluster-tidings-")
-# Asked about in one request.
+# The maximum number of partitions in one request.
 PARTITIONS_MAX = 200
 _UNDER_WAY = frozenset(
     {
@@ -50,7 +50,7 @@ _UNDER_WAY = frozenset(
 
 
 class Broker:
-    """One connection, made when it is needed, and anew after a failure."""
+    """One connection, opened when it is needed, and again after a failure."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -67,7 +67,7 @@ class Broker:
             TopicPartition(transaction.topic, transaction.partition),
             transaction.producer_id,
             transaction.producer_epoch,
-            # -1: this producer has no marker in the partition yet; any epoch will do then.
+            # -1: this producer has no marker in the partition yet; any epoch is valid then.
             max(0, transaction.coordinator_epoch),
         )
         self._ask(lambda admin: admin.abort_transaction(spec))
@@ -89,24 +89,26 @@ class Broker:
             return question(self._admin)
         except (CoordinatorsAwayError, RightMissingError):
             raise
-        except ClusterAuthorizationFailedError:  # of the abort; no other request asks for rights on the cluster
+        except ClusterAuthorizationFailedError:  # raised by the abort; no other request needs a right on the cluster
             raise RightMissingError(_missing("CLUSTER_ACTION on cluster")) from None
         except AuthorizationError as error:
             raise RightMissingError(f"a right is missing: {type(error).__name__}") from None
-        except (KafkaError, OSError, ValueError, RuntimeError) as error:  # a state of a later Kafka is a ValueError
+        except (KafkaError, OSError, ValueError, RuntimeError) as error:  # ValueError: a state of a later Kafka
             self.close()
             raise BrokerUnavailableError(type(error).__name__) from None
 
 
 def open_transactions(admin: Any) -> list[OpenTransaction]:
-    """What is open in the partitions that concern us. Raises `RightMissingError` unless all of it can be seen and judged."""
+    """Return the open transactions in the relevant partitions.
+    Raises `RightMissingError` unless all of them can be seen and classified.
+    """
     _require_rights(admin)
     return [one for part in _parts(admin) for one in _open(admin, part)]
 
 
 def _require_rights(admin: Any) -> None:
-    """Kafka leaves what may not be seen out of most of its lists, and what is left out would look as if it were not there:
-    a transaction under way as one that no coordinator ends. So each right is asked for by name.
+    """Check each right by name. Kafka omits entries without a right from most of its lists, so that they seem not to
+    exist: a transaction in progress would look like one without a coordinator.
     """
     described = {topic["name"]: topic["error_code"] for topic in admin.describe_topics([OFFSETS, TRANSACTIONS])}
     for topic, operation in ((OFFSETS, "READ"), (TRANSACTIONS, "DESCRIBE")):
@@ -118,7 +120,7 @@ def _require_rights(admin: Any) -> None:
         try:
             admin.describe_transactions([f"{prefix}watcher"])
         except TransactionalIdNotFoundError:
-            pass  # nobody has this id; whoever may not see it is told so instead
+            pass  # the id does not exist; a client without the right gets the other error
         except TransactionalIdAuthorizationFailedError:
             raise RightMissingError(_missing(f"DESCRIBE on transactional id {prefix}*")) from None
 
@@ -128,7 +130,7 @@ def _missing(right: str) -> str:
 
 
 def _parts(admin: Any) -> Iterator[list[TopicPartition]]:
-    """The partitions of our topics that have a leader, in parts."""
+    """Yield the partitions of the relevant topics that have a leader, in parts."""
     found = [
         TopicPartition(topic["name"], partition["partition_index"])
         for topic in admin.describe_topics()
@@ -153,7 +155,7 @@ def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
             raise RightMissingError(_missing(f"READ on topic {right}")) from None
         if len(parts) == 1 and not error.retriable:
             raise
-        if len(parts) == 1:  # of a topic that is just being made or deleted; a broker that is away is no answer
+        if len(parts) == 1:  # a topic that is being created or deleted; an unavailable broker raises another error
             return
         middle = len(parts) // 2
         yield from _open(admin, parts[:middle])
@@ -169,12 +171,12 @@ def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
 
 
 def fates(admin: Any, candidates: Collection[OpenTransaction]) -> dict[OpenTransaction, Fate]:
-    """Who ends each of `candidates`. All coordinators are asked, or none is believed.
+    """Return which coordinator ends each of `candidates`. Either all coordinators respond, or the result is not used.
 
-    Each partition of Kafka's own topic of transactions has a coordinator, its leader. One that is away, or changes
-    meanwhile, would make its transactions look like those that nobody ends. One that is still reading says so. A
-    coordinator lists a producer's transactional id when nothing is open as well, so that one that is not listed may not be
-    seen, or was given a new producer: of neither is it known whose it is.
+    Each partition of Kafka's topic of transactions has a coordinator, its leader. If a coordinator is unavailable or
+    changes during the requests, its transactions would look like transactions without one. A coordinator that is still
+    loading its partition reports that. A coordinator lists the transactional id of a producer even if nothing is open.
+    An id that is not listed is therefore either not visible, or has a new producer: in both cases its owner is unknown.
     """
     coordinators = _coordinators(admin)
     producers = sorted({one.producer_id for one in candidates})
@@ -200,7 +202,9 @@ def _fate(one: OpenTransaction, id_: str | None, under_way: Collection[tuple[int
 
 
 def _coordinators(admin: Any) -> dict[int, int]:
-    """The broker of each partition of the topic of transactions. Raises `CoordinatorsAwayError` when one has none."""
+    """Return the broker of each partition of the topic of transactions.
+    Raises `CoordinatorsAwayError` if a partition has none.
+    """
     found = {
         partition["partition_index"]: partition["leader_id"]
         for topic in admin.describe_topics([TRANSACTIONS])

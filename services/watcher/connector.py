@@ -1,4 +1,4 @@
-"""The connector on Connect's REST: its configuration out of the file, its registration, its state, its restart."""
+"""The connector in Connect's REST interface: its configuration from the file, its registration, state and restart."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ REST_USER = "tidings"
 
 
 class ConnectUnavailableError(Exception):
-    """Connect does not answer, or is rebalancing; to be tried again."""
+    """Connect does not respond, or is rebalancing; the request must be retried."""
 
 
 class RegistrationRefusedError(Exception):
-    """Connect says the configuration is wrong; the text says why."""
+    """Connect rejects the configuration; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class ConnectorState:
-    """`connector` and `tasks` are RUNNING, PAUSED, FAILED, UNASSIGNED …; `trace` is a failure's cause."""
+    """`connector` and `tasks` are RUNNING, PAUSED, FAILED, UNASSIGNED …; `trace` is the stack trace of a failure."""
 
     connector: str
     tasks: tuple[str, ...]
@@ -41,12 +41,12 @@ class ConnectorState:
 
 
 def configuration(file: Path, values: Mapping[str, str]) -> dict[str, str]:
-    """The connector's settings with `${NAME}` filled in; `${env:…}` stays for Connect, which alone knows the password."""
+    """Return the connector's settings with `${NAME}` filled in; only Connect fills in `${env:…}`, the password."""
     return dict(json.loads(Template(file.read_text(encoding="utf-8")).safe_substitute(values)))
 
 
 def cause(trace: str) -> str:
-    """The one line of a Java stack trace that says why: its innermost cause, or else its first line."""
+    """Return the line of a Java stack trace that gives the reason: its innermost cause, or else its first line."""
     lines = trace.splitlines()
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return (causes or lines or [""])[-1 if causes else 0][:300]
@@ -54,14 +54,14 @@ def cause(trace: str) -> str:
 
 class Connector:
     def __init__(self, connect_url: str, name: str, password: str | None = None) -> None:
-        """`password` is the user `tidings`' at Connect's REST, if it asks for one."""
+        """`password` is the password of the user `tidings` of Connect's REST interface, if it requires one."""
         self._url = f"{connect_url}/connectors/{name}"
         self._session = requests.Session()
         if password is not None:
             self._session.auth = (REST_USER, password)
 
     def register(self, wanted: Mapping[str, str]) -> bool:
-        """Make the connector be as wanted; true when something changed."""
+        """Register the connector with the wanted configuration; return true if something changed."""
         current = self._call("GET", "/config", absent_is_none=True)
         if current is not None and {k: v for k, v in current.items() if k != "name"} == dict(wanted):
             return False
@@ -69,7 +69,7 @@ class Connector:
         return True
 
     def state(self) -> ConnectorState | None:
-        """None when it is not registered."""
+        """Return the state, or None if the connector is not registered."""
         status = self._call("GET", "/status", absent_is_none=True)
         if status is None:
             return None

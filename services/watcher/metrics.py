@@ -1,4 +1,4 @@
-"""What the watcher tells Prometheus."""
+"""The Prometheus metrics of the watcher."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 -- name: slot
--- One row, also without a slot: then all but `published` is null. A lost slot has no restart_lsn any more.
+-- One row, even without a slot: then every column except `published` is null. A lost slot has no restart_lsn.
 SELECT slots.active,
        slots.wal_status,
        pg_wal_lsn_diff(pg_current_wal_lsn(), slots.restart_lsn)::bigint AS retained_bytes,
@@ -8,7 +8,8 @@ SELECT slots.active,
   LEFT JOIN pg_replication_slots AS slots ON slots.slot_name = %(slot)s;
 
 -- name: drop_lost_slot
--- Only a slot that Postgres has given up for good: it can never be read again, and keeps Debezium from making another.
+-- Only a slot that Postgres has marked as lost: it can never be read again, and prevents Debezium from creating
+-- another.
 SELECT pg_drop_replication_slot(slot_name)
   FROM pg_replication_slots
  WHERE slot_name = %(slot)s AND wal_status = 'lost' AND NOT active;

@@ -17,20 +17,21 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 
 class WatcherSettings(KafkaSettings):
     connect_url: BaseUrl = Field(validation_alias="TIDINGS_CONNECT_URL")
-    # Of the user `tidings` of its REST; without it Connect asks for none.
+    # The password of the user `tidings` of the REST interface; without it Connect requires none.
     connect_password: SecretStr | None = Field(None, validation_alias="TIDINGS_CONNECT_PASSWORD")
     connector_file: Path = Field(Path("debezium/connector.json"), validation_alias="TIDINGS_CONNECTOR_FILE")
     connector_name: str = Field("tidings", validation_alias="TIDINGS_CONNECTOR_NAME", pattern=r"^[a-z0-9_-]{1,60}$")
-    # The database as Debezium reaches it. Connect has the password from its own environment; the watcher needs it to
-    # look at the slot.
+    # The address of the database for Debezium. Connect has the password in its own environment; the watcher needs it to
+    # read the state of the slot.
     database_host: str = Field(validation_alias="TIDINGS_CDC_DATABASE_HOST")
     database_port: int = Field(5432, validation_alias="TIDINGS_CDC_DATABASE_PORT")
     database_name: str = Field(validation_alias="TIDINGS_CDC_DATABASE_NAME")
     database_password: SecretStr = Field(validation_alias="TIDINGS_CDC_DATABASE_PASSWORD")
-    # As libpq's sslmode and sslrootcert. The file must be there for both, the watcher and Connect, at the same path.
+    # As libpq's sslmode and sslrootcert. The file must exist at the same path for both the watcher and Connect.
     database_sslmode: SslMode = Field("prefer", validation_alias="TIDINGS_CDC_DATABASE_SSLMODE")
     database_ca_file: Path | None = Field(None, validation_alias="TIDINGS_CDC_DATABASE_CA_FILE")
-    # Connect ends its transactions after 60 s, the notifier after 10 s; half a minute more, and nobody will.
+    # Connect's transactions time out after 60 s, the notifier's after 10 s; half a minute later no coordinator will end
+    # them.
     hanging_seconds: float = Field(90.0, gt=0, validation_alias="WATCHER_HANGING_SECONDS")
     listen: Listen = Field("127.0.0.1:8003", validation_alias="WATCHER_LISTEN")
     interval_seconds: float = Field(1.0, gt=0, validation_alias="WATCHER_INTERVAL_SECONDS")
@@ -38,7 +39,7 @@ class WatcherSettings(KafkaSettings):
     log_format: LogFormat = Field("auto", validation_alias="TIDINGS_LOG_FORMAT")
 
     def conninfo(self) -> str:
-        """The database's address as the role `tidings_cdc`."""
+        """Return the connection string of the database for the role `tidings_cdc`."""
         return make_conninfo(
             host=self.database_host,
             port=self.database_port,
@@ -50,6 +51,6 @@ class WatcherSettings(KafkaSettings):
         )
 
     def connector_tls(self) -> dict[str, str]:
-        """The connector's settings for TLS to the database."""
+        """Return the connector's settings for TLS to the database."""
         found: dict[str, str] = {"database.sslmode": self.database_sslmode}
         return found if self.database_ca_file is None else found | {"database.sslrootcert": str(self.database_ca_file)}

@@ -1,4 +1,4 @@
-"""The replication slot that the connector reads, as Postgres sees it. Of the database nothing else is looked at."""
+"""The replication slot of the connector, as Postgres reports it. The watcher reads nothing else in the database."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import psycopg
 
 from tidings.database.postgres import connect
 
-# A look at the catalog; `/readyz` says what is wrong no later than some seconds after it began.
+# The query reads only the catalog; `/readyz` reports a fault within some seconds of its beginning.
 STATEMENT_SECONDS = 5.0
 
 
 class DatabaseUnavailableError(Exception):
-    """Postgres does not answer; to be tried again."""
+    """Postgres does not respond; the request must be retried."""
 
 
 @dataclass(frozen=True)
 class SlotState:
-    """`wal_status` is reserved, extended, unreserved or lost; None: there is no slot. `retained_bytes` of WAL wait."""
+    """`wal_status` is reserved, extended, unreserved or lost; None means that there is no slot.
+    The slot retains `retained_bytes` of WAL.
+    """
 
     active: bool
     wal_status: str | None
@@ -33,7 +35,7 @@ class SlotState:
 
 
 class Slot:
-    """A slot by name, with the publication it needs; `conninfo` is of a role with REPLICATION."""
+    """A slot by name, with the publication it needs; `conninfo` connects as a role with REPLICATION."""
 
     def __init__(self, conninfo: str, queries: Mapping[str, LiteralString], *, slot: str, publication: str) -> None:
         self._conninfo = conninfo
@@ -42,12 +44,12 @@ class Slot:
         self._connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def state(self) -> SlotState:
-        """Raises `DatabaseUnavailableError`."""
+        """Return the state. Raises `DatabaseUnavailableError`."""
         [row] = self._execute(self._q["slot"])
         return SlotState(bool(row["active"]), row["wal_status"], row["retained_bytes"] or 0, row["published"])
 
     def drop_lost(self) -> bool:
-        """Drop the slot if it is lost; true when it was dropped. Raises `DatabaseUnavailableError`."""
+        """Drop the slot if it is lost; return true if it was dropped. Raises `DatabaseUnavailableError`."""
         return bool(self._execute(self._q["drop_lost_slot"]))
 
     def close(self) -> None:

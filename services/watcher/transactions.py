@@ -1,7 +1,7 @@
-"""Finds Kafka transactions that no coordinator will end, says so, and ends them.
+"""Finds hanging Kafka transactions, which no coordinator will end, reports them, and aborts them.
 
-A broker that is killed between a transaction's commit and its markers can come back with the transaction complete for
-the coordinator and open in a partition. Nothing ends it then, and whoever reads committed records waits before it for
+A broker that is killed between the commit of a transaction and its markers can restart with the transaction complete in
+the coordinator and open in a partition. No process ends it then, and consumers of committed records wait at it for
 ever.
 """
 
@@ -16,26 +16,26 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
 LOOK_SECONDS = 5.0
-# Partition and coordinator are asked one after the other, so that one contradiction may be a transaction that has just
-# ended. The same transaction in the same partition at the next look was open all the time between.
+# Partition and coordinator are asked one after the other, so a single contradiction may be a transaction that has just
+# ended. If the same transaction is in the same partition at the next look, it was open all the time.
 LOOKS_MIN = 2
 NAMED_MAX = 3
 
 
 class BrokerUnavailableError(Exception):
-    """Kafka does not answer; to be tried again."""
+    """Kafka does not respond; the request must be retried."""
 
 
 class CoordinatorsAwayError(BrokerUnavailableError):
-    """Not all coordinators could be asked, so that of no transaction it is known that none will end it."""
+    """Some coordinator did not respond, so no transaction can be classified as hanging."""
 
 
 class RightMissingError(BrokerUnavailableError):
-    """Kafka refuses a request; the text names the right that is missing."""
+    """Kafka refuses a request; the text names the missing right."""
 
 
 class Fate(StrEnum):
-    """Who ends a transaction that is open in a partition. The values are for people, behind the transaction's name."""
+    """The classification of an open transaction. The values are for log lines, after the name of the transaction."""
 
     COORDINATED = "a coordinator ends it"
     FORGOTTEN = "no coordinator ends it"
@@ -45,7 +45,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class OpenTransaction:
-    """A transaction that is open in a partition, since the record at `start_offset`."""
+    """A transaction that has been open in a partition since the record at `start_offset`."""
 
     topic: str
     partition: int
@@ -56,7 +56,7 @@ class OpenTransaction:
 
     @property
     def place(self) -> tuple[str, int, int, int]:
-        """What stays as it is while the transaction is open."""
+        """The identity of the transaction while it is open."""
         return self.topic, self.partition, self.producer_id, self.start_offset
 
     def __str__(self) -> str:
@@ -64,11 +64,11 @@ class OpenTransaction:
 
 
 class BrokerPort(Protocol):
-    """Each raises `BrokerUnavailableError`."""
+    """Each method raises `BrokerUnavailableError`."""
 
     def open_transactions(self) -> Collection[OpenTransaction]: ...
     def fates(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Fate]:
-        """Of each of `candidates`. Raises `CoordinatorsAwayError` too."""
+        """Return the fate of each of `candidates`. Also raises `CoordinatorsAwayError`."""
 
     def abort(self, transaction: OpenTransaction) -> None: ...
 
@@ -88,8 +88,8 @@ class _Seen:
 
 
 class TransactionWatch:
-    """`run_once` looks every `LOOK_SECONDS`. What is ours and has been open for `seconds_max` without a coordinator is
-    aborted; what is not known to be ours is reported.
+    """`run_once` looks every `LOOK_SECONDS`. A transaction of this system that has been open for `seconds_max` without
+    a coordinator is aborted; one of unknown ownership is reported.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class TransactionWatch:
         self.fault: str | None = None
 
     def run_once(self) -> int:
-        """Look when it is time to, and do what is needed; how many transactions were ended."""
+        """Look if the interval has passed, and abort what is due; return the number of aborted transactions."""
         if self._clock() < self._look_at:
             return 0
         self._look_at = self._clock() + LOOK_SECONDS
@@ -135,13 +135,13 @@ class TransactionWatch:
         return ended
 
     def _say(self, fault: str) -> None:
-        """Nothing could be judged, and nothing is aborted."""
+        """Report that no transaction could be classified; none is aborted."""
         if fault != self._said:
             self._log.warning("transactions_not_judged", reason=fault)
         self._said = self.fault = fault
 
     def _look(self) -> None:
-        # Asked before anything is forgotten: a look that fails must not begin the wait of each anew.
+        # The request precedes the reset: a failed look must not restart the wait of each transaction.
         found = self._broker.open_transactions()
         now = self._clock()
         before = self._seen
@@ -157,7 +157,7 @@ class TransactionWatch:
             fates = self._broker.fates([seen.transaction for seen in old])
         except BrokerUnavailableError:
             for seen in old:
-                seen.orphan_looks = 0  # who comes back, or takes over, is to be asked as often
+                seen.orphan_looks = 0  # a new coordinator must be asked as often
             raise
         for seen in old:
             seen.fate = fates[seen.transaction]
@@ -174,7 +174,7 @@ class TransactionWatch:
         return [seen for seen in self._orphans() if self._clock() - seen.since >= self._seconds_max]
 
     def _end(self, seen: _Seen) -> int:
-        """1 when it was ended. One that cannot be ended keeps no other from it, and is tried again at the next look."""
+        """Return 1 if the transaction was aborted. A failure does not stop the others; the next look retries it."""
         try:
             self._broker.abort(seen.transaction)
         except BrokerUnavailableError as error:
@@ -199,7 +199,7 @@ class TransactionWatch:
             self.fault = None
 
     def _tell_of_others(self, slow: Collection[_Seen]) -> None:
-        """Log, once, what is left to a person, as it is not known to be ours."""
+        """Log, once, each transaction that is left to an operator, because its owner is unknown."""
         for seen in slow:
             if seen.fate in {Fate.THEIRS, Fate.UNKNOWN} and not seen.told:
                 self._log.warning("transaction_left", transaction=str(seen.transaction), reason=seen.fate.value)

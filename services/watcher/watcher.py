@@ -1,4 +1,4 @@
-"""Keeps the connector registered and running, and its slot readable: what Connect and Debezium never do themselves."""
+"""Keeps the connector registered and running, and its slot readable, which neither Connect nor Debezium does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from services.watcher.connector import ConnectorState, ConnectUnavailableError
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.slot import DatabaseUnavailableError, SlotState
 
-# 1, 2, 4 … 30 s between restarts that did not help; a minute of running well forgets them.
+# 1, 2, 4 … 30 s between restarts without success; after a minute of normal operation the count restarts.
 FIRST_SECONDS = 1.0
 MAX_SECONDS = 30.0
 WELL_SECONDS = 60.0
-# Debezium tries many an error again and again without Connect saying more than RUNNING. A restart of Postgres or of
-# the worker takes less than this; whatever keeps the slot unread for longer is worth a call.
+# Debezium retries many errors indefinitely while Connect reports RUNNING. A restart of Postgres or of the worker takes
+# less than this; a slot that is not read for longer needs an operator.
 UNREAD_SECONDS = 30.0
 
 
@@ -34,12 +34,12 @@ class SlotPort(Protocol):
 
 
 def backoff_seconds(restarts: int) -> float:
-    """The pause before restart number `restarts` + 1."""
+    """Return the pause before restart number `restarts` + 1."""
     return 0.0 if restarts == 0 else min(MAX_SECONDS, FIRST_SECONDS * 2.0 ** min(restarts - 1, 10))
 
 
 def slot_fault(state: SlotState, unread_seconds: float) -> str | None:
-    """What is wrong with the slot, in words."""
+    """Return the fault of the slot in words."""
     if not state.published:
         return "the publication is missing: what is committed meanwhile is never told"
     if state.lost:
@@ -86,7 +86,7 @@ class Watcher:
         return self.connector_fault or self.slot_fault
 
     def run_once(self) -> int:
-        """Look once and do what is needed; how much was done. Raises `RegistrationRefusedError`."""
+        """Look once and act on the result; return the number of actions. Raises `RegistrationRefusedError`."""
         done = 0
         try:
             done += self._look_at_connector()
@@ -108,7 +108,7 @@ class Watcher:
                 return 1
         state = self._connector.state()
         if state is None:
-            self._registered = False  # somebody deleted it; the next look registers it again
+            self._registered = False  # the connector was deleted; the next look registers it again
             self.connector_fault = "the connector is not registered"
             return 0
         if state.failed:
@@ -148,7 +148,7 @@ class Watcher:
         if not state.lost or not self._slot.drop_lost():
             return 0
         self._metrics.slots_lost.inc()
-        # Debezium then finds neither slot nor position, and snapshot.mode=when_needed tells every stored row again.
+        # Debezium then finds neither slot nor position, and snapshot.mode=when_needed emits every stored row again.
         self._log.warning("lost_slot_dropped", next="all stored rows are told again")
         return 1
 

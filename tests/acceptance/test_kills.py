@@ -9,8 +9,11 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Stack
+from tests.wait import until
 
 SUBMISSIONS = 60
+# So many are under way at each moment, so that a kill finds every process at work: some are submitted while others end.
+UNDER_WAY_MAX = 20
 
 
 @pytest.mark.parametrize("module", ["services.dispatcher", "services.notifier", "services.relay", "services.api"])
@@ -18,8 +21,10 @@ def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -
     name = module.rpartition(".")[2]
     ids: set[str] = set()
     for number in range(SUBMISSIONS):
+        until(lambda: len(ids) - ended(stack, ids) < UNDER_WAY_MAX, 60)
         ids.add(stack.submit(f"{module} {number}", latency_seconds=1.0))
-        if number in {SUBMISSIONS // 3, 2 * SUBMISSIONS // 3}:
+        if number in {SUBMISSIONS // 2, 3 * SUBMISSIONS // 4}:
+            assert 0 < ended(stack, ids) < number
             stack.kill(module)
             if name in {"api", "relay"}:
                 stack.ready(name)
@@ -27,6 +32,10 @@ def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -
     assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
     assert {event["outcome"] for events in found.values() for event in events} == {"succeeded"}
     stack.ready(name)
+
+
+def ended(stack: Stack, ids: set[str]) -> int:
+    return stack.count("SELECT count(*) FROM tidings.results WHERE submission_id = ANY(%s::uuid[])", list(ids))
 
 
 def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:

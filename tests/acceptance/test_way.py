@@ -14,6 +14,7 @@ import requests
 
 from tests.acceptance.conftest import Stack
 from tests.wait import until
+from tidings.contract.topics import PARTITIONS
 
 
 def test_a_submission_becomes_one_completion_with_the_pictures_address(stack: Stack) -> None:
@@ -133,7 +134,11 @@ def test_cancelling_ends_a_submission_and_its_call(stack: Stack, during: bool) -
     assert event["headers"]["ce_type"] == "dev.tidings.submission.cancelled"
     if during:
         until(lambda: stack.calls(call_id)["cut"] == 1)
+    # The dispatcher has read what was committed before these, whichever partition it is in.
+    later = {stack.submit() for _ in range(4 * PARTITIONS)}
+    assert set(stack.completions(later)) == later
     until(lambda: stack.count("SELECT count(*) FROM relay.messages WHERE label = %s AND ended_at IS NULL", id_) == 0)
+    assert stack.calls(call_id)["received"] == during
 
 
 def test_a_submission_is_running_while_the_provider_works(stack: Stack) -> None:

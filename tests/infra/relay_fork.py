@@ -9,7 +9,9 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from services.relay.__main__ import start
@@ -21,22 +23,28 @@ _FORKS.set_forkserver_preload([__name__])
 class RelayFork:
     """As much of `subprocess.Popen` as `tests.process.Process` uses."""
 
+    # `Process.start` polls all processes of this one. A status is read once: of two threads that poll a process at the
+    # same time, one would find 255 in its place.
+    _polling = threading.Lock()
+
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self._process = _FORKS.Process(target=_run, args=(dict(environment), log), daemon=True)
-        self._process.start()
+        with self._polling:
+            self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        with self._polling:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        if self._process.exitcode is None:
+        if self.poll() is None:
             os.kill(self.pid, number)
 
     def wait(self, timeout: float) -> int:
-        self._process.join(timeout)
-        status = self._process.exitcode
+        wait([self._process.sentinel], timeout)
+        status = self.poll()
         if status is None:
             raise subprocess.TimeoutExpired("services.relay", timeout)
         return status

@@ -96,6 +96,16 @@ def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
     assert consumer.positions == {}
 
 
+def test_removals_that_expired_are_left_to_the_reconciler() -> None:
+    consumer, progress = Consumer({A: 7}), Progress(Clock())
+    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"), expiry_is_fault=False)
+    progress.turned(2)
+    consumer.errors = [NoOffsetForPartitionError({A})]
+    assert changes.poll(1) == {}
+    assert consumer.positions == {A: 7}
+    assert (progress.missed_total, progress.fault()) == (0, None)
+
+
 def test_a_look_places_a_partition_that_a_rebalance_brought_without_a_position() -> None:
     consumer = Consumer({A: 0, B: 0})
     changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))

@@ -1,1 +1,1 @@
-"""What two processes must agree on: events, topics, tokens, targets. Pure but for the file of targets."""
+"""The contracts between processes: events, topics, tokens, targets. Pure, except for reading the file of targets."""

@@ -1,7 +1,7 @@
-"""Debezium's change events into our own terms. The only module that knows Debezium's format.
+"""Decodes Debezium's change events. The only module that knows Debezium's format.
 
-The envelope is JSON without schema: `{"op": "c" | "r", "after": {column: value}, …}`; a snapshot's `r` is the same row
-told again. jsonb columns are text holding JSON; timestamptz columns are ISO 8601 text.
+The envelope is JSON without schema: `{"op": "c" | "r", "after": {column: value}, …}`; a snapshot's `r` repeats a row.
+jsonb columns are text that contains JSON; timestamptz columns are ISO 8601 text.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from uuid import UUID
 
 import orjson
 
-# Beside the columns of a row: whether a snapshot read it. No column has such a name.
+# A key beside the columns of a row: whether a snapshot read the row. No column has this name.
 SNAPSHOT = "(snapshot)"
-# Of a nested JSON column: Python writes and reads some 1000 levels, less what is on the stack.
+# The depth of a nested JSON column: Python reads and writes some 1000 levels, minus the depth of the stack.
 DEPTH_MAX = 900
 
 
 class UndecodableChangeError(Exception):
-    """The event is not a change that we know; the text says why. To be put aside, never retried."""
+    """The event is not a known change; the text gives the reason. It is put aside and never retried."""
 
 
 @dataclass(frozen=True)
 class SubmissionChange:
-    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
-    `nudged_at`: the reconciler had the row told again, because no relay holds its call.
+    """A submission was stored. `snapshot`: the row was read from the table, as after a lost slot, and may be of any
+    age. `nudged_at`: the reconciler had the row emitted again, because no relay holds its call.
     """
 
     id: UUID
@@ -40,14 +40,14 @@ class SubmissionChange:
 
     @property
     def told_again(self) -> bool:
-        """Whether it may have been told before."""
+        """Whether the change may be a repeat."""
         return self.snapshot or self.nudged_at is not None
 
 
 @dataclass(frozen=True)
 class ResultChange:
-    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes. `snapshot`: the row was read
-    from the table, as after a lost slot, and may be of any age.
+    """A submission ended. `output` and `metadata` are parsed JSON; `body_size` is in bytes.
+    `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
     """
 
     submission_id: UUID
@@ -72,8 +72,8 @@ class ResultChange:
 
 @dataclass(frozen=True)
 class ContentRemoval:
-    """The content of a submission was erased; `message_ids` are the relay's, of all its attempts. `snapshot`: the row was
-    read from the table, as after a lost slot, and may be of any age.
+    """The content of a submission was erased; `message_ids` are the relay's ids of all its attempts.
+    `snapshot`: the row was read from the table, as after a lost slot, and may be of any age.
     """
 
     submission_id: UUID
@@ -82,7 +82,9 @@ class ContentRemoval:
 
 
 def decode_submission(value: bytes | None) -> SubmissionChange | None:
-    """A row of `tidings.submissions`; None when the event is no insert. Raises `UndecodableChangeError`."""
+    """Decode a row of `tidings.submissions`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
+    """
     row = _row(value)
     if row is None:
         return None
@@ -100,7 +102,9 @@ def decode_submission(value: bytes | None) -> SubmissionChange | None:
 
 
 def decode_result(value: bytes | None) -> ResultChange | None:
-    """A row of `tidings.results`; None when the event is no insert. Raises `UndecodableChangeError`."""
+    """Decode a row of `tidings.results`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
+    """
     row = _row(value)
     if row is None:
         return None
@@ -130,7 +134,9 @@ def decode_result(value: bytes | None) -> ResultChange | None:
 
 
 def decode_removal(value: bytes | None) -> ContentRemoval | None:
-    """A row of `tidings.content_removals`; None when the event is no insert. Raises `UndecodableChangeError`."""
+    """Decode a row of `tidings.content_removals`. Returns None if the event is not an insert.
+    Raises `UndecodableChangeError`.
+    """
     row = _row(value)
     if row is None:
         return None
@@ -144,11 +150,11 @@ def decode_removal(value: bytes | None) -> ContentRemoval | None:
 
 
 def _row(value: bytes | None) -> Mapping[str, Any] | None:
-    """The row of an insert, and under `SNAPSHOT` whether it was read by a snapshot."""
+    """Return the inserted row, and under `SNAPSHOT` whether a snapshot read it."""
     if value is None:
         return None
     try:
-        # Strict where `json` is not: neither NaN nor half surrogate pairs, which nothing behind this could write.
+        # Stricter than `json`: it rejects NaN and half surrogate pairs, which no later step could write.
         envelope = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise UndecodableChangeError(f"not JSON: {error}") from None
@@ -165,7 +171,7 @@ def _row(value: bytes | None) -> Mapping[str, Any] | None:
     return after | {SNAPSHOT: envelope["op"] == "r"}
 
 
-# The columns. Each refuses a value of another type, which a row that Debezium wrote never has.
+# The column decoders. Each rejects a value of another type, which a row from Debezium never has.
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:
@@ -204,7 +210,7 @@ def _moment(row: Mapping[str, Any], name: str) -> datetime:
 
 
 def _json(row: Mapping[str, Any], name: str) -> Any:
-    """What `json.dumps` can write again, and UTF-8 can hold."""
+    """Return a value that `json.dumps` can write and UTF-8 can encode."""
     text = _text_or_none(row, name)
     if text is None:
         return None

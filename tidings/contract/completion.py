@@ -15,7 +15,7 @@ from tidings.contract.change import ResultChange
 
 @dataclass(frozen=True)
 class Completion:
-    """What goes onto the topic; `key` is the submission's id."""
+    """The record for the topic; `key` is the id of the submission."""
 
     key: bytes
     headers: tuple[tuple[str, bytes], ...]
@@ -27,7 +27,7 @@ def event_type(outcome: str) -> str:
 
 
 def completion_fields(change: ResultChange, public_url: str) -> dict[str, Any]:
-    """The event's value, as a dict that is JSON."""
+    """Return the value of the event, as a dict that is valid JSON."""
     submission = f"{public_url}/v1/submissions/{change.submission_id}"
     result = {
         "url": f"{submission}/result",
@@ -52,7 +52,7 @@ def completion_fields(change: ResultChange, public_url: str) -> dict[str, Any]:
 
 
 def completion(change: ResultChange, public_url: str) -> Completion:
-    """The event of `change`: the same for the same row, however often it is told."""
+    """Build the event of `change`. The same row always gives the same event, even if it is emitted several times."""
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(change.event_id),
@@ -73,5 +73,5 @@ def completion(change: ResultChange, public_url: str) -> Completion:
 
 
 def timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC, to the microsecond, with Z."""
+    """Format a time as RFC 3339 in UTC, to the microsecond, with Z."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

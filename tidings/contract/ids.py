@@ -1,4 +1,4 @@
-"""Ids: UUID v7 everywhere, so that an id is also a time and rows arrive in index order."""
+"""Ids. All are UUID v7, so that an id is also a time and rows arrive in index order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ def new_submission_id() -> SubmissionId:
 
 
 def batch_ids(first: UUID, count: int) -> list[SubmissionId]:
-    """The ids of a batch from its first one on, each one more than the one before. See `new_batch_id`."""
+    """Return the ids of a batch from its first one on; each is one more than the one before. See `new_batch_id`."""
     return [SubmissionId(UUID(int=first.int + number)) for number in range(count)]
 
 
 def new_batch_id() -> SubmissionId:
-    """The first id of a batch of up to 4096: its last 12 bits are 0, so that 60 random ones and the time are left."""
+    """Return the first id of a batch of up to 4096: its last 12 bits are 0, which leaves the time and
+    60 random bits.
+    """
     return SubmissionId(UUID(int=new_submission_id().int & ~0xFFF))
 
 
@@ -31,7 +33,9 @@ def new_event_id() -> EventId:
 
 
 def parse_submission_id(text: str) -> SubmissionId | None:
-    """The id in its canonical form, or None; braces, URNs and upper case are refused, as one id has one spelling."""
+    """Parse an id in its canonical form, or return None; braces, URNs and upper case are rejected, so that an id has
+    one spelling.
+    """
     try:
         parsed = UUID(text)
     except ValueError:
@@ -40,5 +44,5 @@ def parse_submission_id(text: str) -> SubmissionId | None:
 
 
 def time_of(uuid: UUID) -> datetime:
-    """The moment in a UUID v7 (RFC 9562, section 5.7), to the millisecond."""
+    """Return the time in a UUID v7 (RFC 9562, section 5.7), to the millisecond."""
     return datetime.fromtimestamp((uuid.int >> 80) / 1000, tz=UTC)

@@ -1,4 +1,4 @@
-"""API keys: made here, shown once, kept as a hash."""
+"""API keys: generated here, shown once, stored as a hash."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import secrets
 
 
 def new_api_key() -> str:
-    """256 random bits; the prefix lets scanners of leaked secrets know it."""
+    """Return 256 random bits; scanners for leaked secrets recognize the prefix."""
     return f"tdg_{secrets.token_urlsafe(32)}"
 
 
 def hash_api_key(key: str) -> bytes:
-    """SHA-256: enough for 256 random bits, and quick, as it is done at each request."""
+    """Return the SHA-256: it is sufficient for 256 random bits, and fast, because each request computes it."""
     return hashlib.sha256(key.encode()).digest()

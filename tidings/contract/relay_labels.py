@@ -1,4 +1,4 @@
-"""The labels of our messages at the relay, by which one process finds what another has sent."""
+"""The labels of messages at the relay. With them one process finds the messages of another."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 def webhook_label(submission_id: UUID | str) -> str:
-    """Of a submission's webhooks. Its calls and their callbacks have the id itself: a call that is cancelled by it must
-    not take a webhook along.
+    """Return the label of a submission's webhooks.
+    Its calls and their callbacks have the id itself as label, so that cancelling a call does not cancel a webhook.
     """
     return f"webhook-{submission_id}"

@@ -1,4 +1,4 @@
-"""Requests to the relay to remove the contents of submissions: few for many, each within the relay's limits."""
+"""Requests to the relay to remove the contents of submissions: one request covers many, within the relay's limits."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from uuid import UUID
 
 from tidings.contract.relay_labels import webhook_label
 
-# What the relay takes in a request. A submission has two labels: that of its calls, and that of its webhooks.
+# The limits of the relay for one request. A submission has two labels: that of its calls, and that of its webhooks.
 LABELS_MAX = 200
 MESSAGE_IDS_MAX = 1000
 
 
 @dataclass(frozen=True)
 class RemovalRequest:
-    """`message_ids` are the relay's, of messages that carry one of `labels`."""
+    """`message_ids` are the relay's ids of messages that carry one of `labels`."""
 
     labels: tuple[str, ...]
     message_ids: tuple[str, ...]
 
 
 def removal_requests(contents: Iterable[tuple[UUID, Sequence[str]]]) -> Iterator[RemovalRequest]:
-    """For submissions and the ids of their messages. One that is named several times is asked for once.
+    """Build the requests for submissions and the ids of their messages. A submission that occurs several times is
+    included once.
 
-    Of a submission's ids more than a thousand are left out: an attempt more has nothing that the label does not lead to.
+    Of a submission's ids, those beyond a thousand are omitted: the label finds everything that they would find.
     """
     merged: dict[UUID, dict[str, None]] = {}
     for id_, message_ids in contents:

@@ -1,7 +1,7 @@
-"""`Upstash-Signature`: the JWT that a delivery of the relay carries, made and checked.
+"""`Upstash-Signature`: the JWT that a delivery of the relay carries, created and verified.
 
-Source: the vendor's documentation of signatures and its SDKs' `Receiver`: HS256, `iss` Upstash, `sub` the exact address,
-`body` the base64url SHA-256 of the raw body, whose padding is optional.
+Source: the vendor's documentation of signatures and the `Receiver` of its SDKs: HS256, `iss` Upstash, `sub` the exact
+address, `body` the base64url SHA-256 of the raw body, whose padding is optional.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ _JWT_HEADER = b"eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 
 
 class InvalidSignatureError(Exception):
-    """Not a delivery of our relay, or not to this address; the text says what does not fit, without the token."""
+    """The request is not a delivery of our relay, or not to this address; the text gives the reason
+    without the token.
+    """
 
 
 def sign(key: str, url: str, body: bytes, *, now: int) -> str:
-    """A signature of `body` for `url`, good from the epoch on (clocks differ) until `now` + 300 seconds."""
+    """Return a signature of `body` for `url`, valid from the epoch on (clocks differ) until `now` + 300 seconds."""
     return sign_digest(key, url, hashlib.sha256(body).digest(), now=now)
 
 
 def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
-    """Like `sign`, of a body by its SHA-256 (32 bytes).
+    """Like `sign`, for a body given by its SHA-256 (32 bytes).
 
-    Written out rather than by PyJWT, which takes several times as long, and each delivery needs one.
+    It does not use PyJWT, which takes several times as long, because each delivery needs a signature.
     """
     claims = {
         "iss": "Upstash",
@@ -52,10 +54,12 @@ def sign_digest(key: str, url: str, sha256: bytes, *, now: int) -> str:
     return (signed + b"." + _base64url(_hmac_of(key)(signed))).decode()
 
 
-# Two keys are in use while they are rotated, in the relay and in those that check.
+# During a rotation two keys are in use, in the relay and in the processes that verify signatures.
 @lru_cache(8)
 def _hmac_of(key: str) -> Callable[[bytes], bytes]:
-    """HMAC-SHA256 by `key` (RFC 2104), with what depends on the key alone computed once (its section 4): that is half of it."""
+    """Return the HMAC-SHA256 by `key` (RFC 2104).
+    The part that depends only on the key is computed once (its section 4), which saves half of the work.
+    """
     block = key.encode()
     block = (hashlib.sha256(block).digest() if len(block) > 64 else block).ljust(64, b"\0")
     inner, outer = (hashlib.sha256(block.translate(bytes(byte ^ pad for byte in range(256)))) for pad in (0x36, 0x5C))
@@ -70,7 +74,7 @@ def _hmac_of(key: str) -> Callable[[bytes], bytes]:
 
 
 def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str]) -> None:
-    """Check `token` against any of `keys`, any of the addresses this may be reached by, and `body`.
+    """Verify `token` against any of `keys`, any of the addresses under which this process is reachable, and `body`.
 
     Raises `InvalidSignatureError`.
     """
@@ -78,7 +82,9 @@ def verify(token: str, body: bytes, *, keys: Iterable[str], urls: Iterable[str])
 
 
 def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Claims:
-    """The first half of `verify`, for which the body need not be there: who has no signature is not waited for."""
+    """The first half of `verify`: it checks the token before the body is read, so that an unsigned request cannot tie
+    up a thread.
+    """
     claims = _decode(token, keys)
     subject = _bytes(claims.get("sub", ""))
     if not any(hmac.compare_digest(subject, _bytes(url)) for url in urls):
@@ -87,19 +93,19 @@ def verify_token(token: str, *, keys: Iterable[str], urls: Iterable[str]) -> Cla
 
 
 def check_body(claims: Claims, body: bytes) -> None:
-    """The second half."""
+    """The second half of `verify`: it checks the body."""
     expected = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=")
     if not hmac.compare_digest(_bytes(claims.get("body", "")).rstrip(b"="), expected):
         raise InvalidSignatureError("the signature is for another body")
 
 
 def _base64url(content: bytes) -> bytes:
-    """Without padding (RFC 7515, section 2)."""
+    """Encode without padding (RFC 7515, section 2)."""
     return b2a_base64(content, newline=False).translate(_URL_SAFE).rstrip(b"=")
 
 
 def _bytes(text: object) -> bytes:
-    """To be compared. Some servers make half surrogate pairs of bytes that are no UTF-8, of an address too."""
+    """Encode for a comparison. Some servers turn bytes that are not UTF-8 into half surrogate pairs."""
     return str(text).encode(errors="surrogatepass")
 
 
@@ -109,7 +115,7 @@ def _decode(token: str, keys: Iterable[str]) -> Claims:
     problem = "no key"
     for key in keys:
         try:
-            # 5 seconds for clocks that differ; `iat` is not required to be in the past.
+            # 5 seconds for clocks that differ; `iat` may be in the future.
             return jwt.decode(
                 token,
                 key,
@@ -118,7 +124,7 @@ def _decode(token: str, keys: Iterable[str]) -> Claims:
                 leeway=5,
                 options={"require": ["iss", "sub", "exp", "nbf", "body"], "verify_iat": False},
             )
-        # Of a header nested without end, or claims that are no numbers, the library lets these through.
+        # PyJWT lets the last four escape for a header nested too deep, or for claims that are not numbers.
         except (jwt.InvalidTokenError, RecursionError, TypeError, ValueError, OverflowError) as error:
             problem = type(error).__name__
     raise InvalidSignatureError(f"the signature does not hold ({problem})")

@@ -1,4 +1,6 @@
-"""Targets: what clients may call, by name, from targets.toml; and how an answer of one is judged. No I/O but the file."""
+"""Targets: the endpoints that clients may call, by name, from targets.toml, and the classification of their answers.
+No I/O except reading the file.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ from tidings.process.settings import ConfigurationError
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
-# A reason goes into events and logs; a provider's message may be a page long.
+# A reason appears in events and logs; a provider's message may be a page long.
 REASON_CHARACTERS_MAX = 500
 
 
-# A month, as partitions are: a submission must have ended long before its partition is dropped.
+# A month, like a partition: a submission must have ended long before its partition is dropped.
 EXPIRES_IN_SECONDS_MAX = 30 * 86_400
 
-# The relay's language of retry delays: numbers, names, signs. What it means is for the relay alone to judge.
+# The relay's language of retry delays: numbers, names, signs. Only the relay checks the meaning.
 _DELAY = re.compile(r"[0-9a-z+\-*/(),. ]{1,500}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _URL = re.compile(r"(https?://[^\s/?#]|\$\{)\S*")
@@ -56,7 +58,7 @@ _NoComma = Annotated[str, StringConstraints(pattern=r"^[^,\s]+$")]
 
 
 class FlowControl(BaseModel):
-    """Limits of one key at the relay: calls at a time, and calls a period."""
+    """The limits of one key at the relay: concurrent calls, and calls per period."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
@@ -66,7 +68,9 @@ class FlowControl(BaseModel):
 
 
 class Target(BaseModel):
-    """One target. `retry_delay` is the relay's expression in milliseconds; without one its default backoff counts."""
+    """One target. `retry_delay` is the relay's expression in milliseconds; without it the relay's default backoff
+    applies.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -77,20 +81,21 @@ class Target(BaseModel):
     retry_delay: Annotated[str, AfterValidator(_delay)] | None = None
     timeout_seconds: int = Field(300, ge=1, le=43_200)
     flow_control: FlowControl | None = None
-    # A call whose connection was lost, or whose relay died, may have been carried out and paid for: `retry` makes it again,
+    # A call whose connection was lost, or whose relay died, may have been executed and charged: `retry` repeats it,
     # `fail` ends the submission with that reason.
     on_unknown: Literal["retry", "fail"] = "retry"
-    # What a submission that names no `expires_in` gets, and the longest it may name; without a maximum up to 30 days.
+    # The default for a submission without `expires_in`, and the maximum it may request; without a maximum, up to 30
+    # days.
     expires_in_seconds: _ExpiresIn = None
     expires_in_seconds_max: _ExpiresIn = None
-    # Which answers count as success is 2xx; with `error_field`, less those whose JSON has that field, not null.
+    # Any 2xx is a success; with `error_field`, except answers whose JSON has that field with a value other than null.
     error_field: Annotated[str, Field(min_length=1)] | None = "error"
     final_status: tuple[Annotated[int, Field(ge=100, le=599)], ...] = (400, 401, 403, 404, 422)
     final_errors: tuple[_NoComma, ...] = ("insufficient_quota", "credit_balance_exhausted")
 
 
 def load_targets(path: Path) -> Mapping[str, Target]:
-    """Read and check the whole file. Raises `ConfigurationError` with every fault, a line each: target, field, why."""
+    """Read and validate the whole file. Raises `ConfigurationError` with one line a fault: target, field, reason."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
@@ -114,7 +119,7 @@ def load_targets(path: Path) -> Mapping[str, Target]:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A target with its variables filled in: what the dispatcher sends to."""
+    """A target with its variables filled in, ready for the dispatcher."""
 
     target: Target
     url: str
@@ -123,14 +128,14 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Disabled:
-    """A target that cannot be called here, and why."""
+    """A target that cannot be called in this environment, and the reason."""
 
     target: Target
     reason: str
 
 
 def variables(target: Target) -> frozenset[str]:
-    """The names of the `${NAME}` that stand in a target's URL and headers."""
+    """Return the names of the `${NAME}` variables in a target's URL and headers."""
     return frozenset(name for text in (target.url, *target.headers.values()) for name in _VARIABLE.findall(text))
 
 
@@ -148,24 +153,24 @@ def resolve(target: Target, environ: Mapping[str, str]) -> Resolved | Disabled:
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The answer is what was asked for."""
+    """The answer is a success."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The answer is none. `final`: trying again is of no use."""
+    """The answer is a failure. `final`: a retry is useless."""
 
     reason: str
     final: bool
 
 
 def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Failed:
-    """Judge one answer; `status_code` 0 means that there was none (timeout, connection lost)."""
+    """Classify one answer; `status_code` 0 means that there was none (timeout, connection lost)."""
     if status_code == 0:
         return Failed("the provider gave no answer", final=False)
     error = _error_in(body, target.error_field or "error")
     accepted = 200 <= status_code <= 299
-    # Some providers send the field in every answer: empty, it tells of no error.
+    # Some providers send the field in every answer; an empty field is not an error.
     if accepted and (not error or target.error_field is None):
         return Succeeded()
     codes = {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
@@ -176,7 +181,7 @@ def classify(target: Target, status_code: int, body: bytes) -> Succeeded | Faile
 
 
 def _error_in(body: bytes, field: str) -> Any:
-    """The top-level `field` of a JSON object, or None. Only an object can have one, so others are not parsed."""
+    """Return the top-level `field` of a JSON object, or None. Other values have no field and are not parsed."""
     if body.lstrip()[:1] != b"{":
         return None
     try:

@@ -1,11 +1,12 @@
-"""The Kafka topics, by name. Whoever needs one first creates it, with what stands here."""
+"""The Kafka topics, by name. The first process that needs a topic creates it with these settings."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-# Submissions and results must have the same number, as one dispatcher reads a submission and its end in order.
+# Submissions and results need the same number of partitions, because one dispatcher reads a submission and its result
+# in order.
 PARTITIONS = 4
 
 SUBMISSIONS = "tidings.cdc.submissions"
@@ -14,7 +15,7 @@ RESULTS = "tidings.cdc.results"
 HEARTBEATS = "tidings.cdc.heartbeats"
 REMOVALS = "tidings.cdc.content_removals"
 COMPLETIONS = "tidings.completions"
-# No channel of the name, as channels' topics begin with that of completions.
+# Not a channel of this name: the topics of channels begin with the name of the topic of completions.
 CHANNEL_EVENTS = "tidings.channel-events"
 DEAD_LETTERS = "tidings.dead-letters"
 
@@ -26,7 +27,7 @@ _CHANNEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic to be created: events are kept for `retention_ms` milliseconds."""
+    """A topic to be created: its records are kept for `retention_ms` milliseconds."""
 
     name: str
     partitions: int = PARTITIONS
@@ -46,5 +47,5 @@ TOPICS = (
 
 
 def channel_topic(channel: str) -> Topic | None:
-    """The topic of a channel, or None when the name cannot be one."""
+    """Return the topic of a channel, or None if the name is not valid for a topic."""
     return Topic(f"{COMPLETIONS}.{channel}") if _CHANNEL.fullmatch(channel) else None

@@ -1,1 +1,1 @@
-"""How Postgres is reached, made and kept: migrations, partitions, retention. Has no statement of a process."""
+"""Connections to Postgres, migrations, partitions and retention. Contains no statement of a process."""

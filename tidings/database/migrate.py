@@ -1,4 +1,4 @@
-"""Bringing a database to the schema in migrations/, and giving the roles their logins. Run by hand or as a one-shot."""
+"""Applies migrations/ to a database and sets the logins of the roles. Run by hand or as a one-shot container."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tidings.process.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 
-# Any constant will do, as long as nobody else locks it: "tidings" in ASCII, cut to 63 bits.
+# An arbitrary constant that nothing else locks: "tidings" in ASCII, cut to 63 bits.
 _LOCK_ID = int.from_bytes(b"tidings", "big")
 
 
 class MigrateSettings(Settings):
-    """The database as an administrator, and the password that each login is to have. A login without one stays off."""
+    """The database as an administrator, and the password of each login. A login without a password stays disabled."""
 
     database_url: SecretStr = Field(validation_alias="TIDINGS_ADMIN_DATABASE_URL")
     api_password: SecretStr | None = Field(None, validation_alias="TIDINGS_API_PASSWORD")
@@ -29,15 +29,15 @@ class MigrateSettings(Settings):
     stream_password: SecretStr | None = Field(None, validation_alias="TIDINGS_STREAM_PASSWORD")
     relay_password: SecretStr | None = Field(None, validation_alias="TIDINGS_RELAY_PASSWORD")
     reconciler_password: SecretStr | None = Field(None, validation_alias="TIDINGS_RECONCILER_PASSWORD")
-    # A first API key, so that a new installation can be used at once; of the tenant `default`.
+    # A first API key, for the tenant `default`, so that a new installation can be used at once.
     api_key: SecretStr | None = Field(None, validation_alias="TIDINGS_API_KEY")
 
 
 def migrate(settings: MigrateSettings) -> int:
-    """Apply what is missing; answer how many files that was.
+    """Apply the missing migrations; return their number.
 
-    Two at once are safe: an advisory lock of the session makes the second wait, and it then finds nothing to do. A
-    process that dies with it leaves no lock behind, as yoyo's own lock table would.
+    Concurrent runs are safe: an advisory lock of the session makes the second wait, and it then finds nothing to do. A
+    process that dies releases the lock, unlike yoyo's own lock table.
     """
     url = settings.database_url.get_secret_value()
     with psycopg.connect(url, autocommit=True) as connection:
@@ -53,7 +53,7 @@ def migrate(settings: MigrateSettings) -> int:
 def _apply(url: str) -> int:
     backend = yoyo.get_backend(url.replace("postgresql://", "postgresql+psycopg://", 1))
     try:
-        backend.break_lock()  # ours is the one that counts: who comes here alone may clear what a crash left
+        backend.break_lock()  # safe: the advisory lock excludes other runs, so this is left from a crash
         pending = backend.to_apply(yoyo.read_migrations(str(MIGRATIONS)))
         with backend.lock():
             backend.apply_migrations(pending)
@@ -72,7 +72,7 @@ def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) 
     ):
         if password is None:
             continue
-        # Hashed here: the statement, and so the log and the WAL, sees only the SCRAM verifier.
+        # Hashed here: the statement, and so the log and the WAL, contains only the SCRAM verifier.
         verifier = connection.pgconn.encrypt_password(
             password.get_secret_value().encode(), role.encode(), b"scram-sha-256"
         ).decode()
@@ -82,7 +82,7 @@ def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) 
 
 
 def add_api_key(connection: psycopg.Connection[Any], key: str, *, tenant: str, name: str) -> None:
-    """Let `key` act for `tenant`. A key that is there already stays as it is."""
+    """Let `key` act for `tenant`. An existing key is unchanged."""
     connection.execute(
         "INSERT INTO tidings.api_keys (key_sha256, tenant, name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         (hash_api_key(key), tenant, name),
@@ -90,7 +90,7 @@ def add_api_key(connection: psycopg.Connection[Any], key: str, *, tenant: str, n
 
 
 def api_keys(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
-    """Hash prefix, tenant, name, made at, revoked at; oldest first."""
+    """Return hash prefix, tenant, name, creation time and revocation time; oldest first."""
     return connection.execute(
         "SELECT left(encode(key_sha256, 'hex'), 12), tenant, name, created_at, revoked_at"
         " FROM tidings.api_keys ORDER BY created_at LIMIT 10000"
@@ -98,7 +98,7 @@ def api_keys(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
 
 
 def revoke_api_key(connection: psycopg.Connection[Any], hash_prefix: str) -> int:
-    """Revoke the one key whose hash begins with `hash_prefix`; 0 when none or several do."""
+    """Revoke the one key whose hash begins with `hash_prefix`; return 0 if none or several do."""
     cursor = connection.execute(
         "WITH found AS (SELECT key_sha256 FROM tidings.api_keys"
         " WHERE starts_with(encode(key_sha256, 'hex'), %s) AND revoked_at IS NULL)"

@@ -1,6 +1,6 @@
-"""Making the months' partitions: of this month, of those ahead, and of rows that fell into a default partition.
+"""Creates the monthly partitions: of the present month, of the coming ones, and of rows in a default partition.
 
-The work is in migrations/0006_partitions.sql, a bounded step a call, so that no step holds a lock for long.
+The work is in migrations/0006_partitions.sql, one bounded step per call, so that no step holds a lock for long.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from typing import Any, LiteralString
 
 from tidings.database.queries import load_queries
 
-# Steps of copying rows out of a default partition in one round; a step copies some thousands.
+# The number of steps in one round that copy rows out of a default partition; a step copies some thousands.
 STEPS_MAX = 10_000
 
-# A statement in a transaction of its own; its rows.
+# Executes a statement in its own transaction and returns its rows.
 Execute = Callable[[LiteralString, Mapping[str, Any]], Sequence[tuple[Any, ...]]]
 
 
 @dataclass
 class Made:
-    """A round: partitions made, those that a reader or a writer was in the way of, rows moved out of the default ones."""
+    """The result of a round: partitions created, partitions blocked by a reader or a writer, rows moved out of the
+    default partitions.
+    """
 
     names: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
@@ -33,7 +35,7 @@ class Partitions:
         self._q = load_queries("tidings.database", "partitions.sql")
 
     def make(self) -> Made:
-        """One round. A month of a table is one transaction or several, and none spans two tables."""
+        """Do one round. A month of a table takes one transaction or several; no transaction covers two tables."""
         made = Made()
         for parent, month in self._execute(self._q["missing"], {}):
             name = f"{parent}_{month:%Y_%m}"

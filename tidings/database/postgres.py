@@ -1,4 +1,4 @@
-"""Connections to Postgres on which no wait is without an end: connecting, an answer, a peer that is gone."""
+"""Connections to Postgres with a limit on every wait: for a connection, for a response, for a lost peer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from psycopg.rows import dict_row
 
 RV = TypeVar("RV")
 
-# libpq's words for a peer that is silent: 5 s to connect; idle, three probes from the tenth second on, 2 s apart; 15 s
-# for what was sent and not acknowledged. The end of an answer is for the peer, or the proxy on the way, that
-# acknowledges everything and answers nothing.
+# libpq's settings for a peer that does not respond: 5 s to connect; on an idle connection three probes from the tenth
+# second on, 2 s apart; 15 s for data that was sent and not acknowledged. The timeout for a response covers a peer, or a
+# proxy, that acknowledges everything and never responds.
 NETWORK = {
     "connect_timeout": "5",
     "keepalives": "1",
@@ -23,38 +23,42 @@ NETWORK = {
     "keepalives_count": "3",
     "tcp_user_timeout": "15000",
 }
-# The server's own end of a statement comes first as long as the server is there: the connection then lives on.
+# The server's own statement timeout expires first while the server responds: the connection then remains usable.
 ANSWER_MARGIN_SECONDS = 3.0
 
 
 def network_of(url: str) -> dict[str, Any]:
-    """NETWORK, but for what `url` itself says."""
+    """Return NETWORK without the parameters that `url` sets itself."""
     said = conninfo_to_dict(url)
     return {name: value for name, value in NETWORK.items() if name not in said}
 
 
 class BoundedConnection(Connection[Any]):
-    """Closes itself when one answer takes longer than `answer_seconds`; a pool then makes another in its place."""
+    """A connection that closes itself if one response takes longer than `answer_seconds`; a pool then replaces it."""
 
     answer_seconds: float
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """As psycopg's, with an end. Raises `OperationalError`; whether the statement was carried out is not known."""
+        """Like psycopg's, with a timeout.
+        Raises `OperationalError`; whether the statement was executed is then unknown.
+        """
         try:
             return super().wait(gen, interval, self.answer_seconds if timeout is None else timeout)
         except _WaitTimeout:
-            # Without a word to the server: a cancel would wait for the same silent peer.
+            # Without a cancel request, which would wait for the same unresponsive peer.
             self.pgconn.finish()
             raise OperationalError(f"no answer within {self.answer_seconds:g} s") from None
 
 
 def bounded(answer_seconds: float) -> type[BoundedConnection]:
-    """A class of connections, as a pool makes connections of a class."""
+    """Return a class of connections, because a pool needs a class."""
     return type("BoundedConnection", (BoundedConnection,), {"answer_seconds": answer_seconds})
 
 
 def connect(url: str, *, application: str, statement_seconds: float) -> BoundedConnection:
-    """A connection in autocommit whose rows are dicts. Postgres ends a statement after `statement_seconds`."""
+    """Return a connection in autocommit whose rows are dicts.
+    Postgres cancels a statement after `statement_seconds`.
+    """
     return bounded(statement_seconds + ANSWER_MARGIN_SECONDS).connect(
         url,
         autocommit=True,

@@ -1,4 +1,4 @@
-"""Named statements out of a `.sql` file: each begins with a line `-- name: …`."""
+"""Named statements from a `.sql` file: each begins with a line `-- name: …`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAME = re.compile(r"^-- name: *([a-z_0-9]+) *$", re.MULTILINE)
 
 
 def load_queries(package: str, file: str = "queries.sql") -> Mapping[str, LiteralString]:
-    """The statements of `file` in `package`, by name. They are ours, so they count as literal text."""
+    """Return the statements of `file` in `package`, by name. As part of the code they count as literal text."""
     text = resources.files(package).joinpath(file).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     return {name: cast("LiteralString", sql.strip()) for name, sql in zip(parts[::2], parts[1::2], strict=True)}

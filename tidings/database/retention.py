@@ -1,4 +1,4 @@
-"""Dropping months of submissions, with all that belongs to them, and the idempotency keys and removals of
+"""Drops old months of submissions with all their rows, and the idempotency keys and removals of
 contents of that time.
 """
 
@@ -16,13 +16,13 @@ from tidings.database.queries import load_queries
 # A submission may be open for 30 days, and a month is dropped only as a whole.
 DAYS_MIN = 31
 PRUNE_BATCH_MAX = 10_000
-# Batches of one run: ten million rows. What is left is for the next run.
+# The number of batches in one run: ten million rows. The next run deletes the rest.
 PRUNE_BATCHES_MAX = 1_000
 
 
 @dataclass(frozen=True)
 class Month:
-    """`name` is YYYY_MM. A month with `open` submissions stays until they have ended."""
+    """`name` is YYYY_MM. A month with `open` submissions remains until they have ended."""
 
     name: str
     submissions: int
@@ -52,20 +52,22 @@ class Retention:
         self._q = load_queries("tidings.database", "retention.sql")
 
     def months(self) -> list[Month]:
-        """Months that are old enough as a whole, oldest first."""
+        """Return the months that are old enough as a whole, oldest first."""
         rows = self._rows("months", days=self._days)
         return [Month(row["month"], row["submissions"], row["open"], row["bytes"]) for row in rows]
 
     def old_keys(self) -> int:
-        """Idempotency keys that are old enough. For the administrator alone, as others may not read keys."""
+        """Return the number of idempotency keys that are old enough. Only the administrator may read keys."""
         return int(self._rows("old_keys", days=self._days)[0]["keys"])
 
     def old_removals(self) -> int:
-        """Settled removals of contents that are old enough. For the administrator alone, as `old_keys`."""
+        """Return the number of settled removals of contents that are old enough.
+        Only the administrator may read them.
+        """
         return int(self._rows("old_removals", days=self._days)[0]["removals"])
 
     def drop(self) -> Iterator[Dropped | Kept]:
-        """Drop what may go, month by month, and say what became of each."""
+        """Drop the months that may be dropped, one by one, and return the outcome of each."""
         for month in self.months():
             if month.open:
                 yield Kept(month, f"{month.open} of its submissions are open")
@@ -78,11 +80,11 @@ class Retention:
             yield Dropped(month) if row["dropped"] else Kept(month, "it has changed meanwhile")
 
     def prune_keys(self, stop: Callable[[], bool] = lambda: False) -> int:
-        """Delete old idempotency keys; how many."""
+        """Delete old idempotency keys; return their number."""
         return self._prune("prune_keys", stop)
 
     def prune_removals(self, stop: Callable[[], bool] = lambda: False) -> int:
-        """Delete old removals of contents that are settled; how many."""
+        """Delete old removals of contents that are settled; return their number."""
         return self._prune("prune_removals", stop)
 
     def _prune(self, name: str, stop: Callable[[], bool]) -> int:

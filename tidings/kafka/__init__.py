@@ -1,1 +1,1 @@
-"""How processes speak Kafka: settings, topics, transactions, and the one loop that reads changes. Knows no event's meaning."""
+"""The Kafka code of all processes: settings, topics, transactions, and the loop that reads changes. Knows no event."""

@@ -1,4 +1,4 @@
-"""A consumer of committed changes. Where it starts, and what it has missed, is decided here and said aloud."""
+"""A consumer of committed changes. It decides where to start, and reports the changes that it has missed."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tidings.kafka.failures import JoinError
 from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS
 from tidings.process.progress import Progress
 
-# With static membership a copy that died and came back takes its partitions at once; one that stays away loses them to
-# the others after this long. The broker allows no less than 6 s.
+# With static membership an instance that restarts gets its partitions back at once; one that stays away loses them to
+# the other members after this time. The broker allows no less than 6 s.
 SESSION_TIMEOUT_MS = 10_000
 COMMIT_TIMEOUT_MS = 10_000
-# Of requests about positions; a broker that needs longer is one that does not answer.
+# The timeout of requests about positions; a broker that takes longer counts as unavailable.
 ASK_TIMEOUT_MS = 5_000
 CLOSE_TIMEOUT_MS = 2_000
-# kafka-python 3.0.12 loses the answer to a SyncGroup that arrives after the poll that asked for it has timed out, when
-# the rejoin was caused by new metadata, as it is at each start: the member then waits for ever, without partitions and
-# without heartbeats. A poll while the member joins is therefore longer than a join usually takes, and a member that has
-# not joined after JOIN_SECONDS_MAX gets a new consumer. A join waits for the slowest member of the group, which is away
-# from its poll for at most some 25 s.
+# kafka-python 3.0.12 loses the response to a SyncGroup that arrives after the poll that sent the request has timed out,
+# if new metadata caused the rejoin, as at each start. The member then waits for ever, without partitions and without
+# heartbeats. A poll during a join is therefore longer than a join usually takes, and a member that has not joined after
+# JOIN_SECONDS_MAX gets a new consumer. A join waits for the slowest member of the group, which does not poll while it
+# handles a batch, of seconds in general.
 JOIN_POLL_MS = 3_000
-JOIN_SECONDS_MAX = 30.0
-# By range, partition n of each topic goes to the same member, which so reads a submission and its end; a sticky assignor
-# looks at no such pairs. One alone, as whoever offers two leaves the choice to the other members. What sticky ones save,
-# partitions that wander at a restart, static membership saves here.
+JOIN_SECONDS_MAX = 60.0
+# The range assignor gives partition n of each topic to the same member, which thus reads a submission and its result; a
+# sticky assignor ignores such pairs. Only one assignor is offered, because with two the other members decide. Static
+# membership provides the benefit of a sticky assignor, stable partitions across a restart.
 ASSIGNORS = (RangePartitionAssignor,)
 HOW_TO = "docs/how-to/expired-changes.md"
 
-# The log does not hold the position of a partition.
+# The errors for a position that the log does not contain.
 UNPLACED = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
 
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
 
 def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: int) -> Any:
-    """kafka-python's consumer, with every setting that delivery depends on."""
+    """Create a consumer of kafka-python, with every setting that delivery depends on."""
     return KafkaConsumer(
         **cluster.options,
         group_id=group,
@@ -53,7 +53,7 @@ def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: in
         client_id=f"{group}-{instance}",
         enable_auto_commit=False,
         isolation_level="read_committed",
-        auto_offset_reset="none",  # a position that the log does not hold is an error; see `Changes`
+        auto_offset_reset="none",  # a position outside the log is an error; see `Changes`
         fetch_min_bytes=1,
         fetch_max_wait_ms=500,
         max_poll_records=batch_max,
@@ -67,11 +67,11 @@ def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: in
 
 
 class Changes:
-    """The changes of `topics`, each of them read once or said to be missed.
+    """The changes of `topics`. Each is read once or reported as missed.
 
     A partition without a committed position is read from its beginning. Records that expired before they were read are
-    counted and logged, and `progress` is at fault until the process is restarted: only a person knows that they were
-    told again.
+    counted and logged, and `progress` reports a fault until the process is restarted: only an operator knows whether
+    they were emitted again.
     """
 
     def __init__(
@@ -82,19 +82,23 @@ class Changes:
         progress: Progress,
         log: BoundLogger,
         clock: Callable[[], float] = time.monotonic,
+        expiry_is_fault: bool = True,
     ) -> None:
+        """`expiry_is_fault`: false for changes that another process carries out when they were not read."""
+        self._expiry_is_fault = expiry_is_fault
         self._consumer = consumer
         self._progress = progress
         self._log = log
         self._clock = clock
-        # None while this member has joined its group.
+        # None once this member has joined its group.
         self._joining_since: float | None = clock()
         consumer.subscribe(list(topics))
 
     def poll(self, timeout_ms: int) -> Batch:
-        """What there is, after `timeout_ms` at the latest; {} when nothing is. Raises a `KafkaError`.
+        """Return the available records, after `timeout_ms` at the latest, or {} if there are none. Raises a
+        `KafkaError`.
 
-        While this member joins its group, a poll takes up to `JOIN_POLL_MS`. Raises `JoinError` when it has not joined
+        While this member joins its group, a poll takes up to `JOIN_POLL_MS`. Raises `JoinError` if it has not joined
         after `JOIN_SECONDS_MAX`.
         """
         if self._joining_since is not None:
@@ -129,10 +133,11 @@ class Changes:
         return self._consumer.group_metadata()
 
     def look(self) -> int:
-        """Ask the broker where the partitions end, and note it; how many records are not read. Raises a `KafkaError`.
+        """Ask the broker for the end of each partition and note it; return the number of unread records. Raises a
+        `KafkaError`.
 
-        The end is that of committed records; behind a transaction that nobody ends it does not move, the high watermark
-        that comes with each fetch does.
+        The end offset counts committed records only: a hanging transaction stops it. The high watermark, which comes
+        with each fetch, continues to move.
         """
         parts = self.assignment()
         ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS) if parts else {}
@@ -164,7 +169,7 @@ class Changes:
             raise JoinError(f"the consumer has not joined its group for {now - self._joining_since:.0f} s")
 
     def _place(self, error: Exception) -> None:
-        """Give every partition that has none a position that its log holds, and keep to it at the next start."""
+        """Set a valid position for every partition without one, and commit it for the next start."""
         named = error.divergent_offsets if isinstance(error, LogTruncationError) else error.args[0]
         parts = set(named) & self.assignment()
         if not parts:
@@ -182,14 +187,18 @@ class Changes:
     def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
         where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
         missed = beginning - (position or 0)
-        if missed > 0:
+        if missed > 0 and not self._expiry_is_fault:
+            self._log.warning("changes_expired", **where, missed=missed, next="the reconciler carries them out")
+        elif missed > 0:
             self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
             self._progress.missed(missed)
         elif position is not None:
             self._log.error("log_shorter_than_read", **where, next="read from the beginning")
 
     def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
-        """Where a log that lost records, as by an unclean election, still holds what was read of it."""
+        """Return the offset up to which a truncated log, as after an unclean election, still contains the records that
+        were read.
+        """
         offset: int = safe.offset if safe is not None else beginning
         self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
         return offset
@@ -204,7 +213,10 @@ def change_consumer(
     batch_max: int,
     progress: Progress,
     log: BoundLogger,
+    expiry_is_fault: bool = True,
 ) -> Changes:
-    """Changes of `topics`, read as the member `instance` of `group`, which commits by hand."""
+    """Return a consumer of the changes of `topics`, as the member `instance` of `group`; offsets are committed
+    explicitly.
+    """
     consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
-    return Changes(consumer, topics, progress=progress, log=log)
+    return Changes(consumer, topics, progress=progress, log=log, expiry_is_fault=expiry_is_fault)

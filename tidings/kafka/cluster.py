@@ -1,4 +1,4 @@
-"""How a Kafka cluster is reached: its addresses, TLS and SASL, as kafka-python's clients take them."""
+"""The connection settings of a Kafka cluster: addresses, TLS and SASL, as kafka-python's clients take them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
 
 @dataclass(frozen=True)
 class Sasl:
-    """`oauth` is for OAUTHBEARER, `username` and `password` are for the other mechanisms."""
+    """`oauth` is for OAUTHBEARER; `username` and `password` are for the other mechanisms."""
 
     mechanism: Mechanism
     username: str = ""
@@ -26,10 +26,10 @@ class Sasl:
 
 @dataclass(frozen=True)
 class Cluster:
-    """`bootstrap` is `HOST:PORT`, or several with commas between. `ca_file` is a PEM bundle; None means the system's.
+    """`bootstrap` is `HOST:PORT`, or several separated by commas. `ca_file` is a PEM bundle; None means the system's.
 
-    `certificate_file` and `key_file` are of this client, for brokers that ask for one. Files are read when `options` is
-    used for the first time, which raises `OSError` (`ssl.SSLError` is one).
+    `certificate_file` and `key_file` are the client's, for brokers that require a certificate. The files are read at
+    the first use of `options`, which raises `OSError` (`ssl.SSLError` is a subclass).
     """
 
     bootstrap: str
@@ -41,7 +41,9 @@ class Cluster:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of every client. Made once, as all clients share the access token of `oauth`."""
+        """Return the keyword arguments of every client.
+        They are built once, because all clients share the access token of `oauth`.
+        """
         options: dict[str, Any] = {
             "bootstrap_servers": [server.strip() for server in self.bootstrap.split(",")],
             "security_protocol": self.security,
@@ -61,6 +63,6 @@ class Cluster:
     def _tls(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.ca_file)
         if self.certificate_file is not None:
-            # An encrypted key is an error, and no question at the terminal.
+            # An encrypted key is an error and does not prompt for a password at the terminal.
             context.load_cert_chain(self.certificate_file, self.key_file, password=lambda: b"")
         return context

@@ -1,4 +1,4 @@
-"""The record that puts a change aside in `tidings.dead-letters`, with its reason and where it came from."""
+"""The record in `tidings.dead-letters` for a change that is put aside, with the reason and its origin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REASON_CHARACTERS_MAX = 1000
 
 
 def dead_letter(record: Any, reason: str, *, bare: bool = False) -> Outgoing:
-    """For a consumer's `record`. `bare`: without its value, for a broker that will not take it."""
+    """Build the dead letter of a consumer's `record`. `bare`: without its value, if the broker rejects the value."""
     source = f"{record.topic}/{record.partition}/{record.offset}"
     headers = (("reason", reason[:REASON_CHARACTERS_MAX].encode(errors="replace")), ("source", source.encode()))
     return Outgoing(DEAD_LETTERS, record.key or b"", b"" if bare else record.value, headers)

@@ -1,5 +1,5 @@
-"""What a failed transaction means, and which topic caused it: kafka-python raises most as a plain `KafkaError` that
-holds the cause as text.
+"""The meaning of a failed transaction, and the topic that caused it: kafka-python raises most errors as a plain
+`KafkaError` that contains the cause as text.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from kafka.errors import (
 )
 
 FENCED = (ProducerFencedError, InvalidProducerEpochError, FencedInstanceIdError)
-# The broker's answers that concern the producer; all others that do not pass by themselves concern the topic or the
-# record.
+# The broker's errors that concern the producer. All other permanent errors concern the topic or the record.
 _OF_THE_PRODUCER = (
     *FENCED, ClusterAuthorizationFailedError, InvalidProducerIdMappingError, InvalidTxnStateError,
     OutOfOrderSequenceNumberError, TransactionalIdAuthorizationFailedError, UnknownProducerIdError,
@@ -38,21 +37,23 @@ _OF_THE_RECORD = (InvalidRecordError, InvalidTimestampError, MessageSizeTooLarge
 
 
 class FencedError(Exception):
-    """Another process of the same name took this one's place; to end at once, as going on would be two of us."""
+    """Another process of the same name has replaced this one, which must exit at once; otherwise two would run."""
 
 
 class OverdueError(KafkaError):  # type: ignore[misc]
-    """The broker ended the transaction after its timeout, or another producer of this name did: it does not say."""
+    """The broker ended the transaction after its timeout, or another producer of this name did: the error does not
+    distinguish them.
+    """
 
 
 class JoinError(KafkaError):  # type: ignore[misc]
-    """The consumer has not joined its group for too long; a new one is to be made."""
+    """The consumer did not join its group in time and must be replaced."""
 
 
 class RefusedError(Exception):
-    """`topic` will not take a record; nothing was committed, and the rest may be sent without it.
+    """`topic` rejects a record; nothing was committed, and the other records may be sent without it.
 
-    `of_record`: it may take others.
+    `of_record`: the topic may accept other records.
     """
 
     def __init__(self, topic: str, error: BaseException) -> None:
@@ -63,7 +64,9 @@ class RefusedError(Exception):
 
 
 class StalledError(Exception):
-    """The time was up before the commit was asked for; nothing was committed. `topics` hang, or unknown when empty."""
+    """The time limit passed before the commit was requested; nothing was committed.
+    `topics` are the topics that hang; empty means unknown.
+    """
 
     def __init__(self, topics: frozenset[str]) -> None:
         super().__init__(", ".join(sorted(topics)) or "no topic in particular")
@@ -72,7 +75,7 @@ class StalledError(Exception):
 
 @dataclass
 class FirstFailure:
-    """The first record that failed. The others of its transaction fail after it, with the same error."""
+    """The first record that failed. The other records of its transaction fail after it, with the same error."""
 
     failure: tuple[str, BaseException] | None = None
 
@@ -85,14 +88,16 @@ class FirstFailure:
 
 
 def stalled(sent: Sequence[tuple[str, Any]]) -> StalledError:
-    """Records that are not acknowledged are to blame only when others are."""
+    """Build the error. Unacknowledged records identify their topics as the cause only if others were acknowledged."""
     hanging = frozenset(topic for topic, record in sent if not record.succeeded())
     arrived = any(record.succeeded() for _, record in sent)
     return StalledError(hanging if arrived else frozenset())
 
 
 def raise_cause(error: KafkaError, last: BaseException | None, first: FirstFailure, *, overdue: bool) -> NoReturn:
-    """Raise what `error` means: kafka-python raises most as a plain `KafkaError` that holds the cause as text."""
+    """Raise the error that `error` stands for: kafka-python raises most errors as a plain `KafkaError` that contains
+    the cause as text.
+    """
     causes = [error, last, first.failure[1] if first.failure else None]
     for cause in causes:
         if isinstance(cause, FENCED):

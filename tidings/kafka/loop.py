@@ -1,4 +1,4 @@
-"""The loop of a process that reads Kafka: connect, work, and after any failure connect again, until it is to end."""
+"""The main loop of a process that reads Kafka: it connects, works, and reconnects after any failure, until shutdown."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tidings.process.log import fault
 from tidings.process.progress import Progress
 from tidings.process.shutdown import Shutdown
 
-# Another copy runs under our name; the supervisor decides what is next.
+# The exit status if another instance uses the same name; the supervisor decides on a restart.
 EXIT_FENCED = 70
-# 0.2, 0.4 … 10 s between two connections: a broker is away for some 15 s when it restarts.
+# 0.2, 0.4 … 10 s between two connections: a restart of a broker takes some 15 s.
 FIRST_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 10.0
-# How often the broker is asked where the logs end.
+# The interval between requests for the end of each log.
 LOOK_SECONDS = 2.0
-# The second loop of a process may be in a request at the end; what it has not committed is read again.
+# At shutdown the second loop of a process may be in a request; changes that it has not committed are read again.
 JOIN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one connection does: `run_once` is one bounded batch read from `changes`."""
+    """The work of one connection: `run_once` handles one bounded batch from `changes`."""
 
     changes: Changes
     run_once: Callable[[], int]
@@ -43,8 +43,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Reader:
-    """A process that reads Kafka: `name` is in its metrics and settings, `instance` tells copies of it apart. It reads
-    from `cluster`, and answers health checks at `listen`.
+    """A process that reads Kafka: `name` is in its metrics and settings, `instance` distinguishes its instances.
+    It reads from `cluster`, and answers health checks at `listen`.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Beside:
-    """A second loop of the process, in a thread of its own: `name` is in its metrics and its check."""
+    """A second loop of the process, in its own thread: `name` is in its metrics and its check."""
 
     name: str
     connect: Callable[[ExitStack], Work]
@@ -71,7 +71,7 @@ def run(
     log: BoundLogger,
     beside: Beside | None = None,
 ) -> int:
-    """Work until a signal, with health and metrics; the exit status. When one loop ends, the other does."""
+    """Run until a signal, with health and metrics; return the exit status. When one loop ends, the other ends too."""
     checks = {"kafka": progress.fault} | ({beside.name: beside.progress.fault} if beside else {})
     health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, checks)
 
@@ -107,7 +107,7 @@ def run(
 
 
 class LoopMetrics:
-    """Of the loop of `process`, in `registry`."""
+    """The metrics of the loop of `process`, in `registry`."""
 
     def __init__(self, process: str, progress: Progress, registry: CollectorRegistry) -> None:
         self.lag = Gauge(f"tidings_{process}_lag", "Changes on the topics not yet read", registry=registry)
@@ -123,8 +123,8 @@ class LoopMetrics:
 
 
 class Loop:
-    """`run` works until a signal. Whatever fails, the connection is made anew, in this process and ever more slowly:
-    a process that ends at a failure only repeats it at its supervisor's pace.
+    """`run` works until a signal. After any failure the loop reconnects within the process, with growing pauses: a
+    process that exits at a failure would only repeat it at its supervisor's rate.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Loop:
         self._failures = 0
 
     def run(self) -> int:
-        """The exit status. What `connect` puts on its stack is closed after each failure, and at the end."""
+        """Return the exit status. The stack given to `connect` is closed after each failure, and at the end."""
         while not self._shutdown.requested():
             try:
                 with ExitStack() as stack:
@@ -159,7 +159,7 @@ class Loop:
                 return EXIT_FENCED
             except KafkaError as error:
                 self._wait("kafka_failed", error)
-            except Exception as error:  # noqa: BLE001  see above
+            except Exception as error:  # noqa: BLE001  the loop must survive any failure; see the class
                 self._log.error("unexpected", exc_info=error)
                 self._wait("loop_failed", error)
         return 0
@@ -189,7 +189,7 @@ class Loop:
 
 
 def replaced(cluster: Cluster, changes: Changes) -> bool:
-    """Whether another process is the group's member under our name. Raises a `KafkaError`."""
+    """Return whether another process is the group's member under the same name. Raises a `KafkaError`."""
     ours = changes.group_metadata()
     with administrator(cluster) as admin:
         group = admin.describe_groups([ours.group_id])[ours.group_id]

@@ -14,7 +14,7 @@ from tidings.process.settings import BaseUrl, Settings
 
 
 class KafkaSettings(Settings):
-    """`cluster` is what they say together."""
+    """The settings; `cluster` combines them."""
 
     kafka: str = Field(validation_alias="TIDINGS_KAFKA")
     kafka_security: Security = Field("PLAINTEXT", validation_alias="TIDINGS_KAFKA_SECURITY")
@@ -24,7 +24,7 @@ class KafkaSettings(Settings):
     kafka_mechanism: Mechanism = Field("SCRAM-SHA-512", validation_alias="TIDINGS_KAFKA_MECHANISM")
     kafka_username: str = Field("", validation_alias="TIDINGS_KAFKA_USERNAME")
     kafka_password: SecretStr = Field(SecretStr(""), validation_alias="TIDINGS_KAFKA_PASSWORD")
-    # OAUTHBEARER, by OAuth's client credentials grant.
+    # For OAUTHBEARER, with OAuth's client credentials grant.
     kafka_token_url: BaseUrl | None = Field(None, validation_alias="TIDINGS_KAFKA_TOKEN_URL")
     kafka_client_id: str = Field("", validation_alias="TIDINGS_KAFKA_CLIENT_ID")
     kafka_client_secret: SecretStr = Field(SecretStr(""), validation_alias="TIDINGS_KAFKA_CLIENT_SECRET")
@@ -32,7 +32,7 @@ class KafkaSettings(Settings):
 
     @cached_property
     def cluster(self) -> Cluster:
-        """How the cluster is reached. Its files are read when the settings are."""
+        """Build the cluster. Its files are read together with the settings."""
         return Cluster(
             self.kafka,
             self.kafka_security,

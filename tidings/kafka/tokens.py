@@ -13,24 +13,24 @@ from kafka.errors import KafkaConnectionError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from pydantic import BaseModel, Field
 
-# A broker drops a connection that has not authenticated after some 10 s; kafka-python waits for the token meanwhile. This
-# is the whole time: of the name's lookup, the connection, and all of the answer.
+# A broker closes a connection that has not authenticated after some 10 s, and kafka-python waits for the token in that
+# time. The limit covers the name lookup, the connection, and the whole response.
 FETCH_SECONDS_MAX = 8.0
-# Of the connection, and between two pieces of the answer: requests knows no other limit.
+# The timeout of the connection, and between two parts of the response: requests has no other limit.
 REQUEST_TIMEOUT_SECONDS = 5.0
 # A token has a few kilobytes.
 ANSWER_BYTES_MAX = 256 * 1024
-# Fetches that were given up and have not ended, each with a thread; nothing ends a lookup from outside.
+# The maximum number of abandoned fetches that still run, each in a thread; a name lookup cannot be cancelled.
 GIVEN_UP_MAX = 8
-# A token is replaced when so much of its life is over, so that none expires on its way to the broker.
+# A token is replaced after this fraction of its lifetime, so that none expires on its way to the broker.
 REUSE_FRACTION = 0.8
-# Of an answer that does not say how long its token is valid.
+# The lifetime of a token if the response does not state one.
 LIFETIME_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class OAuthClient:
-    """`token_url` is the authorization server's token endpoint; `scope` is "" when none is asked for."""
+    """`token_url` is the token endpoint of the authorization server; `scope` is "" if no scope is requested."""
 
     token_url: str
     client_id: str
@@ -46,12 +46,12 @@ class _Granted(BaseModel):
 
 
 class _TooLargeError(Exception):
-    """No token has so many bytes."""
+    """The response is larger than any token."""
 
 
 class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
-    """A token of `client`, asked for when there is none and again before it expires. For any number of threads, of which
-    none waits for longer than `seconds_max`.
+    """Provides an access token of `client`, requested at the first use and again before it expires.
+    Safe for any number of threads; none waits longer than `seconds_max`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pytho
         self._given_up: list[_Fetch] = []
 
     def token(self) -> str:
-        """Raises `KafkaConnectionError`, which every client retries."""
+        """Return the token. Raises `KafkaConnectionError`, which every client retries."""
         with self._lock:
             if self._clock() < self._reuse_until:
                 return self._token
@@ -100,7 +100,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pytho
 
 
 class _Fetch(threading.Thread):
-    """One request, in a thread, as that is the only way to wait for no longer than one means to."""
+    """One request in its own thread, which is the only way to limit the whole wait."""
 
     def __init__(self, client: OAuthClient) -> None:
         super().__init__(name="kafka-token", daemon=True)
@@ -109,19 +109,19 @@ class _Fetch(threading.Thread):
         self.fault = "the authorization server did not answer in time"
 
     def granted(self, seconds: float) -> _Granted | None:
-        """None: it failed, or has not ended within `seconds`."""
+        """Return None if the request failed, or has not ended within `seconds`."""
         self.join(seconds)
         return self._granted
 
     def run(self) -> None:
         try:
             self._granted = self._asked()
-        except Exception as error:  # noqa: BLE001  whoever waits says it
+        except Exception as error:  # noqa: BLE001  the waiting thread reports it
             self.fault = type(error).__name__
 
     def _asked(self) -> _Granted:
         form = {"grant_type": "client_credentials"} | ({"scope": self._client.scope} if self._client.scope else {})
-        # Form-urlencoded before they are joined (RFC 6749, section 2.3.1).
+        # Both values are form-urlencoded before they are joined (RFC 6749, section 2.3.1).
         credentials = (quote_plus(self._client.client_id), quote_plus(self._client.client_secret))
         begun = time.monotonic()
         with requests.post(

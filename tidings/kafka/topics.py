@@ -1,4 +1,4 @@
-"""The topics on a real broker: which there are, and making those that are missing."""
+"""The topics on a broker: list them, and create missing ones."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tidings.contract.topics import Topic
 from tidings.kafka.cluster import Cluster
 
 REQUEST_TIMEOUT_MS = 15_000
-# Bounds what a broker that is away costs whoever starts.
+# The time that an unavailable broker may delay a start.
 BOOTSTRAP_TIMEOUT_MS = 5_000
-# Of the connection and of the answer; a transaction waits meanwhile.
+# The timeout of the connection and of the response; a transaction waits meanwhile.
 ABSENT_TIMEOUT_MS = 2_000
 READY_SECONDS = 10.0
-# A topic that was made is in the broker's list within less than this, unless somebody has deleted it.
+# A new topic appears in the broker's list within less than this, unless it was deleted.
 LISTED_SECONDS = 2.0
 READY_EVERY_SECONDS = 0.05
-# Why a topic that was made cannot be used; it may be later.
+# The reason for a topic that was created but cannot be used yet; it may become ready later.
 NOT_READY = "not ready in time"
 
 
@@ -31,7 +31,7 @@ NOT_READY = "not ready in time"
 def administrator(
     cluster: Cluster, *, request_timeout_ms: int = REQUEST_TIMEOUT_MS, bootstrap_timeout_ms: int = BOOTSTRAP_TIMEOUT_MS
 ) -> Iterator[Any]:
-    """An admin client for a few requests."""
+    """Open an admin client for a few requests."""
     admin = KafkaAdminClient(
         **cluster.options,
         request_timeout_ms=request_timeout_ms,
@@ -44,9 +44,9 @@ def administrator(
 
 
 def create_topics(cluster: Cluster, topics: Iterable[Topic]) -> None:
-    """Create what is missing of `topics` with the broker's default replication; what is there stays as it is.
+    """Create the missing `topics` with the broker's default replication; existing topics are unchanged.
 
-    Raises a `KafkaError` when one is missing then.
+    Raises a `KafkaError` if a topic cannot be created.
     """
     kafka_topics = KafkaTopics(cluster)
     present = kafka_topics.present()
@@ -55,18 +55,20 @@ def create_topics(cluster: Cluster, topics: Iterable[Topic]) -> None:
 
 
 class KafkaTopics:
-    """The topics of one cluster; a connection is made for each call, as calls are rare."""
+    """The topics of one cluster. Each call opens a connection, because calls are rare."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     def present(self) -> set[str]:
-        """Raises a `KafkaError`."""
+        """Return the names of all topics. Raises a `KafkaError`."""
         with administrator(self._cluster) as admin:
             return set(admin.list_topics())
 
     def absent(self, topics: Collection[str]) -> frozenset[str]:
-        """Those of `topics` that are not there, as far as the broker says so now, within 2 * ABSENT_TIMEOUT_MS."""
+        """Return those of `topics` that do not exist, within 2 * ABSENT_TIMEOUT_MS; none if the broker does not
+        respond.
+        """
         try:
             with administrator(
                 self._cluster, request_timeout_ms=ABSENT_TIMEOUT_MS, bootstrap_timeout_ms=ABSENT_TIMEOUT_MS
@@ -76,7 +78,9 @@ class KafkaTopics:
             return frozenset()
 
     def make(self, topics: Collection[Topic]) -> dict[str, str]:
-        """Make `topics` in one request; why those of the answer cannot be used, by name. Raises a `KafkaError`."""
+        """Create `topics` in one request; return those that cannot be used, by name, with the reason. Raises a
+        `KafkaError`.
+        """
         if not topics:
             return {}
         wanted = {
@@ -90,16 +94,16 @@ class KafkaTopics:
 
 
 def _refusal(code: int) -> str | None:
-    """Why a topic was not made; None when it was, when another process was quicker, or when it may yet be made."""
+    """Return why a topic was not created; None if it was, by any process, or if the result is pending."""
     error = for_code(code)
     return None if code == 0 or issubclass(error, TopicAlreadyExistsError | RequestTimedOutError) else error.__name__
 
 
 def _unready(admin: Any, names: Collection[str]) -> dict[str, str]:
-    """Wait until these topics can be written to; those that cannot in time.
+    """Wait until these topics accept records; return those that do not in time.
 
-    Metadata name a partition's leader before it has opened the partition's log, seconds before when there are many:
-    only its own answer tells.
+    Metadata name the leader of a partition before it has opened the partition's log, seconds before if there are many:
+    only the leader's own response proves it.
     """
     waiting, deleted, begun = set(names), set[str](), time.monotonic()
     while waiting:

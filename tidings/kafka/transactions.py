@@ -1,7 +1,7 @@
-"""Kafka transactions of which every wait ends, and whose failure names the topic that caused it.
+"""Kafka transactions with a limit on every wait; a failure names the topic that caused it.
 
 The only module that uses internals of kafka-python (3.0): its `commit_transaction`, `abort_transaction` and
-`send_offsets_to_transaction` wait without a timeout, and `close` gives up before it has ended the sender's thread.
+`send_offsets_to_transaction` wait without a timeout, and `close` returns before it has ended the sender's thread.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from kafka.errors import BrokerResponseError, KafkaError, KafkaTimeoutError, Top
 from tidings.kafka.cluster import Cluster
 from tidings.kafka.failures import FENCED, FencedError, FirstFailure, RefusedError, StalledError, raise_cause, stalled
 
-# The coordinator aborts a transaction of ours after so long, which is how long a crash holds up readers of committed
-# events.
+# The coordinator aborts a transaction after this time, which is how long a crash blocks consumers of committed events.
 TRANSACTION_TIMEOUT_SECONDS = 10.0
-# We give up first, so that a slow broker is never taken for another producer that fences us.
+# The client gives up first, so that a slow broker is never taken for another producer that fences this one.
 COMMIT_SECONDS_MAX = 8.0
-# The wait for a topic's metadata, and for a producer id; one topic that is gone may use up most of a transaction's
+# The timeout for the metadata of a topic, and for a producer id; one missing topic may use up most of a transaction's
 # time.
 BLOCK_SECONDS_MAX = 5.0
 REQUEST_TIMEOUT_MS = 5_000
-# kafka-python's sender sleeps for so long, 100 ms by default, when a transaction begins while the markers of the one
-# before are still being written, and everything behind it waits: seen in one transaction of seventy at 200 events a
-# second.
+# The sender of kafka-python sleeps for this time, 100 ms by default, if a transaction begins while the markers of the
+# previous one are still being written; all records behind it wait. Observed in one transaction of seventy at 200 events
+# a second.
 RETRY_BACKOFF_MS = 5
 CLOSE_SECONDS_MAX = 2.0
-# A commit takes milliseconds. kafka-python tries a record for a topic that was deleted again and again, so whoever waits
-# for longer than this asks whether the topics are still there.
+# A commit takes milliseconds. kafka-python retries a record for a deleted topic again and again, so after this time the
+# client asks whether the topics still exist.
 PATIENCE_SECONDS = 1.0
-# A broker that is silent takes so long to ask, which must not outlast the transaction.
+# The maximum time of that request to an unresponsive broker; it must not outlast the transaction.
 ASK_SECONDS_MAX = 4.0
 
 
@@ -50,7 +49,9 @@ class Outgoing:
 
 
 def transactional_producer(cluster: Cluster, name: str) -> Any:
-    """A producer whose transactions are those of `name`: what an earlier producer of that name left open is aborted."""
+    """Create a producer of the transactional id `name`.
+    The broker aborts the open transaction of an earlier producer of that name.
+    """
     producer = KafkaProducer(
         **cluster.options,
         client_id=name,
@@ -74,7 +75,7 @@ def transactional_producer(cluster: Cluster, name: str) -> Any:
 
 
 def discard(producer: Any) -> None:
-    """End a producer without sending what it holds, within `CLOSE_SECONDS_MAX`."""
+    """Stop a producer without sending its pending records, within `CLOSE_SECONDS_MAX`."""
     producer._sender.force_close()
     producer._sender.join(CLOSE_SECONDS_MAX)
     with suppress(KafkaError):
@@ -82,7 +83,7 @@ def discard(producer: Any) -> None:
 
 
 class Transactions:
-    """One transaction at a time. A producer that failed once is replaced, which also aborts what it had begun."""
+    """Executes one transaction at a time. A producer that has failed is replaced, which also aborts its transaction."""
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Transactions:
         absent: Callable[[Collection[str]], frozenset[str]] = lambda _: frozenset(),
         seconds_max: float = COMMIT_SECONDS_MAX,
     ) -> None:
-        """`absent` says which of some topics are not there."""
+        """`absent` returns those of the given topics that do not exist."""
         self._make = make
         self._clock = clock
         self._absent = absent
@@ -100,7 +101,9 @@ class Transactions:
         self._producer: Any = None
 
     def open(self) -> None:
-        """Have a producer. Raises `FencedError`, and `KafkaError` when the broker does not answer in time."""
+        """Create the producer if there is none.
+        Raises `FencedError`, and `KafkaError` if the broker does not respond in time.
+        """
         if self._producer is None:
             try:
                 self._producer = self._make()
@@ -110,8 +113,8 @@ class Transactions:
     def commit(self, messages: Sequence[Outgoing], offsets: Mapping[Any, Any], group: Any) -> None:
         """Send `messages` and commit the group's `offsets`, all or nothing.
 
-        Raises `RefusedError` and `StalledError` (nothing was committed), `FencedError`, and `KafkaError` when it is not
-        known what was committed: then the group's committed offsets say so, to whoever reads them anew.
+        Raises `RefusedError` and `StalledError` (nothing was committed), `FencedError`, and `KafkaError` if the outcome
+        is unknown: the caller then reads the committed offsets of the group again.
         """
         self.open()
         self._learn({message.topic for message in messages})
@@ -133,7 +136,9 @@ class Transactions:
             discard(producer)
 
     def _learn(self, topics: Collection[str]) -> None:
-        """Have the metadata of all `topics`, by one request: `send` makes one for each, and the time runs."""
+        """Get the metadata of all `topics` with one request: `send` would make one request for each, within the
+        transaction's time.
+        """
         unknown = [topic for topic in topics if self._producer._metadata.partitions_for_topic(topic) is None]
         if unknown and (absent := self._absent(unknown)):
             raise StalledError(absent)
@@ -169,7 +174,7 @@ class Transactions:
                 if not self._patiently(partial(self._arrived, record), end, topics):
                     raise stalled(sent)
             except KafkaError as error:
-                # kafka-python leaves a transaction as it is when a record was not taken in time: it would be committed
+                # kafka-python does not abort a transaction if a record was not accepted in time: it would be committed
                 # without that record.
                 if error.retriable:
                     raise stalled(sent) from None
@@ -191,7 +196,9 @@ class Transactions:
         return sent
 
     def _patiently(self, done_by: Callable[[float], bool], end: float, topics: Collection[str]) -> bool:
-        """Whether it is done by `end`. Raises `StalledError` as soon as one of `topics` is known to be absent."""
+        """Return whether it is done by `end`.
+        Raises `StalledError` as soon as one of `topics` is known to be absent.
+        """
         while (now := self._clock()) < end:
             if done_by(min(end, now + PATIENCE_SECONDS)):
                 return True

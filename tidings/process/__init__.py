@@ -1,1 +1,1 @@
-"""What each process of ours needs to run: settings, log, health, shutdown. Knows no submission."""
+"""The runtime of a process: settings, log, health, shutdown. Independent of submissions."""

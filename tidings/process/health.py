@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` of the processes that serve nothing else."""
+"""`/healthz`, `/readyz` and `/metrics` of the processes that have no other HTTP server."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tidings.process.settings import EXIT_CONFIGURATION, split_listen
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-# A check answers None when its dependency is well, else what is wrong with it, in a few words without secrets.
+# A check returns None if its dependency works, and otherwise the fault, in a few words without secrets.
 Check = Callable[[], str | None]
 
-# A probe is answered in milliseconds. Connections beyond the number end the oldest, so that idle ones keep no probe
-# out; each takes a thread.
+# A probe takes milliseconds. Beyond this number of connections the oldest is closed, so that idle connections never
+# block a probe; each takes a thread.
 CONNECTIONS_MAX = 32
-# Of one read or write, and of a connection as a whole: a client may send a byte a second.
+# The timeout of one read or write, and of a whole connection: a client may send a byte a second.
 IO_SECONDS = 5.0
 CONNECTION_SECONDS = 10.0
 
@@ -34,11 +34,11 @@ class _Handler(WSGIRequestHandler):
     timeout = IO_SECONDS
 
     def log_message(self, *_args: Any) -> None:
-        """Probes come every few seconds and say nothing."""
+        """Do not log probes: they arrive every few seconds and mean nothing."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a connection, the oldest of which give way."""
+    """One thread per connection; beyond the maximum the oldest connection is closed."""
 
     daemon_threads = True
     block_on_close = False
@@ -50,7 +50,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments, **named)
 
     def server_bind(self) -> None:
-        """As `HTTPServer` has it, but without asking DNS for a name of the address, which may take for ever."""
+        """Like `HTTPServer`, but without a DNS query for the name of the address, which may take for ever."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -68,30 +68,31 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called by `serve_forever` every half second."""
+        """Close old connections. `serve_forever` calls this every half second."""
         before = time.monotonic() - CONNECTION_SECONDS
         with self._lock:
             old = [request for request, at in self._open.items() if at < before]
         self._end(old)
 
     def handle_error(self, _request: Any, _client_address: Any) -> None:
-        """A client that went away, or was too slow, is no news."""
+        """Ignore a client that disconnected or was too slow."""
 
     def _end(self, requests: Iterable[socket.socket]) -> None:
         for request in requests:
             with self._lock:
                 self._open.pop(request, None)
             try:
-                request.shutdown(socket.SHUT_RDWR)  # its thread's read or write ends, and closes it
+                request.shutdown(socket.SHUT_RDWR)  # its thread's read or write then fails, and the thread closes it
             except OSError:
                 continue
 
 
 class HealthServer:
-    """A small HTTP server in a daemon thread. Loopback by default; it needs no authentication as it tells no secret.
+    """A small HTTP server in a daemon thread, on loopback by default. It needs no authentication, because it exposes no
+    secret.
 
-    `GET /healthz` → 200 while the process runs. `GET /readyz` → 200, or 503 with what each check said.
-    `GET /metrics` → Prometheus text. Raises `OSError` when the address cannot be listened on.
+    `GET /healthz` → 200 while the process runs. `GET /readyz` → 200, or 503 with the fault of each check. `GET
+    /metrics` → Prometheus text. Raises `OSError` if the address cannot be listened on.
     """
 
     def __init__(self, listen: str, checks: Mapping[str, Check], registry: CollectorRegistry = REGISTRY) -> None:
@@ -127,7 +128,7 @@ class HealthServer:
 
 
 def serve_health(variable: str, listen: str, checks: Mapping[str, Check]) -> HealthServer:
-    """A started server, for a `__main__`: an address that cannot be had ends the process with one sentence and 78."""
+    """Return a started server, for a `__main__`. If the address is unavailable, print one sentence and exit with 78."""
     try:
         return HealthServer(listen, checks).start()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Logging of every process: one JSON line a fact on stderr (or coloured text on a terminal), never a secret."""
+"""The logging of every process: one JSON line per fact on stderr (or coloured text on a terminal), never a secret."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import structlog
 
 LogFormat = Literal["json", "console", "auto"]
 
-# An error's text may hold a page of somebody else's answer.
+# The text of an error may contain a page of another server's response.
 FAULT_CHARACTERS_MAX = 300
 
-# The names under which a secret could slip into a line. Their values are replaced, whatever they are.
+# Names of fields that may contain a secret. Their values are always replaced.
 _SECRET_NAME = re.compile(r"authorization|token|secret|password|api_?key|signing_key|database_url", re.IGNORECASE)
 
 
@@ -27,7 +27,7 @@ def _redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def configure(process: str, *, level: str = "INFO", log_format: LogFormat = "auto") -> None:
-    """Set up logging for `process` (its name is in every line). Lines of libraries go the same way.
+    """Set up logging for `process` (its name is in every line). Log lines of libraries use the same format.
 
     `event` is a name from a short list ("dispatched", "relay_refused"); facts are keyword arguments.
     """
@@ -38,7 +38,7 @@ def configure(process: str, *, level: str = "INFO", log_format: LogFormat = "aut
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _redact,
     ]
-    # Not by `rich`, which shows each frame's variables: keys and bodies among them.
+    # Not with `rich`, which shows each frame's variables, among them keys and bodies.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     renderer: Any = plain if console else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -63,16 +63,16 @@ def configure(process: str, *, level: str = "INFO", log_format: LogFormat = "aut
     root.handlers = [handler]
     root.setLevel(level.upper())
     logging.getLogger("kafka").setLevel("WARNING")
-    # A produce that fails is repeated every few milliseconds, with a line each; what becomes of it, we say ourselves.
+    # A failing produce is repeated every few milliseconds, with a log line each; this code logs the outcome itself.
     logging.getLogger("kafka.producer.sender").setLevel("ERROR")
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger; pass it to what needs one."""
+    """Return a logger; the caller passes it to its components."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
 
 
 def fault(error: BaseException) -> str:
-    """An error for a log line or an answer: its class and the beginning of its text."""
+    """Format an error for a log line or a response: its class and the beginning of its text."""
     return f"{type(error).__name__}: {error}"[:FAULT_CHARACTERS_MAX]

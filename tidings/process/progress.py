@@ -1,25 +1,25 @@
-"""How old is what a consumer waits for: the answer to "is it ready?" of a process that reads Kafka."""
+"""The age of the changes that wait for a consumer: the readiness of a process that reads Kafka."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from threading import Lock
 
-# A transaction may take 8 s, and is tried three times; a broker is back after some 15 s. What takes longer is worth a
-# call.
+# A transaction may take 8 s, and is tried three times; a broker returns after some 15 s. A longer wait needs an
+# operator.
 AGE_SECONDS_MAX = 30.0
-# What is wrong is told with the names of so many partitions.
+# A fault names this many partitions at most.
 NAMED_MAX = 3
 
 
 class Standing:
-    """Since when partitions that hold unread records have not moved. For one thread."""
+    """The time since which partitions with unread records have not moved. For one thread."""
 
     def __init__(self) -> None:
         self._parts: dict[Hashable, tuple[int, int, float]] = {}
 
     def note(self, partitions: Mapping[Hashable, tuple[int, int]], now: float) -> None:
-        """Where the partitions are read, and where their logs end."""
+        """Record the position of each partition and the end of its log."""
         before = self._parts
         self._parts = {}
         for part, (position, end) in partitions.items():
@@ -34,7 +34,7 @@ class Standing:
         return max((now - at for position, end, at in self._parts.values() if position < end), default=0.0)
 
     def fault(self, now: float, age_seconds_max: float = AGE_SECONDS_MAX) -> str | None:
-        """Which partitions do not move, in words."""
+        """Return in words which partitions do not move."""
         stuck = [
             str(part)
             for part, (position, end, at) in self._parts.items()
@@ -43,11 +43,14 @@ class Standing:
         if not stuck:
             return None
         names = ", ".join(sorted(stuck)[:NAMED_MAX])
-        return f"{len(stuck)} partitions have had unread records for {self.oldest_seconds(now):.0f} s and do not move: {names}"
+        return (
+            f"{len(stuck)} partitions have had unread records for {self.oldest_seconds(now):.0f} s"
+            f" and do not move: {names}"
+        )
 
 
 class Progress:
-    """Written by the process's loop, read by the health server's threads. `fault` is None while all goes well."""
+    """The process's loop writes it, the health server's threads read it. `fault` is None without a fault."""
 
     def __init__(self, clock: Callable[[], float], *, age_seconds_max: float = AGE_SECONDS_MAX) -> None:
         self._clock = clock
@@ -60,47 +63,47 @@ class Progress:
         self.missed_total = 0
 
     def broken(self, reason: str) -> None:
-        """The connection to Kafka has to be made anew; what was read and not committed is given back."""
+        """The connection to Kafka must be renewed; records that were read and not committed are read again."""
         with self._lock:
             self._broken, self._held = reason, None
             self._standing.clear()
 
     def turned(self, assigned: int) -> None:
-        """The loop came round, with `assigned` partitions to read."""
+        """The loop completed a round, with `assigned` partitions to read."""
         with self._lock:
             self._broken = None if assigned else "no partitions assigned yet"
             self._turned_at = self._clock()
 
     def holds(self, reason: str) -> None:
-        """A batch is in hand; `reason` says what it waits for. Its age counts from the first such call."""
+        """A batch is in progress; `reason` says what it waits for. Its age counts from the first such call."""
         with self._lock:
             self._held = (self._clock() if self._held is None else self._held[0], reason)
 
     def settled(self) -> None:
-        """What was in hand is committed."""
+        """The batch in progress is committed."""
         with self._lock:
             self._held = None
 
     def stands(self, partitions: Mapping[Hashable, tuple[int, int]]) -> None:
-        """Where the partitions are read, and where their logs end."""
+        """Record the position of each partition and the end of its log."""
         with self._lock:
             self._standing.note(partitions, self._clock())
 
     def missed(self, records: int) -> None:
-        """So many records expired before they were read. Stays a fault: see `tidings.kafka.changes`."""
+        """`records` records expired before they were read. This remains a fault: see `tidings.kafka.changes`."""
         with self._lock:
             self.missed_total += records
 
     @property
     def oldest_seconds(self) -> float:
-        """The age of the oldest that waits: a batch in hand, or unread records of a partition that does not move."""
+        """The age of the oldest waiting change: of a batch in progress, or of unread records in a stuck partition."""
         with self._lock:
             now = self._clock()
             held = 0.0 if self._held is None else now - self._held[0]
             return max(held, self._standing.oldest_seconds(now))
 
     def fault(self) -> str | None:
-        """What is wrong, in words; None when nothing is."""
+        """Return the fault in words, or None."""
         now = self._clock()
         with self._lock:
             stuck = self._standing.fault(now, self._age_max)

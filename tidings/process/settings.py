@@ -1,4 +1,4 @@
-"""Reading a process's settings from its environment: once, typed, all faults reported together."""
+"""Reads the settings of a process from its environment: once, typed, with all faults reported together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, SecretStr, UrlConstraints, ValidationError
 from pydantic_core import Url
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# What a configuration error exits with: EX_CONFIG of sysexits.h.
+# The exit status for a configuration error: EX_CONFIG of sysexits.h.
 EXIT_CONFIGURATION = 78
 
 HttpUrl = Annotated[Url, UrlConstraints(allowed_schemes=["http", "https"])]
@@ -35,9 +35,9 @@ BaseUrl = Annotated[str, AfterValidator(_no_trailing_slash)]
 
 
 class Settings(BaseSettings):
-    """Base of each process's settings. Frozen; every field names its variable by `validation_alias`; no prefix.
+    """The base of each process's settings. Frozen; every field names its variable by `validation_alias`; no prefix.
 
-    An empty variable counts as not set, as compose files and shells cannot easily unset one.
+    An empty variable counts as not set, because compose files and shells cannot easily unset one.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, populate_by_name=True)
@@ -47,13 +47,13 @@ S = TypeVar("S", bound=Settings)
 
 
 class ConfigurationError(Exception):
-    """The environment is not fit to start with; the text lists every fault, a line each, and no value."""
+    """The environment is invalid; the text lists every fault, one line each, and no value."""
 
 
 def read(settings: type[S]) -> S:
     """Read `settings` from the environment.
 
-    Raises `ConfigurationError` with one line a fault. Values are never repeated, as they may be secrets.
+    Raises `ConfigurationError` with one line per fault. Values are never repeated, because they may be secrets.
     """
     try:
         return settings()
@@ -63,7 +63,7 @@ def read(settings: type[S]) -> S:
 
 
 def read_or_exit(settings: type[S]) -> S:
-    """Like `read`, for a `__main__`: prints the faults to stderr and exits with 78."""
+    """Like `read`, for a `__main__`: print the faults to stderr and exit with 78."""
     try:
         return read(settings)
     except ConfigurationError as error:
@@ -72,13 +72,13 @@ def read_or_exit(settings: type[S]) -> S:
 
 
 def split_listen(listen: str) -> tuple[str, int]:
-    """`"127.0.0.1:8000"` → `("127.0.0.1", 8000)`; the brackets of an IPv6 host are taken off."""
+    """`"127.0.0.1:8000"` → `("127.0.0.1", 8000)`; the brackets of an IPv6 host are removed."""
     host, _, port = listen.rpartition(":")
     return host.strip("[]"), int(port)
 
 
 def environment() -> Mapping[str, str]:
-    """The process's environment, for `__main__` modules alone."""
+    """Return the environment of the process, for `__main__` modules only."""
     return os.environ
 
 

@@ -1,1 +1,1 @@
-"""The api over HTTP: a noun a file, each of which adds its routes to the application."""
+"""The HTTP routes of the api: one noun per file, each of which adds its routes to the application."""

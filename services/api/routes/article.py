@@ -1,4 +1,4 @@
-"""The endpoints of the article that this grew from; its third, the callback, is in callbacks.py."""
+"""The endpoints of the article that Tidings began with. The third endpoint, the callback, is in callbacks.py."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def add_article(app: Flask, parts: Parts) -> None:
 
 
 def _prompt(parts: Parts) -> str:
-    """The prompt of the query or of the body. Raises `ProblemError`."""
+    """Return the prompt from the query or the body. Raises `ProblemError`."""
     if request.method == "HEAD":
-        # Flask takes it for a GET, which submits; a HEAD must be safe (RFC 9110, section 9.2.1).
+        # Flask treats a HEAD as a GET, which submits; a HEAD must be safe (RFC 9110, section 9.2.1).
         raise ProblemError(405, "a HEAD submits nothing", Allow="GET, POST, OPTIONS")
     prompt = request.args.get("prompt")
     if prompt is None and request.method == "POST":

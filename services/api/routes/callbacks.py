@@ -1,4 +1,4 @@
-"""The relay's callbacks: signed, judged, stored."""
+"""The callbacks of the relay: the route verifies, classifies and stores them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
         token = request.headers.get("Upstash-Signature", "")
         try:
             claims = signature.claims(token, request.path, request.query_string.decode("latin-1"))
-            # The signature says that the relay sent it, and anybody who may publish there can have it send something.
+            # The signature proves that the relay sent the request, but any client of the relay can make it send one.
             parts.authentication.callback(request.args.get("submission", ""))
             raw = body_of(request, parts.settings.callback_bytes_max)
             check_body(claims, raw)
@@ -44,19 +44,19 @@ def add_callbacks(app: Flask, parts: Parts) -> None:
         try:
             outcome = stored(raw)
         except OperationalError:
-            # Without a time to come again: one would win over the message's own delays, and use up its retries in minutes.
+            # Without Retry-After: it would override the message's own delays and use up its retries in minutes.
             raise ProblemError(503, "the database does not answer") from None
         callbacks.labels(outcome).inc()
         return json_reply({"status": outcome})
 
     def stored(raw: bytes) -> str:
-        """What the callback came to."""
+        """Store the callback and return what it reports."""
         told, answer = read_callback(raw)
         id_ = parse_submission_id(request.args.get("submission", ""))
         found = None if id_ is None else parts.store.target_of(id_)
         if id_ is None or found is None:
-            # Signed, so it is our relay, yet of nothing we have: rows are never deleted one by one, so no repeat
-            # will find it either.
+            # The signature is valid, so the sender is our relay, but the submission does not exist. Rows are never
+            # deleted one by one, so a repeat cannot find it either.
             callbacks.labels("unknown").inc()
             raise ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
         attempt, result = decide(told, answer, parts.targets.get(found[0]), datetime.now(UTC))

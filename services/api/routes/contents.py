@@ -1,4 +1,4 @@
-"""Erasing what a submission holds: its input and its answer. The row and its outcome stay."""
+"""Erases the content of a submission: its input and its answer. The row and its outcome remain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies for the dispatcher, a batch at a time: docs/decisions/0002-dispatcher-fetches-bodies.md."""
+"""Bodies for the dispatcher, one batch per request: docs/decisions/0002-dispatcher-fetches-bodies.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tidings.contract.ids import SubmissionId, parse_submission_id
 
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
-# A hundred ids and much white space.
+# A hundred ids and ample white space.
 ASKED_BYTES_MAX = 64 * 1024
 
 
@@ -54,7 +54,7 @@ def _dispatches(parts: Parts, ids: list[SubmissionId]) -> dict[str, Any]:
 
 
 def _fitting(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Those whose bodies fit together, the first whatever its size; and the ids of the others."""
+    """Return the submissions whose bodies fit together, always including the first, and the ids of the others."""
     fitting: list[dict[str, Any]] = []
     left_out: list[str] = []
     size = 0

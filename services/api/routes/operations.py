@@ -1,4 +1,4 @@
-"""What operators and machines ask: health, metrics, the description of the api."""
+"""The routes for operators and machines: health, metrics and the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_operations(app: Flask, parts: Parts) -> None:
         faults = {}
         try:
             parts.store.ping()
-        except Exception as error:  # noqa: BLE001  whatever it is, we are not ready
+        except Exception as error:  # noqa: BLE001  any error means not ready
             faults["postgres"] = type(error).__name__
         if (fault := parts.committer.fault()) is not None:
             faults["committer"] = fault

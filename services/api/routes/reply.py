@@ -1,4 +1,4 @@
-"""Reading a request within its limits, and answering in JSON."""
+"""Reads a request within its limits and builds JSON responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tidings.contract.ids import SubmissionId, parse_submission_id
 
 
 def body_of(asked: Request, bytes_max: int) -> bytes:
-    """The body. Raises `ProblemError` 413."""
+    """Return the body. Raises `ProblemError` 413."""
     if (asked.content_length or 0) > bytes_max:
         raise ProblemError(413, f"the body is larger than {bytes_max} bytes")
     body = asked.get_data(cache=False)
@@ -22,7 +22,7 @@ def body_of(asked: Request, bytes_max: int) -> bytes:
 
 
 def id_of(text: str) -> SubmissionId:
-    """The id in a path. Raises `ProblemError` 404, as there can be no such submission."""
+    """Parse the id in a path. Raises `ProblemError` 404, because a submission with an invalid id cannot exist."""
     id_ = parse_submission_id(text)
     if id_ is None:
         raise not_found()

@@ -1,4 +1,4 @@
-"""What a provider answered: its bytes as they came, and the images in them."""
+"""The provider's answer: its bytes unchanged, and the images in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_results(app: Flask, parts: Parts) -> None:
     @guarded_by("api_key")
     def result(text: str) -> Response:
         answer = answer_of(parts, parts.authentication.tenant(), id_of(text))
-        # The provider's word is not ours: a browser must not run what it sent, nor guess its type.
+        # The provider's content is untrusted: a browser must neither execute it nor guess its type.
         headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
         if answer.coding is not None:
             headers["Content-Encoding"] = answer.coding
@@ -42,7 +42,7 @@ def add_results(app: Flask, parts: Parts) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """The provider's bytes as they came, with its headers that say what they are."""
+    """The provider's bytes unchanged, with the headers that describe them."""
 
     body: bytes
     content_type: str | None
@@ -50,12 +50,14 @@ class Answer:
 
     @property
     def content(self) -> bytes:
-        """The bytes without their content coding; none when it cannot be undone."""
+        """Return the bytes without their content coding, or no bytes if they cannot be decoded."""
         return decoded(self.body, self.coding, DECODED_BYTES_MAX) or b""
 
 
 def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> Answer:
-    """The answer to a submission. Raises `ProblemError` 404 while there is none, or when there will be none."""
+    """Return the answer to a submission.
+    Raises `ProblemError`: 404 if there is none yet or there will be none, 410 if its content was removed.
+    """
     row = parts.store.result(tenant, id_)
     if row is None:
         raise not_found()

@@ -1,4 +1,6 @@
-"""Attempts that begin, as the relay tells of them: signed, proven one by one, stored together."""
+"""The starts of attempts, as the relay reports them: the request is signed, each start is verified, all are stored
+together.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def add_starts(app: Flask, parts: Parts) -> None:
         return json_reply({"stored": stored(read_starts(raw))})
 
     def stored(told: ToldStarts) -> int:
-        """How many were new."""
+        """Return how many starts were new."""
         known = proven(told, parts.authentication.is_callback_token)
         try:
             new = parts.store.insert_starts(known) if known else 0

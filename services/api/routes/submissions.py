@@ -1,4 +1,4 @@
-"""Submissions: made singly and in batches, listed, shown, cancelled."""
+"""Submissions: create one or a batch, list, show, cancel."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from services.api.routes.reply import body_of, id_of, json_reply, not_found
 from tidings.contract.ids import SubmissionId, parse_submission_id
 
 LIST_MAX = 100
-# With a filter, a page comes of so many submissions at the most: some milliseconds of Postgres.
+# With a filter, a page examines at most this many submissions: some milliseconds of Postgres.
 LOOK_MAX = 1000
-# Not str.isdigit, which takes digits that int does not; nor a number so long that int refuses it.
+# Not str.isdigit, which accepts digits that int rejects. Three digits at most, because int rejects very long numbers.
 _LIMIT = re.compile(r"[0-9]{1,3}")
 STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled", "expired")
 
@@ -115,7 +115,7 @@ def _filters(asked: Request) -> dict[str, Any]:
             faults.append(Fault("cursor", "must be the cursor of an earlier answer"))
     target = asked.args.get("target")
     if target is not None and "\0" in target:
-        faults.append(Fault("target", "is not known"))  # nor can Postgres be asked for it
+        faults.append(Fault("target", "is not known"))  # Postgres cannot be asked for this name either
     limit = asked.args.get("limit", "20")
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= LIST_MAX:
         faults.append(Fault("limit", f"must be a whole number from 1 to {LIST_MAX}"))

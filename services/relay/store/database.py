@@ -89,12 +89,12 @@ class Database:
     @asynccontextmanager
     async def _connection(self, seconds: float) -> AsyncIterator[AsyncConnection[Any]]:
         connection = await self._taken()
-        with Deadline(connection, seconds):
-            try:
+        try:
+            with Deadline(connection, seconds):
                 async with connection:
                     yield connection
-            finally:
-                await asyncio.wait([self._returned(connection)])
+        finally:
+            await asyncio.wait([self._returned(connection)])
 
     async def _taken(self) -> AsyncConnection[Any]:
         """Take a connection from the pool. This runs in a separate task that a cancellation does not reach:

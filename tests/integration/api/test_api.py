@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -114,22 +115,18 @@ def test_the_same_key_and_input_is_the_same_submission(client: Client) -> None:
 
 
 def test_many_at_once_with_one_key_make_one_submission(client: Client) -> None:
-    ids: set[str] = set()
-
-    def one() -> None:
+    def one(_: int) -> tuple[int, str]:
         answer = client.http.application.test_client().post(
             "/v1/submissions",
             json={"target": "demo-images", "input": {"prompt": "a"}},
             headers=ALICE | {"Idempotency-Key": "race"},
         )
-        ids.add(answer.get_json()["id"])
+        return answer.status_code, answer.get_json()["id"]
 
-    threads = [threading.Thread(target=one) for _ in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(ids) == client.count("submissions") == 1
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(one, range(12), timeout=120))
+    assert sorted(status for status, _ in answers) == [200] * 11 + [202]
+    assert len({id_ for _, id_ in answers}) == client.count("submissions") == 1
 
 
 @pytest.mark.parametrize(
@@ -559,8 +556,13 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     for secret in ("private", b"private".hex()):
         assert secret not in repr(rows)
     # Each callback that came after it is told to the relay, which has what it carried.
-    # To remove again tells nothing.
+    # To remove again tells nothing until all is settled.
     assert told == [(["m"],), (["late", "m"],), (["late", "later", "m"],)]
+    with psycopg.connect(client.admin_url) as connection:
+        connection.execute("UPDATE tidings.content_removals SET settled_at = clock_timestamp()")
+    for _ in range(2):
+        assert client.http.delete(f"{path}/content", headers=ALICE).status_code == 200
+    assert client.count("content_removals") == len(told) + 1
 
 
 def test_callbacks_of_what_was_not_erased_tell_of_no_removal(client: Client) -> None:

@@ -23,7 +23,7 @@ from tests.integration.reconciler.conftest import Rows, aged, rows
 from tests.process import Process, started
 from tests.wait import until
 from tidings.contract.ids import new_event_id
-from tidings.contract.topics import DEAD_LETTERS, SUBMISSIONS
+from tidings.contract.topics import DEAD_LETTERS, REMOVALS, SUBMISSIONS
 
 __all__ = ["make", "rows"]
 
@@ -116,16 +116,18 @@ def _other(kafka: SecureKafka, name: str, make: Any, without: Collection[Right] 
     return made
 
 
+@pytest.mark.parametrize("group", ["tidings-dispatcher", "tidings-removals"])
 def test_the_dispatcher_reads_and_puts_aside_with_its_rights_and_says_which_is_missing(
-    kafka: SecureKafka, make: Any
+    kafka: SecureKafka, make: Any, group: str
 ) -> None:
+    odd, topic = f"odd-{group}", SUBMISSIONS if group == "tidings-dispatcher" else REMOVALS
     topics = Topics(kafka.open)
     with ExitStack() as stack:
         process = stack.enter_context(started(_other(kafka, "dispatcher", make)))
-        topics.write(SUBMISSIONS, "odd-submission", b"no JSON")
-        until(lambda: any(m.key == "odd-submission" for m in topics.read(DEAD_LETTERS)), 60)
+        topics.write(topic, odd, b"no JSON")
+        until(lambda: any(m.key == odd for m in topics.read(DEAD_LETTERS)), 60)
         assert _said(process, "kafka_failed") == []
-    right = Right("group", "tidings-dispatcher", "READ")
+    right = Right("group", group, "READ")
     with started(_other(kafka, "dispatcher", make, [right])) as process:
         until(lambda: any("AuthorizationFailed" in line["error"] for line in _said(process, "kafka_failed")), 60)
 

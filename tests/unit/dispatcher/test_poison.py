@@ -124,11 +124,13 @@ def test_more_unknown_submissions_than_are_waited_for_hold_up_the_others_for_a_b
     running = Running(Letters())
     unknown = [f"01930000-0000-7000-8000-{n:012d}" for n in range(UNKNOWN_MAX + 100)]
     running.outbox.unknown = set(unknown)
-    running.submit(*unknown, A)
+    # Half a batch, so that one of the unknown fits in part.
+    known = [f"01940000-0000-7000-8000-{n:012d}" for n in range(50)]
+    running.submit(*known, *unknown, A)
     running.run(4 * UNKNOWN_SECONDS)
-    assert running.outbox.sent == [A]
+    assert running.outbox.sent == [*known, A]
     assert len(running.letters.sent) == len(unknown)
-    assert running.partitions.committed == {SUBMISSIONS: len(unknown) + 1}
+    assert running.partitions.committed == {SUBMISSIONS: len(known) + len(unknown) + 1}
     assert running.progress.fault() is None
 
 

@@ -40,12 +40,6 @@ class Opening:
     limit: asyncio.Timeout | None = None
     put_off: bool = False
 
-    def end_at(self, now: float) -> None:
-        """Put this call off. A call without a timeout yet, or one that is over, stays unchanged."""
-        if self.limit is not None and not self.limit.expired():
-            self.put_off = True
-            self.limit.reschedule(now)
-
 
 @dataclass(eq=False, slots=True)
 class _Origin:
@@ -66,16 +60,20 @@ class SlowCalls:
         self._calls_max = calls_max
         self._whole = whole
         self.count = 0
+        # The calls of `count` that were put off. They end at once.
+        self._ending = 0
 
     @property
     def left(self) -> int:
-        left = self._calls_max - self.count
+        left = self._calls_max - self.count + self._ending
         return left if self._whole is None else min(left, self._whole.left)
 
-    def add(self, calls: int) -> None:
+    def add(self, calls: int, *, ending: int = 0) -> None:
+        """Change the number of calls by `calls`. `ending` of them were put off."""
         self.count += calls
+        self._ending += ending
         if self._whole is not None:
-            self._whole.add(calls)
+            self._whole.add(calls, ending=ending)
 
 
 class Openings:
@@ -122,7 +120,7 @@ class Openings:
         if not origin.slow:
             self.counted -= 1
         else:
-            self._slow.add(-1)
+            self._slow.add(-1, ending=-opening.put_off)
         if not origin.calls:
             del self._origins[key]
 
@@ -149,6 +147,9 @@ class Openings:
     def later(self, key: Hashable) -> NotAttemptedError:
         """The error for a call that is put off."""
         now = self._clock()
+        last = self._returns.get(key)
+        if key not in self._origins and last is not None and last[0] < now - LATER_SECONDS_MAX:
+            self._slow_since.pop(key, None)
         passed = now - self._slow_since.setdefault(key, now)
         first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
         at, count = self._returns.get(key, (now, 0))
@@ -170,20 +171,29 @@ class Openings:
             self._slow_since.setdefault(key, self._clock())
         else:
             self._slow_since.pop(key, None)
-        self._slow.add(change)
+        put_off = sum(one.put_off for one in origin.calls)
+        self._slow.add(change, ending=put_off if slow else -put_off)
         self.counted -= change
 
     def _put_off(self, origin: _Origin, now: float) -> None:
         # The origin's own calls do not reduce its share.
         share = max(1, (self._slow.left + len(origin.calls)) // 5)
         for opening in list(islice(origin.calls, share, None)):
-            opening.end_at(now)
+            self._end(opening, now)
 
     def _put_off_excess(self, now: float) -> None:
-        """Put off the newest calls of slow origins, even if some origins then have none: otherwise many origins with
-        one call each would take all places. Calls put off but not ended yet count as free already.
+        """Put off the oldest calls of slow origins, even if some origins then have none: otherwise many origins with
+        one call each would take all places. The oldest, as an origin that is merely distant connects within a second.
         """
         calls = [opening for origin in self._origins.values() if origin.slow for opening in origin.calls]
-        left = sorted((one for one in calls if not one.put_off), key=lambda one: one.began, reverse=True)
-        for opening in left[: max(0, len(left) - len(calls) - self._slow.left)]:
-            opening.end_at(now)
+        for opening in sorted(calls, key=lambda one: one.began):
+            if self._slow.left >= 0:
+                return
+            self._end(opening, now)
+
+    def _end(self, opening: Opening, now: float) -> None:
+        """Put off a call of a slow origin. A call without a timeout yet, or one that is over, stays unchanged."""
+        if opening.limit is not None and not opening.put_off and not opening.limit.expired():
+            opening.put_off = True
+            opening.limit.reschedule(now)
+            self._slow.add(0, ending=1)
