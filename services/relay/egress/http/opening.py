@@ -1,8 +1,8 @@
 """Calls that wait for a connection, by origin: which of them delay others, and which must return later.
 
 Calls to a fast destination reuse connections, so only a limited number may wait at a time (`counted`). A destination
-that accepts no connections must not block all others: it is *slow*, its calls no longer count, and when they are too
-many the newest are put off. No I/O.
+that accepts no connections must not block all others: it is *slow*, its calls no longer count, and some of them
+are put off when they are too many: the newest of one origin, or the oldest of all slow origins together. No I/O.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ class Openings:
 
     def _put_off_excess(self, now: float) -> None:
         """Put off the oldest calls of slow origins, even if some origins then have none: otherwise many origins with
-        one call each would take all places. The oldest, as an origin that is merely distant connects within a second.
+        one call each would take all places. The oldest, as a merely distant origin has a connection after a second.
         """
         calls = [opening for origin in self._origins.values() if origin.slow for opening in origin.calls]
         for opening in sorted(calls, key=lambda one: one.began):
