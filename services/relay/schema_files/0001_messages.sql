@@ -1,4 +1,4 @@
--- The live queue. A message is removed some time after its end. A failed one then remains as a dead letter.
+-- The live queue. A message leaves it a while after its end; what it was is then in the dead letters or nowhere.
 CREATE TABLE relay.messages (
   id           text        PRIMARY KEY,
   kind         text        NOT NULL CHECK (kind IN ('message', 'callback', 'failure_callback')),

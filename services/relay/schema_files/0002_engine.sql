@@ -1,9 +1,8 @@
--- The tables of the whole protocol. Frequently updated tables are small and removed by dropping partitions; tables of
--- records are insert-only.
+-- The whole protocol's tables. What is hot is small and thrown away by dropping partitions; what is kept is insert-only.
 
--- The messages of 0001 that have not ended are copied to the new table below, with the default retry delay, as their
--- own would have to be encrypted. Ended messages and the dead letters of 0001 are dropped with their tables. The names
--- of its indexes are needed again.
+-- The messages of 0001 that have not ended go into the new table below, with the default retry delay, as what they asked
+-- for would now be encrypted. Messages that have ended and the dead letters of 0001 are dropped with their tables. Its
+-- indexes' names are needed again.
 DROP INDEX relay.messages_due, relay.messages_leased, relay.messages_ended, relay.messages_label;
 ALTER TABLE relay.messages RENAME TO messages_0001;
 ALTER TABLE relay.messages_0001 RENAME CONSTRAINT messages_pkey TO messages_0001_pkey;
@@ -11,8 +10,8 @@ ALTER TABLE relay.dead_letters RENAME TO dead_letters_0001;
 ALTER INDEX relay.dead_letters_failed_at RENAME TO dead_letters_0001_failed_at;
 ALTER TABLE relay.dead_letters_0001 RENAME CONSTRAINT dead_letters_pkey TO dead_letters_0001_pkey;
 
--- A period of time, whose messages share a partition. New messages go to the newest. An older one is dropped once all
--- its messages have ended, so that dead rows are removed even while a transaction holds back vacuum.
+-- A stretch of time of which the messages share a partition. The newest is the one that new messages go to. An older one
+-- is dropped once nothing in it lives any more, so dead rows vanish even while some transaction holds back vacuum.
 CREATE TABLE relay.periods (
   period    integer     PRIMARY KEY CHECK (period > 0),
   opened_at timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -63,11 +62,11 @@ CREATE TABLE relay.messages (
   CONSTRAINT large_body_is_elsewhere CHECK (body_key IS NULL OR body = '')
 ) PARTITION BY LIST (period);
 
--- Period 0: messages that outlive their period (long delays, long retries) are moved here once, and deleted row by row.
+-- Period 0: what outlives its period (long delays, long retries) is moved here once, and deleted row by row.
 CREATE TABLE relay.messages_long PARTITION OF relay.messages FOR VALUES IN (0);
 CREATE INDEX messages_long_ended ON relay.messages_long (ended_at) WHERE ended_at IS NOT NULL;
 
--- Each partial index contains the rows that one loop queries, and no others.
+-- Each partial index holds one thing that a loop asks for, and nothing else.
 CREATE INDEX messages_due ON relay.messages (due_at, id) WHERE state = 'waiting' AND flow_key IS NULL;
 CREATE INDEX messages_flow_due ON relay.messages (flow_key, due_at, id) WHERE state = 'waiting' AND flow_key IS NOT NULL;
 CREATE INDEX messages_flow_active ON relay.messages (flow_key) WHERE state = 'active' AND flow_key IS NOT NULL;
@@ -79,8 +78,7 @@ CREATE INDEX messages_label ON relay.messages (label) WHERE label IS NOT NULL AN
 CREATE INDEX messages_body ON relay.messages (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX messages_labels ON relay.messages USING gin (labels) WHERE cardinality(labels) > 1 AND ended_at IS NULL;
 
--- Large bodies, in pieces that are read and written one at a time. `owner`: the message, dead letter or answer of the
--- body.
+-- Large bodies, in pieces that are read and written one at a time. `owner`: the message, dead letter or answer they are of.
 CREATE TABLE relay.chunks (
   key        text        COLLATE "C" NOT NULL,
   part       integer     NOT NULL CHECK (part >= 0),
@@ -91,13 +89,13 @@ CREATE TABLE relay.chunks (
 ALTER TABLE relay.chunks ALTER COLUMN content SET STORAGE EXTERNAL;
 CREATE INDEX chunks_age ON relay.chunks (created_at) WHERE part = 0;
 
--- A running relay. Its calls belong to it while lease_until is in the future: one row to renew, however many calls.
+-- A relay that runs. Its calls are its own while lease_until is in the future: one row to renew, however many calls.
 CREATE TABLE relay.processes (
   owner       uuid        PRIMARY KEY,
   lease_until timestamptz NOT NULL
 );
 
--- Calls that the process holding them must break off.
+-- Calls to be broken off by the process that holds them.
 CREATE TABLE relay.cancellations (
   owner      uuid        NOT NULL,
   message_id text        COLLATE "C" NOT NULL,
@@ -105,7 +103,7 @@ CREATE TABLE relay.cancellations (
   PRIMARY KEY (owner, message_id)
 );
 
--- Limits by key. The numbers of calls are not stored: they are counted from messages, under this row's lock.
+-- Limits by key. Counts of calls are never kept: they are counted from messages, under this row's lock.
 CREATE TABLE relay.flow_keys (
   key                text        PRIMARY KEY,
   parallelism        integer     CHECK (parallelism > 0),
@@ -164,7 +162,7 @@ CREATE TABLE relay.endpoints (
   UNIQUE (topic, name)
 );
 
--- The tokens of callers. The token itself is not stored.
+-- Who may call. The token itself is stored nowhere.
 CREATE TABLE relay.tokens (
   name                text        PRIMARY KEY,
   sha256              bytea       NOT NULL UNIQUE,
@@ -174,14 +172,14 @@ CREATE TABLE relay.tokens (
   revoked_at          timestamptz
 );
 
--- One row, encrypted: `current` signs, and receivers accept both keys.
+-- One row, encrypted: `current` signs, receivers take both.
 CREATE TABLE relay.signing_keys (
   only_one   boolean     PRIMARY KEY DEFAULT true CHECK (only_one),
   sealed     bytea       NOT NULL,
   rotated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- The events of messages, insert-only, one partition a day.
+-- What happened, insert-only, a partition a day.
 CREATE TABLE relay.events (
   at              timestamptz NOT NULL,
   sequence        bigint      NOT NULL GENERATED ALWAYS AS IDENTITY,
@@ -209,7 +207,7 @@ CREATE TABLE relay.events (
 CREATE INDEX events_at ON relay.events (at, sequence);
 CREATE INDEX events_message ON relay.events (message_id);
 
--- Messages that failed for good. The id begins with its Unix milliseconds, so it alone determines the day's partition.
+-- Messages that failed for good; the id begins with its Unix milliseconds, so it alone says which day's partition.
 CREATE TABLE relay.dead_letters (
   id              text        COLLATE "C" PRIMARY KEY,
   message_id      text        COLLATE "C" NOT NULL,
@@ -241,7 +239,7 @@ CREATE TABLE relay.dead_letters (
 CREATE INDEX dead_letters_body ON relay.dead_letters (body_key) WHERE body_key IS NOT NULL;
 CREATE INDEX dead_letters_message ON relay.dead_letters (message_id);
 
--- Creates the partitions of today and of the following days, and opens the first period. Returns how many were created.
+-- Makes the partitions of today and of the days after it, and opens the first period; answers how many were made.
 CREATE FUNCTION relay.make_partitions(days_ahead integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
   made integer := 0;
@@ -281,8 +279,8 @@ BEGIN
   RETURN opening;
 END $$;
 
--- Drops a period's partition when all its messages have ended and were kept long enough. Returns whether it did.
--- Waiting messages are moved first, except calls in flight and locked rows: those keep the partition for another round.
+-- Drops a period's partition when all in it has ended and was kept long enough; answers whether it did. What waits in
+-- it is moved first, past calls under way and rows that somebody holds: those keep the partition for another round.
 CREATE FUNCTION relay.close_period(closing integer, keep_seconds double precision) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
   lives boolean;
@@ -322,7 +320,7 @@ BEGIN
   RETURN true;
 END $$;
 
--- Drops the days older than requested. Returns the names of their tables.
+-- Drops the days that are older than asked; answers their tables' names.
 CREATE FUNCTION relay.drop_days(parent regclass, days double precision) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
   child text;
@@ -338,11 +336,11 @@ BEGIN
   END LOOP;
 END $$;
 
--- Locks are taken in one order everywhere, so that no two transactions deadlock: messages, then queues by name, then
--- flow keys by key. A transaction that has locked a queue or a key skips messages locked by others.
+-- Locks are taken in one order everywhere, so that no two transactions wait for each other: messages, then queues by
+-- name, then flow keys by key. Whoever holds a queue or a key passes over messages that another has locked.
 
--- Lets queued messages enter as far as their queue's parallelism allows, in the order they were enqueued. Returns the
--- flow keys of those that entered, which must then be touched.
+-- Lets queued messages enter as far as their queue's parallelism allows, in the order they were enqueued; answers the flow
+-- keys of those that came in, which are then to be touched.
 CREATE FUNCTION relay.enter(names text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
   q relay.queues;
@@ -369,9 +367,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Messages may be claimable under these keys now. `cool`: not before this time, as the provider asked for it.
--- `answered`: the provider accepts calls, which ends a half-open cooling. The arrays are parallel; a key may appear
--- twice.
+-- Something may be claimable under these keys now. `cool`: not before then, the provider asked for it; `answered`: the
+-- provider takes calls, which ends a cooling that was half open. The arrays go together; a key may stand in them twice.
 CREATE FUNCTION relay.touch_flows(keys text[], cool timestamptz[], answered boolean[]) RETURNS void LANGUAGE sql AS $$
   WITH news AS (
     SELECT key, max(until) AS until, bool_or(well) AS well FROM unnest(keys, cool, answered) AS v (key, until, well) GROUP BY key
@@ -385,8 +382,8 @@ CREATE FUNCTION relay.touch_flows(keys text[], cool timestamptz[], answered bool
   FROM locked JOIN news USING (key) WHERE f.key = locked.key
 $$;
 
--- Claims messages with a flow-control key, within the limits that hold for all processes together: a key's row is
--- locked while its calls are counted and the new ones are committed. A key locked by another process is skipped.
+-- Claims messages that have a flow-control key, within the limits of all processes together: a key's row is locked while
+-- its calls are counted and the new ones are committed. A key that another process has in hand is passed over.
 CREATE FUNCTION relay.claim_keyed(claimer uuid, batch_max integer, keys_max integer) RETURNS SETOF relay.messages
 LANGUAGE plpgsql AS $$
 DECLARE

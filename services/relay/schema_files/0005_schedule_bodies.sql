@@ -1,4 +1,4 @@
--- A schedule's large body is stored in pieces too, once. Its messages refer to it.
+-- A schedule's large body is stored in pieces too, once; its messages name it.
 
 ALTER TABLE relay.schedules ADD COLUMN body_key text, ADD COLUMN body_size bigint, ADD COLUMN body_sha256 bytea,
   ADD CONSTRAINT large_body_is_elsewhere CHECK (body_key IS NULL OR body = '');

@@ -1,7 +1,7 @@
--- Lock conflicts: queues are changed under their own lock alone, publishers of a flow key do not block its claims, and
--- the cost of the janitor's queries depends on live messages, not on ended ones.
+-- Who waits for whom: queues are changed under their own lock alone, publishers of a flow key do not shut out its
+-- claims, and the janitor's questions cost what lives and not what has ended.
 
--- These two indexes are redundant: messages_body_key and dead_letters_body_key serve all their queries.
+-- Each of these two holds nothing that messages_body_key and dead_letters_body_key are not asked for.
 DROP INDEX relay.messages_body, relay.dead_letters_body;
 
 -- For the gauge of cooling keys: there may be very many keys.
@@ -11,10 +11,10 @@ ALTER TABLE relay.periods
   ADD COLUMN looked_at timestamptz,   -- by the janitor; those that it did not look at for longest are next
   ADD COLUMN quiet_at timestamptz;    -- when the janitor first found that all in it had ended
 
--- Brings queues into their state, under their locks: waiting messages of a paused queue are parked and keep their
--- order. Otherwise messages enter as far as the parallelism allows, in the order they were enqueued. Returns the flow
--- keys of those that entered, which must then be touched. Messages locked by another transaction are skipped: that
--- transaction calls this function later.
+-- Brings queues into their state, under their locks: what waits in a paused one is parked, and keeps its place; else
+-- messages enter as far as the parallelism allows, in the order they were enqueued. Answers the flow keys of those that
+-- came in, which are then to be touched. What another transaction has locked is passed over: its own call of this
+-- function comes after.
 CREATE OR REPLACE FUNCTION relay.enter(names text[]) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
   q relay.queues;
@@ -49,7 +49,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- As before, but compatible with the publishers of a key, which hold its row FOR KEY SHARE.
+-- As before, but past the publishers of a key, who hold its row FOR KEY SHARE.
 CREATE OR REPLACE FUNCTION relay.touch_flows(keys text[], cool timestamptz[], answered boolean[]) RETURNS void
 LANGUAGE sql AS $$
   WITH news AS (
@@ -65,9 +65,10 @@ LANGUAGE sql AS $$
   FROM locked JOIN news USING (key) WHERE f.key = locked.key
 $$;
 
--- As before, but a key's publishers do not block claims. A publisher that finds the key ready holds its row FOR KEY
--- SHARE until it commits, which does not conflict with this lock. Its messages are not visible here yet. So a key
--- without due messages is requested with the conflicting lock, and examined again soon if that is not available.
+-- As before; and a key's publishers do not keep claims away. A publisher that finds the key ready holds its row FOR KEY
+-- SHARE until it commits, which this lock does not conflict with. What it publishes is not seen here yet: so a key in
+-- which nothing is due is asked for with the lock that does conflict, and is looked at again soon when that is not to
+-- be had.
 CREATE OR REPLACE FUNCTION relay.claim_keyed(claimer uuid, batch_max integer, keys_max integer)
 RETURNS SETOF relay.messages LANGUAGE plpgsql AS $$
 DECLARE
@@ -143,9 +144,9 @@ BEGIN
   END LOOP;
 END $$;
 
--- Moves waiting messages out of a period, except calls in flight and locked rows. Returns how many. Messages of a queue
--- are moved under the queue's lock: a transaction that lets messages enter skips locked ones, and would let a younger
--- one enter.
+-- Moves what waits out of a period, past calls under way and rows that somebody holds; answers how many. What is in a
+-- queue is moved under the queue's lock, as whoever lets messages in passes over locked ones, and would let a younger
+-- one in.
 CREATE FUNCTION relay.move_waiting(closing integer, batch_max integer) RETURNS integer LANGUAGE plpgsql
 SET enable_seqscan = off AS $$
 DECLARE
@@ -186,7 +187,7 @@ BEGIN
   RETURN count;
 END $$;
 
--- Whether any message of a period has not ended. Each partial index is queried once.
+-- Whether anything in a period has not ended. Each partial index is asked once.
 CREATE FUNCTION relay.lives_in(asked integer) RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
   lives boolean;
@@ -199,8 +200,7 @@ BEGIN
   RETURN lives;
 END $$;
 
--- Drops a period's partition once all its messages ended longer ago than ended messages are kept. Returns whether it
--- did.
+-- Drops a period's partition once all in it has ended for as long as ended messages are kept; answers whether it did.
 CREATE OR REPLACE FUNCTION relay.close_period(closing integer, keep_seconds double precision) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -229,7 +229,7 @@ BEGIN
   RETURN true;
 END $$;
 
--- As before, whatever the order in which the planner evaluates the conditions: other tables' names are not dates.
+-- As before, whatever the order in which the planner has the conditions looked at: other tables' names are no dates.
 CREATE OR REPLACE FUNCTION relay.drop_days(parent regclass, days double precision) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 DECLARE

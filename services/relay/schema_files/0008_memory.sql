@@ -1,7 +1,7 @@
--- Rows no longer have large bodies, and memory is bounded by bytes. Older rows may still have them: these are claimed
--- by the sum of their sizes, and are moved to pieces when they are published again.
+-- No row has a large body any more, and memory is bounded by bytes. Rows of before may still have them: they are claimed by
+-- the sum of their sizes, and go into pieces when they are published again.
 
--- Stores `content` in pieces, as the relay does, and returns the key. Pieces of 384 KiB: store/chunks.py.
+-- Stores `content` in pieces, as the relay does; the key. Pieces of 384 KiB: store/chunks.py.
 CREATE FUNCTION relay.store_pieces(content bytea) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   piece_bytes CONSTANT integer := 393216;
@@ -13,7 +13,7 @@ BEGIN
   RETURN new_key;
 END $$;
 
--- Schedules from before 0005. The same commit makes rows refer to the new pieces.
+-- Schedules of before 0005. The new pieces are named by the same commit.
 WITH large AS (
   SELECT id, relay.store_pieces(body) AS key, octet_length(body) AS size, sha256(body) AS sha256
   FROM relay.schedules WHERE body_key IS NULL AND octet_length(body) > 65536
@@ -22,8 +22,8 @@ WITH large AS (
 UPDATE relay.schedules AS s SET body = '', body_key = large.key, body_size = large.size, body_sha256 = large.sha256
 FROM large WHERE s.id = large.id;
 
--- Like the function of three arguments, which older processes call. `bytes_max`: the limit on the bodies in the rows
--- together, except for a single larger one. A key without a parallelism is not limited by the calls it holds.
+-- The same as the function of three arguments, which processes of before call. `bytes_max`: so much the bodies in the rows
+-- may have together, but for a single one that is larger. A key without a parallelism is not limited by what it holds.
 CREATE FUNCTION relay.claim_keyed(claimer uuid, batch_max integer, keys_max integer, bytes_max bigint)
 RETURNS SETOF relay.messages LANGUAGE plpgsql AS $$
 DECLARE

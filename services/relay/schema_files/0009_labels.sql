@@ -1,2 +1,2 @@
--- Dead letters are found by label: those of callbacks to be retried when the receiver is back, and all to be removed.
+-- Dead letters are found by label: those of callbacks to be sent again when the receiver is back, all to be removed.
 CREATE INDEX dead_letters_labels ON relay.dead_letters USING gin (labels);

@@ -1,6 +1,5 @@
--- Messages that were put off since their last attempt: how often, and why the last time. This is a separate table, as
--- most messages are never put off, and as older processes have prepared statements that return all columns of
--- relay.messages.
+-- Messages that were put off since their last attempt: how often, and why the last time. A table of its own, as most
+-- are never put off, and as processes of before have statements prepared that give all columns of relay.messages.
 CREATE TABLE relay.put_offs (
   message_id text        COLLATE "C" PRIMARY KEY,
   count      integer     NOT NULL DEFAULT 1 CHECK (count > 0),

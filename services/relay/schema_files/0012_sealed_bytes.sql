@@ -1,5 +1,5 @@
--- As before, but `bytes_max` limits bodies in the rows, headers and options together, except for a single larger
--- message.
+-- As before, and `bytes_max` is what bodies in the rows, headers and options may have together, but for a single message
+-- that has more.
 CREATE OR REPLACE FUNCTION relay.claim_keyed(claimer uuid, batch_max integer, keys_max integer, bytes_max bigint)
 RETURNS SETOF relay.messages LANGUAGE plpgsql AS $$
 DECLARE
