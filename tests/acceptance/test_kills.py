@@ -8,6 +8,7 @@ import signal
 import psutil
 import pytest
 
+from stack.restart import PROCESSES
 from tests.acceptance.conftest import Stack
 
 SUBMISSIONS = 60
@@ -27,6 +28,15 @@ def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -
     assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
     assert {event["outcome"] for events in found.values() for event in events} == {"succeeded"}
     stack.ready(name)
+
+
+def test_a_restart_replaces_one_process_and_leaves_the_others(stack: Stack) -> None:
+    before = {name: stack.process(module).pid for name, module in PROCESSES.items()}
+    done = stack.command("restart", "api")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {name: stack.process(module).pid for name, module in PROCESSES.items()}
+    assert [name for name in PROCESSES if before[name] != after[name]] == ["api"]
+    assert stack.ended(stack.submit())["status"] == "succeeded"
 
 
 def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:
