@@ -16,6 +16,7 @@ from tidings.contract.change import decode_result
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(\s*(?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
+PATH = re.compile(r"`((?:services|tidings|stack|tests|debezium|migrations|examples|benchmarks|requirements)/[\w./-]*)`")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -28,6 +29,13 @@ def test_each_link_of_a_document_leads_to_a_file_and_a_heading(name: str) -> Non
         if not target.exists() or (anchor and anchor not in _anchors(target.read_text())):
             broken.append(f"{path}#{anchor}")
     assert broken == []
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if not name.startswith("docs/decisions/")])
+def test_each_path_that_a_document_names_is_there(name: str) -> None:
+    # Decisions name files as they were.
+    named = PATH.findall((ROOT / name).read_text())
+    assert [path for path in named if "NNNN" not in path and not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
