@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 4
 pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
+.PHONY: help demo up down status logs restart reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
 	check venv
 
 help: ## what can be done
@@ -33,6 +33,9 @@ status: venv ## what runs, where, and whether it is well
 
 logs: venv ## the last log lines; P=api for one process
 	@$(VENV)/python -m stack logs $(P)
+
+restart: venv ## end one of our processes and start it again, with the code as it is now; P=api
+	@$(VENV)/python -m stack restart $(P)
 
 reset: venv ## stop everything and delete all data and secrets (asks first)
 	@$(VENV)/python -m stack reset

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from stack.errors import StackError
 from stack.home import Home, open_home
+from stack.restart import PROCESSES, restart
 from stack.supervisor import run as supervise
 from stack.watching import demonstrate, down, reset, status, up
 
@@ -57,6 +58,15 @@ def logs_command(process: str, lines: int) -> None:
     found = path.read_text(errors="replace").splitlines() if path.exists() else []
     for line in [line for line in found if process in line.split("|", 1)[0]][-lines:]:
         click.echo(line)
+
+
+@main.command("restart")
+@click.argument("process", type=click.Choice(sorted(PROCESSES)))
+def restart_command(process: str) -> None:
+    """End PROCESS and start it again with the code as it is now; returns when it is healthy."""
+    home = _home()
+    _or_exit(lambda: restart(home, process))
+    click.echo(f"restarted: {process}")
 
 
 @main.command("reset")

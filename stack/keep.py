@@ -16,29 +16,37 @@ WELL_SECONDS = 30.0
 
 
 def main(command: list[str]) -> int:
-    """Keep `command` running until SIGTERM; then pass the signal on and wait for the command to drain."""
+    """Keep `command` running until SIGTERM; then pass the signal on and wait for the command to drain.
+
+    SIGHUP ends the command with SIGTERM too, and starts it again without a pause.
+    """
     state: dict[str, subprocess.Popen[bytes] | None] = {"process": None}
     stopping: list[bool] = []
+    restarting: list[bool] = []
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.append(True)
+    def end(number: int, _frame: FrameType | None) -> None:
+        (restarting if number == signal.SIGHUP else stopping).append(True)
         if state["process"] is not None:
             state["process"].terminate()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     pause = 0.2
     while not stopping:
+        restarting.clear()
         started = time.monotonic()
         state["process"] = process = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509
         status = process.wait()
         if stopping:
             return 0
+        if restarting:
+            pause = 0.2
+            continue
         pause = 0.2 if time.monotonic() - started > WELL_SECONDS else min(PAUSE_SECONDS_MAX, pause * 2)
         sys.stderr.write(f'{{"event": "ended", "status": {status}, "restart_in_seconds": {pause:.1f}}}\n')
         sys.stderr.flush()
         deadline = time.monotonic() + pause
-        while not stopping and time.monotonic() < deadline:
+        while not stopping and not restarting and time.monotonic() < deadline:
             time.sleep(0.05)
     return 0
 

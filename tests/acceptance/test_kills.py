@@ -8,6 +8,7 @@ import signal
 import psutil
 import pytest
 
+from stack.restart import PROCESSES
 from tests.acceptance.conftest import Stack
 from tests.wait import until
 
@@ -36,6 +37,15 @@ def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -
 
 def ended(stack: Stack, ids: set[str]) -> int:
     return stack.count("SELECT count(*) FROM tidings.results WHERE submission_id = ANY(%s::uuid[])", list(ids))
+
+
+def test_a_restart_replaces_one_process_and_leaves_the_others(stack: Stack) -> None:
+    before = {name: stack.process(module).pid for name, module in PROCESSES.items()}
+    done = stack.command("restart", "api")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {name: stack.process(module).pid for name, module in PROCESSES.items()}
+    assert [name for name in PROCESSES if before[name] != after[name]] == ["api"]
+    assert stack.ended(stack.submit())["status"] == "succeeded"
 
 
 def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:

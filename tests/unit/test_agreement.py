@@ -134,11 +134,10 @@ def test_the_architecture_names_every_setting() -> None:
 
 
 def test_the_architecture_names_every_native_port() -> None:
-    [line] = [
-        text for text in (ROOT / "docs/ARCHITECTURE.md").read_text().splitlines() if text.startswith("Native ports:")
-    ]
+    paragraphs = (ROOT / "docs/ARCHITECTURE.md").read_text().split("\n\n")
+    [ports] = [text for text in paragraphs if text.startswith("Native ports:")]
     listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher", "reconciler"}}
-    assert {int(number) for number in re.findall(r"\d+", line)} == listening
+    assert {int(number) for number in re.findall(r"\d+", ports)} == listening
 
 
 def test_every_route_has_an_auth_decision() -> None:
