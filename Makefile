@@ -11,33 +11,36 @@ pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs restart reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
-	check venv
+	check venv venv-stack
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv:
-	@$(PYTHON) stack/bootstrap.py
+	@$(PYTHON) stack/bootstrap.py dev
 
-demo: venv ## start everything, submit a prompt, show its completion event; Ctrl-C ends it
+venv-stack:
+	@$(PYTHON) stack/bootstrap.py stack
+
+demo: venv-stack ## start everything, submit a prompt, show its completion event; Ctrl-C ends it
 	@$(VENV)/python -m stack demo
 
-up: venv ## start everything in the background; returns when all is healthy
+up: venv-stack ## start everything in the background; returns when all is healthy
 	@$(VENV)/python -m stack up
 
-down: venv ## stop everything
+down: venv-stack ## stop everything
 	@$(VENV)/python -m stack down
 
-status: venv ## what runs, where, and whether it is well
+status: venv-stack ## what runs, where, and whether it is well
 	@$(VENV)/python -m stack status
 
-logs: venv ## the last log lines; P=api for one process
+logs: venv-stack ## the last log lines; P=api for one process
 	@$(VENV)/python -m stack logs $(P)
 
-restart: venv ## end one of our processes and start it again, with the code as it is now; P=api
+restart: venv-stack ## end one of our processes and start it again, with the code as it is now; P=api
 	@$(VENV)/python -m stack restart $(P)
 
-reset: venv ## stop everything and delete all data and secrets (asks first)
+reset: venv-stack ## stop everything and delete all data and secrets (asks first)
 	@$(VENV)/python -m stack reset
 
 compose-env: ## write .env and providers.env for docker compose, unless they are there

@@ -1,4 +1,6 @@
-"""Creates .venv from the lock file. Runs on the system's Python: imports the standard library and nothing else."""
+"""Creates .venv from a lock file. Runs on the system's Python: imports the standard library and nothing else."""
+
+from __future__ import annotations
 
 import hashlib
 import shutil
@@ -9,35 +11,44 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "requirements" / "dev.lock"
+LOCKS = ROOT / "requirements"
 TARGET = ROOT / ".venv"
 STAMP = TARGET / "lock.sha256"
+# `dev` has every package of `stack`, in the same version.
+NAMES = ("stack", "dev")
 
 
-def main():
-    """Install the packages, unless they were installed from the present lock file."""
+def main(name: str) -> None:
+    """Install the packages of requirements/<name>.lock, unless they are installed."""
     if sys.version_info < (3, 11):  # noqa: UP036  an older Python gets this message
         sys.exit(f"error: Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+    hashes = {each: hashlib.sha256((LOCKS / f"{each}.lock").read_bytes()).hexdigest() for each in NAMES}
+    installed = installed_name(STAMP.read_text() if STAMP.exists() else "", hashes)
+    if installed in (name, "dev"):
         return
     started = time.monotonic()
-    print("  … .venv: installing what requirements/dev.lock names", flush=True)
+    print(f"  … .venv: installing what requirements/{name}.lock names", flush=True)
     if shutil.disk_usage(ROOT).free < 1024**3:
         sys.exit("error: the disk is full: 1 GiB is needed")
-    try:
-        venv.create(TARGET, with_pip=True, clear=TARGET.exists())
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: a virtual environment could not be made ({error}); Debian needs the package python3-venv")
+    if installed is None:
+        try:
+            venv.create(TARGET, with_pip=True, clear=TARGET.exists())
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"error: a virtual environment could not be made ({error}); Debian needs the package python3-venv")
     command = [str(TARGET / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
-    command += ["--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
+    command += ["--disable-pip-version-check", "--require-hashes", "-r", str(LOCKS / f"{name}.lock")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
         sys.exit(f"error: the Python packages could not be installed; is the package index reachable? {last}")
-    STAMP.write_text(wanted)
+    STAMP.write_text(hashes[name])
     print(f"  ✓ .venv {time.monotonic() - started:>44.1f} s")
 
 
+def installed_name(stamp: str, hashes: dict[str, str]) -> str | None:
+    """Return the name of the lock file with the hash `stamp`, or None if the packages are those of no present one."""
+    return next((name for name in NAMES if hashes[name] == stamp), None)
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
