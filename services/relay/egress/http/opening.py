@@ -98,6 +98,7 @@ class Openings:
         origin = self._origins.get(key)
         if origin is None:
             origin = self._origins[key] = _Origin()
+            self._forget_old(key)
         opening = Opening(self._clock())
         if not origin.slow:
             self.counted += 1
@@ -147,9 +148,6 @@ class Openings:
     def later(self, key: Hashable) -> NotAttemptedError:
         """The error for a call that is put off."""
         now = self._clock()
-        last = self._returns.get(key)
-        if key not in self._origins and last is not None and last[0] < now - LATER_SECONDS_MAX:
-            self._slow_since.pop(key, None)
         passed = now - self._slow_since.setdefault(key, now)
         first = now + min(max(passed, LATER_SECONDS_MIN), LATER_SECONDS_MAX)
         at, count = self._returns.get(key, (now, 0))
@@ -159,6 +157,12 @@ class Openings:
             at, count = min(at + RETURNS_SECONDS, now + RETURN_SECONDS_MAX), 0
         self._returns[key] = at, count + 1
         return NotAttemptedError("too many calls wait for a connection to the destination", at - now)
+
+    def _forget_old(self, key: Hashable) -> None:
+        """Forget since when an origin was slow if its calls are long overdue: nothing looked in the meantime."""
+        last = self._returns.get(key)
+        if last is None or last[0] < self._clock() - LATER_SECONDS_MAX:
+            self._slow_since.pop(key, None)
 
     def _room(self) -> int:
         """The limit for one slow origin that has a call already. It falls as all slow origins take more."""
