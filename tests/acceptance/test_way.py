@@ -125,11 +125,18 @@ def test_an_answer_of_twenty_megabytes_arrives_whole(stack: Stack) -> None:
 @pytest.mark.parametrize("during", [False, True])
 def test_cancelling_ends_a_submission_and_its_call(stack: Stack, during: bool) -> None:
     call_id = f"cancel-{during}"
-    id_ = stack.submit(latency_seconds=60, call_id=call_id)
-    if during:
-        until(lambda: stack.calls(call_id)["received"] == 1)
-    assert stack.call("DELETE", f"/v1/submissions/{id_}").json()["status"] == "cancelled"
-    assert stack.call("DELETE", f"/v1/submissions/{id_}").status_code == 409
+    dispatcher = stack.process("services.dispatcher")
+    if not during:
+        # It reads the submission after the end of it was committed.
+        dispatcher.suspend()
+    try:
+        id_ = stack.submit(latency_seconds=60, call_id=call_id)
+        if during:
+            until(lambda: stack.calls(call_id)["received"] == 1)
+        assert stack.call("DELETE", f"/v1/submissions/{id_}").json()["status"] == "cancelled"
+        assert stack.call("DELETE", f"/v1/submissions/{id_}").status_code == 409
+    finally:
+        dispatcher.resume()
     [event] = stack.completions({id_})[id_]
     assert event["headers"]["ce_type"] == "dev.tidings.submission.cancelled"
     if during:

