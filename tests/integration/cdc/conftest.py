@@ -103,8 +103,15 @@ class Cdc:
 
     def remove(self) -> None:
         self._order("DELETE", "")
-        until(lambda: not self.slot_value("active"), 30)
-        self.drop_slot()
+        # A task that is being started takes the slot once more before it ends.
+        until(self._slot_dropped, 30)
+
+    def _slot_dropped(self) -> bool:
+        try:
+            self.drop_slot()
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
 
     def _order(self, method: str, path: str) -> None:
         answer = requests.request(
