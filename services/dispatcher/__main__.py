@@ -105,25 +105,24 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
 
     def connect(stack: ExitStack) -> Work:
         changes, producer = _joined(stack, settings, GROUP, [SUBMISSIONS, RESULTS], progress)
-        dispatcher = Dispatcher(
-            changes, producer, sending,
-            clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=logger,
-        )  # fmt: skip
-        return Work(changes, dispatcher.run_once)
+        return _work(changes, producer, sending, progress, metrics)
 
     def connect_removals(stack: ExitStack) -> Work:
         changes, producer = _joined(stack, settings, REMOVALS_GROUP, [REMOVALS], removals_progress)
-        dispatcher = Dispatcher(
-            changes, producer, removing,
-            clock=time.monotonic, jitter=random.random, progress=removals_progress, metrics=removals_metrics,
-            log=logger,
-        )  # fmt: skip
-        return Work(changes, dispatcher.run_once)
+        return _work(changes, producer, removing, removals_progress, removals_metrics)
 
     reader = loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
     # A separate loop: any number of removals, each of which may take the relay long, must not delay a call.
     beside = loop.Beside("removals", connect_removals, removals_progress)
     return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger, beside=beside)
+
+
+def _work(changes: Changes, producer: Any, made: Outbox, progress: Progress, metrics: DispatcherMetrics) -> Work:
+    dispatcher = Dispatcher(
+        changes, producer, made,
+        clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=log.get("dispatcher"),
+    )  # fmt: skip
+    return Work(changes, dispatcher.run_once)
 
 
 def _joined(

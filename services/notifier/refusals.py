@@ -53,8 +53,7 @@ def standing(refusals: Collection[Refusal], now: float, trial_at: float) -> Stan
 
 def refused(before: Refusal | None, reason: str, now: float) -> Refusal:
     """A topic refused an event, for the first time or again: it is excluded, longer each time."""
-    again = before is not None and not before.suspected
-    seconds = min(REFUSED_SECONDS_MAX, before.seconds * 2) if before is not None and again else REFUSED_SECONDS
+    seconds = REFUSED_SECONDS if before is None or before.suspected else min(REFUSED_SECONDS_MAX, before.seconds * 2)
     return Refusal(reason, now + seconds, seconds)
 
 
