@@ -92,6 +92,7 @@ def test_each_writer_of_a_topic_has_the_right_and_no_other_process_has_it() -> N
 
 def test_each_reader_of_a_topic_has_the_right_and_who_has_it_for_that_topic_alone_is_a_reader() -> None:
     for name, _, _, _, _, readers in _topics():
+        assert set(_words(readers)) <= listed_rights().keys(), name
         for process, rights in listed_rights().items():
             if process in _words(readers):
                 assert _may(rights, "READ", name), (name, process)
