@@ -13,7 +13,7 @@ DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
     for path in [
         *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
     ]
 )
 # A link or a word, with the mark of a list's item before it and punctuation after it.
