@@ -17,6 +17,8 @@ from tidings.contract.targets import load_targets
 LANGUAGES = {"sh", "text", "python", "java", "javascript", "json", "toml", "properties", "mermaid"}
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)\b")
 MODULE = re.compile(r"\bpython3? -m ([a-z_.]+)")
+TEST_FILE = re.compile(r"\btests/[\w/]+\.py\b")
+PART = re.compile(r"\bT=([\w/.]+)")
 CODE = re.compile(r"`([^`\n]+)`")
 
 
@@ -62,6 +64,8 @@ def test_each_target_of_make_and_each_module_that_a_page_names_is_there(page: st
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(MAKE.findall(shown)) <= targets
     assert [name for name in MODULE.findall(shown) if importlib.util.find_spec(name) is None] == []
+    tests = [*TEST_FILE.findall(shown), *(f"tests/integration/{part}" for part in PART.findall(shown))]
+    assert [name for name in tests if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if blocks_of(page, "toml")])

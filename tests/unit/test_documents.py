@@ -43,6 +43,16 @@ def test_tables_code_and_links_alone_may_be_longer() -> None:
     assert _too_long(f"{'x' * (WIDTH_MAX + 1)}\n") == []
 
 
+def test_the_modules_of_one_messages_way_are_there_and_in_their_order() -> None:
+    architecture = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    way = architecture.partition("## One message's way\n")[2].partition("\n## ")[0]
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", way, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    modules = re.findall(r"`((?:services|tidings)\.[a-z_.0-9]+)`", way)
+    assert len(modules) >= len(numbers)
+    assert [name for name in modules if not (ROOT / name.replace(".", "/")).with_suffix(".py").exists()] == []
+
+
 def _too_long(text: str) -> list[int]:
     """The numbers of the lines that should be wrapped."""
     found, in_code = [], False
