@@ -68,6 +68,12 @@ def test_each_target_of_make_and_each_module_that_a_page_names_is_there(page: st
     assert [name for name in tests if not (ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("name", ["demo", "up", "down", "status", "reset"])
+def test_make_runs_what_the_tests_of_the_stack_run(name: str) -> None:
+    recipe = rf"^{name}: venv-stack ## .*\n\t@\$\(VENV\)/python -m stack {name}\n\n"
+    assert re.search(recipe, (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", [page for page in pages() if blocks_of(page, "toml")])
 def test_each_target_of_a_page_is_a_target(page: str, tmp_path: Path) -> None:
     for block in blocks_of(page, "toml"):
