@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 4
 pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs restart reset compose-env test unit integration fmt documents bench-cdc bench-submit bench-relay chaos \
+.PHONY: help demo up down status logs restart reset compose-env test unit integration fmt documents bench-cdc bench-submit bench-relay bench-way chaos \
 	check venv venv-stack
 
 help: ## what can be done
@@ -70,6 +70,9 @@ bench-submit: venv ## durable submissions, beside a plain Flask and pgbench
 
 bench-relay: venv ## the relay beside pgqueuer, procrastinate, celery, arq and its floors; FIGURE=drain for one, BASE=<commit> beside that
 	@$(VENV)/python -m benchmarks.bench_relay --figure $(or $(FIGURE),all) $(if $(BASE),--base $(BASE))
+
+bench-way: venv ## submission to completion event, hop by hop, beside celery, pgqueuer and procrastinate
+	@$(VENV)/python -m benchmarks.bench_way
 
 chaos: venv ## the whole system under load while it is killed, stopped, cut off; SECONDS=60 SEED=1
 	@$(VENV)/python -m tests.chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)

@@ -122,7 +122,9 @@ class Working:
 
 
 @contextmanager
-def working(peer: Peer, ground: Ground, *, concurrency: int, keep: bool = True) -> Iterator[Working]:
+def working(
+    peer: Peer, ground: Ground, *, concurrency: int, keep: bool = True, notify: bool = False
+) -> Iterator[Working]:
     """A peer with a fresh store and a sender that waits for orders; no worker yet."""
     python = interpreter(peer.pins)
     log = ground.directory / f"{peer.name}.log"
@@ -131,6 +133,7 @@ def working(peer: Peer, ground: Ground, *, concurrency: int, keep: bool = True) 
         database = stack.enter_context(ground.postgres.database(template="template1"))
         environment = {"BENCH_DATABASE_URL": ground.postgres.url(database), "BENCH_UPSTREAM": ground.upstream.origin()}
         environment |= {"BENCH_CONCURRENCY": str(concurrency), "BENCH_KEEP": "1" if keep else "0"}
+        environment["BENCH_NOTIFY"] = "1" if notify else "0"
         if peer.result_key is not None:
             redis = stack.enter_context(redis_server(ground.directory / f"redis-{time.monotonic_ns()}"))
             environment["BENCH_REDIS_PORT"] = str(redis.port)

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
+# Whoever waits for the answer is told in the transaction that keeps it.
+TOLD = "WITH kept AS ({insert} RETURNING id) SELECT pg_notify('answers', id) FROM kept"
 # As long as the body that the relay is given.
 PROMPT = json.dumps({"prompt": "x" * 985})
 # An answer is kept as one row and one commit, as one would write it.
@@ -18,6 +20,11 @@ INSERT_PSYCOPG = "INSERT INTO answers (id, body) VALUES (%s, %s)"
 SAVERS = 16
 # Most calls at a time; the environment says how many a figure wants.
 CONCURRENCY = "BENCH_CONCURRENCY"
+
+
+def insert(statement: str) -> str:
+    """`statement`, with a notification of its id if a figure wants one."""
+    return TOLD.format(insert=statement) if os.environ.get("BENCH_NOTIFY", "0") == "1" else statement
 
 
 def database_url() -> str:

@@ -50,7 +50,7 @@ async def work() -> None:
         async with session.post(url, data=asked["prompt"]) as response:
             body = await response.text()
         if given.keeps():
-            await savers.execute(given.INSERT_ASYNCPG, asked["id"], body)
+            await savers.execute(given.insert(given.INSERT_ASYNCPG), asked["id"], body)
 
     await pgq.run(
         dequeue_timeout=timedelta(seconds=1), batch_size=100, max_concurrent_tasks=max(200, given.concurrency())

@@ -52,7 +52,7 @@ async def work() -> None:
             body = await response.text()
         if given.keeps():
             async with savers.connection() as connection:
-                await connection.execute(given.INSERT_PSYCOPG, (id, body))
+                await connection.execute(given.insert(given.INSERT_PSYCOPG), (id, body))
 
     async with app.open_async():
         await app.run_worker_async(queues=["calls"], concurrency=given.concurrency(), fetch_job_polling_interval=0.5)

@@ -1,0 +1,1 @@
+"""The endpoint of each peer, run by the peers' own interpreter."""
