@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from benchmarks.way.picture import draw
 
@@ -11,7 +11,7 @@ SPENT = {"10/s": {"submit": 5.0, "CDC <row>": 20.0}, "50/s": {"submit": 10.0, "C
 
 
 def bars(text: str) -> list[tuple[str, float]]:
-    parts = ElementTree.fromstring(text).iter(f"{SVG}rect")
+    parts = ET.fromstring(text).iter(f"{SVG}rect")
     titled = [(part.find(f"{SVG}title"), float(part.attrib["width"])) for part in parts]
     return [(str(title.text), width) for title, width in titled if title is not None]
 
