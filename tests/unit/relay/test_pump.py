@@ -192,10 +192,10 @@ class Cancelling(One):
 
     def __init__(self, calls: Calls, message_id: str) -> None:
         super().__init__(NOW)
-        self.cancel = lambda: calls.abort(message_id)
+        self.calls, self.message_id = calls, message_id
 
     async def claim(self, batch_max: int, bytes_max: int) -> list[Claimed]:
-        self.cancel()
+        self.calls.abort(self.message_id)
         return await super().claim(batch_max, bytes_max)
 
 
