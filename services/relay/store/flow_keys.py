@@ -38,7 +38,7 @@ class FlowKeys:
         await self._database.execute(self._q["pin"], limits | {"key": key})
 
     async def unpin(self, key: str, unpin: Unpin) -> None:
-        """Remove the pin. The limits of the newest message are in force again."""
+        """Remove the pin. The limits stay as they are until the next message with the key."""
         parameters = {"key": key, "parallelism": unpin.parallelism, "rate": unpin.rate, "cooling": unpin.cooling}
         await self._database.execute(self._q["unpin"], parameters)
 

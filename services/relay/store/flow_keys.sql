@@ -34,7 +34,17 @@ ON CONFLICT (key) DO UPDATE SET
   window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
 
 -- name: unpin
-INSERT INTO relay.flow_keys AS f (key) VALUES (%(key)s)
+-- What was pinned stays in force until the next message with the key. The limits are locked first, as publishers do.
+WITH kept AS (
+  UPDATE relay.flow_limits AS l SET
+    parallelism = CASE WHEN %(parallelism)s::boolean AND f.pinned_parallelism THEN f.parallelism ELSE l.parallelism END,
+    rate = CASE WHEN %(rate)s::boolean AND f.pinned_rate THEN f.rate ELSE l.rate END,
+    period_seconds = CASE WHEN %(rate)s::boolean AND f.pinned_rate THEN f.period_seconds ELSE l.period_seconds END,
+    cools = CASE WHEN %(cooling)s::boolean AND f.pinned_cooling THEN f.cools ELSE l.cools END
+  FROM relay.flow_keys AS f WHERE f.key = %(key)s AND l.key = f.key
+  RETURNING l.key
+)
+INSERT INTO relay.flow_keys AS f (key) SELECT %(key)s FROM (SELECT count(*) FROM kept) AS done
 ON CONFLICT (key) DO UPDATE SET
   pinned_parallelism = f.pinned_parallelism AND NOT %(parallelism)s::boolean,
   pinned_rate = f.pinned_rate AND NOT %(rate)s::boolean,

@@ -133,6 +133,9 @@ def test_a_pinned_limit_is_not_changed_by_messages_until_it_is_unpinned(run: Run
         assert (view.parallelism_max, view.rate_max, view.period_seconds) == (3, 7, 60)
         assert (view.pinned_parallelism, view.pinned_rate) == (True, True)
         await stores.flow_keys.unpin("k", Unpin(parallelism=True, rate=False))
+        unpinned = await stores.flow_keys.get("k")
+        assert unpinned is not None
+        assert (unpinned.parallelism_max, unpinned.rate_max, unpinned.pinned_parallelism) == (3, 7, False)
         await stores.accept(draft(flow=FlowControl("k", 1, 1, 1)))
         after = await stores.flow_keys.get("k")
         assert after is not None
