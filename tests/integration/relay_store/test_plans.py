@@ -219,6 +219,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "cancel", {"ids": _IDS, "logs": True}),
     ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
+    ("message_views", "state", {"id": _IDS[0], "keep_seconds": 60.0}),
     ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
     ("message_views", "select_ids", _ANYTHING | {"message_ids": _IDS}),
     ("message_views", "select_ids", _ANYTHING | {"label": ["l10", "l20"]}),
