@@ -47,7 +47,7 @@ def message_object_v1(message: MessageView, now: datetime) -> Json:
     return content | present(
         {
             "headers": content["header"],
-            "body": base64_body(message.body, message.redact) if message.body else None,
+            "body": base64_body(message.body, message.options.redact) if message.body else None,
             "destinationType": "url" if message.topic is None else "topic",
             "topicId": _topic_id(message.topic),
             "topicName": message.topic,

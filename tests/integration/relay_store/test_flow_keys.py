@@ -11,7 +11,8 @@ import pytest
 from psycopg import AsyncConnection
 
 from services.relay.ending import ending_of
-from services.relay.message import Claimed, FlowControl
+from services.relay.message import Claimed
+from services.relay.options import FlowControl
 from services.relay.outcome.outcome import Answer, Fate
 from services.relay.protocol.flow import Pin, Unpin
 from tests.integration.relay_store.conftest import Run, Stores, draft

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.relay.message import CallbackOptions, Draft, Stored
+from services.relay.message import Draft, Stored
+from services.relay.options import CallbackOptions
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.invalid import InvalidRequestError
@@ -122,7 +123,9 @@ def test_a_retry_publishes_it_again_with_what_was_given_anew(run: Run) -> None:
         assert claimed.headers == {"X-A": "9", "X-B": "2"}
         assert (claimed.labels, claimed.retries_max, claimed.timeout_ms) == (("new",), 7, 10_000)
         assert (claimed.queue, claimed.body, claimed.retried) == ("q", b"sent", 0)
-        assert claimed.callback == CallbackOptions("https://example.com/back", retries_max=4, headers={"X-C": "3"})
+        assert claimed.options.callback == CallbackOptions(
+            "https://example.com/back", retries_max=4, headers={"X-C": "3"}
+        )
         assert await stores.letters.get(letter_id) is None
         assert await stores.letters.retry(letter_id, {}) is None
 

@@ -15,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.options import NO_OPTIONS
 from services.relay.protocol.filters import Filters
 from services.relay.store import written
 from services.relay.store.database import Database, queries
@@ -351,7 +352,7 @@ def test_the_loops_read_no_large_table_from_end_to_end_as_they_run(million: str)
                 [made] = await stores.accept(draft(labels=(f"own-{n}",), queue="q0"))
                 await stores.messages.cancel([made])
                 claimed = await stores.claim(5)
-                await stores.finish([replace(one, callback=None) for one in claimed])
+                await stores.finish([replace(one, options=NO_OPTIONS) for one in claimed])
                 await stores.views.select_ids(Filters(label=("l10",)), 10)
                 await stores.events.list(Filters(message_ids=(made,)))
                 await stores.events.list(Filters(count=10))
