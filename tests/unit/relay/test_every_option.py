@@ -174,7 +174,7 @@ def test_what_was_stored_before_options_had_a_class_is_read() -> None:
 
 
 def test_an_option_of_a_newer_version_is_left_to_it() -> None:
-    sealed = VAULT.seal({"headers": {"X-A": "1"}, "retry_delay": "1000", "example": "of a newer version"})
+    sealed = VAULT.seal({"headers": {"X-A": "1"}, "retry_delay": "1000", "of_a_newer_version": True})
     assert claimed(sealed).newer
     assert message_view(VAULT, row_of(sealed)).options == Options(retry_delay="1000")
     with pytest.raises(UnreadableError, match="does not know"):
