@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.relay.message import Body, Draft
+from services.relay.protocol.address import Destination, GroupName, Url, destination
 from services.relay.protocol.invalid import InvalidRequestError
-from services.relay.protocol.publishing import Destination, GroupName, Url, destination, draft, merged
+from services.relay.protocol.publishing import draft, merged
 from services.relay.protocol.views import EndpointView
 from services.relay.store.topics import Topics
 

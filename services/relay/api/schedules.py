@@ -10,8 +10,9 @@ from services.relay.api.drafting import Asked, Drafter
 from services.relay.api.rates import check_rate
 from services.relay.api.reply import REFUSALS, done_reply, json_reply, not_found
 from services.relay.message import Stored
+from services.relay.protocol.address import destination, separated
 from services.relay.protocol.answers import schedule_object
-from services.relay.protocol.publishing import destination, options_of, separated
+from services.relay.protocol.publishing import options_of
 from services.relay.protocol.schedule import new_schedule_id, schedule_draft
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from services.relay.protocol.callback import milliseconds
 from services.relay.protocol.publishing import draft
-from services.relay.protocol.redaction import base64_body, redacted, shown_body, shown_headers
+from services.relay.protocol.redaction import base64_body, shown_body, shown_headers
 from services.relay.protocol.shown_options import shown_options
 from services.relay.protocol.views import (
     AttemptView,
@@ -26,20 +26,6 @@ from services.relay.protocol.views import (
     TopicView,
 )
 from services.relay.protocol.waiting import timetable, why_waiting
-
-__all__ = [
-    "event_object",
-    "flow_object",
-    "letter_object",
-    "message_object",
-    "milliseconds",
-    "parallelism_object",
-    "published_object",
-    "queue_object",
-    "redacted",
-    "schedule_object",
-    "topic_object",
-]
 
 Json = dict[str, Any]
 

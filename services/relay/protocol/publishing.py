@@ -13,10 +13,9 @@ from urllib.parse import parse_qsl
 from services.relay.message import Body, Draft
 from services.relay.options import NO_OPTIONS
 from services.relay.protocol import values
-from services.relay.protocol.address import Destination, GroupName, Url, destination, is_option, separated
+from services.relay.protocol.address import is_option
 from services.relay.protocol.headers import (
     OPTION_PREFIXES,
-    canonical,
     folded,
     forwarded,
     incoming,
@@ -26,20 +25,6 @@ from services.relay.protocol.headers import (
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.option_headers import read_options
 from services.relay.protocol.storable import is_storable
-
-__all__ = [
-    "Destination",
-    "GroupName",
-    "InvalidRequestError",
-    "Url",
-    "canonical",
-    "destination",
-    "draft",
-    "given_token",
-    "merged",
-    "options_of",
-    "separated",
-]
 
 PARAMETERS_MAX = 1000
 # Each call holds its headers in memory. Servers accept 8 to 64 KiB.

@@ -146,7 +146,6 @@ class LetterView:
     response_status: int
     response_headers: Mapping[str, list[str]]
     response_body: bytes
-    failed_at: datetime
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,6 @@ class Letters:
             row["response_status"],
             row["response_header"],
             row["response_body"],
-            row["failed_at"],
         )
 
 

@@ -262,7 +262,6 @@ REQUEST_ONLY: dict[tuple[str, str], str] = {
     **{(noun, "filters"): _PART for noun in ("events", "letters", "message_views")},
     **{("queues", name): _BY_KEY for name in ("upsert", "set_paused", "lock", "delete")},
     **{("flow_keys", name): _BY_KEY for name in ("pause", "resume", "pin", "unpin", "reset_rate", "set_cooling")},
-    ("flow_keys", "cooling_count"): "request only: /metrics and tests; the keys are many, the row small",
     **{("schedules", name): _BY_KEY for name in ("upsert", "delete", "pause", "lock", "resume")},
     ("schedules", "select"): "request only: the list of all schedules, which the protocol has without pages",
     ("signing_keys", "lock"): _BY_KEY,

@@ -151,7 +151,7 @@ def test_a_message_tells_of_its_attempts_and_of_those_to_come() -> None:
 
 
 def test_a_dead_letter_is_what_the_client_reads() -> None:
-    letter = LetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found", NOW)
+    letter = LetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found")
     read = parse_dlq_message_response(plain_json(letter_object(letter)))
     assert (read.dlq_id, read.response_status, read.response_body) == ("1-0", 404, "404 Not Found")
     assert read.response_headers == {"Content-Type": ["text/plain"]}

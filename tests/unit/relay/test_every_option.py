@@ -119,7 +119,7 @@ def test_an_option_is_shown_by_messages_dead_letters_schedules_and_events(name: 
     schedule = ScheduleView("scd_1", "* * * * *", "https://a.example", given, b"", NOW)
     for content in (
         message_object(view, NOW),
-        letter_object(LetterView("1-0", view, 500, {}, b"", NOW)),
+        letter_object(LetterView("1-0", view, 500, {}, b"")),
         event_object(event),
         schedule_object(schedule),
     ):
