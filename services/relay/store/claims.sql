@@ -39,13 +39,13 @@ WITH unsent AS (
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT CASE WHEN unsent_at > now() - interval '12 hours' THEN unsent_at ELSE now() END, id, 'ACTIVE', retried, url,
     method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
-  FROM back WHERE %(logs)s AND EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
+  FROM back WHERE EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
   SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
     caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
-  FROM back WHERE %(logs)s
+  FROM back
 )
 SELECT id, flow_key, queue, unsent_at FROM back
 
@@ -94,13 +94,13 @@ WITH expired AS (
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT CASE WHEN began_at > now() - interval '12 hours' THEN began_at ELSE now() END, id, 'ACTIVE', retried, url,
     method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
-  FROM back JOIN attempted ON attempted.message_id = back.id WHERE %(logs)s
+  FROM back JOIN attempted ON attempted.message_id = back.id
 ), logged AS (
   INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
     schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
   SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
     caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
-  FROM back WHERE %(logs)s
+  FROM back
 )
 SELECT id, flow_key, queue, NULL::timestamptz AS unsent_at FROM back
 

@@ -42,7 +42,7 @@ INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flo
   caller_ip, retries_max, timeout_ms, next_due_at, details)
 SELECT created_at, id, 'CREATED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
   retries_max, timeout_ms, due_at, sealed
-FROM new WHERE %(logs)s
+FROM new
 
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
@@ -109,7 +109,7 @@ WITH due AS (
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
     retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -123,7 +123,7 @@ WITH claimed AS (
     schedule_id, caller_ip, retries_max, timeout_ms)
   SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
     retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -235,7 +235,7 @@ WITH found AS (
     caller_ip, retries_max, timeout_ms)
   SELECT clock_timestamp(), id, s.state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
     retries_max, timeout_ms
-  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state) WHERE %(logs)s
+  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state)
 )
 SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 
