@@ -141,7 +141,7 @@ class Database:
             except psycopg.errors.CheckViolation as error:
                 if not left or "no partition of relation" not in str(error):
                     raise
-                await self.execute("SELECT relay.make_partitions(2)", {})
+                await self.execute(queries("janitor")["make_partitions"], {})
         raise AssertionError("unreachable")
 
 
