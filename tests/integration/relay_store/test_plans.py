@@ -259,6 +259,7 @@ _FEW = "request only: of a table that people fill by hand"
 # Statements that no loop runs and that look through no large table.
 REQUEST_ONLY: dict[tuple[str, str], str] = {
     ("filtering", "common"): _PART,
+    ("columns", "facts"): _PART,
     **{(noun, "filters"): _PART for noun in ("events", "letters", "message_views")},
     **{("queues", name): _BY_KEY for name in ("upsert", "set_paused", "lock", "delete")},
     **{("flow_keys", name): _BY_KEY for name in ("pause", "resume", "pin", "unpin", "reset_rate", "set_cooling")},
