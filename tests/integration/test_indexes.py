@@ -42,7 +42,8 @@ def test_an_index_that_repeats_another_is_found(postgres: PostgresServer, index:
         create_schema(postgres.url(name))
         with psycopg.connect(postgres.url(name)) as connection:
             connection.execute(index)
-        assert [other for found, other in doubled(postgres.url(name)) if found.endswith("again")][0].find(by) >= 0
+        others = [other for found, other in doubled(postgres.url(name)) if found.endswith("again")]
+        assert any(by in other for other in others), others
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ DELETE FROM relay.put_offs WHERE message_id = ANY(%(ids)s)
 
 -- name: bury
 INSERT INTO relay.dead_letters (id, message_id, kind, protocol, body, body_key, body_size, body_sha256, sealed,
-  on_unknown, created_at, not_before, response_status, response_header, response_body, response_key, response_size, /* facts */)
+  on_unknown, created_at, not_before, response_status, response_header, response_body, response_key, response_size,
+  /* facts */)
 SELECT v.id, m.id, m.kind, m.protocol, m.body, m.body_key, m.body_size, m.body_sha256, m.sealed, m.on_unknown,
   m.created_at, m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, /* facts */
 FROM json_to_recordset(%(rows)s::json) AS v (id text, message_id text, status integer, header jsonb, body text, key text,
