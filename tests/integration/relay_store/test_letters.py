@@ -13,6 +13,7 @@ from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.store.messages import Accepted
+from services.relay.store.sealing import UnreadableError
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
@@ -152,6 +153,22 @@ def test_many_are_retried_together_but_for_those_that_cannot_be_read(run: Run) -
         assert {one.id: one.body for one in await stores.claim()} == dict(zip(new, (b"2", b"0"), strict=True))
         page, _ = await stores.letters.list(Filters())
         assert [(letter.id, letter.message.headers) for letter in page] == [(ids[1], {})]
+
+    run(story)
+
+
+def test_a_dead_letter_with_an_option_of_a_newer_version_stays(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        ids = await fail(stores, *(draft(body=str(n).encode()) for n in range(2)))
+        newer = stores.vault.seal({"headers": {}, "of_a_newer_version": True})
+        statement = "UPDATE relay.dead_letters SET sealed = %(sealed)s WHERE id = %(id)s RETURNING id"
+        await stores.rows(statement, id=ids[1], sealed=newer)
+        [new], _ = await stores.letters.retry_many(Filters(all=True))
+        with pytest.raises(UnreadableError, match="does not know"):
+            await stores.letters.retry(ids[1], {})
+        assert [(one.id, one.body) for one in await stores.claim()] == [(new, b"0")]
+        page, _ = await stores.letters.list(Filters())
+        assert [letter.id for letter in page] == [ids[1]]
 
     run(story)
 
