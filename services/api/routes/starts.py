@@ -9,7 +9,7 @@ from prometheus_client import Counter
 from psycopg import OperationalError
 
 from services.api.authentication import guarded_by
-from services.api.parts import Parts
+from services.api.dependencies import Dependencies
 from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import RelaySignature
 from services.api.routes.reply import body_of, json_reply
@@ -17,14 +17,14 @@ from services.api.starts import STARTS_BYTES_MAX, ToldStarts, proven, read_start
 from tidings.contract.signature import InvalidSignatureError, check_body
 
 
-def add_starts(app: Flask, parts: Parts) -> None:
+def add_starts(app: Flask, dependencies: Dependencies) -> None:
     starts = Counter(
         "tidings_attempt_starts",
         "Begun attempts of which the relay told: stored, forged, or repeated (those of unknown submissions too)",
         ["outcome"],
-        registry=parts.registry,
+        registry=dependencies.registry,
     )
-    signature = RelaySignature(parts.settings)
+    signature = RelaySignature(dependencies.settings)
 
     @app.post("/callbacks/relay/starts")
     @guarded_by("signature")
@@ -40,9 +40,9 @@ def add_starts(app: Flask, parts: Parts) -> None:
 
     def stored(told: ToldStarts) -> int:
         """Return how many starts were new."""
-        known = proven(told, parts.authentication.is_callback_token)
+        known = proven(told, dependencies.authentication.is_callback_token)
         try:
-            new = parts.store.insert_starts(known) if known else 0
+            new = dependencies.store.insert_starts(known) if known else 0
         except OperationalError:
             raise ProblemError(503, "the database does not answer") from None
         for outcome, count in (("stored", new), ("repeated", len(known) - new)):

@@ -9,13 +9,14 @@ from uuid import UUID
 
 from flask import Flask, Request, Response, request
 
+from services.api.acceptance import accepted
 from services.api.authentication import guarded_by
-from services.api.intake import accepted, accepted_headers
+from services.api.dependencies import Dependencies
 from services.api.models import idempotency_key, parse_json, traceparent
-from services.api.parts import Parts
-from services.api.presentation import RETRY_AFTER_SECONDS, listed, submission
+from services.api.presentation import listed
 from services.api.problem import Fault, ProblemError
-from services.api.routes.reply import body_of, id_of, json_reply, not_found
+from services.api.routes.reply import body_of, id_of, json_reply, not_found, response_of
+from services.api.submit import read_request, shown
 from tidings.contract.ids import SubmissionId, parse_submission_id
 
 LIST_MAX = 100
@@ -26,28 +27,20 @@ _LIMIT = re.compile(r"[0-9]{1,3}")
 STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled", "expired")
 
 
-def add_submissions(app: Flask, parts: Parts) -> None:
+def add_submissions(app: Flask, dependencies: Dependencies) -> None:
     @app.post("/v1/submissions")
     @guarded_by("api_key")
     def submit() -> Response:
-        tenant = parts.authentication.tenant()
-        content = parse_json(body_of(request, parts.settings.input_bytes_max), request.content_type or "")
-        row, stored = parts.intake.one(
-            tenant,
-            content,
-            key=idempotency_key(request.headers.get("Idempotency-Key")),
-            trace=traceparent(request.headers.get("traceparent")),
-        )
-        if stored.repeated:
-            return shown_reply(parts, tenant, stored.id)
-        return json_reply(accepted(row), 202, accepted_headers(row))
+        tenant = dependencies.authentication.tenant()
+        body = body_of(request, dependencies.settings.input_bytes_max)
+        return response_of(dependencies.submit.submit(read_request(tenant, request.headers, body)))
 
     @app.post("/v1/submissions/batch")
     @guarded_by("api_key")
     def submit_batch() -> Response:
-        tenant = parts.authentication.tenant()
-        content = parse_json(body_of(request, parts.settings.batch_bytes_max), request.content_type or "")
-        rows = parts.intake.many(
+        tenant = dependencies.authentication.tenant()
+        content = parse_json(body_of(request, dependencies.settings.batch_bytes_max), request.content_type or "")
+        rows = dependencies.acceptor.accept_batch(
             tenant,
             content,
             key=idempotency_key(request.headers.get("Idempotency-Key")),
@@ -58,8 +51,8 @@ def add_submissions(app: Flask, parts: Parts) -> None:
     @app.get("/v1/submissions")
     @guarded_by("api_key")
     def list_submissions() -> Response:
-        tenant = parts.authentication.tenant()
-        page, cursor = parts.store.list(tenant, _filters(request))
+        tenant = dependencies.authentication.tenant()
+        page, cursor = dependencies.store.list(tenant, _filters(request))
         return json_reply(
             {"submissions": [listed(row) for row in page], "cursor": None if cursor is None else str(cursor)}
         )
@@ -67,29 +60,22 @@ def add_submissions(app: Flask, parts: Parts) -> None:
     @app.get("/v1/submissions/<id:text>")
     @guarded_by("api_key")
     def show(text: str) -> Response:
-        return shown_reply(parts, parts.authentication.tenant(), id_of(text))
+        return shown_response(dependencies, dependencies.authentication.tenant(), id_of(text))
 
     @app.delete("/v1/submissions/<id:text>")
     @guarded_by("api_key")
     def cancel(text: str) -> Response:
-        tenant, id_ = parts.authentication.tenant(), id_of(text)
-        if not parts.store.cancel(tenant, id_):
-            found = parts.store.get(tenant, id_)
+        tenant, id_ = dependencies.authentication.tenant(), id_of(text)
+        if not dependencies.store.cancel(tenant, id_):
+            found = dependencies.store.get(tenant, id_)
             if found is None:
                 raise not_found()
             raise ProblemError(409, f"the submission has ended already: {found[0]['outcome']}")
-        return shown_reply(parts, tenant, id_)
+        return shown_response(dependencies, tenant, id_)
 
 
-def shown_reply(parts: Parts, tenant: str, id_: SubmissionId) -> Response:
-    found = parts.store.get(tenant, id_)
-    if found is None:
-        raise not_found()
-    content = submission(*found, datetime.now(UTC))
-    response = json_reply(content)
-    if content["outcome"] is None:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    response.add_etag()
+def shown_response(dependencies: Dependencies, tenant: str, id_: SubmissionId) -> Response:
+    response = response_of(shown(dependencies.store, tenant, id_))
     response.make_conditional(request)
     return response
 

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 from structlog.stdlib import BoundLogger
 
+from services.api.acceptance import Acceptor
 from services.api.authentication import Authentication
 from services.api.committer import Committer
-from services.api.intake import Intake
 from services.api.settings import ApiSettings
 from services.api.store import Store
+from services.api.submit import Submit
 from tidings.contract.targets import Target
 
 
 @dataclass(frozen=True)
-class Parts:
+class Dependencies:
     """The dependencies of the routes."""
 
     settings: ApiSettings
     store: Store
     committer: Committer
-    intake: Intake
+    acceptor: Acceptor
+    submit: Submit
     authentication: Authentication
     targets: dict[str, Target]
     registry: CollectorRegistry

@@ -1,29 +1,20 @@
-"""The bridge from the event loop to Flask: a request with a complete body becomes a WSGI call, and the response is
-returned as one piece.
-"""
+"""The call of a WSGI application with a complete body. The response is returned as one piece."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from services.api.head import Head
+from services.api.reply import Reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    headers: Iterable[tuple[bytes, bytes]]
-    body: bytes
-
-
-def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
+def call(app: WSGIApplication, environ: dict[str, Any]) -> Reply:
     """Call `app` and return its response. Runs in a thread, because the call may wait for Postgres."""
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -39,12 +30,8 @@ def call(app: WSGIApplication, environ: dict[str, Any]) -> Answer:
         if close is not None:
             close()
     status, headers = started[0]
-    return Answer(int(status[:3]), encoded(headers), body)
-
-
-def encoded(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Encode headers for ASGI."""
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    # No response of the application repeats a header.
+    return Reply(int(status[:3]), dict(headers), body)
 
 
 def environ_of(head: Head, body: bytes, scope: Mapping[str, Any]) -> dict[str, Any]:

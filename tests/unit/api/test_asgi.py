@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from services.api.asgi import QUEUE_PER_THREAD, AsgiApp, Listener
 from services.api.authentication import Authentication
-from services.api.front import QUEUE_PER_THREAD, Front, Listener
 
 
 def test_the_relay_is_not_told_when_to_come_again() -> None:
@@ -23,12 +23,10 @@ def test_the_relay_is_not_told_when_to_come_again() -> None:
 
     async def asked() -> list[dict[str, str]]:
         listener = Listener(lambda _path: True, {}, 1)
-        front = Front(
-            behind, listener, authentication=cast(Authentication, None), hot_intake=None, log=logging.getLogger("test")
-        )
-        waiting = [asyncio.create_task(answered(front, "/metrics")) for _ in range(QUEUE_PER_THREAD)]
+        app = AsgiApp(behind, listener, authentication=cast(Authentication, None), log=logging.getLogger("test"))
+        waiting = [asyncio.create_task(answered(app, "/metrics")) for _ in range(QUEUE_PER_THREAD)]
         await asyncio.sleep(0)
-        refused = [await answered(front, path) for path in ("/v1/submissions", "/callbacks/relay", "/image-callback")]
+        refused = [await answered(app, path) for path in ("/v1/submissions", "/callbacks/relay", "/image-callback")]
         released.set()
         await asyncio.gather(*waiting)
         return refused
@@ -38,7 +36,7 @@ def test_the_relay_is_not_told_when_to_come_again() -> None:
     assert [(answer["status"], answer.get("retry-after")) for answer in relay] == [("503", None)] * 2
 
 
-async def answered(front: Front, path: str) -> dict[str, str]:
+async def answered(app: AsgiApp, path: str) -> dict[str, str]:
     """The status and the headers of an answer."""
     found: dict[str, str] = {}
 
@@ -55,5 +53,5 @@ async def answered(front: Front, path: str) -> dict[str, str]:
         "headers": [(b"host", b"a.example")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
         "http_version": "1.1",
     }  # fmt: skip
-    await front(scope, receive, send)
+    await app(scope, receive, send)
     return found
