@@ -24,7 +24,7 @@ from stack.lock import held
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
 from stack.processes import environment_of
-from stack.servers import Jvm, Server, answers, connect, kafka
+from stack.servers import ConnectPasswords, Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
 from tidings.database.migrate import MigrateSettings, migrate
 
@@ -97,8 +97,8 @@ def _start_servers(
     servers.append(broker)
     # The worker itself waits a minute for the broker, and loads its classes meanwhile.
     worker = connect(
-        jvm, home.directory / "connect", port=ports["connect"], kafka_port=ports["kafka"],
-        database_password=home.secrets["cdc"], rest_password=home.secrets["connect"],
+        jvm, home.directory / "connect", (ports["connect"], ports["kafka"]),
+        ConnectPasswords(database=home.secrets["cdc"], rest=home.secrets["connect"]),
     ).start()  # fmt: skip
     servers.append(worker)
     with steps.step("Postgres 18"):

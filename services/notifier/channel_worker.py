@@ -11,19 +11,19 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
-from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels, Routes, Use
+from services.notifier.channel_failures import FAILURES_MAX, ChannelFailures
+from services.notifier.channel_state import ChannelState
+from services.notifier.channels import Routes, Use
+from services.notifier.connection import Connection
 from services.notifier.held import Held, held_record, read_held
 from services.notifier.metrics import NotifierMetrics
-from services.notifier.tenants import Tenants
-from services.notifier.troubles import FAILURES_MAX, Troubles
 from tidings.contract.topics import channel_topic
-from tidings.kafka.changes import Changes
 from tidings.kafka.failures import RefusedError, StalledError
 from tidings.kafka.topics import NOT_READY
-from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.kafka.transactions import Outgoing
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -54,24 +54,21 @@ class ChannelWorker:
 
     def __init__(
         self,
-        changes: Changes,
-        transactions: Transactions,
-        channels: Channels,
-        tenants: Tenants,
+        connection: Connection,
+        state: ChannelState,
         *,
         clock: Callable[[], float],
         progress: Progress,
-        metrics: NotifierMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[NotifierMetrics],
     ) -> None:
-        self._changes = changes
-        self._transactions = transactions
-        self._channels = channels
-        self._tenants = tenants
-        self._troubles = Troubles(channels, tenants, log)
+        self._changes = connection.changes
+        self._transactions = connection.transactions
+        self._channels = state.channels
+        self._tenants = state.tenants
+        self._failures = ChannelFailures(state, telemetry.log)
         self._clock = clock
         self._progress = progress
-        self._metrics = metrics
+        self._metrics = telemetry.metrics
         self._look_at = clock()
 
     def run_once(self) -> int:
@@ -131,11 +128,11 @@ class ChannelWorker:
             self._metrics.aborts.inc()
             self._channels.trial_failed()
             if isinstance(error, RefusedError):
-                self._troubles.refused(error, plan.topics)
+                self._failures.refused(error, plan.topics)
                 self._settle_together([one], ())
             else:
                 self._hold_again(one, error)
-                self._troubles.stalled_alone(topic, use)
+                self._failures.stalled_alone(topic, use)
             return False
         self._channels.accept(plan.topics)
         return True
@@ -158,11 +155,11 @@ class ChannelWorker:
                 self._commit(held, plan)
             except RefusedError as error:
                 self._metrics.aborts.inc()
-                failures += 1 if self._troubles.refused(error, plan.topics) else FAILURES_MAX
+                failures += 1 if self._failures.refused(error, plan.topics) else FAILURES_MAX
             except StalledError as error:
                 self._metrics.aborts.inc()
                 failures += 1
-                self._troubles.stalled(error, plan.topics)
+                self._failures.stalled(error, plan.topics)
             else:
                 self._channels.accept(plan.topics)
                 self._count(held, plan)
@@ -197,7 +194,7 @@ class ChannelWorker:
     def _count(self, held: Sequence[Held], plan: _Plan) -> None:
         kept_off = [one.use for one in held if one.use is not None and _message(one, plan) is None]
         self._metrics.channels_refused.inc(len(kept_off))
-        self._troubles.say(kept_off)
+        self._failures.say(kept_off)
 
 
 def _message(one: Held, plan: _Plan) -> Outgoing | None:

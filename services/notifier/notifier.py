@@ -9,20 +9,21 @@ from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
-from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels, Routes, Use
+from services.notifier.channel_failures import FAILURES_MAX, ChannelFailures
+from services.notifier.channel_state import ChannelState
+from services.notifier.channels import Routes, Use
+from services.notifier.connection import Connection
 from services.notifier.held import held_record
 from services.notifier.metrics import NotifierMetrics
-from services.notifier.tenants import Tenants
 from services.notifier.transform import DeadLetter, Event, transform
-from services.notifier.troubles import FAILURES_MAX, Troubles
 from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS
-from tidings.kafka.changes import Batch, Changes
+from tidings.kafka.changes import Batch
 from tidings.kafka.dead_letters import dead_letter
 from tidings.kafka.failures import RefusedError, StalledError
-from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.kafka.transactions import Outgoing
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
 
@@ -51,25 +52,22 @@ class Notifier:
 
     def __init__(
         self,
-        changes: Changes,
-        transactions: Transactions,
-        channels: Channels,
-        tenants: Tenants,
+        connection: Connection,
+        state: ChannelState,
         *,
         public_url: str,
         progress: Progress,
-        metrics: NotifierMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[NotifierMetrics],
     ) -> None:
-        self._changes = changes
-        self._transactions = transactions
-        self._channels = channels
-        self._tenants = tenants
-        self._troubles = Troubles(channels, tenants, log)
+        self._changes = connection.changes
+        self._transactions = connection.transactions
+        self._channels = state.channels
+        self._tenants = state.tenants
+        self._failures = ChannelFailures(state, telemetry.log)
         self._public_url = public_url
         self._progress = progress
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
 
     def run_once(self) -> int:
         """Handle the available changes, waiting up to half a second for them; return the number of changes read.
@@ -114,11 +112,11 @@ class Notifier:
                 if error.topic in {COMPLETIONS, DEAD_LETTERS, CHANNEL_EVENTS}:
                     self._put_aside(decided, error)
                     return
-                if not self._troubles.refused(error, routes.topics):
+                if not self._failures.refused(error, routes.topics):
                     unclear.add(error.topic)
             except StalledError as error:
                 self._metrics.aborts.inc()
-                self._troubles.stalled(error, routes.topics)
+                self._failures.stalled(error, routes.topics)
             else:
                 self._channels.accept(routes.topics)
                 self._count(decided, routes)
@@ -173,7 +171,7 @@ class Notifier:
         self._metrics.channels_held.inc(sum(use in routes.held for use in uses))
         kept_off = [use for use in uses if use not in routes.topics and use not in routes.held]
         self._metrics.channels_refused.inc(len(kept_off) + sum(one.kept_off for one in decided))
-        self._troubles.say(kept_off)
+        self._failures.say(kept_off)
         for one in decided:
             match one.decision:
                 case Event(change, _):

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.read_results import Hour, ReadResults
 from services.reconciler.store import NO_ID, Store
+from tidings.process.telemetry import Telemetry
 
 NAME = "completions"
 ROWS_MAX = 1_000
@@ -52,28 +51,34 @@ class _Outstanding:
     nudged: int = 0
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """`settle_seconds`: the time in which a row is committed after its id was made; `grace_seconds`: the age from which
+    an event is missing; `repeat_seconds`: the pause before it is emitted once more.
+    """
+
+    settle_seconds: float
+    grace_seconds: float
+    repeat_seconds: float
+
+
 class Completions:
     def __init__(
         self,
         store: Store,
         events: EventReader,
-        metrics: ReconcilerMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[ReconcilerMetrics],
         *,
         clock: Callable[[], float],
-        settle_seconds: float,
-        grace_seconds: float,
-        repeat_seconds: float,
+        intervals: Intervals,
     ) -> None:
         """`clock` returns monotonic seconds."""
         self._store = store
         self._events = events
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._clock = clock
-        self._settle_seconds = settle_seconds
-        self._grace_seconds = grace_seconds
-        self._repeat_seconds = repeat_seconds
+        self._intervals = intervals
         self._cursor: UUID | None = None
         self._following = False
         self._read = ReadResults(NO_ID)
@@ -109,7 +114,7 @@ class Completions:
         their retention.
         """
         mark = self._store.low_water(NAME)
-        mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
+        mark = self._store.floor(self._intervals.settle_seconds) if mark == NO_ID else mark
         mark = max(mark, self._store.floor(LOOKBACK_SECONDS_MAX))
         self._read = ReadResults(UUID(int=mark.int - 1))
         self._begin_after(UUID(int=mark.int - 1))
@@ -140,7 +145,7 @@ class Completions:
         assert self._cursor is not None
         if len(self._rows) >= OUTSTANDING_MAX:
             return 0
-        found = self._store.ended(self._cursor, self._settle_seconds, ROWS_MAX)
+        found = self._store.ended(self._cursor, self._intervals.settle_seconds, ROWS_MAX)
         now = self._clock()
         for submission_id, event_id in found:
             if event_id in self._ahead:
@@ -184,7 +189,7 @@ class Completions:
         missing = {
             event_id: row
             for event_id, row in self._rows.items()
-            if now - row.since >= (self._repeat_seconds if row.nudged else self._grace_seconds)
+            if now - row.since >= (self._intervals.repeat_seconds if row.nudged else self._intervals.grace_seconds)
         }
         if not missing:
             return

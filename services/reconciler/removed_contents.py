@@ -10,13 +10,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
-from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
+from services.reconciler.relay_client import LABELS_MAX, RelayClient, UnsupportedError
 from services.reconciler.store import NO_ID, Store
 from tidings.contract.relay_labels import webhook_label
 from tidings.contract.removals import removal_requests
+from tidings.process.telemetry import Telemetry
 
 # Each removal has two labels: that of its calls, and that of its webhooks.
 REMOVALS_MAX = LABELS_MAX // 2
@@ -31,13 +30,13 @@ class RemovedContents:
     """
 
     def __init__(
-        self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger, *, grace_seconds: float
+        self, store: Store, relay: RelayClient, telemetry: Telemetry[ReconcilerMetrics], *, grace_seconds: float
     ) -> None:
         """`grace_seconds`: the time within which the dispatcher publishes a message whose body it has read."""
         self._store = store
         self._relay = relay
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._grace_seconds = grace_seconds
         self._after = _BEGINNING
 

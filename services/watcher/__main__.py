@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from services.watcher.broker import Broker
 from services.watcher.connector import Connector, RegistrationRefusedError, configuration
+from services.watcher.metrics import WatcherMetrics
 from services.watcher.settings import WatcherSettings
 from services.watcher.slot import Slot
 from services.watcher.transactions import TransactionWatch
@@ -19,6 +20,7 @@ from tidings.process import log
 from tidings.process.health import serve_health
 from tidings.process.settings import read_or_exit
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 
 def _watcher(settings: WatcherSettings) -> Watcher:
@@ -40,8 +42,7 @@ def _watcher(settings: WatcherSettings) -> Watcher:
         slot,
         wanted,
         clock=time.monotonic,
-        registry=REGISTRY,
-        log=log.get("watcher"),
+        telemetry=Telemetry(WatcherMetrics(REGISTRY), log.get("watcher")),
     )
 
 

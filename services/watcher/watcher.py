@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
-from structlog.stdlib import BoundLogger
-
 from services.watcher.connector import ConnectorState, ConnectUnavailableError
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.slot import DatabaseUnavailableError, SlotState
+from tidings.process.telemetry import Telemetry
 
 # 1, 2, 4 … 30 s between restarts without success; after a minute of normal operation the count restarts.
 FIRST_SECONDS = 1.0
@@ -66,18 +64,17 @@ class Watcher:
         wanted: Mapping[str, str],
         *,
         clock: Callable[[], float],
-        registry: CollectorRegistry,
-        log: BoundLogger,
+        telemetry: Telemetry[WatcherMetrics],
     ) -> None:
         self._connector = connector
         self._slot = slot
         self._wanted = wanted
         self._clock = clock
-        self._log = log
+        self._log = telemetry.log
         self._trouble = _Trouble()
         self._registered = False
         self._read_at = clock()
-        self._metrics = WatcherMetrics(registry)
+        self._metrics = telemetry.metrics
         self.connector_fault: str | None = "not looked at yet"
         self.slot_fault: str | None = None
 

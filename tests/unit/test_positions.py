@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionErr
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
 from tests.unit.clock import Clock
-from tidings.kafka.changes import Changes
+from tidings.kafka.changes import Changes, Subscription
 from tidings.process import log
 from tidings.process.progress import Progress
 
+SUBSCRIPTION = Subscription("g", "0", 1, ("t",))
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
@@ -81,7 +83,7 @@ def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
     error: KafkaError, beginning: int, goes_on_at: int, missed: int
 ) -> None:
     consumer, progress = Consumer({A: beginning}), Progress(Clock())
-    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=progress, log=log.get("test"))
     consumer.errors = [error]
     assert changes.poll(1) == {}
     assert consumer.positions == consumer.committed == {A: goes_on_at}
@@ -90,7 +92,7 @@ def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
 
 def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
     consumer = Consumer({})
-    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [OffsetOutOfRangeError({TopicPartition("t", 9): 5})]
     assert changes.poll(1) == {}
     assert consumer.positions == {}
@@ -98,7 +100,7 @@ def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
 
 def test_removals_that_expired_are_left_to_the_reconciler() -> None:
     consumer, progress = Consumer({A: 7}), Progress(Clock())
-    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"), expiry_is_fault=False)
+    changes = Changes(consumer, replace(SUBSCRIPTION, expiry_is_fault=False), progress=progress, log=log.get("test"))
     progress.turned(2)
     consumer.errors = [NoOffsetForPartitionError({A})]
     assert changes.poll(1) == {}
@@ -108,7 +110,7 @@ def test_removals_that_expired_are_left_to_the_reconciler() -> None:
 
 def test_a_look_places_a_partition_that_a_rebalance_brought_without_a_position() -> None:
     consumer = Consumer({A: 0, B: 0})
-    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [NoOffsetForPartitionError({A, B})]
     changes.look()
     assert consumer.positions == {A: 0, B: 0}

@@ -39,7 +39,7 @@ class SubmissionChange:
     nudged_at: str | None = None
 
     @property
-    def told_again(self) -> bool:
+    def repeated(self) -> bool:
         """Whether the change may be a repeat."""
         return self.snapshot or self.nudged_at is not None
 

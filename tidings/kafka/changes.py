@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -43,20 +44,34 @@ UNPLACED = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
 
-def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: int) -> Any:
+@dataclass(frozen=True)
+class Subscription:
+    """What a process reads: `topics`, as the member `instance` of `group`, at most `batch_max` records at a time.
+
+    `expiry_is_fault` is false for changes that another process carries out if they were not read.
+    """
+
+    group: str
+    instance: str
+    batch_max: int
+    topics: tuple[str, ...]
+    expiry_is_fault: bool = True
+
+
+def kafka_consumer(cluster: Cluster, subscription: Subscription) -> Any:
     """Create a consumer of kafka-python, with every setting that delivery depends on."""
     return KafkaConsumer(
         **cluster.options,
-        group_id=group,
-        group_instance_id=f"{group}-{instance}",
+        group_id=subscription.group,
+        group_instance_id=f"{subscription.group}-{subscription.instance}",
         partition_assignment_strategy=ASSIGNORS,
-        client_id=f"{group}-{instance}",
+        client_id=f"{subscription.group}-{subscription.instance}",
         enable_auto_commit=False,
         isolation_level="read_committed",
         auto_offset_reset="none",  # a position outside the log is an error; see `Changes`
         fetch_min_bytes=1,
         fetch_max_wait_ms=500,
-        max_poll_records=batch_max,
+        max_poll_records=subscription.batch_max,
         session_timeout_ms=SESSION_TIMEOUT_MS,
         heartbeat_interval_ms=3_000,
         max_poll_interval_ms=300_000,
@@ -67,7 +82,7 @@ def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: in
 
 
 class Changes:
-    """The changes of `topics`. Each is read once or reported as missed.
+    """The changes of a subscription. Each is read once or reported as missed.
 
     A partition without a committed position is read from its beginning. Records that expired before they were read are
     counted and logged, and `progress` reports a fault until the process is restarted: only an operator knows whether
@@ -77,22 +92,20 @@ class Changes:
     def __init__(
         self,
         consumer: Any,
-        topics: Iterable[str],
+        subscription: Subscription,
         *,
         progress: Progress,
         log: BoundLogger,
         clock: Callable[[], float] = time.monotonic,
-        expiry_is_fault: bool = True,
     ) -> None:
-        """`expiry_is_fault`: false for changes that another process carries out when they were not read."""
-        self._expiry_is_fault = expiry_is_fault
+        self._expiry_is_fault = subscription.expiry_is_fault
         self._consumer = consumer
         self._progress = progress
         self._log = log
         self._clock = clock
         # None once this member has joined its group.
         self._joining_since: float | None = clock()
-        consumer.subscribe(list(topics))
+        consumer.subscribe(list(subscription.topics))
 
     def poll(self, timeout_ms: int) -> Batch:
         """Return the available records, after `timeout_ms` at the latest, or {} if there are none. Raises a
@@ -204,19 +217,6 @@ class Changes:
         return offset
 
 
-def change_consumer(
-    cluster: Cluster,
-    topics: Iterable[str],
-    *,
-    group: str,
-    instance: str,
-    batch_max: int,
-    progress: Progress,
-    log: BoundLogger,
-    expiry_is_fault: bool = True,
-) -> Changes:
-    """Return a consumer of the changes of `topics`, as the member `instance` of `group`; offsets are committed
-    explicitly.
-    """
-    consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
-    return Changes(consumer, topics, progress=progress, log=log, expiry_is_fault=expiry_is_fault)
+def change_consumer(cluster: Cluster, subscription: Subscription, *, progress: Progress, log: BoundLogger) -> Changes:
+    """Return a consumer of the changes of `subscription`; offsets are committed explicitly."""
+    return Changes(kafka_consumer(cluster, subscription), subscription, progress=progress, log=log)

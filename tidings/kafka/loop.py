@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -21,6 +20,7 @@ from tidings.process.health import serve_health
 from tidings.process.log import fault
 from tidings.process.progress import Progress
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 # The exit status if another instance uses the same name; the supervisor decides on a restart.
 EXIT_FENCED = 70
@@ -54,53 +54,35 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A second loop of the process, in its own thread: `name` is in its metrics and its check."""
+class Part:
+    """The part of a process that one loop runs. `name` is in its metrics and its check; the main part has none."""
 
-    name: str
     connect: Callable[[ExitStack], Work]
     progress: Progress
+    name: str = ""
 
 
-def run(
-    reader: Reader,
-    connect: Callable[[ExitStack], Work],
-    *,
-    shutdown: Shutdown,
-    progress: Progress,
-    log: BoundLogger,
-    beside: Beside | None = None,
-) -> int:
-    """Run until a signal, with health and metrics; return the exit status. When one loop ends, the other ends too."""
-    checks = {"kafka": progress.fault} | ({beside.name: beside.progress.fault} if beside else {})
+def run(reader: Reader, main: Part, second: Part, *, shutdown: Shutdown, log: BoundLogger) -> int:
+    """Run until a signal, with health and metrics; return the exit status. When one loop ends, the other ends too.
+
+    The loop of `second` runs in its own thread.
+    """
+    checks = {"kafka": main.progress.fault, second.name: second.progress.fault}
     health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, checks)
+    statuses: list[int] = []
 
-    def loop(name: str, connected: Callable[[ExitStack], Work], progressing: Progress) -> int:
-        metrics = LoopMetrics(name, progressing, REGISTRY)
-        made = Loop(
-            connected,
-            reader=reader,
-            shutdown=shutdown,
-            progress=progressing,
-            metrics=metrics,
-            clock=time.monotonic,
-            log=log,
-        )
+    def run_part(part: Part) -> None:
+        name = f"{reader.name}_{part.name}" if part.name else reader.name
+        telemetry = Telemetry(LoopMetrics(name, part.progress, REGISTRY), log)
         try:
-            return made.run()
+            statuses.append(Loop(part, reader, shutdown=shutdown, telemetry=telemetry, clock=time.monotonic).run())
         finally:
             shutdown.request()
 
-    statuses: list[int] = []
-    second = None
-    if beside is not None:
-        name = f"{reader.name}_{beside.name}"
-        work = partial(loop, name, beside.connect, beside.progress)
-        second = threading.Thread(target=lambda: statuses.append(work()), name=beside.name, daemon=True)
-        second.start()
-    statuses.append(loop(reader.name, connect, progress))
-    if second is not None:
-        second.join(JOIN_SECONDS)
+    thread = threading.Thread(target=run_part, args=[second], name=second.name, daemon=True)
+    thread.start()
+    run_part(main)
+    thread.join(JOIN_SECONDS)
     health.stop()
     log.info("stopped", status=max(statuses))
     return max(statuses)
@@ -129,22 +111,20 @@ class Loop:
 
     def __init__(
         self,
-        connect: Callable[[ExitStack], Work],
-        *,
+        part: Part,
         reader: Reader,
+        *,
         shutdown: Shutdown,
-        progress: Progress,
-        metrics: LoopMetrics,
+        telemetry: Telemetry[LoopMetrics],
         clock: Callable[[], float],
-        log: BoundLogger,
     ) -> None:
-        self._connect = connect
+        self._connect = part.connect
         self._reader = reader
         self._shutdown = shutdown
-        self._progress = progress
-        self._metrics = metrics
+        self._progress = part.progress
+        self._metrics = telemetry.metrics
         self._clock = clock
-        self._log = log
+        self._log = telemetry.log
         self._failures = 0
 
     def run(self) -> int:

@@ -10,14 +10,16 @@ import pytest
 from kafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
-from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.dispatcher import Connection, Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.timing import Timing
 from services.dispatcher.unknown import UNKNOWN_MAX, UNKNOWN_SECONDS
 from tests.integration.dispatcher.conftest import Letters, Partitions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.topics import SUBMISSIONS
 from tidings.process import log
 from tidings.process.progress import AGE_SECONDS_MAX, Progress
+from tidings.process.telemetry import Telemetry
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
@@ -60,9 +62,9 @@ class Running:
         outbox: Any = self.outbox
         partitions: Any = self.partitions
         self.dispatcher = Dispatcher(
-            partitions, self.letters, outbox,
-            clock=lambda: self.partitions.now, jitter=lambda: 0.0, progress=self.progress,
-            metrics=DispatcherMetrics(CollectorRegistry()), log=log.get("test"),
+            Connection(partitions, self.letters), outbox,
+            timing=Timing(now=lambda: 0.0, clock=lambda: self.partitions.now, jitter=lambda: 0.0),
+            progress=self.progress, telemetry=Telemetry(DispatcherMetrics(CollectorRegistry()), log.get("test")),
         )  # fmt: skip
 
     def submit(self, *ids: str) -> None:

@@ -9,8 +9,10 @@ import pytest
 from kafka.errors import MessageSizeTooLargeError, NotControllerError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_state import ChannelState
 from services.notifier.channel_worker import LOOK_SECONDS, NEW_MAX, TRIES_MAX, ChannelWorker, in_turn
 from services.notifier.channels import Use
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import BATCH_MAX, Broker, refusing
@@ -20,6 +22,7 @@ from tidings.kafka.topics import NOT_READY
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 
@@ -30,9 +33,9 @@ class Working:
         self.registry = CollectorRegistry()
         made: Any = self.broker
         self.worker = ChannelWorker(
-            made, made, self.broker.channels, self.broker.tenants,
-            clock=self.broker.clock, progress=Progress(Clock()), metrics=NotifierMetrics(self.registry),
-            log=log.get("test"),
+            Connection(made, made), ChannelState(self.broker.channels, self.broker.tenants),
+            clock=self.broker.clock, progress=Progress(Clock()),
+            telemetry=Telemetry(NotifierMetrics(self.registry), log.get("test")),
         )  # fmt: skip
 
     def run(self) -> int:

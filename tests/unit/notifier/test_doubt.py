@@ -9,8 +9,10 @@ import pytest
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_state import ChannelState
 from services.notifier.channel_worker import TRIALS_MAX
 from services.notifier.channels import STALLS_MAX
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.refusals import REFUSED_SECONDS, TRIAL_SECONDS
@@ -22,6 +24,7 @@ from tidings.kafka.failures import StalledError
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 NAMES = [f"c{number}" for number in range(30)]
@@ -54,9 +57,9 @@ def test_after_stalls_that_name_no_topic_every_channels_event_is_held() -> None:
     broker = Broker()
     made: Any = broker
     notifier = Notifier(
-        made, made, broker.channels, broker.tenants,
-        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
-        log=log.get("test"),
+        Connection(made, made), ChannelState(broker.channels, broker.tenants),
+        public_url="http://x", progress=Progress(Clock()),
+        telemetry=Telemetry(NotifierMetrics(CollectorRegistry()), log.get("test")),
     )  # fmt: skip
 
     def outage(_: Sequence[Outgoing]) -> None:

@@ -9,10 +9,12 @@ import pytest
 from kafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_failures import FAILURES_MAX
+from services.notifier.channel_state import ChannelState
 from services.notifier.channels import STALLS_MAX
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
-from services.notifier.troubles import FAILURES_MAX
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import Broker, Verdict, refusing
 from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS, RESULTS
@@ -20,6 +22,7 @@ from tidings.kafka.failures import RefusedError, StalledError
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 
@@ -33,9 +36,9 @@ def broker() -> Broker:
 def notifier(broker: Broker) -> Notifier:
     made: Any = broker
     return Notifier(
-        made, made, broker.channels, broker.tenants,
-        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
-        log=log.get("test"),
+        Connection(made, made), ChannelState(broker.channels, broker.tenants),
+        public_url="http://x", progress=Progress(Clock()),
+        telemetry=Telemetry(NotifierMetrics(CollectorRegistry()), log.get("test")),
     )  # fmt: skip
 
 

@@ -31,10 +31,10 @@ class Holding:
     """What the relay holds for some labels: those with a live message, and dead letters of callbacks by label."""
 
     live: frozenset[str]
-    letters: Mapping[str, Sequence[str]]
+    dead_letters: Mapping[str, Sequence[str]]
 
 
-class Relay:
+class RelayClient:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._session = requests.Session()
@@ -49,9 +49,9 @@ class Relay:
         """Return the next labels of live messages, in order. Raises the errors of `holding`."""
         return list(self._call("GET", f"/v2/labels?after={after}&limit={LABELS_MAX}", None)["live"])
 
-    def retry_letters(self, letter_ids: Sequence[str]) -> None:
+    def retry_dead_letters(self, dead_letter_ids: Sequence[str]) -> None:
         """Retry dead letters; those that no longer exist are ignored."""
-        self._call("POST", "/v2/dlq/retry", {"dlqIds": list(letter_ids)}, gone=True)
+        self._call("POST", "/v2/dlq/retry", {"dlqIds": list(dead_letter_ids)}, gone=True)
 
     def remove_contents(self, request: RemovalRequest) -> None:
         """Remove the stored content of ended messages. Raises the errors of `holding`."""
@@ -72,7 +72,7 @@ class Relay:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise RelayUnavailableError(f"the relay does not answer: {type(error).__name__}") from None
+            raise RelayUnavailableError(f"the relay does not respond: {type(error).__name__}") from None
         if answer.status_code == 404 and gone:
             return {}
         if answer.status_code in {404, 405}:

@@ -9,7 +9,7 @@ import orjson
 import requests
 
 from services.dispatcher.message import callback_address, refusal
-from services.dispatcher.relay import UnavailableError
+from services.dispatcher.relay_client import UnavailableError
 from tidings.contract.callback_token import callback_token
 from tidings.contract.signature import sign
 
@@ -27,7 +27,7 @@ class Submission:
     ended: bool
 
 
-class Submissions:
+class ApiClient:
     """One session to the api."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Submissions:
             ]
             return found, list(content["left_out"])
         except (ValueError, KeyError, TypeError) as error:  # a proxy's page, or an api of another version
-            raise UnavailableError(f"the api's answer cannot be read: {type(error).__name__}") from None
+            raise UnavailableError(f"the api's response cannot be read: {type(error).__name__}") from None
 
     def refuse(self, submission_id: str, url: str, reason: str) -> None:
         """Fail the submission with `reason`, through the route and with the signature that the relay uses.
@@ -84,7 +84,7 @@ class Submissions:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise UnavailableError(f"the api does not answer: {type(error).__name__}") from None
+            raise UnavailableError(f"the api does not respond: {type(error).__name__}") from None
         if answer.status_code != 200:
             # A 4xx is retried too: between two processes of one system it means a configuration error. The dispatcher
             # retries until an operator fixes it, so that nothing is lost.

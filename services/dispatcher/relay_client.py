@@ -14,7 +14,7 @@ from tidings.contract.removals import RemovalRequest
 CONNECT_TIMEOUT_SECONDS = 5
 ANSWER_TIMEOUT_SECONDS = 30
 # Statuses worth a retry, besides 3xx and 5xx: too many requests, a timeout, and tokens that do not match.
-_LATER = frozenset({401, 403, 408, 425, 429})
+_RETRIED = frozenset({401, 403, 408, 425, 429})
 
 
 class UnavailableError(Exception):
@@ -37,7 +37,7 @@ class Refused:
     reason: str
 
 
-class Relay:
+class RelayClient:
     """One session over one persistent connection. The client does not retry; the loop of the dispatcher does."""
 
     def __init__(self, url: str, token: str) -> None:
@@ -58,7 +58,7 @@ class Relay:
         except orjson.JSONDecodeError:
             items = None  # not from the relay, but for example from a proxy
         if not isinstance(items, list) or len(items) != len(messages):
-            raise UnavailableError("the relay's answer does not fit the batch")
+            raise UnavailableError("the relay's response does not match the batch")
         return [_verdict(item) for item in items]
 
     def cancel(self, labels: Sequence[str]) -> Refused | None:
@@ -86,16 +86,20 @@ class Relay:
             content = orjson.loads(answer.content)
             return {*content["live"], *content["callbackLetters"]}
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise UnavailableError(f"the relay's answer to labels is not understood: {answer.status_code}") from None
+            raise UnavailableError(
+                f"the relay's response to the request for labels cannot be read: status {answer.status_code}"
+            ) from None
 
-    def letter(self, label: str) -> str | None:
+    def dead_letter(self, label: str) -> str | None:
         """Return the newest dead letter of a message with this label. Raises `UnavailableError`."""
         answer = self._call("GET", "/v2/dlq", params=[("label", label), ("count", "1")])
         try:
-            letters = orjson.loads(answer.content)["messages"]
-            return str(letters[0]["dlqId"]) if letters else None
+            dead_letters = orjson.loads(answer.content)["messages"]
+            return str(dead_letters[0]["dlqId"]) if dead_letters else None
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise UnavailableError(f"the relay's dead letters are not understood: {answer.status_code}") from None
+            raise UnavailableError(
+                f"the relay's response to the request for dead letters cannot be read: status {answer.status_code}"
+            ) from None
 
     def remove_contents(self, request: RemovalRequest) -> Refused | None:
         """Remove the stored content of ended messages.
@@ -122,8 +126,8 @@ class Relay:
                 allow_redirects=False,
             )
         except requests.RequestException as error:
-            raise UnavailableError(f"the relay does not answer: {type(error).__name__}") from None
-        if answer.status_code in _LATER or answer.status_code >= 500 or 300 <= answer.status_code < 400:
+            raise UnavailableError(f"the relay does not respond: {type(error).__name__}") from None
+        if answer.status_code in _RETRIED or answer.status_code >= 500 or 300 <= answer.status_code < 400:
             raise UnavailableError(
                 f"the relay answered {answer.status_code}: {_error(answer)}",
                 _seconds(answer.headers.get("Retry-After")),

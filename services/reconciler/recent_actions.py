@@ -10,7 +10,7 @@ from uuid import UUID
 REMEMBERED_MAX = 100_000
 
 
-class Acted:
+class RecentActions:
     def __init__(self, repeat_seconds: float, clock: Callable[[], float]) -> None:
         """`clock` returns monotonic seconds."""
         self._repeat_seconds = repeat_seconds

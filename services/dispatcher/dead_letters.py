@@ -12,7 +12,7 @@ from tidings.kafka.transactions import Outgoing
 TIMEOUT_SECONDS = 15
 
 
-class Letters:
+class DeadLetters:
     """`producer` is a producer of kafka-python."""
 
     def __init__(self, producer: Any) -> None:
@@ -27,6 +27,6 @@ class Letters:
                 raise
             self._produce(dead_letter(record, f"{reason} (without its value: {type(error).__name__})", bare=True))
 
-    def _produce(self, letter: Outgoing) -> None:
-        sent = self._producer.send(letter.topic, key=letter.key, value=letter.value, headers=list(letter.headers))
+    def _produce(self, message: Outgoing) -> None:
+        sent = self._producer.send(message.topic, key=message.key, value=message.value, headers=list(message.headers))
         sent.get(timeout=TIMEOUT_SECONDS)

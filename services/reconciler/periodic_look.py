@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
 from tidings.process.log import fault
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 # While there is more to do, rounds follow each other with this pause, which leaves the database time for others.
 BUSY_PAUSE_SECONDS = 0.05
@@ -32,16 +31,16 @@ class Look:
     fault: Callable[[], str | None] = lambda: None
 
 
-class Repeating:
+class PeriodicLook:
     """`start` starts the thread of one look; `fault` returns the reason why it fails."""
 
     def __init__(
-        self, look: Look, shutdown: Shutdown, metrics: ReconcilerMetrics, log: BoundLogger, clock: Callable[[], float]
+        self, look: Look, shutdown: Shutdown, telemetry: Telemetry[ReconcilerMetrics], clock: Callable[[], float]
     ) -> None:
         self._look = look
         self._shutdown = shutdown
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._clock = clock
         self._succeeded_at = clock()
         self._thread = threading.Thread(target=self._run, name=look.name, daemon=True)
@@ -50,7 +49,7 @@ class Repeating:
     def name(self) -> str:
         return self._look.name
 
-    def start(self) -> Repeating:
+    def start(self) -> PeriodicLook:
         self._thread.start()
         return self
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 
-from structlog.stdlib import BoundLogger
-
-from services.dispatcher.message import Call, Callbacks, Message, provider_call, webhook
+from services.dispatcher.api_client import ApiClient, Submission
+from services.dispatcher.message import Call, Message, MessageBuilder, Unsendable
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.relay import Accepted, Refused, Relay
-from services.dispatcher.submissions import Submission, Submissions
+from services.dispatcher.relay_client import Accepted, Refused, RelayClient
+from services.dispatcher.timing import Timing
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.removals import removal_requests
-from tidings.contract.targets import Disabled, Resolved
+from tidings.process.telemetry import Telemetry
 
 # The size limit of one request to the relay, so that neither side needs much memory for it.
 BATCH_BYTES_MAX = 8 * 1024 * 1024
@@ -21,44 +19,28 @@ BATCH_MESSAGES_MAX = 100
 # A process that stalls for the session timeout of the group, 10 s after a heartbeat that is up to 3 s old, loses its
 # partitions. Another member may then have handled the result of a submission that this process is about to send.
 FRESH_SECONDS = 5.0
-UNSIGNED = "the api takes webhooks and the dispatcher has no TIDINGS_WEBHOOK_SECRET: the webhook is not sent"
+UNSIGNED = "the webhook is not sent: the api accepts webhooks, but the dispatcher has no TIDINGS_WEBHOOK_SECRET"
 
 
-@dataclass(frozen=True)
-class Webhooks:
-    """The settings for webhooks: none without a `secret`; only to public addresses with `public_only`."""
-
-    public_url: str
-    secret: str | None = field(repr=False)
-    public_only: bool = True
-
-
-class Outbox:
+class Sender:
     """Every operation may be repeated: the relay drops repeats by their deduplication id, the api by its keys."""
 
     def __init__(
         self,
-        relay: Relay,
-        submissions: Submissions,
-        targets: Mapping[str, Resolved | Disabled],
+        relay: RelayClient,
+        api: ApiClient,
+        builder: MessageBuilder,
         *,
-        callbacks: Callbacks,
-        webhooks: Webhooks,
-        now: Callable[[], float],
-        clock: Callable[[], float],
-        metrics: DispatcherMetrics,
-        log: BoundLogger,
+        timing: Timing,
+        telemetry: Telemetry[DispatcherMetrics],
     ) -> None:
-        """`now` returns Unix seconds, `clock` monotonic seconds."""
         self._relay = relay
-        self._submissions = submissions
-        self._targets = targets
-        self._callbacks = callbacks
-        self._webhooks = webhooks
-        self._now = now
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
+        self._api = api
+        self._builder = builder
+        self._now = timing.now
+        self._clock = timing.clock
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
 
     def send(self, changes: Sequence[SubmissionChange]) -> set[str]:
         """Publish the provider calls of these submissions; return the ids that the api does not know.
@@ -66,17 +48,17 @@ class Outbox:
         Raises `UnavailableError`; the caller then repeats the whole batch.
         """
         changes = self._not_held(changes)
-        told = {str(change.id): change for change in changes}
-        wanted = list(told)
+        by_id = {str(change.id): change for change in changes}
+        wanted = list(by_id)
         unknown: set[str] = set()
         while wanted:
-            asked, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
-            asked_at = self._clock()
-            found, left_out = self._submissions.fetch(asked)
-            if len(left_out) >= len(asked):
-                raise RuntimeError("the api left out every submission it was asked for")
-            self._publish_calls(self._messages(found, told), asked_at)
-            unknown |= set(asked) - {submission.id for submission in found} - set(left_out)
+            ids, rest = wanted[:BATCH_MESSAGES_MAX], wanted[BATCH_MESSAGES_MAX:]
+            fetched_at = self._clock()
+            submissions, left_out = self._api.fetch(ids)
+            if len(left_out) >= len(ids):
+                raise RuntimeError("the api returned none of the requested submissions")
+            self._publish_calls(self._messages(submissions, by_id), fetched_at)
+            unknown |= set(ids) - {submission.id for submission in submissions} - set(left_out)
             wanted = [*left_out, *rest]
         return unknown
 
@@ -87,17 +69,16 @@ class Outbox:
         """
         # A snapshot, as after a lost slot, repeats old rows: their calls have ended and their webhooks were sent.
         changes = [change for change in changes if not change.snapshot]
-        over = [str(change.submission_id) for change in changes if change.outcome != "succeeded"]
-        for start in range(0, len(over), BATCH_MESSAGES_MAX):
-            labels = over[start : start + BATCH_MESSAGES_MAX]
-            self._cancel(labels)
+        labels = [str(change.submission_id) for change in changes if change.outcome != "succeeded"]
+        for start in range(0, len(labels), BATCH_MESSAGES_MAX):
+            self._cancel(labels[start : start + BATCH_MESSAGES_MAX])
         self._send_webhooks([change for change in changes if change.webhook])
 
     def remove_contents(self, removals: Sequence[ContentRemoval]) -> None:
         """Make the relay remove the content that it keeps of erased submissions. Raises `UnavailableError`."""
         # A snapshot repeats old rows. A removal that never reached the relay is not settled: the reconciler repeats it.
-        told = [(removal.submission_id, removal.message_ids) for removal in removals if not removal.snapshot]
-        for request in removal_requests(told):
+        contents = [(removal.submission_id, removal.message_ids) for removal in removals if not removal.snapshot]
+        for request in removal_requests(contents):
             if (refusal := self._relay.remove_contents(request)) is not None:
                 self._log.error("content_kept", labels=request.labels, reason=refusal.reason)
 
@@ -111,34 +92,34 @@ class Outbox:
             self._log.error("cancel_refused", reason=refusal.reason, submissions=len(labels))
 
     def _send_webhooks(self, changes: Sequence[ResultChange]) -> None:
-        own = self._webhooks
-        if own.secret is None:
-            for change in changes:
+        now = int(self._now())
+        webhooks: list[Message] = []
+        for change in changes:
+            if (webhook := self._builder.webhook(change, now)) is not None:
+                webhooks.append(webhook)
+            else:
                 self._metrics.refused.inc()
                 self._log.error("webhook_unsigned", submission_id=str(change.submission_id), detail=UNSIGNED)
-            return
-        now = int(self._now())
-        hooks = [webhook(change, own.public_url, own.secret, now, public_only=own.public_only) for change in changes]
-        for batch in batches(hooks):
+        for batch in batches(webhooks):
             self._publish(batch, "webhook")
 
     def _not_held(self, changes: Sequence[SubmissionChange]) -> list[SubmissionChange]:
         """Return the changes except the repeated ones whose call or callback the relay holds.
         The api is asked afterwards, so the result of a call that ended meanwhile is found there.
         """
-        again = [str(change.id) for change in changes if change.told_again]
+        repeated = [str(change.id) for change in changes if change.repeated]
         held: set[str] = set()
-        for start in range(0, len(again), BATCH_MESSAGES_MAX):
-            held |= self._relay.held(again[start : start + BATCH_MESSAGES_MAX]) or set()
+        for start in range(0, len(repeated), BATCH_MESSAGES_MAX):
+            held |= self._relay.held(repeated[start : start + BATCH_MESSAGES_MAX]) or set()
         self._metrics.skipped.inc(len(held))
-        return [change for change in changes if str(change.id) not in held or not change.told_again]
+        return [change for change in changes if str(change.id) not in held or not change.repeated]
 
-    def _messages(self, found: Sequence[Submission], told: Mapping[str, SubmissionChange]) -> list[Message]:
-        over = self._over([one.id for one in found if told[one.id].told_again and not one.ended])
-        made = [self._message(one, told[one.id].nudged_at) for one in found if one.id not in over]
-        return [message for message in made if message is not None]
+    def _messages(self, submissions: Sequence[Submission], changes: Mapping[str, SubmissionChange]) -> list[Message]:
+        called = self._called([one.id for one in submissions if changes[one.id].repeated and not one.ended])
+        messages = [self._message(one, changes[one.id].nudged_at) for one in submissions if one.id not in called]
+        return [message for message in messages if message is not None]
 
-    def _over(self, ids: Sequence[str]) -> set[str]:
+    def _called(self, ids: Sequence[str]) -> set[str]:
         """Return those of `ids`, repeated and open, for which the relay has made a call: a second call would be paid
         twice.
 
@@ -147,51 +128,50 @@ class Outbox:
         """
         if not ids:
             return set()
-        letters = {id_: letter for id_ in ids if (letter := self._relay.letter(id_)) is not None}
+        dead_letters = {id_: dlq_id for id_ in ids if (dlq_id := self._relay.dead_letter(id_)) is not None}
         held = self._relay.held(ids)
         if held is None:
             return set()  # such a relay cannot list the dead letters that are callbacks either
         self._metrics.skipped.inc(len(held))
-        for id_ in letters.keys() - held:
-            reason = f"the relay gave the call up and its callback is lost; its dead letter is {letters[id_]}"
+        for id_ in dead_letters.keys() - held:
+            reason = f"the call failed and its callback is lost; the dead letter of the relay is {dead_letters[id_]}"
             self._refuse(id_, "", reason)
-        return held | letters.keys()
+        return held | dead_letters.keys()
 
     def _message(self, submission: Submission, nudged_at: str | None) -> Message | None:
         if submission.ended:
             self._metrics.skipped.inc()
             return None
-        target = self._targets.get(submission.target)
-        if isinstance(target, Resolved):
-            call = Call(submission.id, submission.content_type, submission.body, nudged_at)
-            return provider_call(target, call, self._callbacks)
-        reason = target.reason if target is not None else f"target {submission.target} is not known to the dispatcher"
-        self._refuse(submission.id, "", reason)
-        return None
+        call = Call(submission.id, submission.content_type, submission.body, nudged_at)
+        message = self._builder.provider_call(submission.target, call)
+        if isinstance(message, Unsendable):
+            self._refuse(submission.id, "", message.reason)
+            return None
+        return message
 
-    def _publish_calls(self, messages: Sequence[Message], asked_at: float) -> None:
-        """Publish the calls. If the data of `asked_at` is old, submissions that have ended since are skipped; the calls
-        of those that end during publishing are cancelled.
+    def _publish_calls(self, messages: Sequence[Message], fetched_at: float) -> None:
+        """Publish the calls. If the data of `fetched_at` is old, submissions that have ended since are skipped; the
+        calls of those that end during publishing are cancelled.
         """
         for batch in batches(messages):
             calls = batch
-            if self._clock() - asked_at > FRESH_SECONDS:
-                asked_at = self._clock()
+            if self._clock() - fetched_at > FRESH_SECONDS:
+                fetched_at = self._clock()
                 ended = self._ended(calls)
                 self._metrics.skipped.inc(len(ended))
                 calls = [call for call in calls if call.submission_id not in ended]
             if calls:
                 self._publish(calls, "provider_call")
-            if self._clock() - asked_at > FRESH_SECONDS and (ended := self._ended(calls)):
+            if self._clock() - fetched_at > FRESH_SECONDS and (ended := self._ended(calls)):
                 self._cancel(sorted(ended))
 
     def _ended(self, calls: Sequence[Message]) -> set[str]:
         wanted, ended = [call.submission_id for call in calls], set[str]()
         while wanted:
-            found, left_out = self._submissions.fetch(wanted)
-            ended |= {submission.id for submission in found if submission.ended}
+            submissions, left_out = self._api.fetch(wanted)
+            ended |= {submission.id for submission in submissions if submission.ended}
             if len(left_out) >= len(wanted):
-                raise RuntimeError("the api left out every submission it was asked for")
+                raise RuntimeError("the api returned none of the requested submissions")
             wanted = left_out
         return ended
 
@@ -208,7 +188,7 @@ class Outbox:
 
     def _refuse(self, submission_id: str, url: str, reason: str) -> None:
         self._log.warning("refused", submission_id=submission_id, reason=reason)
-        self._submissions.refuse(submission_id, url, reason)
+        self._api.refuse(submission_id, url, reason)
         self._metrics.refused.inc()
 
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from kafka.errors import KafkaError
 from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels, Use
-from services.notifier.tenants import Tenants
+from services.notifier.channel_state import ChannelState
+from services.notifier.channels import Use
 from tidings.contract.topics import COMPLETIONS
 from tidings.kafka.failures import RefusedError, StalledError
 
@@ -16,12 +16,12 @@ from tidings.kafka.failures import RefusedError, StalledError
 FAILURES_MAX = 8
 
 
-class Troubles:
+class ChannelFailures:
     """`topics` are the topics of channels in the transaction, by the use of each event."""
 
-    def __init__(self, channels: Channels, tenants: Tenants, log: BoundLogger) -> None:
-        self._channels = channels
-        self._tenants = tenants
+    def __init__(self, state: ChannelState, log: BoundLogger) -> None:
+        self._channels = state.channels
+        self._tenants = state.tenants
         self._log = log
 
     def refused(self, error: RefusedError, topics: Mapping[Use, str]) -> bool:
