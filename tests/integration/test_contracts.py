@@ -13,7 +13,7 @@ import pytest
 from tests.process import ROOT
 
 BREACHES = {
-    "services/relay/store/written.py": ("services.relay.engine.pump", "The relay's rooms"),
+    "services/relay/store/written.py": ("services.relay.engine.claimer", "The relay's rooms"),
     "services/relay/protocol/headers.py": ("services.relay.store.database", "The relay's rooms"),
     "services/relay/outcome/backoff.py": ("asyncio", "What the relay decides is pure"),
     "services/relay/egress/http/reading.py": ("services.relay.message", "The relay's HTTP client"),

@@ -16,15 +16,25 @@ from services.relay.outcome.outcome import Answer, Failed, Spooled
 from services.relay.store.chunks import MissingPieceError
 from tidings.process.log import fault
 
+FAULT_PAUSE_SECONDS = 1.0
+
 
 class EndingBodies:
     """Stores callbacks that are too large for a row, and large answers for their dead letters."""
 
-    def __init__(self, bodies: Bodies, log: BoundLogger, *, now: Callable[[], datetime], pause_seconds: float) -> None:
+    def __init__(
+        self,
+        bodies: Bodies,
+        log: BoundLogger,
+        *,
+        now: Callable[[], datetime],
+        pause_seconds: float = FAULT_PAUSE_SECONDS,
+    ) -> None:
+        """`now` is aware and stamps the log. `pause_seconds` is the time between tries, here and of the writer."""
         self._bodies = bodies
         self._log = log
-        self._now = now
-        self._pause_seconds = pause_seconds
+        self.now = now
+        self.pause_seconds = pause_seconds
 
     async def stored(self, ending: Ending) -> Ending:
         """`ending` with its large bodies stored piece by piece. This waits as long as the database is away."""
@@ -38,11 +48,11 @@ class EndingBodies:
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 final = isinstance(ending.verdict, Failed)
-                follow = ending_of(_bodiless(ending.message), answer, self._now(), final=final)
+                follow = ending_of(_bodiless(ending.message), answer, self.now(), final=final)
                 ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
-                await asyncio.sleep(self._pause_seconds)
+                await asyncio.sleep(self.pause_seconds)
 
     async def _store(self, ending: Ending) -> Ending:
         callbacks = await self._bodies.compose_all(ending.callbacks)

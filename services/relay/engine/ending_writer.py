@@ -6,12 +6,8 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime
-
-from structlog.stdlib import BoundLogger
 
 from services.relay.ending import Ending
-from services.relay.engine.bodies import Bodies
 from services.relay.engine.ending_bodies import EndingBodies, bare
 from services.relay.memory.byte_share import Share
 from services.relay.memory.memory import Memory
@@ -21,13 +17,13 @@ from services.relay.outcome.outcome import Retry, state_of
 from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process.log import fault
+from tidings.process.telemetry import Telemetry
 
 # The most endings of one transaction.
 FINISH_MAX = 500
 FINISH_BYTES_MAX = 16 * 1024 * 1024
 # The limit on unwritten endings. Beyond it the database is the bottleneck, and further claims would only fill memory.
 UNWRITTEN_MAX = 5_000
-FAULT_PAUSE_SECONDS = 1.0
 # The tries of a batch before its endings are written one by one: after refusals, which are not connection errors, and
 # after connection errors, as one ending may break the connection or outlast the statement timeout.
 REFUSALS_MAX = 2
@@ -58,25 +54,20 @@ class EndingWriter:
     def __init__(
         self,
         messages: Messages,
-        bodies: Bodies,
-        metrics: RelayMetrics,
-        log: BoundLogger,
+        bodies: EndingBodies,
+        telemetry: Telemetry[RelayMetrics],
         *,
         wake: Callable[[float], None],
-        now: Callable[[], datetime],
         held: Share | None = None,
-        pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
-        """`now` is aware and stamps the log. `held` is the share of memory for answers. `pause_seconds` is the time
-        between tries.
-        """
+        """`held` is the share of memory for answers."""
         self._messages = messages
-        self._large = EndingBodies(bodies, log, now=now, pause_seconds=pause_seconds)
-        self._metrics = metrics
-        self._log = log
+        self._bodies = bodies
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._wake = wake
-        self._now = now
-        self._pause_seconds = pause_seconds
+        self._now = bodies.now
+        self._pause_seconds = bodies.pause_seconds
         # Bounded by the calls in flight: each call puts one ending, and counts as in flight until that is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
         self._unwritten: dict[Claim, _Unwritten] = {}
@@ -122,7 +113,7 @@ class EndingWriter:
         self._held.hold(one, one.body_bytes)
         if ending.composing:
             try:
-                ending = await self._large.stored(ending)
+                ending = await self._bodies.stored(ending)
             except BaseException:
                 self._held.give(one)
                 raise
@@ -230,4 +221,4 @@ class EndingWriter:
             self._metrics.put_offs.inc(sum(not retry.counted for retry in retries))
             for seconds in {retry.delay_seconds for retry in retries}:
                 self._wake(seconds)
-        await self._large.release(endings)
+        await self._bodies.release(endings)

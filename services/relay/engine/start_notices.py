@@ -14,18 +14,18 @@ from collections.abc import Callable
 from typing import Literal, assert_never
 
 import orjson
-from structlog.stdlib import BoundLogger
 
-from services.relay.egress.guard import ForbiddenAddressError
+from services.relay.egress.address_policy import ForbiddenAddressError
 from services.relay.egress.http.faults import NoAnswerError, NotSentError
 from services.relay.egress.http.request import request
-from services.relay.egress.ways import Ways
+from services.relay.egress.routes import Routes
 from services.relay.engine.start_queue import Start, StartQueue, Taken
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.protocol.callback import milliseconds
 from tidings.contract.signature import sign_digest
 from tidings.process.log import fault
+from tidings.process.telemetry import Telemetry
 
 # For one request, including its connection. A start is dropped at twice this age.
 REQUEST_SECONDS = 5.0
@@ -42,12 +42,12 @@ class StartNotices:
     address has none; starts that arrive meanwhile are sent together in the next one.
     """
 
-    def __init__(self, ways: Ways, signing_key: Callable[[], str], metrics: RelayMetrics, log: BoundLogger) -> None:
-        """`close` closes `ways` too. Connections for notices are separate from those of attempts."""
-        self._ways = ways
+    def __init__(self, routes: Routes, signing_key: Callable[[], str], telemetry: Telemetry[RelayMetrics]) -> None:
+        """`close` closes `routes` too. Connections for notices are separate from those of attempts."""
+        self._routes = routes
         self._signing_key = signing_key
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._queue = StartQueue()
         self._senders: dict[str, asyncio.Task[None]] = {}
 
@@ -78,7 +78,7 @@ class StartNotices:
         """Drop the notices that were not sent."""
         for sender in self._senders.values():
             sender.cancel()
-        self._ways.close()
+        self._routes.close()
 
     async def _send_all(self, url: str) -> None:
         """Send until no start of the address waits."""
@@ -139,13 +139,13 @@ class StartNotices:
 
     async def _status(self, url: str, taken: Taken) -> int:
         """The status of the receiver's answer to the batch."""
-        way, target = self._ways.to(url, public_only=False)
-        if way.third_party:
+        route, target = self._routes.to(url, public_only=False)
+        if route.third_party:
             raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
         body = written(taken.batch)
         signature = sign_digest(self._signing_key(), url, hashlib.sha256(body).digest(), now=int(time.time()))
         headers = {
-            **way.headers,
+            **route.headers,
             "Accept": "*/*",
             "Accept-Encoding": "identity",
             "User-Agent": "Upstash-QStash",
@@ -153,7 +153,7 @@ class StartNotices:
             "Upstash-Signature": signature,
         }
         asked = request("POST", target, headers, body, len(body))
-        with await way.pool.connection(way.origin, REQUEST_SECONDS) as connection:
+        with await route.pool.connection(route.origin, REQUEST_SECONDS) as connection:
             return (await connection.exchange(asked, ANSWER_BYTES_MAX)).status
 
 

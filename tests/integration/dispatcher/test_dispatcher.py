@@ -361,7 +361,7 @@ def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_bei
     dispatching.submit(A, B, op=op, **columns)
     dispatching.run()
     assert dispatching.labels() == [B]
-    assert dispatching.refused == {A: "the relay gave the call up and its callback is lost; its dead letter is 1-a"}
+    assert dispatching.refused == {A: "the call failed and its callback is lost; the dead letter of the relay is 1-a"}
 
 
 def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispatching) -> None:

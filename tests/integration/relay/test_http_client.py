@@ -19,7 +19,7 @@ from services.relay.egress.http.allowance import Allowance
 from services.relay.egress.http.connection import STALE_SECONDS
 from services.relay.egress.http.dns import SystemNames
 from services.relay.egress.http.faults import NoAnswerError, NotSentError, StaleError
-from services.relay.egress.http.pool import Pool
+from services.relay.egress.http.pool import Pool, Times
 from services.relay.egress.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading
 from services.relay.egress.http.request import Origin, Request, request
 from services.relay.egress.http.resolving import Names
@@ -778,7 +778,7 @@ def test_a_destination_that_takes_nothing_of_the_body_leaves_the_fate_unknown(ru
     async def scenario() -> None:
         server = await asyncio.start_server(deaf, "127.0.0.1", 0)
         origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
-        pool = Pool(tls_context(None), system_names(), stall_seconds=0.5)
+        pool = Pool(tls_context(None), system_names(), times=Times(stall_seconds=0.5))
         asked = request("POST", "/", {"Host": origin.authority}, pieces(), 16 * 1024 * 1024)
         stuck = pytest.raises(NoAnswerError, match=r"took nothing of the body for 0\.5 s")
         with await pool.connection(origin, 5) as connection, stuck:
@@ -809,7 +809,7 @@ def test_a_destination_that_takes_the_body_slowly_gets_all_of_it(run: Any) -> No
         server = await asyncio.start_server(slow, "127.0.0.1", 0)
         origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
         # Less than the whole takes, and far more than a part of it.
-        pool = Pool(tls_context(None), system_names(), stall_seconds=1.0)
+        pool = Pool(tls_context(None), system_names(), times=Times(stall_seconds=1.0))
         asked = request("POST", "/", {"Host": origin.authority}, pieces(), 8 * 1024 * 1024)
         with await pool.connection(origin, 5) as connection:
             assert (await connection.exchange(asked, INLINE_BYTES_MAX)).status == 200

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from services.relay.egress.http.faults import NoAnswerError
-from services.relay.engine.bodies import Bodies
+from services.relay.engine.bodies import Bodies, Incoming
 from services.relay.memory.memory import Memory
 from services.relay.message import Stored
 from services.relay.store.chunks import Chunks, Writer
@@ -50,7 +50,7 @@ def test_an_answer_that_comes_to_a_stand_is_not_held() -> None:
     async def story() -> None:
         bodies = Bodies(cast(Chunks, Table()), BYTES_MAX, stall_seconds=0.05)
         with pytest.raises(NoAnswerError):
-            await bodies.hold("call", ORIGIN, bytearray(70_000), stalled(), None)
+            await bodies.hold(Incoming("call", ORIGIN, bytearray(70_000), stalled()), None)
 
     asyncio.run(asyncio.wait_for(story(), 20))
 
@@ -67,7 +67,7 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
 
         async def spool() -> tuple[Stored, bool]:
             async with asyncio.timeout(20) as limit:
-                return await bodies.spool("call", ORIGIN, start, following(b"cd"), BYTES_MAX, limit)
+                return await bodies.spool(Incoming("call", ORIGIN, start, following(b"cd")), BYTES_MAX, limit)
 
         spooling = asyncio.create_task(spool())
         for _ in range(20):  # whatever could go on has done so

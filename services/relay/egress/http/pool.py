@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import aiohappyeyeballs
 
@@ -45,6 +46,23 @@ _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _Key = tuple[str, str, int]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`slow`: see `Openings`; pools may share it. `memory` is the share that counts TLS buffers."""
+
+    slow: SlowCalls | None = None
+    memory: Share | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """`jitter` gives random numbers from 0 to 1."""
+
+    stall_seconds: float = STALL_SECONDS
+    age_seconds: float = AGE_SECONDS
+    jitter: Callable[[], float] = random.random
+
+
 class Pool:
     """`connection` gives one for an exchange. Calls with a connection are bounded where they start. Calls that wait for
     one are bounded by origin: see `Openings`. Names are resolved for each new connection.
@@ -56,28 +74,22 @@ class Pool:
         resolve: Resolve,
         proxy: Proxy | None = None,
         *,
-        slow: SlowCalls | None = None,
-        memory: Share | None = None,
-        stall_seconds: float = STALL_SECONDS,
-        age_seconds: float = AGE_SECONDS,
-        jitter: Callable[[], float] = random.random,
+        limits: Limits | None = None,
+        times: Times | None = None,
     ) -> None:
-        """`resolve` is not called when there is a proxy, which resolves names itself. `slow`: see `Openings`; pools may
-        share it. `memory` is the share that counts TLS buffers. `jitter` gives random numbers from 0 to 1.
-
-        Must be created inside a running event loop.
-        """
+        """`resolve` is not called when there is a proxy, which resolves names itself. Must be created inside a running event loop."""
         self._tls = tls
         self._resolve = resolve
         self._proxy = proxy
-        self._memory = memory
-        self._stall_seconds = stall_seconds
-        self._age_seconds = age_seconds
-        self._jitter = jitter
+        limits, times = limits or Limits(), times or Times()
+        self._memory = limits.memory
+        self._stall_seconds = times.stall_seconds
+        self._age_seconds = times.age_seconds
+        self._jitter = times.jitter
         self._buffers = new_buffers()
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._openings = Openings(slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
+        self._openings = Openings(limits.slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
         self._looker: asyncio.TimerHandle | None = None
 
     @property

@@ -8,7 +8,7 @@ import asyncio
 AHEAD_SECONDS_MAX = 60.0
 
 
-class Waking:
+class Wakeup:
     """`wake` may be called from anywhere on the event loop. One loop waits."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from services.relay.engine.intake import Intake
+from services.relay.engine.group_commit import GroupCommit
 from services.relay.message import Draft
 from services.relay.store.messages import Accepted, Messages, UnstorableError
 
@@ -40,9 +40,9 @@ def published(bodies: Sequence[str]) -> tuple[list[Accepted | BaseException], li
 
     async def story() -> tuple[list[Accepted | BaseException], list[list[bytes]]]:
         database = Database()
-        intake = Intake(cast("Messages", database), deduplication_seconds=1, wake=lambda _seconds: None)
-        running = asyncio.create_task(intake.run())
-        asking = [asyncio.create_task(intake.accept([draft(body)])) for body in bodies]
+        group_commit = GroupCommit(cast("Messages", database), deduplication_seconds=1, wake=lambda _seconds: None)
+        running = asyncio.create_task(group_commit.run())
+        asking = [asyncio.create_task(group_commit.accept([draft(body)])) for body in bodies]
         await asyncio.wait_for(database.asked.wait(), 10)
         database.held.set()
         answers = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 10)

@@ -1,6 +1,6 @@
 """Which addresses may be called: global ones, and those the operator allows. This prevents server-side request forgery.
 
-A message may require public addresses only. A guard without allowed addresses then decides.
+A message may require public addresses only. A policy without allowed addresses then decides.
 
 A name is resolved once for each connection. If any of its addresses is forbidden, so is the name. The connection goes
 to the checked address, with the name in Host and SNI. Redirects are never followed.
@@ -66,7 +66,7 @@ def _inner(address: Address) -> Sequence[Address]:
     return address.teredo or (address,)
 
 
-class Guard:
+class AddressPolicy:
     """Checks destinations and resolved addresses. `hosts` may be called whatever address they resolve to."""
 
     def __init__(self, allowed: Sequence[Network], hosts: HostPorts, remedy: str = ASK_THE_OPERATOR) -> None:
@@ -145,18 +145,18 @@ def _literal(host: str) -> Address | None:
         return None
 
 
-class GuardedResolver:
+class CheckedResolver:
     """Resolves names, and refuses those with an address that is not permitted."""
 
-    def __init__(self, guard: Guard, resolve: Resolve) -> None:
-        self._guard = guard
+    def __init__(self, policy: AddressPolicy, resolve: Resolve) -> None:
+        self._policy = policy
         self._resolve = resolve
 
     async def __call__(self, name: str) -> Sequence[str]:
         """The addresses of `name`, which may be an address itself. Raises `ForbiddenAddressError`, and the resolver's
         errors.
         """
-        self._guard.check_literal(name)
+        self._policy.check_literal(name)
         addresses = await self._resolve(name)
-        self._guard.check_resolved(name, addresses)
+        self._policy.check_resolved(name, addresses)
         return addresses

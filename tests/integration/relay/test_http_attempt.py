@@ -1,4 +1,4 @@
-"""The courier's ways out: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
+"""The http's ways out: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.relay.egress.http.connection import STALE_SECONDS
 from services.relay.egress.http.resolving import Resolve
 from services.relay.egress.http.tls import tls_context
 from services.relay.engine.bodies import Bodies
-from services.relay.engine.courier import Courier
+from services.relay.engine.http_attempt import HttpAttempt
 from services.relay.message import Claimed
 from services.relay.outcome.outcome import Answer
 from services.relay.settings import RelaySettings
@@ -52,9 +52,9 @@ def settings(**given: str) -> RelaySettings:
     return RelaySettings.model_validate(needed | given)
 
 
-def with_courier(
+def with_http(
     chosen: RelaySettings,
-    work: Callable[[Courier], Awaitable[Any]],
+    work: Callable[[HttpAttempt], Awaitable[Any]],
     *,
     key: Callable[[], str] = lambda: KEYS[0],
     resolve: Resolve | None = None,
@@ -65,17 +65,17 @@ def with_courier(
         # Never opened: nothing here is large enough for the database.
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
-        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), key, resolve=resolve)
+        http = HttpAttempt(chosen, bodies, tls_context(chosen.ca_bundle), key, resolve=resolve)
         try:
-            return await work(courier)
+            return await work(http)
         finally:
-            courier.close()
+            http.close()
 
     return asyncio.run(scenario())
 
 
 def delivered(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
-    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(message(url), 1), resolve=resolve)
+    answer: Answer = with_http(chosen, lambda http: http.make(message(url), 1), resolve=resolve)
     return answer
 
 
@@ -131,20 +131,20 @@ async def _pipe(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 def through_proxy(upstream: str, url: str, *, public_only: bool = False, **given: str) -> tuple[Answer, list[str]]:
     proxy = Proxy(int(upstream.rpartition(":")[2]))
 
-    async def scenario(_: Courier) -> Answer:
+    async def scenario(_: HttpAttempt) -> Answer:
         listening = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         chosen = settings(RELAY_EGRESS_PROXY=address, **given)
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
-        courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), lambda: KEYS[0])
+        http = HttpAttempt(chosen, bodies, tls_context(chosen.ca_bundle), lambda: KEYS[0])
         try:
-            return await courier.deliver(replace(message(url), public_only=public_only), 1)
+            return await http.make(replace(message(url), public_only=public_only), 1)
         finally:
-            courier.close()
+            http.close()
             listening.close()
 
-    answer: Answer = with_courier(settings(), scenario)
+    answer: Answer = with_http(settings(), scenario)
     return answer, proxy.asked
 
 
@@ -194,10 +194,10 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
     with destination(lambda _: Reply(headers={"Connection": "close"})) as server:
         url = f"http://rebinding.example:{server.url.rpartition(':')[2]}/"
 
-        async def twice(courier: Courier) -> list[Answer]:
-            return [await courier.deliver(message(url), 1) for _ in range(2)]
+        async def twice(http: HttpAttempt) -> list[Answer]:
+            return [await http.make(message(url), 1) for _ in range(2)]
 
-        first, second = with_courier(settings(), twice, resolve=Answers("127.0.0.1", "10.0.0.1"))
+        first, second = with_http(settings(), twice, resolve=Answers("127.0.0.1", "10.0.0.1"))
         assert [call.headers["Host"] for call in server.received] == [url[7:-1]]
     assert first.status == 200
     assert (second.status, "not public" in str(second.error)) == (0, True)
@@ -206,7 +206,7 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
 def only_public(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
     """What a message with `Tidings-Addresses: public` comes to."""
     asked = replace(message(url), public_only=True)
-    answer: Answer = with_courier(chosen, lambda courier: courier.deliver(asked, 1), resolve=resolve)
+    answer: Answer = with_http(chosen, lambda http: http.make(asked, 1), resolve=resolve)
     return answer
 
 
@@ -236,11 +236,11 @@ def test_a_message_for_public_addresses_takes_no_connection_of_one_that_may_go_a
     with destination() as server:
         url = f"http://inside.example:{server.url.rpartition(':')[2]}/"
 
-        async def both(courier: Courier) -> list[Answer]:
-            return [await courier.deliver(replace(message(url), public_only=only), 1) for only in (False, True, False)]
+        async def both(http: HttpAttempt) -> list[Answer]:
+            return [await http.make(replace(message(url), public_only=only), 1) for only in (False, True, False)]
 
         # The third call takes the first one's connection, as the second could have done.
-        answers = with_courier(settings(), both, resolve=Answers("127.0.0.1", "127.0.0.1"))
+        answers = with_http(settings(), both, resolve=Answers("127.0.0.1", "127.0.0.1"))
         assert len(server.received) == 2
     assert [answer.status for answer in answers] == [200, 0, 200]
 
@@ -251,11 +251,11 @@ def test_a_message_for_public_addresses_is_judged_at_each_attempt() -> None:
     async def moving(_: str) -> Sequence[str]:
         return places.pop(0)
 
-    async def thrice(courier: Courier) -> list[Answer]:
+    async def thrice(http: HttpAttempt) -> list[Answer]:
         asked = replace(message("http://moving.example:9/"), public_only=True)
-        return [await courier.deliver(asked, 1) for _ in range(3)]
+        return [await http.make(asked, 1) for _ in range(3)]
 
-    answers = with_courier(settings(), thrice, resolve=moving)
+    answers = with_http(settings(), thrice, resolve=moving)
     assert places == []
     assert ["not public" in str(answer.error) for answer in answers] == [True, True, True]
 
@@ -315,11 +315,11 @@ def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
     keys = iter(KEYS)
     with destination() as server:
 
-        async def twice(courier: Courier) -> None:
+        async def twice(http: HttpAttempt) -> None:
             for _ in range(2):
-                await courier.deliver(replace(message(server.url), retried=1), int(datetime.now(UTC).timestamp()))
+                await http.make(replace(message(server.url), retried=1), int(datetime.now(UTC).timestamp()))
 
-        with_courier(settings(), twice, key=lambda: next(keys))
+        with_http(settings(), twice, key=lambda: next(keys))
         first, second = server.received
     for key, call in zip(KEYS, (first, second), strict=True):
         Receiver(key, key).verify(signature=call.headers["Upstash-Signature"], body="hello", url=server.url)
@@ -338,10 +338,10 @@ def test_what_may_be_repeated_is_sent_again_at_once_after_a_stale_connection(
     with destination(lambda _: next(replies)) as server:
         asked = replace(message(server.url), on_unknown=on_unknown, retries_max=retries_max)
 
-        async def twice(courier: Courier) -> list[Answer]:
-            return [await courier.deliver(asked, 1) for _ in range(2)]
+        async def twice(http: HttpAttempt) -> list[Answer]:
+            return [await http.make(asked, 1) for _ in range(2)]
 
-        first, second = with_courier(settings(), twice)
+        first, second = with_http(settings(), twice)
     assert (first.status, second.fate, len(server.received)) == (200, fate, calls)
 
 
@@ -349,10 +349,10 @@ def test_a_call_that_was_cut_after_a_wait_is_an_attempt_and_not_repeated() -> No
     replies = iter([Reply(), Reply(0, delay_seconds=STALE_SECONDS + 0.2), Reply()])
     with destination(lambda _: next(replies)) as server:
 
-        async def twice(courier: Courier) -> list[Answer]:
-            return [await courier.deliver(message(server.url), 1) for _ in range(2)]
+        async def twice(http: HttpAttempt) -> list[Answer]:
+            return [await http.make(message(server.url), 1) for _ in range(2)]
 
-        first, second = with_courier(settings(), twice)
+        first, second = with_http(settings(), twice)
     assert (first.status, second.fate, len(server.received)) == (200, "unknown", 2)
 
 
@@ -362,10 +362,10 @@ def test_an_answer_is_asked_for_as_it_is_unless_the_sender_says_otherwise(own: d
     with destination() as server:
         asked = replace(message(server.url), headers=own)
 
-        async def once(courier: Courier) -> Answer:
-            return await courier.deliver(asked, 1)
+        async def once(http: HttpAttempt) -> Answer:
+            return await http.make(asked, 1)
 
-        with_courier(settings(), once)
+        with_http(settings(), once)
         [call] = server.received
     assert call.headers["Accept-Encoding"] == own.get("Accept-Encoding", "identity")
 
@@ -398,10 +398,10 @@ def test_the_proxy_is_not_asked_for_a_private_address_however_it_is_written(sche
 def test_an_answer_that_does_not_come_in_time_leaves_the_fate_unknown() -> None:
     with destination(lambda _: Reply(delay_seconds=30)) as server:
 
-        async def impatient(courier: Courier) -> Answer:
-            return await courier.deliver(message(server.url, timeout_ms=300), 1)
+        async def impatient(http: HttpAttempt) -> Answer:
+            return await http.make(message(server.url, timeout_ms=300), 1)
 
-        answer: Answer = with_courier(settings(), impatient)
+        answer: Answer = with_http(settings(), impatient)
     assert (answer.status, answer.error, answer.fate) == (0, "no answer within 0.3 s", "unknown")
 
 
@@ -511,7 +511,7 @@ def test_a_map_that_could_not_hold_is_refused_at_start(pairs: str) -> None:
 
 
 def test_a_proxy_that_refuses_the_tunnel_is_said() -> None:
-    async def scenario(_: Courier) -> Answer:
+    async def scenario(_: HttpAttempt) -> Answer:
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             right = b"Proxy-Authorization: Basic dTpwOnc=" in head
@@ -523,11 +523,11 @@ def test_a_proxy_that_refuses_the_tunnel_is_said() -> None:
         address = f"http://u:p%3Aw@127.0.0.1:{listening.sockets[0].getsockname()[1]}"
         chosen = settings(RELAY_EGRESS_PROXY=address)
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
-        courier = Courier(chosen, Bodies(Chunks(Database(pool)), 1024), tls_context(None), lambda: KEYS[0])
-        answer = await courier.deliver(message("https://provider.example/"), 1)
-        courier.close()
+        http = HttpAttempt(chosen, Bodies(Chunks(Database(pool)), 1024), tls_context(None), lambda: KEYS[0])
+        answer = await http.make(message("https://provider.example/"), 1)
+        http.close()
         listening.close()
         return answer
 
-    answer: Answer = with_courier(settings(), scenario)
+    answer: Answer = with_http(settings(), scenario)
     assert (answer.status, answer.error, answer.fate) == (0, "the proxy answered 403", "not sent")

@@ -18,7 +18,7 @@ TRANSACTIONS = 2
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Request:
     drafts: Sequence[Draft]
     answer: asyncio.Future[list[Accepted]]
 
@@ -27,7 +27,7 @@ class _Asked:
         return sum(draft.inline_bytes for draft in self.drafts)
 
 
-class Intake:
+class GroupCommit:
     """The api calls `accept`; `run` is the loop that commits. `wake` receives the seconds until the earliest message is
     due.
     """
@@ -37,7 +37,7 @@ class Intake:
         self._deduplication_seconds = deduplication_seconds
         self._wake = wake
         # Bounded by the open requests: each waits for its answer.
-        self._asked: deque[_Asked] = deque()
+        self._requests: deque[_Request] = deque()
         self._arrived = asyncio.Event()
 
     async def accept(self, drafts: Sequence[Draft]) -> list[Accepted]:
@@ -46,35 +46,35 @@ class Intake:
         """
         if not drafts:
             return []
-        asked = _Asked(drafts, asyncio.get_running_loop().create_future())
-        self._asked.append(asked)
+        request = _Request(drafts, asyncio.get_running_loop().create_future())
+        self._requests.append(request)
         self._arrived.set()
-        return await asked.answer
+        return await request.answer
 
     async def run_once(self) -> int:
         """Wait for drafts and commit all that have arrived. Returns how many."""
         batch = await self._batch()
         return await self._commit(batch)
 
-    async def _commit(self, batch: Sequence[_Asked]) -> int:
-        drafts = [draft for asked in batch for draft in asked.drafts]
+    async def _commit(self, batch: Sequence[_Request]) -> int:
+        drafts = [draft for request in batch for draft in request.drafts]
         try:
             accepted = iter(await self._messages.accept(drafts, self._deduplication_seconds))
         except UnstorableError as error:
             if len(batch) == 1:
                 return _refuse(batch, error)
             # Only the request that caused the error must receive it.
-            return sum([await self._commit([asked]) for asked in batch])
+            return sum([await self._commit([request]) for request in batch])
         except Exception as error:  # noqa: BLE001  the requests receive it; the loop continues
             return _refuse(batch, error)
         except asyncio.CancelledError:
-            for asked in batch:
-                asked.answer.cancel()
+            for request in batch:
+                request.answer.cancel()
             raise
-        for asked in batch:
-            answers = [next(accepted) for _ in asked.drafts]
-            if not asked.answer.done():
-                asked.answer.set_result(answers)
+        for request in batch:
+            answers = [next(accepted) for _ in request.drafts]
+            if not request.answer.done():
+                request.answer.set_result(answers)
         self._wake(min(draft.delay_seconds for draft in drafts))
         return len(drafts)
 
@@ -87,30 +87,30 @@ class Intake:
                 for _ in range(TRANSACTIONS):
                     group.create_task(self._commit_forever())
         finally:
-            while self._asked:
-                self._asked.popleft().answer.cancel()
+            while self._requests:
+                self._requests.popleft().answer.cancel()
 
     async def _commit_forever(self) -> None:
         while True:
             await self.run_once()
 
-    async def _batch(self) -> list[_Asked]:
-        while not self._asked:
+    async def _batch(self) -> list[_Request]:
+        while not self._requests:
             self._arrived.clear()
             await self._arrived.wait()
-        batch = [self._asked.popleft()]
+        batch = [self._requests.popleft()]
         count, size = len(batch[0].drafts), batch[0].size_bytes
-        while self._asked:
-            count += len(self._asked[0].drafts)
-            size += self._asked[0].size_bytes
+        while self._requests:
+            count += len(self._requests[0].drafts)
+            size += self._requests[0].size_bytes
             if count > BATCH_MAX or size > BATCH_BYTES_MAX:
                 break
-            batch.append(self._asked.popleft())
+            batch.append(self._requests.popleft())
         return batch
 
 
-def _refuse(batch: Sequence[_Asked], error: Exception) -> int:
-    for asked in batch:
-        if not asked.answer.done():
-            asked.answer.set_exception(error)
+def _refuse(batch: Sequence[_Request], error: Exception) -> int:
+    for request in batch:
+        if not request.answer.done():
+            request.answer.set_exception(error)
     return 0

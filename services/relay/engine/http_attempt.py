@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import psycopg
 
@@ -15,8 +15,8 @@ from services.relay.egress.http.faults import NoAnswerError, NotAttemptedError, 
 from services.relay.egress.http.request import Request, request
 from services.relay.egress.http.resolving import Resolve
 from services.relay.egress.http.response import Response
-from services.relay.egress.ways import Way, Ways
-from services.relay.engine.bodies import Bodies
+from services.relay.egress.routes import Route, Routes
+from services.relay.engine.bodies import Bodies, Incoming
 from services.relay.engine.sending import Sending
 from services.relay.memory.shares import NoPlaceError
 from services.relay.message import INLINE_BYTES_MAX, Claimed
@@ -34,8 +34,8 @@ NO_PLACE_SECONDS = 10.0
 BEGINNING_BYTES = 2048
 
 
-class Courier:
-    """`deliver` makes the attempts; `Ways` selects the route."""
+class HttpAttempt:
+    """`make` makes an attempt; `Routes` selects the route."""
 
     def __init__(
         self,
@@ -54,60 +54,59 @@ class Courier:
         self._bodies = bodies
         self._signing_key = signing_key
         self._inline_bytes_max = min(INLINE_BYTES_MAX, settings.body_bytes_max)
-        self._ways = Ways(settings, tls, resolve, memory=bodies.memory.calls)
+        self._routes = Routes(settings, tls, resolve, memory=bodies.memory.calls)
 
     @property
     def opening(self) -> int:
         """Calls that will have a connection soon, without those to a destination that accepts no connections."""
-        return self._ways.opening
+        return self._routes.opening
 
     def close(self) -> None:
-        self._ways.close()
+        self._routes.close()
 
-    async def deliver(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
+    async def make(self, message: Claimed, now: int, *, sending: Callable[[], None] = lambda: None) -> Answer:
         """Make one attempt. An answer with `status` 0 says in `error` why no answer came. `sending` is called before
         anything is sent: a call that is broken off earlier has not been made.
         """
         seconds = message.timeout_ms / 1000
         deadline = asyncio.get_running_loop().time() + seconds
-        connect_seconds = min(CONNECT_TIMEOUT_SECONDS, seconds)
         # A request that must not be sent twice never uses a kept connection, which may be closed already: a server that
         # reads the request and closes at once looks the same. This includes the last attempt: 0 retries mean one call.
         fresh = message.on_unknown == "fail" or message.retried >= message.retries_max
         try:
             try:
-                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=fresh)
+                return await self._exchange(message, now, deadline, sending, fresh=fresh)
             except StaleError:
                 # Other requests may be sent again: the alternative is the same request later, as an attempt of its own.
-                return await self._exchange(message, now, deadline, connect_seconds, sending, fresh=True)
+                return await self._exchange(message, now, deadline, sending, fresh=True)
         except NotSentError as error:
             return _not_sent(error)
         except TimeoutError:
             return _failed(f"no answer within {seconds:g} s", "unknown")
         except (NoAnswerError, MissingPieceError, OSError, ValueError, psycopg.Error) as error:
-            return _failed(_told(error), "unknown")
+            return _failed(_reason(error), "unknown")
 
     async def _exchange(
         self,
         message: Claimed,
         now: int,
         deadline: float,
-        connect_seconds: float,
         sending: Callable[[], None],
         *,
         fresh: bool,
     ) -> Answer:
-        way, asked, large = self._asked(message, now)
-        with await way.pool.connection(way.origin, connect_seconds, fresh=fresh) as connection:
+        route, outgoing, large = self._request(message, now)
+        connect_seconds = min(CONNECT_TIMEOUT_SECONDS, message.timeout_ms / 1000)
+        with await route.pool.connection(route.origin, connect_seconds, fresh=fresh) as connection:
             if large is not None:
                 await self._begin(large, message)
             try:
                 sending()
                 async with asyncio.timeout_at(deadline) as limit:
                     response = await connection.exchange(
-                        asked, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
+                        outgoing, self._inline_bytes_max, lambda: self._bodies.memory.begin(message.claim)
                     )
-                    return await self._read(message, way, response, limit)
+                    return await self._read(message, route, response, limit)
             finally:
                 if large is not None:
                     large.end()
@@ -119,30 +118,30 @@ class Courier:
         except NoPlaceError as error:
             raise NotAttemptedError(f"large bodies to the destination: {error}", NO_PLACE_SECONDS) from None
 
-    def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
+    def _request(self, message: Claimed, now: int) -> tuple[Route, Request, Sending | None]:
         """The route, the request, and for a stored body the transfer to begin before sending. Raises `NotSentError`."""
-        way, target = self._ways.to(message.url, public_only=message.public_only)
+        route, target = self._routes.to(message.url, public_only=message.public_only)
         body: bytes | AsyncGenerator[bytes, None]
         stored, sending = message.stored, None
         if stored is None:
             digest, body, size = hashlib.sha256(message.body).digest(), message.body, len(message.body)
         else:
-            sending = self._bodies.sending(stored, way.origin.authority)
+            sending = self._bodies.sending(stored, route.origin.authority)
             digest, body, size = stored.sha256, sending.pieces(), stored.size
-        headers = self._headers(message, now, way, digest)
-        return way, request(message.method, target, headers, body, size), sending
+        headers = self._headers(message, now, route, digest)
+        return route, request(message.method, target, headers, body, size), sending
 
-    async def _read(self, message: Claimed, way: Way, response: Response, limit: asyncio.Timeout) -> Answer:
+    async def _read(self, message: Claimed, route: Route, response: Response, limit: asyncio.Timeout) -> Answer:
         error = "a redirect, which is not followed" if 300 <= response.status <= 399 else None
         rest = response.rest
         if rest is None:
             return Answer(response.status, response.headers, bytes(response.body), error)
-        origin, size = way.origin.authority, _content_length(response.headers)
         body = response.body if isinstance(response.body, bytearray) else bytearray(response.body)
-        if await self._bodies.hold(message.claim, origin, body, rest, size):
+        incoming = Incoming(message.claim, route.origin.authority, body, rest)
+        if await self._bodies.hold(incoming, _content_length(response.headers)):
             return Answer(response.status, response.headers, bytes(body), error)
         beginning = bytes(body[:BEGINNING_BYTES])
-        spooled, cut = await self._spool(message, way, body, rest, limit)
+        spooled, cut = await self._spool(message, incoming, limit)
         if cut:
             error = error or f"the answer was cut: it is larger than {self._settings.answer_bytes_max} bytes"
         return Answer(
@@ -154,11 +153,9 @@ class Courier:
             spooled=spooled,
         )
 
-    async def _spool(
-        self, message: Claimed, way: Way, start: bytearray, rest: AsyncIterator[bytes], limit: asyncio.Timeout
-    ) -> tuple[Spooled, bool]:
+    async def _spool(self, message: Claimed, incoming: Incoming, limit: asyncio.Timeout) -> tuple[Spooled, bool]:
         bytes_max = self._settings.answer_bytes_max
-        stored, cut = await self._bodies.spool(message.claim, way.origin.authority, start, rest, bytes_max, limit)
+        stored, cut = await self._bodies.spool(incoming, bytes_max, limit)
         shown = min(stored.size, self._settings.body_bytes_max)
         public = self._settings.public_url
         url = None
@@ -166,19 +163,19 @@ class Courier:
             url = f"{public}/v2/messages/{message.id}/body/{message.retried}"
         return Spooled(stored.key, stored.size, shown, url), cut
 
-    def _headers(self, message: Claimed, now: int, way: Way, digest: bytes) -> dict[str, str]:
+    def _headers(self, message: Claimed, now: int, route: Route, digest: bytes) -> dict[str, str]:
         # Host comes first (RFC 9110, section 7.2). The relay sets it, whatever the sender's headers say.
         headers = {
-            **way.headers,
+            **route.headers,
             "Accept": "*/*",
             # Without this header any coding is acceptable (RFC 9110, section 12.5.3), and no later recipient would
             # decode it.
             "Accept-Encoding": "identity",
-            "User-Agent": "Tidings-Relay" if way.third_party else "Upstash-QStash",
+            "User-Agent": "Tidings-Relay" if route.third_party else "Upstash-QStash",
             **message.headers,
-            **way.headers,
+            **route.headers,
         }
-        if way.third_party:
+        if route.third_party:
             return headers
         headers |= {
             "Upstash-Signature": sign_digest(self._signing_key(), message.url, digest, now=now),
@@ -200,7 +197,7 @@ def _not_sent(error: NotSentError) -> Answer:
     return _failed(str(error), "not sent")
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     match error:
         case NoAnswerError() | MissingPieceError():
             return str(error)

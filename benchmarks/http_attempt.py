@@ -1,6 +1,6 @@
-"""The processor time of one delivery in the relay's courier, without a database, beside a bare aiohttp POST.
+"""The processor time of one delivery in the relay's http, without a database, beside a bare aiohttp POST.
 
-`python -m benchmarks.courier`: the destination is a process of its own, so only the caller's time is counted; medians of
+`python -m benchmarks.http_attempt`: the destination is a process of its own, so only the caller's time is counted; medians of
 interleaved rounds.
 """
 
@@ -24,7 +24,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from services.relay.egress.http.tls import tls_context
 from services.relay.engine.bodies import Bodies
-from services.relay.engine.courier import Courier
+from services.relay.engine.http_attempt import HttpAttempt
 from services.relay.message import Claimed
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -60,8 +60,8 @@ def message(url: str) -> Claimed:
     )
 
 
-def made_courier() -> Courier:
-    """A courier whose database is never asked: no body here is large. Made inside a running event loop."""
+def made_http() -> HttpAttempt:
+    """A http whose database is never asked: no body here is large. Made inside a running event loop."""
     settings = RelaySettings.model_validate(
         {
             "RELAY_DATABASE_URL": "postgresql://unused",
@@ -74,7 +74,7 @@ def made_courier() -> Courier:
     )
     pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
     bodies = Bodies(Chunks(Database(pool)), settings.body_bytes_max)
-    return Courier(settings, bodies, tls_context(None), settings.current_signing_key.get_secret_value)
+    return HttpAttempt(settings, bodies, tls_context(None), settings.current_signing_key.get_secret_value)
 
 
 async def _serve() -> None:
@@ -110,8 +110,8 @@ async def _timed(call: Callable[[], Awaitable[None]], count: int) -> float:
 async def _measure(port: int, count: int, rounds: int) -> dict[str, float]:
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     claimed = message(url)
-    courier = made_courier()
-    found: dict[str, list[float]] = {"courier": [], "bare": []}
+    http = made_http()
+    found: dict[str, list[float]] = {"http": [], "bare": []}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def bare() -> None:
@@ -119,19 +119,19 @@ async def _measure(port: int, count: int, rounds: int) -> dict[str, float]:
                 await response.read()
 
         async def ours() -> None:
-            answer = await courier.deliver(claimed, int(time.time()))
+            answer = await http.make(claimed, int(time.time()))
             assert answer.status == 200, answer.error
 
         for _ in range(rounds):
-            found["courier"].append(await _timed(ours, count))
+            found["http"].append(await _timed(ours, count))
             found["bare"].append(await _timed(bare, count))
-    courier.close()
+    http.close()
     return {name: statistics.median(values) for name, values in found.items()}
 
 
 async def _main(count: int, rounds: int) -> None:
     server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.courier", "--serve", stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", "benchmarks.http_attempt", "--serve", stdout=asyncio.subprocess.PIPE
     )
     try:
         assert server.stdout is not None
@@ -149,7 +149,7 @@ async def _main(count: int, rounds: int) -> None:
 @click.option("--count", default=3000)
 @click.option("--rounds", default=5)
 def main(*, serve: bool, count: int, rounds: int) -> None:
-    """Measure the courier beside a bare aiohttp POST."""
+    """Measure the http beside a bare aiohttp POST."""
     uvloop.run(_serve() if serve else _main(count, rounds))
 
 

@@ -1,4 +1,4 @@
-"""The pump's choice of what is claimed; its calls are tested on the real process."""
+"""The choice of what is claimed; its calls are tested on the real process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.relay.ending import Ending
+from services.relay.engine.attempt_runner import AttemptRunner, NotifyStart
 from services.relay.engine.calls import Calls
+from services.relay.engine.capacity import CLAIM_MAX, Capacity
+from services.relay.engine.claimer import Claimer
 from services.relay.engine.database_clock import DatabaseClock
-from services.relay.engine.pump import CLAIM_MAX, Begun, Pump
-from services.relay.engine.waking import Waking
+from services.relay.engine.held_claims import HeldClaims
+from services.relay.engine.wakeup import Wakeup
 from services.relay.message import Claim, Claimed, StartedCallback
 from services.relay.metrics import RelayMetrics
 from services.relay.outcome.outcome import Answer, Failed, Retry
-from services.relay.settings import RelaySettings
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -62,12 +65,12 @@ class Writer:
     full = False
 
 
-class Courier:
+class Attempts:
     """Holds every call for ever."""
 
     opening = 0
 
-    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:  # noqa: ARG002
+    async def make(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:  # noqa: ARG002
         await asyncio.Event().wait()
 
 
@@ -79,7 +82,7 @@ class Faulty:
     def __init__(self, *, sends: bool) -> None:
         self.sends = sends
 
-    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:
+    async def make(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Any:
         if self.sends:
             sending()
         raise KeyError("unforeseen")
@@ -107,34 +110,28 @@ class One(Backlog):
         return [self.message][:batch_max] if kind == "plain" else []
 
 
-def pump(
+def claimer(
     messages: Backlog,
-    courier: object = None,
+    http: object = None,
     writer: object = None,
     calls: Calls | None = None,
-    begun: Begun = lambda _message, _over: None,
-) -> Pump:
-    environment = {
-        "RELAY_DATABASE_URL": "x",
-        "QSTASH_TOKEN": "x",
-        "QSTASH_CURRENT_SIGNING_KEY": "x",
-        "QSTASH_NEXT_SIGNING_KEY": "x",
-        "RELAY_ENCRYPTION_KEYS": "x",
-        "RELAY_CONCURRENCY_MAX": 4 * CLAIM_MAX,
-    }
-    settings = RelaySettings.model_validate(environment)
-    metrics = RelayMetrics(CollectorRegistry())
-    doubles: Any = (messages, courier or Courier(), writer or Writer(), Calls() if calls is None else calls)
-    parts: Any = (*doubles, DatabaseClock(), settings, metrics, log.get("test"))
-    return Pump(*parts, waking=Waking(), begun=begun)
+    notify_start: NotifyStart = lambda _message, _over: None,
+) -> Claimer:
+    backlog: Any = messages
+    http_double: Any = http or Attempts()
+    writer_double: Any = writer or Writer()
+    held = HeldClaims(Calls() if calls is None else calls, writer_double)
+    telemetry = Telemetry(RelayMetrics(CollectorRegistry()), log.get("test"))
+    runner = AttemptRunner(http_double, writer_double, DatabaseClock(), telemetry, notify_start=notify_start)
+    return Claimer(backlog, runner, held.calls, Capacity(held, http_double, 4 * CLAIM_MAX), Wakeup())
 
 
 async def called(
-    messages: One, courier: object, begun: Begun = lambda _message, _over: None
+    messages: One, http: object, notify_start: NotifyStart = lambda _message, _over: None
 ) -> tuple[list[Ending], Calls]:
     """The endings of one round, and what is held after it."""
     ends, calls = Ends(), Calls()
-    await pump(messages, courier, ends, calls, begun).claim_once()
+    await claimer(messages, http, ends, calls, notify_start).claim_once()
     async with asyncio.timeout(20):
         while len(calls):  # noqa: ASYNC110  their tasks end by themselves
             await asyncio.sleep(0)
@@ -144,7 +141,7 @@ async def called(
 def test_neither_a_long_queue_without_keys_nor_one_with_keys_starves_the_other() -> None:
     async def story() -> list[tuple[str, int]]:
         backlog = Backlog()
-        claiming = pump(backlog)
+        claiming = claimer(backlog)
         assert [await claiming.claim_once() for _ in range(5)] == [CLAIM_MAX] * 4 + [0]
         return backlog.asked
 
@@ -177,7 +174,7 @@ def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
             return await super().claim(batch_max, bytes_max)
 
     calls = Calls()
-    claiming = pump(Slow(NOW), calls=calls)
+    claiming = claimer(Slow(NOW), calls=calls)
 
     async def story() -> None:
         assert await claiming.claim_once() == 1
@@ -192,29 +189,27 @@ class Stale(Ends):
 
     opening = 0
 
-    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
+    async def make(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
         sending()
         sending()
         return Answer(200, (), b"")
 
 
-@pytest.mark.parametrize(("courier", "asks", "times"), [
+@pytest.mark.parametrize(("http", "asks", "times"), [
     (Stale(), True, 1), (Stale(), False, 0), (Faulty(sends=True), True, 1), (Faulty(sends=False), True, 0),
 ])  # fmt: skip
-def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(
-    courier: object, asks: bool, times: int
-) -> None:
+def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(http: object, asks: bool, times: int) -> None:
     told: list[tuple[str, Callable[[], bool], bool]] = []
 
     def begun(message: Claimed, over: Callable[[], bool]) -> None:
         told.append((message.id, over, over()))
 
-    asyncio.run(called(One(NOW, StartedCallback("http://api/") if asks else None), courier, begun))
+    asyncio.run(called(One(NOW, StartedCallback("http://api/") if asks else None), http, begun))
     assert [(id_, before, over()) for id_, over, before in told] == [("m", False, True)] * times
 
 
 class Connected:
-    """Has a connection after a while, and sends unless it is told not to, as the courier does."""
+    """Has a connection after a while, and sends unless it is told not to, as `HttpAttempt` does."""
 
     opening = 0
 
@@ -222,7 +217,7 @@ class Connected:
         self._times = times
         self.sent = 0
 
-    async def deliver(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
+    async def make(self, _message: Claimed, _now: int, *, sending: Callable[[], None]) -> Answer:
         for _ in range(self._times):
             sending()
             self.sent += 1
@@ -232,16 +227,16 @@ class Connected:
 @pytest.mark.parametrize(("lapses", "sent"), [([False], 1), ([True], 0), ([False, True], 1)])
 def test_nothing_is_sent_once_the_lease_has_lapsed(lapses: list[bool], sent: int) -> None:
     left = iter(lapses)
-    courier, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda: next(left))
+    http, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda: next(left))
 
     async def story() -> None:
-        await pump(One(NOW), courier, ends, calls).claim_once()
+        await claimer(One(NOW), http, ends, calls).claim_once()
         async with asyncio.timeout(20):
             while len(calls):  # noqa: ASYNC110  their tasks end by themselves
                 await asyncio.sleep(0)
 
     asyncio.run(story())
-    assert courier.sent == sent
+    assert http.sent == sent
     # Without an ending the claim is put right by what is known of it: what was sent is of unknown fate.
     lapsed = lapses[-1]
     assert len(ends.endings) == (0 if lapsed else 1)
