@@ -12,8 +12,8 @@ from rich.console import Console
 from stack.errors import StackError
 from stack.home import Home, open_home
 from stack.restart import PROCESSES, restart
+from stack.screens import demonstrate, down, reset, status, up
 from stack.supervisor import run as supervise
-from stack.watching import demonstrate, down, reset, status, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

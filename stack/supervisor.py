@@ -56,9 +56,9 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
         manager = _manager(home, environment)
 
         def keep() -> None:
-            keep_servers(postgres, servers, stopping, restarting)
+            respawn_servers(postgres, servers, stopping, restarting)
 
-        threading.Thread(target=attend, args=(home, worker, steps, keep), daemon=True).start()
+        threading.Thread(target=await_then_respawn, args=(home, worker, steps, keep), daemon=True).start()
         manager.loop()
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
@@ -138,13 +138,13 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     manager = Manager(Printer(output=output, prefix=True))
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
         words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-        kept = shlex.join([sys.executable, "-m", "stack.keep", *words])
+        kept = shlex.join([sys.executable, "-m", "stack.respawn", *words])
         env = environment_of(home, name, environment) | {"PYTHONPATH": str(ROOT)}
         manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
     return manager
 
 
-def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
+def await_then_respawn(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
     """Wait until the stack is healthy, then `keep` its servers, even if it was not healthy in time."""
     try:
         _await_health(home, worker, steps)
@@ -153,7 +153,7 @@ def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -
     keep()
 
 
-def keep_servers(
+def respawn_servers(
     postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
 ) -> None:
     """Restart a postmaster, broker or worker that died, as keep.py does for the processes of Tidings."""
@@ -161,12 +161,12 @@ def keep_servers(
         with restarting:
             if stopping.is_set():
                 return
-            _keep_postgres(postgres)
+            _respawn_postgres(postgres)
             for server in servers:
-                _keep_server(server)
+                _respawn_server(server)
 
 
-def _keep_server(server: Server) -> None:
+def _respawn_server(server: Server) -> None:
     if server.process.poll() is None:
         return
     sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
@@ -177,7 +177,7 @@ def _keep_server(server: Server) -> None:
         sys.stderr.write(f"{server.name} cannot be started: {error}\n")
 
 
-def _keep_postgres(postgres: Postgres) -> None:
+def _respawn_postgres(postgres: Postgres) -> None:
     if postgres.alive():
         return
     sys.stderr.write("the postmaster ended; starting it again\n")

@@ -22,7 +22,7 @@ CACHE_SECONDS = 5.0
 CACHE_MAX = 10_000
 
 
-def guarded_by(decision: Decision) -> Callable[[View], View]:
+def access(decision: Decision) -> Callable[[View], View]:
     """Mark a view with its decision.
     The view executes the decision first; a test calls each view without credentials.
     """

@@ -104,14 +104,14 @@ def _ports(dependencies: Dependencies, app: Flask) -> Api:
 
 def _store(settings: ApiSettings, closing: ExitStack) -> Store:
     url = settings.database_url.get_secret_value()
-    pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_read_json_as_it_is_written)
+    pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_use_orjson)
     writers = open_pool(url, size_min=1, size_max=WRITERS_MAX, answer_seconds=COMMIT_SECONDS)
     closing.callback(pool.close, STOP_SECONDS)
     closing.callback(writers.close, STOP_SECONDS)
     return Store(pool, writers, load_queries("services.api"))
 
 
-def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
+def _use_orjson(connection: Connection[Any]) -> None:
     """Read jsonb with orjson, which also writes responses: Python's reader makes integers that orjson cannot write."""
     set_json_loads(orjson.loads, connection)
 

@@ -10,7 +10,7 @@ from services.api.head import Head
 from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import CALLBACKS, STARTS, RelaySignature
 from services.api.reply import Reply
-from services.api.routes.dispatches import ASKED_BYTES_MAX
+from services.api.routes.dispatches import REQUEST_BYTES_MAX
 from services.api.settings import ApiSettings
 from services.api.starts import STARTS_BYTES_MAX
 from services.api.submit import PATH, InThread, Submit, read_request
@@ -46,7 +46,7 @@ def internal(settings: ApiSettings, authentication: Authentication) -> Listener:
         authentication.check_internal(head.headers.get("authorization", ""))
         return _DISPATCHER
 
-    bodies = {"/internal/dispatches": BodyRule(ASKED_BYTES_MAX, by_token), **_callbacks(settings)}
+    bodies = {"/internal/dispatches": BodyRule(REQUEST_BYTES_MAX, by_token), **_callbacks(settings)}
     return Listener(lambda path: path.startswith(_INTERNAL), bodies, INTERNAL_THREADS)
 
 

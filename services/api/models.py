@@ -136,11 +136,11 @@ def fingerprint(submission: NewSubmission) -> bytes:
     """Return the SHA-256 over everything that the client requested, independent of the order of keys.
     Two submissions are the same if their fingerprints are equal.
     """
-    asked = dict(vars(submission))
-    if asked["expires_in"] is None:
+    content = dict(vars(submission))
+    if content["expires_in"] is None:
         # Fingerprints from earlier releases, which did not have this member, remain valid.
-        del asked["expires_in"]
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
+        del content["expires_in"]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def batch_fingerprint(submissions: list[Any]) -> bytes:

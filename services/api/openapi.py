@@ -15,7 +15,7 @@ from services.api.callback import Callback
 from services.api.models import BATCH_MAX, NewSubmission
 from services.api.parameters import parameters
 from services.api.routes.dispatches import DISPATCH_IDS_MAX
-from services.api.starts import ToldStarts
+from services.api.starts import ReportedStarts
 
 _ID = "01920000-0000-7000-8000-000000000001"
 _EXAMPLE_NEW = {
@@ -188,7 +188,7 @@ ROUTES = (
     _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature",
            ("submission",),
            example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
-    _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ToldStarts, "signature"),
+    _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ReportedStarts, "signature"),
     _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature",
            ("submission",)),
     _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest,

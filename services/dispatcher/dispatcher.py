@@ -103,7 +103,7 @@ class Dispatcher:
             return 0
         records = [record for rows in batch.values() for record in rows]
         if records:
-            self._progress.holds("it is being sent")
+            self._progress.batch_waits("it is being sent")
         try:
             self._ask_again(unknown)
             self._handle_any(records)
@@ -118,7 +118,7 @@ class Dispatcher:
 
     def _succeeded(self) -> None:
         """Every change that was read is handled, except those of submissions that the api does not know."""
-        self._progress.settled()
+        self._progress.batch_committed()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
         self._outage_ended()
@@ -263,7 +263,7 @@ class Dispatcher:
         self._batch_waits |= bool(batch or self._rewound)
         self._rewound = {}
         self._consumer.pause(*self._consumer.assignment())
-        self._progress.holds(str(error))
+        self._progress.batch_waits(str(error))
         self._metrics.unavailable.inc()
         self._metrics.waiting.set(1)
         self._log.warning("unavailable", error=str(error), retry_in_seconds=round(seconds, 2), failures=self._failures)

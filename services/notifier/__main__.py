@@ -46,7 +46,7 @@ def run(settings: NotifierSettings, shutdown: Shutdown) -> int:
 
     def connect(stack: ExitStack) -> Work:
         create_topics(settings.cluster, TOPICS)
-        channels.look_again()
+        channels.refresh()
         connection = _connection(stack, settings, GROUP, RESULTS, completions)
         notifier = Notifier(
             connection, state, public_url=settings.public_url, progress=completions, telemetry=telemetry

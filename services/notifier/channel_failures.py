@@ -8,7 +8,7 @@ from kafka.errors import KafkaError
 from structlog.stdlib import BoundLogger
 
 from services.notifier.channel_state import ChannelState
-from services.notifier.channels import Use
+from services.notifier.channels import ChannelUse
 from tidings.contract.topics import COMPLETIONS
 from tidings.kafka.failures import RefusedError, StalledError
 
@@ -24,7 +24,7 @@ class ChannelFailures:
         self._tenants = state.tenants
         self._log = log
 
-    def refused(self, error: RefusedError, topics: Mapping[Use, str]) -> bool:
+    def refused(self, error: RefusedError, topics: Mapping[ChannelUse, str]) -> bool:
         """A topic refused a record. Returns False if several tenants have records in it, so that one tenant's record
         may be the cause.
 
@@ -38,10 +38,10 @@ class ChannelFailures:
         for tenant in users if error.of_record else [None]:
             self._refuse(error.topic, error.reason, tenant)
         if len(users if error.of_record else users | self._channels.users(error.topic)) == 1:
-            self._blame(users, {error.topic})
+            self._count_failure(users, {error.topic})
         return True
 
-    def stalled(self, error: StalledError, topics: Mapping[Use, str]) -> None:
+    def stalled(self, error: StalledError, topics: Mapping[ChannelUse, str]) -> None:
         """The transaction timed out and nothing was committed. Exclude the channels' topics that hang, unless the
         broker itself hangs; deleted topics are created again. Raises `KafkaError` if the broker is the cause.
         """
@@ -51,14 +51,14 @@ class ChannelFailures:
         if not named or COMPLETIONS in error.topics or (error.topics and not hanging):
             raise KafkaError(f"the broker does not take events: {error}") from error
         gone = self._channels.gone(named)
-        blamed = self._channels.blame(hanging - gone)
+        excluded_topics = self._channels.count_failure(hanging - gone)
         if not gone and not hanging and (doubted := self._channels.suspects(named)):
             self._log.warning("channel_topics_in_doubt", topics=sorted(doubted))
-        for topic in sorted(blamed):
+        for topic in sorted(excluded_topics):
             self._refuse(topic, "events were not taken in time")
-        self._blame_sole_users(gone | blamed, topics)
+        self._count_failure_of_sole_users(gone | excluded_topics, topics)
 
-    def stalled_alone(self, topic: str, use: Use) -> None:
+    def stalled_alone(self, topic: str, use: ChannelUse) -> None:
         """An event for `topic`, alone in its transaction, was not accepted in time; the broker then accepted it on an
         internal topic. A deleted topic is created again.
         """
@@ -67,26 +67,26 @@ class ChannelFailures:
             return
         if not gone:
             self._log.warning("channel_topic_refuses", topic=topic, reason="events were not taken in time", tenant=None)
-        self._blame_sole_users({topic}, {use: topic})
+        self._count_failure_of_sole_users({topic}, {use: topic})
 
-    def say(self, uses: Collection[Use]) -> None:
+    def log_excluded(self, uses: Collection[ChannelUse]) -> None:
         """Log that the events of these uses go to the main topic only."""
         for use in sorted(set(uses), key=lambda use: (use.channel, use.tenant)):
-            if (reason := self._channels.news(use)) is not None:
+            if (reason := self._channels.reason_to_log(use)) is not None:
                 self._log.warning("channel_refused", channel=use.channel, reason=reason)
 
     def _refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
         self._channels.refuse(topic, reason, tenant)
         self._log.warning("channel_topic_refuses", topic=topic, reason=reason, tenant=tenant)
 
-    def _blame_sole_users(self, guilty: Collection[str], topics: Mapping[Use, str]) -> None:
+    def _count_failure_of_sole_users(self, failed_topics: Collection[str], topics: Mapping[ChannelUse, str]) -> None:
         """Count the failure against the tenant of a topic. If several tenants share the topic, the cause is unknown."""
         tenants: set[str] = set()
-        for topic in guilty:
+        for topic in failed_topics:
             users = {use.tenant for use, named in topics.items() if named == topic} | self._channels.users(topic)
             tenants |= users if len(users) == 1 else set()
-        self._blame(tenants, guilty)
+        self._count_failure(tenants, failed_topics)
 
-    def _blame(self, tenants: Collection[str], topics: Collection[str]) -> None:
-        for tenant, seconds in self._tenants.blame(tenants).items():
+    def _count_failure(self, tenants: Collection[str], topics: Collection[str]) -> None:
+        for tenant, seconds in self._tenants.count_failure(tenants).items():
             self._log.warning("tenant_left_out", tenant=tenant, seconds=seconds, topics=sorted(topics))

@@ -42,5 +42,5 @@ class NotifierMetrics:
         age = Gauge("tidings_notifier_last_event_age_seconds", "Since the last event; -1 when none", registry=registry)
         age.set_function(lambda: time.time() - self._last if self._last else -1)
 
-    def saw_event(self) -> None:
+    def record_event(self) -> None:
         self._last = time.time()

@@ -85,7 +85,7 @@ class Completions:
         self._to_count: deque[Hour] = deque()
         self._far_at = clock() + FAR_EVERY_SECONDS
         self._rows: dict[UUID, _Outstanding] = {}
-        self._ahead: set[UUID] = set()
+        self._events_ahead: set[UUID] = set()
 
     def run_once(self) -> int:
         """Read a bounded number of rows and events; return the number of rows and events read and of hours counted.
@@ -98,7 +98,7 @@ class Completions:
         if not self._following:
             self._follow()
         done = self._read_rows()
-        if len(self._ahead) < AHEAD_MAX:
+        if len(self._events_ahead) < AHEAD_MAX:
             done += self._read_events()
         done += self._look_far()
         with self._reading():
@@ -121,7 +121,7 @@ class Completions:
 
     def _begin_after(self, cursor: UUID) -> None:
         self._rows.clear()
-        self._ahead.clear()
+        self._events_ahead.clear()
         self._to_count.clear()
         self._cursor = cursor
         self._following = False
@@ -148,8 +148,8 @@ class Completions:
         found = self._store.ended(self._cursor, self._intervals.settle_seconds, ROWS_MAX)
         now = self._clock()
         for submission_id, event_id in found:
-            if event_id in self._ahead:
-                self._ahead.discard(event_id)
+            if event_id in self._events_ahead:
+                self._events_ahead.discard(event_id)
             else:
                 self._rows[event_id] = _Outstanding(submission_id, now)
             self._cursor = event_id
@@ -181,7 +181,7 @@ class Completions:
             ids = self._events.read()
         for event_id in ids:
             if self._rows.pop(event_id, None) is None and event_id > self._cursor:
-                self._ahead.add(event_id)
+                self._events_ahead.add(event_id)
         return len(ids)
 
     def _nudge(self) -> None:

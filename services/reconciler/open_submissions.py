@@ -85,7 +85,7 @@ class OpenSubmissions:
             return self._look_again()
         found = self._store.sweep(self._after, self._limits.grace_seconds, SWEEP_MAX)
         open_ids = [id_ for id_, is_open in found if is_open]
-        self._look_all(open_ids)
+        self._check_all(open_ids)
         self._remember(open_ids)
         self._after = found[-1][0] if found else self._after
         if len(found) == SWEEP_MAX:
@@ -99,7 +99,7 @@ class OpenSubmissions:
     def _look_again(self) -> int:
         ids = self._again[:SWEEP_MAX]
         still = self._store.still_open(ids)
-        self._look_all(still)
+        self._check_all(still)
         self._known -= set(ids) - set(still)
         self._again = self._again[SWEEP_MAX:]
         return len(ids)
@@ -112,7 +112,7 @@ class OpenSubmissions:
                 self._forgotten = min(id_, self._forgotten or id_)
                 self._forgotten_count += 1
 
-    def _look_all(self, ids: Sequence[UUID]) -> None:
+    def _check_all(self, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), LABELS_MAX):
             self._look(ids[start : start + LABELS_MAX])
 

@@ -14,7 +14,7 @@ from tidings.process.telemetry import Telemetry
 # 1, 2, 4 … 30 s between restarts without success; after a minute of normal operation the count restarts.
 FIRST_SECONDS = 1.0
 MAX_SECONDS = 30.0
-WELL_SECONDS = 60.0
+HEALTHY_SECONDS = 60.0
 # Debezium retries many errors indefinitely while Connect reports RUNNING. A restart of Postgres or of the worker takes
 # less than this; a slot that is not read for longer needs an operator.
 UNREAD_SECONDS = 30.0
@@ -50,10 +50,10 @@ def slot_fault(state: SlotState, unread_seconds: float) -> str | None:
 
 
 @dataclass
-class _Trouble:
+class _Restarts:
     restarts: int = 0
     next_at: float = 0.0
-    well_since: float | None = None
+    healthy_since: float | None = None
 
 
 class Watcher:
@@ -71,7 +71,7 @@ class Watcher:
         self._wanted = wanted
         self._clock = clock
         self._log = telemetry.log
-        self._trouble = _Trouble()
+        self._restarts = _Restarts()
         self._registered = False
         self._read_at = clock()
         self._metrics = telemetry.metrics
@@ -86,17 +86,17 @@ class Watcher:
         """Look once and act on the result; return the number of actions. Raises `RegistrationRefusedError`."""
         done = 0
         try:
-            done += self._look_at_connector()
+            done += self._check_connector()
         except ConnectUnavailableError as error:
             self.connector_fault = f"Connect does not answer: {error}"
         self._metrics.running.set(0 if self.connector_fault else 1)
         try:
-            done += self._look_at_slot()
+            done += self._check_slot()
         except DatabaseUnavailableError as error:
-            self._say_of_slot(f"Postgres does not answer: {error}")
+            self._report_slot(f"Postgres does not answer: {error}")
         return done
 
-    def _look_at_connector(self) -> int:
+    def _check_connector(self) -> int:
         if not self._registered:
             changed = self._connector.register(self._wanted)
             self._registered = True
@@ -117,31 +117,31 @@ class Watcher:
 
     def _restart(self, state: ConnectorState) -> int:
         self.connector_fault = f"failed: {state.trace}"
-        self._trouble.well_since = None
-        if self._clock() < self._trouble.next_at:
+        self._restarts.healthy_since = None
+        if self._clock() < self._restarts.next_at:
             return 0
-        self._trouble.restarts += 1
-        self._trouble.next_at = self._clock() + backoff_seconds(self._trouble.restarts)
-        self._log.error("connector_failed", reason=state.trace, restart=self._trouble.restarts)
+        self._restarts.restarts += 1
+        self._restarts.next_at = self._clock() + backoff_seconds(self._restarts.restarts)
+        self._log.error("connector_failed", reason=state.trace, restart=self._restarts.restarts)
         self._connector.restart_failed()
         self._metrics.restarts.inc()
         return 1
 
     def _recover(self, state: ConnectorState) -> None:
-        if not self._trouble.restarts or not state.running:
+        if not self._restarts.restarts or not state.running:
             return
-        if self._trouble.well_since is None:
-            self._trouble.well_since = self._clock()
-            self._log.info("connector_running_again", restarts=self._trouble.restarts)
-        elif self._clock() - self._trouble.well_since > WELL_SECONDS:
-            self._trouble = _Trouble()
+        if self._restarts.healthy_since is None:
+            self._restarts.healthy_since = self._clock()
+            self._log.info("connector_running_again", restarts=self._restarts.restarts)
+        elif self._clock() - self._restarts.healthy_since > HEALTHY_SECONDS:
+            self._restarts = _Restarts()
 
-    def _look_at_slot(self) -> int:
+    def _check_slot(self) -> int:
         state = self._slot.state()
         if state.active:
             self._read_at = self._clock()
         self._metrics.retained_bytes.set(state.retained_bytes)
-        self._say_of_slot(slot_fault(state, self._clock() - self._read_at))
+        self._report_slot(slot_fault(state, self._clock() - self._read_at))
         if not state.lost or not self._slot.drop_lost():
             return 0
         self._metrics.slots_lost.inc()
@@ -149,7 +149,7 @@ class Watcher:
         self._log.warning("lost_slot_dropped", next="all stored rows are told again")
         return 1
 
-    def _say_of_slot(self, fault: str | None) -> None:
+    def _report_slot(self, fault: str | None) -> None:
         if fault != self.slot_fault:
             if fault is None:
                 self._log.info("slot_well_again")

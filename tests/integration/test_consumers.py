@@ -82,4 +82,4 @@ def polled(changes: Changes) -> Iterator[Changes]:
 
 
 def _numbers(member: Changes, topic: str) -> set[int]:
-    return {part.partition for part in member.assignment() if part.topic == topic}
+    return {partition.partition for partition in member.assignment() if partition.topic == topic}

@@ -41,30 +41,30 @@ class Consumer:
     def assignment(self) -> set[TopicPartition]:
         return {A, B}
 
-    def beginning_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+    def beginning_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         assert timeout_ms > 0
-        return {part: self._beginnings[part] for part in parts}
+        return {partition: self._beginnings[partition] for partition in partitions}
 
-    def end_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+    def end_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         assert timeout_ms > 0
-        return dict.fromkeys(parts, 9)
+        return dict.fromkeys(partitions, 9)
 
-    def position(self, part: TopicPartition, timeout_ms: int) -> int | None:
+    def position(self, partition: TopicPartition, timeout_ms: int) -> int | None:
         assert timeout_ms > 0
         if self.errors:
             raise self.errors.pop()
-        return self.positions.get(part)
+        return self.positions.get(partition)
 
-    def highwater(self, part: TopicPartition) -> int | None:
-        assert part in self.assignment()
+    def highwater(self, partition: TopicPartition) -> int | None:
+        assert partition in self.assignment()
         return None
 
-    def seek(self, part: TopicPartition, offset: int) -> None:
-        self.positions[part] = offset
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.positions[partition] = offset
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
         assert timeout_ms > 0
-        self.committed |= {part: offset.offset for part, offset in offsets.items()}
+        self.committed |= {partition: offset.offset for partition, offset in offsets.items()}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
 def test_removals_that_expired_are_left_to_the_reconciler() -> None:
     consumer, progress = Consumer({A: 7}), Progress(Clock())
     changes = Changes(consumer, replace(SUBSCRIPTION, expiry_is_fault=False), progress=progress, log=log.get("test"))
-    progress.turned(2)
+    progress.round_completed(2)
     consumer.errors = [NoOffsetForPartitionError({A})]
     assert changes.poll(1) == {}
     assert consumer.positions == {A: 7}

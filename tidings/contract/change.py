@@ -125,8 +125,8 @@ def decode_result(value: bytes | None) -> ResultChange | None:
             body_size=_number_or_none(row, "body_size"),
             body_sha256=_text_or_none(row, "body_sha256"),
             output=_json(row, "output"),
-            submitted_at=_moment(row, "submitted_at"),
-            completed_at=_moment(row, "created_at"),
+            submitted_at=_time(row, "submitted_at"),
+            completed_at=_time(row, "created_at"),
             snapshot=row[SNAPSHOT],
         )
     except ValueError as error:
@@ -199,7 +199,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
     return outcome
 
 
-def _moment(row: Mapping[str, Any], name: str) -> datetime:
+def _time(row: Mapping[str, Any], name: str) -> datetime:
     moment = datetime.fromisoformat(_text(row, name))
     if moment.tzinfo is None:
         raise UndecodableChangeError(f"{name} has no time zone")

@@ -39,7 +39,7 @@ ASSIGNORS = (RangePartitionAssignor,)
 HOW_TO = "docs/how-to/expired-changes.md"
 
 # The errors for a position that the log does not contain.
-UNPLACED = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
+POSITION_ERRORS = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
 
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
@@ -118,8 +118,8 @@ class Changes:
             timeout_ms = max(timeout_ms, JOIN_POLL_MS)
         try:
             batch: Batch = self._consumer.poll(timeout_ms=timeout_ms)
-        except UNPLACED as error:
-            self._place(error)
+        except POSITION_ERRORS as error:
+            self._reset_positions(error)
             return {}
         self._note_membership()
         return batch
@@ -152,24 +152,24 @@ class Changes:
         The end offset counts committed records only: a hanging transaction stops it. The high watermark, which comes
         with each fetch, continues to move.
         """
-        parts = self.assignment()
-        ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS) if parts else {}
+        partitions = self.assignment()
+        ends = self._consumer.end_offsets(partitions, timeout_ms=ASK_TIMEOUT_MS) if partitions else {}
         standing = {}
-        for part, end in ends.items():
-            position = self._position(part)
+        for partition, end in ends.items():
+            position = self._position(partition)
             if position is not None:
-                standing[part] = (position, max(end, self._consumer.highwater(part) or 0))
-        self._progress.stands(standing)
+                standing[partition] = (position, max(end, self._consumer.highwater(partition) or 0))
+        self._progress.positions(standing)
         return sum(max(0, end - position) for position, end in standing.values())
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 
-    def _position(self, part: TopicPartition) -> int | None:
+    def _position(self, partition: TopicPartition) -> int | None:
         try:
-            return self._consumer.position(part, timeout_ms=ASK_TIMEOUT_MS)  # type: ignore[no-any-return]
-        except UNPLACED as error:
-            self._place(error)
+            return self._consumer.position(partition, timeout_ms=ASK_TIMEOUT_MS)  # type: ignore[no-any-return]
+        except POSITION_ERRORS as error:
+            self._reset_positions(error)
             return None
 
     def _note_membership(self) -> None:
@@ -181,39 +181,44 @@ class Changes:
         elif now - self._joining_since > JOIN_SECONDS_MAX:
             raise JoinError(f"the consumer has not joined its group for {now - self._joining_since:.0f} s")
 
-    def _place(self, error: Exception) -> None:
+    def _reset_positions(self, error: Exception) -> None:
         """Set a valid position for every partition without one, and commit it for the next start."""
         named = error.divergent_offsets if isinstance(error, LogTruncationError) else error.args[0]
-        parts = set(named) & self.assignment()
-        if not parts:
+        partitions = set(named) & self.assignment()
+        if not partitions:
             return
         positions = named if isinstance(named, Mapping) else {}
-        beginnings = self._consumer.beginning_offsets(parts, timeout_ms=ASK_TIMEOUT_MS)
-        for part in sorted(parts):
+        beginnings = self._consumer.beginning_offsets(partitions, timeout_ms=ASK_TIMEOUT_MS)
+        for partition in sorted(partitions):
             if isinstance(error, LogTruncationError):
-                beginnings[part] = self._truncated(part, positions[part], beginnings[part])
+                beginnings[partition] = self._truncated(partition, positions[partition], beginnings[partition])
             else:
-                self._out_of_range(part, positions.get(part), beginnings[part])
-            self._consumer.seek(part, beginnings[part])
-        self.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in beginnings.items()})
+                self._out_of_range(partition, positions.get(partition), beginnings[partition])
+            self._consumer.seek(partition, beginnings[partition])
+        self.commit({partition: OffsetAndMetadata(offset, "", -1) for partition, offset in beginnings.items()})
 
-    def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
-        where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
+    def _out_of_range(self, partition: TopicPartition, position: int | None, beginning: int) -> None:
+        where = {
+            "topic": partition.topic,
+            "partition": partition.partition,
+            "position": position,
+            "beginning": beginning,
+        }
         missed = beginning - (position or 0)
         if missed > 0 and not self._expiry_is_fault:
             self._log.warning("changes_expired", **where, missed=missed, next="the reconciler carries them out")
         elif missed > 0:
             self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
-            self._progress.missed(missed)
+            self._progress.records_missed(missed)
         elif position is not None:
             self._log.error("log_shorter_than_read", **where, next="read from the beginning")
 
-    def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
+    def _truncated(self, partition: TopicPartition, safe: Any, beginning: int) -> int:
         """Return the offset up to which a truncated log, as after an unclean election, still contains the records that
         were read.
         """
         offset: int = safe.offset if safe is not None else beginning
-        self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
+        self._log.error("log_truncated", topic=partition.topic, partition=partition.partition, next_offset=offset)
         return offset
 
 

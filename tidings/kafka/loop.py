@@ -28,7 +28,7 @@ EXIT_FENCED = 70
 FIRST_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 10.0
 # The interval between requests for the end of each log.
-LOOK_SECONDS = 2.0
+LAG_SECONDS = 2.0
 # At shutdown the second loop of a process may be in a request; changes that it has not committed are read again.
 JOIN_SECONDS = 4.0
 
@@ -145,7 +145,7 @@ class Loop:
         return 0
 
     def _work(self, work: Work) -> None:
-        looked_at = self._clock()
+        measured_at = self._clock()
         while not self._shutdown.requested():
             try:
                 if work.run_once():
@@ -154,15 +154,15 @@ class Loop:
                 if replaced(self._reader.cluster, work.changes):
                     raise FencedError(str(error)) from error
                 raise
-            self._progress.turned(len(work.changes.assignment()))
-            if self._clock() - looked_at > LOOK_SECONDS:
+            self._progress.round_completed(len(work.changes.assignment()))
+            if self._clock() - measured_at > LAG_SECONDS:
                 self._metrics.lag.set(work.changes.look())
-                looked_at = self._clock()
+                measured_at = self._clock()
 
     def _wait(self, event: str, error: Exception) -> None:
         self._failures += 1
         seconds = min(BACKOFF_SECONDS_MAX, FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
-        self._progress.broken(f"Kafka: {fault(error)}")
+        self._progress.disconnected(f"Kafka: {fault(error)}")
         self._metrics.reconnects.inc()
         self._log.warning(event, error=fault(error), retry_in_seconds=seconds)
         self._shutdown.wait(seconds)

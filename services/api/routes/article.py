@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response, request
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.dependencies import Dependencies
 from services.api.models import idempotency_key, parse_json, traceparent
 from services.api.presentation import images_in
@@ -16,7 +16,7 @@ from tidings.contract.ids import parse_submission_id
 
 def add_article(app: Flask, dependencies: Dependencies) -> None:
     @app.route("/generate-image", methods=["GET", "POST"])
-    @guarded_by("api_key")
+    @access("api_key")
     def generate_image() -> Response:
         tenant = dependencies.authentication.tenant()
         prompt = _prompt(dependencies)
@@ -29,7 +29,7 @@ def add_article(app: Flask, dependencies: Dependencies) -> None:
         return Response(f"Generating image. Your submission id: {stored.id}", content_type="text/plain; charset=utf-8")
 
     @app.get("/get-image-is-ready")
-    @guarded_by("api_key")
+    @access("api_key")
     def get_image_is_ready() -> Response:
         tenant = dependencies.authentication.tenant()
         id_ = parse_submission_id(request.args.get("submissionId", ""))

@@ -8,7 +8,7 @@ from flask import Flask, Response, request
 from prometheus_client import Counter
 from psycopg import OperationalError
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.callback import decide, read_callback
 from services.api.dependencies import Dependencies
 from services.api.problem import Fault, ProblemError
@@ -29,7 +29,7 @@ def add_callbacks(app: Flask, dependencies: Dependencies) -> None:
 
     @app.post("/callbacks/relay")
     @app.post("/image-callback", endpoint="image_callback")
-    @guarded_by("signature")
+    @access("signature")
     def callback() -> Response:
         token = request.headers.get("Upstash-Signature", "")
         try:
@@ -51,7 +51,7 @@ def add_callbacks(app: Flask, dependencies: Dependencies) -> None:
 
     def stored(raw: bytes) -> str:
         """Store the callback and return what it reports."""
-        told, answer = read_callback(raw)
+        report, answer = read_callback(raw)
         id_ = parse_submission_id(request.args.get("submission", ""))
         found = None if id_ is None else dependencies.store.target_of(id_)
         if id_ is None or found is None:
@@ -59,8 +59,8 @@ def add_callbacks(app: Flask, dependencies: Dependencies) -> None:
             # deleted one by one, so a repeat cannot find it either.
             callbacks.labels("unknown").inc()
             raise ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
-        attempt, result = decide(told, answer, dependencies.targets.get(found[0]), datetime.now(UTC))
+        attempt, result = decide(report, answer, dependencies.targets.get(found[0]), datetime.now(UTC))
         ended = dependencies.store.record(id_, found[1], attempt, result)
-        if told.fate == "unknown":
+        if report.fate == "unknown":
             unknown.inc()
         return result.outcome if result is not None and ended else "attempt" if result is None else "repeat"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.dependencies import Dependencies
 from services.api.problem import ProblemError
 from services.api.routes.reply import id_of, not_found
@@ -13,7 +13,7 @@ from services.api.routes.submissions import shown_response
 
 def add_contents(app: Flask, dependencies: Dependencies) -> None:
     @app.delete("/v1/submissions/<text>/content")
-    @guarded_by("api_key")
+    @access("api_key")
     def remove_content(text: str) -> Response:
         tenant, id_ = dependencies.authentication.tenant(), id_of(text)
         match dependencies.store.remove_content(tenant, id_):

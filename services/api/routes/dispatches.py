@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.dependencies import Dependencies
 from services.api.models import parse_json
 from services.api.problem import Fault, ProblemError
@@ -17,15 +17,15 @@ from tidings.contract.ids import SubmissionId, parse_submission_id
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
 # A hundred ids and ample white space.
-ASKED_BYTES_MAX = 64 * 1024
+REQUEST_BYTES_MAX = 64 * 1024
 
 
 def add_dispatches(app: Flask, dependencies: Dependencies) -> None:
     @app.post("/internal/dispatches")
-    @guarded_by("internal")
+    @access("internal")
     def dispatches() -> Response:
         dependencies.authentication.internal()
-        content = parse_json(body_of(request, ASKED_BYTES_MAX), request.content_type or "")
+        content = parse_json(body_of(request, REQUEST_BYTES_MAX), request.content_type or "")
         ids = content.get("ids") if isinstance(content, dict) else None
         parsed = [parse_submission_id(str(text)) for text in ids] if isinstance(ids, list) else [None]
         known = [id_ for id_ in parsed if id_ is not None]
@@ -37,7 +37,7 @@ def add_dispatches(app: Flask, dependencies: Dependencies) -> None:
 
 
 def _dispatches(dependencies: Dependencies, ids: list[SubmissionId]) -> dict[str, Any]:
-    fitting, left_out = _fitting(dependencies.store.dispatch(ids))
+    fitting, left_out = _within_limit(dependencies.store.dispatch(ids))
     bodies = dependencies.store.bodies([row["id"] for row in fitting if not row["ended"]])
     found = [
         {
@@ -53,7 +53,7 @@ def _dispatches(dependencies: Dependencies, ids: list[SubmissionId]) -> dict[str
     return {"submissions": found, "left_out": left_out}
 
 
-def _fitting(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def _within_limit(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the submissions whose bodies fit together, always including the first, and the ids of the others."""
     fitting: list[dict[str, Any]] = []
     left_out: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flask import Flask, Response
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.callback import DECODED_BYTES_MAX
 from services.api.coding import decoded
 from services.api.dependencies import Dependencies
@@ -18,7 +18,7 @@ from tidings.contract.ids import SubmissionId
 
 def add_results(app: Flask, dependencies: Dependencies) -> None:
     @app.get("/v1/submissions/<text>/result")
-    @guarded_by("api_key")
+    @access("api_key")
     def result(text: str) -> Response:
         answer = answer_of(dependencies, dependencies.authentication.tenant(), id_of(text))
         # The provider's content is untrusted: a browser must neither execute it nor guess its type.
@@ -28,7 +28,7 @@ def add_results(app: Flask, dependencies: Dependencies) -> None:
         return Response(answer.body, headers=headers, content_type=answer.content_type or "application/octet-stream")
 
     @app.get("/v1/submissions/<text>/images/<int:number>")
-    @guarded_by("api_key")
+    @access("api_key")
     def image(text: str, number: int) -> Response:
         found = images_in(answer_of(dependencies, dependencies.authentication.tenant(), id_of(text)).content)
         if number >= len(found):

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Response, request
+from werkzeug.datastructures import MultiDict
 
 from services.api.acceptance import accepted
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.dependencies import Dependencies
 from services.api.models import idempotency_key, parse_json, traceparent
 from services.api.presentation import listed
@@ -29,14 +30,14 @@ STATUSES = ("queued", "running", "retrying", "succeeded", "failed", "cancelled",
 
 def add_submissions(app: Flask, dependencies: Dependencies) -> None:
     @app.post("/v1/submissions")
-    @guarded_by("api_key")
+    @access("api_key")
     def submit() -> Response:
         tenant = dependencies.authentication.tenant()
         body = body_of(request, dependencies.settings.input_bytes_max)
         return response_of(dependencies.submit.submit(read_request(tenant, request.headers, body)))
 
     @app.post("/v1/submissions/batch")
-    @guarded_by("api_key")
+    @access("api_key")
     def submit_batch() -> Response:
         tenant = dependencies.authentication.tenant()
         content = parse_json(body_of(request, dependencies.settings.batch_bytes_max), request.content_type or "")
@@ -49,21 +50,21 @@ def add_submissions(app: Flask, dependencies: Dependencies) -> None:
         return json_reply({"submissions": [accepted(row) for row in rows]}, 202)
 
     @app.get("/v1/submissions")
-    @guarded_by("api_key")
+    @access("api_key")
     def list_submissions() -> Response:
         tenant = dependencies.authentication.tenant()
-        page, cursor = dependencies.store.list(tenant, _filters(request))
+        page, cursor = dependencies.store.list(tenant, _filters(request.args))
         return json_reply(
             {"submissions": [listed(row) for row in page], "cursor": None if cursor is None else str(cursor)}
         )
 
     @app.get("/v1/submissions/<id:text>")
-    @guarded_by("api_key")
+    @access("api_key")
     def show(text: str) -> Response:
         return shown_response(dependencies, dependencies.authentication.tenant(), id_of(text))
 
     @app.delete("/v1/submissions/<id:text>")
-    @guarded_by("api_key")
+    @access("api_key")
     def cancel(text: str) -> Response:
         tenant, id_ = dependencies.authentication.tenant(), id_of(text)
         if not dependencies.store.cancel(tenant, id_):
@@ -80,29 +81,29 @@ def shown_response(dependencies: Dependencies, tenant: str, id_: SubmissionId) -
     return response
 
 
-def _filters(asked: Request) -> dict[str, Any]:
+def _filters(query: MultiDict[str, str]) -> dict[str, Any]:
     faults: list[Fault] = []
     known = {"status", "target", "since", "cursor", "limit"}
-    faults += [Fault(name, "is not known") for name in asked.args if name not in known]
-    status = asked.args.get("status")
+    faults += [Fault(name, "is not known") for name in query if name not in known]
+    status = query.get("status")
     if status is not None and status not in STATUSES:
         faults.append(Fault("status", f"must be one of {', '.join(STATUSES)}"))
     since = None
-    if (text := asked.args.get("since")) is not None:
+    if (text := query.get("since")) is not None:
         try:
             since = datetime.fromisoformat(text)
             since = since if since.tzinfo else since.replace(tzinfo=UTC)
         except ValueError:
             faults.append(Fault("since", "must be a time as in RFC 3339"))
     cursor: UUID | None = None
-    if (text := asked.args.get("cursor")) is not None:
+    if (text := query.get("cursor")) is not None:
         cursor = parse_submission_id(text)
         if cursor is None:
             faults.append(Fault("cursor", "must be the cursor of an earlier answer"))
-    target = asked.args.get("target")
+    target = query.get("target")
     if target is not None and "\0" in target:
         faults.append(Fault("target", "is not known"))  # Postgres cannot be asked for this name either
-    limit = asked.args.get("limit", "20")
+    limit = query.get("limit", "20")
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= LIST_MAX:
         faults.append(Fault("limit", f"must be a whole number from 1 to {LIST_MAX}"))
     if faults:

@@ -166,7 +166,7 @@ class Dispatching:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
-            self.progress.turned(2)
+            self.progress.round_completed(2)
 
     def accept(self, received: Received) -> Reply:
         messages = json.loads(received.body)

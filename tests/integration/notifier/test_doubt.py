@@ -79,7 +79,7 @@ class Both:
         self.loops = (notifier, worker)
         # Whatever other tests have left on the topics is passed over before the channels' topics are looked at.
         until(lambda: not [loop for loop in self.loops if loop.run_once()], SECONDS)
-        channels.look_again()
+        channels.refresh()
 
     def _joined(self, topic: str) -> tuple[Any, Transactions]:
         name = f"{self._name}-{topic}"

@@ -76,7 +76,7 @@ class Running:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
-            self.progress.turned(2)
+            self.progress.round_completed(2)
 
 
 @pytest.fixture(params=[Letters, Fussy])

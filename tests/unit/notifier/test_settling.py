@@ -111,7 +111,7 @@ def test_a_record_that_is_refused_in_a_topic_of_two_tenants_is_blamed_on_neither
 def test_an_event_without_a_topic_is_held_and_nothing_is_made(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell("a"), broker.tell()]
     notifier.run_once()
-    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.there) == (ids, ids[:1], set())
+    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.existing) == (ids, ids[:1], set())
     [held] = [message for message in broker.committed if message.topic == CHANNEL_EVENTS]
     [told] = [message for message in broker.committed if message.topic == COMPLETIONS and message.key == held.key]
     assert (held.value, list(held.headers)[: len(told.headers)]) == (told.value, list(told.headers))
@@ -148,7 +148,7 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
         topic = f"tidings.completions.{deleting[0]}"
         if any(message.topic == topic for message in messages):
             deleting.pop(0)
-            broker.there.discard(topic)
+            broker.existing.discard(topic)
             raise StalledError(frozenset({topic}))
 
     broker.verdict = deleted
@@ -182,7 +182,7 @@ def test_of_a_topic_that_several_tenants_share_none_is_left_out(broker: Broker, 
         broker.tell(name, tenant="one")
         broker.tell(name, tenant="another")
         notifier.run_once()
-    assert not [tenant for tenant in ("one", "another") if broker.tenants.left_out(tenant)]
+    assert not [tenant for tenant in ("one", "another") if broker.tenants.excluded(tenant)]
 
 
 def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:

@@ -12,7 +12,7 @@ from stack.servers import die_with_parent
 
 PAUSE_SECONDS_MAX = 10.0
 # A process that ran for this long counts as started successfully.
-WELL_SECONDS = 30.0
+HEALTHY_SECONDS = 30.0
 
 
 def main(command: list[str]) -> int:
@@ -45,7 +45,7 @@ def main(command: list[str]) -> int:
             restarting.clear()
             pause = 0.2
             continue
-        pause = 0.2 if time.monotonic() - started > WELL_SECONDS else min(PAUSE_SECONDS_MAX, pause * 2)
+        pause = 0.2 if time.monotonic() - started > HEALTHY_SECONDS else min(PAUSE_SECONDS_MAX, pause * 2)
         sys.stderr.write(f'{{"event": "ended", "status": {status}, "restart_in_seconds": {pause:.1f}}}\n')
         sys.stderr.flush()
         deadline = time.monotonic() + pause

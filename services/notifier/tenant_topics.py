@@ -8,7 +8,7 @@ from collections.abc import Collection
 TENANTS_MAX = 1000
 
 
-class Shares:
+class TenantTopics:
     """The uses that this process has seen since its start: an existing topic belongs to no tenant until an event names
     it.
     """
@@ -25,7 +25,7 @@ class Shares:
         while len(self._topics) > TENANTS_MAX:
             del self._topics[next(iter(self._topics))]
 
-    def room(self, tenant: str, making: int = 0) -> bool:
+    def has_capacity(self, tenant: str, making: int = 0) -> bool:
         """Return whether `tenant` may have one more topic, beside its own and the `making` under creation."""
         return len(self._topics.get(tenant, ())) + making < self._tenant_max
 
@@ -34,5 +34,5 @@ class Shares:
 
     def keep(self, present: Collection[str]) -> None:
         """Forget the topics that no longer exist."""
-        there = set(present)
-        self._topics = {tenant: left for tenant, topics in self._topics.items() if (left := topics & there)}
+        existing = set(present)
+        self._topics = {tenant: left for tenant, topics in self._topics.items() if (left := topics & existing)}

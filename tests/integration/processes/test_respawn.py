@@ -1,4 +1,4 @@
-"""`python -m stack.keep`: a command is started again when it ends, at once when it is asked to."""
+"""`python -m stack.respawn`: a command is started again when it ends, at once when it is asked to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTARTS = 5
 
 @pytest.fixture
 def started() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "stack.keep", "sleep", "1000"]
+    command = [sys.executable, "-m", "stack.respawn", "sleep", "1000"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -39,7 +39,7 @@ def up(home: Home, console: Console) -> None:
 
     Raises `StackError`; no part of the stack runs then.
     """
-    with alone(home):
+    with exclusively(home):
         if running_pid(home) is not None:
             console.print("already running")
             return
@@ -47,7 +47,7 @@ def up(home: Home, console: Console) -> None:
 
 
 @contextmanager
-def alone(home: Home, *, seconds: float = START_SECONDS_MAX) -> Iterator[None]:
+def exclusively(home: Home, *, seconds: float = START_SECONDS_MAX) -> Iterator[None]:
     """Prevent others from starting or deleting the stack. Raises `StackError` if another process does so for longer
     than `seconds`, and if the home was deleted while this process waited.
     """
@@ -120,7 +120,7 @@ def reset(home: Home, *, seconds: float = STOP_SECONDS_MAX) -> bool:
     `StackError`.
     """
     down(home)  # a start in progress ends with it
-    with alone(home, seconds=seconds):
+    with exclusively(home, seconds=seconds):
         down(home)
         return home.delete()
 
@@ -134,15 +134,15 @@ def status(home: Home, console: Console) -> int:
     states = [(name, home.url(name), answers(home.url(name) + path, logins.get(name))) for name, path in probes.items()]
     # These servers do not speak HTTP: from outside only a listening port is visible.
     states += [(name, f"127.0.0.1:{home.ports[name]}", listens(home.ports[name])) for name in ("postgres", "kafka")]
-    for name, address, well in states:
-        table.add_row(name, address, "[green]ready[/]" if well else "[red]not ready[/]")
+    for name, address, healthy in states:
+        table.add_row(name, address, "[green]ready[/]" if healthy else "[red]not ready[/]")
     console.print(table)
-    return 0 if all(well for _, _, well in states) else 1
+    return 0 if all(healthy for _, _, healthy in states) else 1
 
 
 def demonstrate(home: Home, console: Console, prompt: str) -> None:
     """Submit a prompt, follow it, and print its event from the Kafka topic. Raises `StackError`."""
-    consumer = _at_the_end(home)
+    consumer = _consumer_at_end(home)
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {home.secrets['api_key']}"
     content = {"target": "demo-images", "input": {"prompt": prompt, "size": "512x512"}}
@@ -168,7 +168,7 @@ def demonstrate(home: Home, console: Console, prompt: str) -> None:
     raise StackError(f"no completion within {COMPLETION_SECONDS_MAX:.0f} s; see {home.log}/processes.log")
 
 
-def _at_the_end(home: Home) -> KafkaConsumer:
+def _consumer_at_end(home: Home) -> KafkaConsumer:
     consumer = KafkaConsumer(
         bootstrap_servers=f"127.0.0.1:{home.ports['kafka']}",
         isolation_level="read_committed",

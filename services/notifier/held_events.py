@@ -7,7 +7,7 @@ from typing import Any
 
 from kafka.structs import TopicPartition
 
-from services.notifier.channels import Use
+from services.notifier.channels import ChannelUse
 from tidings.contract.completion import Completion
 from tidings.contract.topics import CHANNEL_EVENTS
 from tidings.kafka.transactions import Outgoing
@@ -22,7 +22,7 @@ class Held:
 
     partition: TopicPartition
     offset: int
-    use: Use | None
+    use: ChannelUse | None
     event: Completion
     tries: int = 0
 
@@ -30,7 +30,7 @@ class Held:
         return Outgoing(topic, self.event.key, self.event.value, self.event.headers)
 
 
-def held_record(event: Completion, use: Use, tries: int = 0) -> Outgoing:
+def held_record(event: Completion, use: ChannelUse, tries: int = 0) -> Outgoing:
     """Build the record that holds the event until its topic exists."""
     own = ((CHANNEL, use.channel.encode()), (TENANT, use.tenant.encode()), (TRIES, str(tries).encode()))
     return Outgoing(CHANNEL_EVENTS, event.key, event.value, (*event.headers, *own))
@@ -45,7 +45,7 @@ def read_held(partition: TopicPartition, record: Any) -> Held:
         record.value or b"",
     )
     try:
-        use, tries = Use(own[CHANNEL].decode(), own[TENANT].decode()), int(own[TRIES])
+        use, tries = ChannelUse(own[CHANNEL].decode(), own[TENANT].decode()), int(own[TRIES])
     except (KeyError, ValueError, AttributeError):
         return Held(partition, record.offset, None, event)
     return Held(partition, record.offset, use, event, tries)
