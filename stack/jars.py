@@ -88,7 +88,7 @@ def _provide(jar: Jar, repository: Path, fetch: Fetch) -> None:
     fetch(jar, repository)
     if not _is_intact(jar, repository):
         (repository / jar.path).unlink(missing_ok=True)
-        raise StackError(f"{jar.path.name} as fetched is not what debezium/jgo.lock.toml says: its SHA-256 differs")
+        raise StackError(f"{jar.path.name} does not match debezium/jgo.lock.toml: its SHA-256 differs")
 
 
 def _is_intact(jar: Jar, repository: Path) -> bool:

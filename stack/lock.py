@@ -31,7 +31,7 @@ def held(path: Path, *, seconds: float = HOLDER_CHECK_SECONDS) -> Iterator[None]
     with _opened(path) as file:
         while not _taken(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise StackError(f"another process works on {path.parent}: {holder(path) or 'it just ended'}")
+                raise StackError(f"another process uses {path.parent}: {holder(path) or 'it just ended'}")
             time.sleep(_PAUSE_SECONDS)
         if not _is_at(path, file.fileno()):
             # Another process would create a new file, and lock that one.

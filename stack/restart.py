@@ -49,7 +49,7 @@ def _respawner(supervisor: psutil.Process, module: str) -> psutil.Process:
             continue
         if words[1:3] == ["-m", "stack.respawn"] and words[-1] == module:
             return process
-    raise StackError(f"the stack runs no {module}; `make down` and `make up` start it anew")
+    raise StackError(f"the stack runs no {module}; `make down` and `make up` start it again")
 
 
 def _children(respawner: psutil.Process) -> set[int]:

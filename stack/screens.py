@@ -154,7 +154,7 @@ def demonstrate(home: Home, console: Console, prompt: str) -> None:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     deadline = time.monotonic() + COMPLETION_SECONDS_MAX
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("the provider thinks; nobody holds a thread for it")
+        task = progress.add_task("the provider is working; no thread waits for it")
         while time.monotonic() < deadline:
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
@@ -164,7 +164,7 @@ def demonstrate(home: Home, console: Console, prompt: str) -> None:
                         consumer.close()
                         return
             shown = session.get(f"{home.url('api')}{submission['links']['self']}", timeout=30).json()
-            progress.update(task, description=f"{shown['status']}; nobody holds a thread for it")
+            progress.update(task, description=f"{shown['status']}; no thread waits for it")
     raise StackError(f"no completion within {COMPLETION_SECONDS_MAX:.0f} s; see {home.log}/processes.log")
 
 
@@ -177,7 +177,7 @@ def _consumer_at_end(home: Home) -> KafkaConsumer:
     topic = "tidings.completions"
     partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
     if not partitions:
-        raise StackError("the topic tidings.completions is not there")
+        raise StackError("the topic tidings.completions does not exist")
     consumer.assign(partitions)
     consumer.seek_to_end()
     for partition in partitions:

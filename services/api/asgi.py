@@ -105,7 +105,7 @@ class AsgiApp:
         if head.path == "/healthz" and head.method in {"GET", "HEAD"}:
             return _ALIVE  # without a thread: all may wait for Postgres, and a restart would not help
         if not self._listener.serves(head.path):
-            raise ProblemError(404, "there is no such path here")
+            raise ProblemError(404, "there is no such path on this port")
         rule = self._listener.bodies.get(head.path) if head.method == "POST" else None
         if rule is None:
             # No route reads this body, so it remains with the server, which then closes the connection.

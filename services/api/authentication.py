@@ -117,7 +117,7 @@ class _Cache:
 def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _unauthorized("a bearer token is needed")
+        raise _unauthorized("a bearer token is required")
     return token.strip()
 
 

@@ -60,12 +60,10 @@ class AttemptShown(BaseModel):
     number: int
     status_code: int | None
     error: str | None
-    fate: str | None = Field(
-        description="without an answer: not sent, or unknown when the call may have been carried out"
-    )
+    fate: str | None = Field(description="without an answer: not sent, or unknown if the call may have been executed")
     retry_at: str | None
     started_at: str | None
-    ended_at: str | None = Field(description="null: the attempt is under way, and nothing but its start is known")
+    ended_at: str | None = Field(description="null: the attempt is in progress")
 
 
 class SubmissionShown(BaseModel):
@@ -73,20 +71,20 @@ class SubmissionShown(BaseModel):
 
     id: str
     status: str = Field(description="queued, running, retrying, or the outcome")
-    running_since: str | None = Field(description="when the attempt under way began; null when none is known to be")
+    running_since: str | None = Field(description="when the attempt in progress started; null if none is known")
     target: str
     channel: str | None
     metadata: dict[str, JsonValue] | None
     outcome: str | None = Field(description="succeeded, failed, cancelled, expired; null until then")
     reason: str | None
     status_code: int | None
-    output: JsonValue = Field(description="the answer when it is JSON of up to 16 KiB")
-    result_size: int | None = Field(description="bytes of the answer")
+    output: JsonValue = Field(description="the answer if it is JSON of up to 16 KiB")
+    result_size: int | None = Field(description="the size of the answer in bytes")
     attempts: list[AttemptShown]
     created_at: str
-    expires_at: str | None = Field(description="when it ends as expired; null: it may take as long as it takes")
+    expires_at: str | None = Field(description="when it ends as expired; null: there is no limit")
     completed_at: str | None
-    content_removed_at: str | None = Field(description="since when input and answer are erased")
+    content_removed_at: str | None = Field(description="when input and answer were erased")
     links: Links
 
 
@@ -103,7 +101,7 @@ class ListedSubmission(BaseModel):
 
 class Page(BaseModel):
     submissions: list[ListedSubmission]
-    cursor: str | None = Field(description="for the next page; null at the end")
+    cursor: str | None = Field(description="the cursor of the next page; null if there is none")
 
 
 class ProblemFault(BaseModel):
@@ -170,7 +168,7 @@ _LIST_QUERY = ("status", "target", "since", "cursor", "limit")
 ROUTES = (
     _Route("post", "/v1/submissions", "Submit a slow call", 202, Accepted, NewSubmission,
            headers=("Idempotency-Key", "traceparent"), example=_EXAMPLE_NEW,
-           others=((200, "A repeat: the submission that the Idempotency-Key made", SubmissionShown),)),
+           others=((200, "A repeat: the submission that was created with the Idempotency-Key", SubmissionShown),)),
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
            headers=("Idempotency-Key", "traceparent"), example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
@@ -181,14 +179,14 @@ ROUTES = (
            SubmissionShown),
     _Route("get", "/v1/submissions/{id}/result", "The provider's answer, byte for byte", 200, "*/*"),
     _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*",
-           others=((302, "The image is elsewhere: at Location", None),)),
+           others=((302, "The image is at Location", None),)),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
     _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature",
            ("submission",),
            example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
-    _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ReportedStarts, "signature"),
+    _Route("post", "/callbacks/relay/starts", "Attempt starts", 200, "application/json", ReportedStarts, "signature"),
     _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature",
            ("submission",)),
     _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest,

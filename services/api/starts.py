@@ -56,9 +56,9 @@ def read_starts(raw: bytes) -> ReportedStarts:
     try:
         return ReportedStarts.model_validate(orjson.loads(raw))
     except ValidationError as error:
-        raise ProblemError(400, "not starts of a relay", *faults_of(error)) from None
+        raise ProblemError(400, "the body is not a report of starts", *faults_of(error)) from None
     except ValueError as error:  # not JSON
-        raise ProblemError(400, f"not starts of a relay: {type(error).__name__}") from None
+        raise ProblemError(400, f"the body is not a report of starts: {type(error).__name__}") from None
 
 
 def authentic_starts(report: ReportedStarts, is_token: IsToken) -> Sequence[Start]:

@@ -139,7 +139,7 @@ def _verdict(item: object) -> Accepted | Refused:
     if isinstance(item, dict) and item.get("messageId"):
         return Accepted(str(item["messageId"]))
     reason = item.get("error") if isinstance(item, dict) else None
-    return Refused(str(reason or "the relay gave no message id")[:300])
+    return Refused(str(reason or "the relay returned no message id")[:300])
 
 
 def _error(answer: requests.Response) -> str:

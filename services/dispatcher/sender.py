@@ -80,7 +80,7 @@ class Sender:
         contents = [(removal.submission_id, removal.message_ids) for removal in removals if not removal.snapshot]
         for request in removal_requests(contents):
             if (refusal := self._relay.remove_contents(request)) is not None:
-                self._log.error("content_kept", labels=request.labels, reason=refusal.reason)
+                self._log.error("content_not_removed", labels=request.labels, reason=refusal.reason)
 
     def _cancel(self, labels: Sequence[str]) -> None:
         refusal = self._relay.cancel(labels)

@@ -32,7 +32,7 @@ class ChannelFailures:
         """
         users = {use.tenant for use, topic in topics.items() if topic == error.topic}
         if not users:
-            raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+            raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
         if error.of_record and len(users) > 1:
             return False
         for tenant in users if error.of_record else [None]:
@@ -49,13 +49,13 @@ class ChannelFailures:
         hanging = set(error.topics) & named
         self._log.warning("transaction_stalled", topics=str(error))
         if not named or COMPLETIONS in error.topics or (error.topics and not hanging):
-            raise KafkaError(f"the broker does not take events: {error}") from error
+            raise KafkaError(f"the broker does not accept events: {error}") from error
         gone = self._channels.gone(named)
         excluded_topics = self._channels.count_failure(hanging - gone)
         if not gone and not hanging and (doubted := self._channels.suspects(named)):
             self._log.warning("channel_topics_in_doubt", topics=sorted(doubted))
         for topic in sorted(excluded_topics):
-            self._refuse(topic, "events were not taken in time")
+            self._refuse(topic, "events were not accepted in time")
         self._count_failure_of_sole_users(gone | excluded_topics, topics)
 
     def stalled_alone(self, topic: str, use: ChannelUse) -> None:
@@ -66,7 +66,9 @@ class ChannelFailures:
         if not gone and not self._channels.stalled_alone(topic):
             return
         if not gone:
-            self._log.warning("channel_topic_refuses", topic=topic, reason="events were not taken in time", tenant=None)
+            self._log.warning(
+                "channel_topic_refuses", topic=topic, reason="events were not accepted in time", tenant=None
+            )
         self._count_failure_of_sole_users({topic}, {use: topic})
 
     def log_excluded(self, uses: Collection[ChannelUse]) -> None:

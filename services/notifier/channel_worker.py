@@ -83,9 +83,9 @@ class ChannelWorker:
         if not batch:
             return 0
         held = [read_held(partition, record) for partition, records in batch.items() for record in records]
-        self._progress.batch_waits("topics of channels are being made")
+        self._progress.batch_waits("topics of channels are being created")
         slow = self._make(held)
-        self._progress.batch_waits("its transaction is under way")
+        self._progress.batch_waits("its transaction is in progress")
         self._settle(held, slow)
         self._progress.batch_committed()
         return len(held)
@@ -142,7 +142,7 @@ class ChannelWorker:
         try:
             self._commit([one], _Plan({}, {one: one.tries}))
         except (RefusedError, StalledError) as second:
-            raise KafkaError(f"the broker does not take events: {second}") from error
+            raise KafkaError(f"the broker does not accept events: {second}") from error
 
     def _settle_together(self, held: Sequence[Held], slow: Collection[str]) -> None:
         """Commit `held` in one transaction.

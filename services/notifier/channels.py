@@ -22,7 +22,7 @@ STALLS_MAX = 3
 SETTLED_SECONDS = 1.5 * READY_SECONDS
 # The interval between log lines about an excluded channel.
 LOG_INTERVAL_SECONDS = 60.0
-_STALLED = "events were not taken in time"
+_STALLED = "events were not accepted in time"
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Channels:
     def _reason(self, use: ChannelUse) -> str:
         topic = channel_topic(use.channel)
         if topic is None:
-            return "the name cannot be that of a topic"
+            return "the name is not valid for a topic"
         refusals = self._refusals(topic.name, use.tenant)
         if refusals:
             return refusals[0].reason

@@ -78,7 +78,7 @@ class Notifier:
         if not batch:
             return 0
         decided = self._decided(batch)
-        self._progress.batch_waits("its transaction is under way")
+        self._progress.batch_waits("its transaction is in progress")
         self._settle(decided)
         self._progress.batch_committed()
         return len(decided)
@@ -151,7 +151,7 @@ class Notifier:
             self._settle([replace(one, main_topic_only=True) for one in decided])
             return
         if not error.of_record:
-            raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+            raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
         if len(decided) > 1:
             for one in decided:
                 self._settle([one])
@@ -163,7 +163,7 @@ class Notifier:
             case Event():
                 letter = DeadLetter(f"the event was refused: {error.reason}")
             case _:
-                raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+                raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
         self._settle([replace(one, decision=letter)])
 
     def _count(self, decided: Sequence[Decided], routes: Routes) -> None:

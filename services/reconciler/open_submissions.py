@@ -124,7 +124,9 @@ class OpenSubmissions:
             holding = self._relay.holding([str(id_) for id_ in ids])
         except UnsupportedError:
             self._unsupported = True
-            self._log.warning("look_unsupported", look=NAME, detail="the relay cannot say which submissions it holds")
+            self._log.warning(
+                "look_unsupported", look=NAME, detail="the relay cannot report which submissions it holds"
+            )
             return
         orphans = [id_ for id_ in ids if str(id_) not in holding.live]
         dead = [id_ for id_ in orphans if str(id_) in holding.dead_letters]

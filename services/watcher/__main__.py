@@ -57,8 +57,8 @@ def _transactions(settings: WatcherSettings) -> TransactionWatch:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--once", is_flag=True, help="Register, wait until the connector runs, and end.")
-@click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: how long at the most.")
+@click.option("--once", is_flag=True, help="Register the connector, wait until it runs, and exit.")
+@click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: the maximum wait in seconds.")
 def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
     """Keep the Debezium connector registered and running. Settings come from the environment: docs/ARCHITECTURE.md."""
     settings = read_or_exit(WatcherSettings)
@@ -83,7 +83,7 @@ def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
                 sys.exit(f"the connector does not run: {watcher.fault}")
             shutdown.wait(settings.interval_seconds)
     except RegistrationRefusedError as error:
-        sys.exit(f"Connect refuses the connector: {error}")
+        sys.exit(f"Connect rejects the connector: {error}")
     if health is not None:
         health.stop()
 

@@ -140,7 +140,7 @@ def _parts(admin: Any) -> Iterator[list[TopicPartition]]:
     ]
     if not any(part.topic.startswith(PREFIX) for part in found):
         raise RightMissingError(
-            f"no topic {PREFIX}* can be seen: none was made yet, or {_missing(f'READ on topic {PREFIX}*')}"
+            f"no topic {PREFIX}* is visible: none exists yet, or {_missing(f'READ on topic {PREFIX}*')}"
         )
     for start in range(0, len(found), PARTITIONS_MAX):
         yield found[start : start + PARTITIONS_MAX]
@@ -182,7 +182,7 @@ def ownerships(admin: Any, candidates: Collection[OpenTransaction]) -> dict[Open
     producers = sorted({one.producer_id for one in candidates})
     listed = admin.list_transactions(broker_ids=sorted(set(coordinators.values())), producer_id_filters=producers)
     if _coordinators(admin) != coordinators:
-        raise CoordinatorUnavailableError("coordinators of transactions are changing")
+        raise CoordinatorUnavailableError("transaction coordinators are changing")
     ids = {listing.producer_id: listing.transactional_id for listings in listed.values() for listing in listings}
     under_way = {
         (one.producer_id, part.topic, part.partition)
@@ -213,8 +213,8 @@ def _coordinators(admin: Any) -> dict[int, int]:
     away = sorted(number for number, leader in found.items() if leader < 0)
     if not found:
         raise CoordinatorUnavailableError(
-            f"{TRANSACTIONS} cannot be seen: it is not there, or DESCRIBE on it is not granted"
+            f"{TRANSACTIONS} is not visible: it does not exist, or DESCRIBE on it is not granted"
         )
     if away:
-        raise CoordinatorUnavailableError(f"{len(away)} of {len(found)} coordinators of transactions are away")
+        raise CoordinatorUnavailableError(f"{len(away)} of {len(found)} transaction coordinators do not respond")
     return found

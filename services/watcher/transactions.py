@@ -39,8 +39,8 @@ class Ownership(StrEnum):
 
     COORDINATED = "a coordinator ends it"
     FORGOTTEN = "no coordinator ends it"
-    FOREIGN = "its transactional id is not ours"
-    UNKNOWN = "no coordinator shows its transactional id"
+    FOREIGN = "its transactional id belongs to another system"
+    UNKNOWN = "no coordinator reports its transactional id"
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class TransactionWatch:
         try:
             self._check()
         except (CoordinatorUnavailableError, RightMissingError) as error:
-            self._report(f"open transactions are not judged: {error}")
+            self._report(f"open transactions cannot be classified: {error}")
             return 0
         except BrokerUnavailableError as error:
-            self._report(f"Kafka does not answer: {error}")
+            self._report(f"Kafka does not respond: {error}")
             return 0
         self._reported = None
         ended = sum(map(self._end, self._due()))

@@ -39,11 +39,11 @@ def backoff_seconds(restarts: int) -> float:
 def slot_fault(state: SlotState, unread_seconds: float) -> str | None:
     """Return the fault of the slot in words."""
     if not state.published:
-        return "the publication is missing: what is committed meanwhile is never told"
+        return "the publication is missing: rows that are committed meanwhile are never emitted"
     if state.lost:
-        return "the slot is lost: Postgres threw away WAL that it had not told"
+        return "the slot is lost: Postgres removed WAL that was not read"
     if state.wal_status == "unreserved":
-        return f"the slot is about to be lost: {state.retained_bytes} bytes of WAL are not told"
+        return f"the slot is about to be lost: {state.retained_bytes} bytes of WAL are not read"
     if unread_seconds > UNREAD_SECONDS:
         return f"the slot is not read for more than {UNREAD_SECONDS:.0f} s"
     return None
@@ -75,7 +75,7 @@ class Watcher:
         self._registered = False
         self._read_at = clock()
         self._metrics = telemetry.metrics
-        self.connector_fault: str | None = "not looked at yet"
+        self.connector_fault: str | None = "not checked yet"
         self.slot_fault: str | None = None
 
     @property
@@ -88,12 +88,12 @@ class Watcher:
         try:
             done += self._check_connector()
         except ConnectUnavailableError as error:
-            self.connector_fault = f"Connect does not answer: {error}"
+            self.connector_fault = f"Connect does not respond: {error}"
         self._metrics.running.set(0 if self.connector_fault else 1)
         try:
             done += self._check_slot()
         except DatabaseUnavailableError as error:
-            self._report_slot(f"Postgres does not answer: {error}")
+            self._report_slot(f"Postgres does not respond: {error}")
         return done
 
     def _check_connector(self) -> int:
@@ -146,7 +146,7 @@ class Watcher:
             return 0
         self._metrics.slots_lost.inc()
         # Debezium then finds neither slot nor position, and snapshot.mode=when_needed emits every stored row again.
-        self._log.warning("lost_slot_dropped", next="all stored rows are told again")
+        self._log.warning("lost_slot_dropped", next="all stored rows are emitted again")
         return 1
 
     def _report_slot(self, fault: str | None) -> None:

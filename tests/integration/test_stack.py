@@ -98,7 +98,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_reset_deletes_nothing_while_a_start_is_under_way(home: Home) -> None:
     with held_elsewhere(home.start_lock):
-        with pytest.raises(StackError, match="another process works on"):
+        with pytest.raises(StackError, match="another process uses"):
             reset(home, seconds=0.2)
         assert (home.directory / "secrets.json").exists()
     assert reset(home)

@@ -212,4 +212,4 @@ def test_a_refusal_is_said_once_a_minute() -> None:
     assert [channels.reason_to_log(use), channels.reason_to_log(use)] == ["too large", None]
     clock.seconds += 60
     assert channels.reason_to_log(use) == "too large"
-    assert channels.reason_to_log(ChannelUse("No Such/Name", "t")) == "the name cannot be that of a topic"
+    assert channels.reason_to_log(ChannelUse("No Such/Name", "t")) == "the name is not valid for a topic"

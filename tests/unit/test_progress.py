@@ -38,7 +38,7 @@ def test_a_loop_that_does_not_come_round_is_at_fault(clock: Clock, progress: Pro
     clock.seconds += AGE_SECONDS_MAX
     assert progress.fault() is None
     clock.seconds += 1
-    assert "not come round" in str(progress.fault())
+    assert "not completed a round" in str(progress.fault())
 
 
 def test_a_batch_that_is_put_back_again_and_again_grows_old(clock: Clock, progress: Progress) -> None:

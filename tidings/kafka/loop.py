@@ -93,15 +93,13 @@ class LoopMetrics:
 
     def __init__(self, process: str, progress: Progress, registry: CollectorRegistry) -> None:
         self.lag = Gauge(f"tidings_{process}_lag", "Changes on the topics not yet read", registry=registry)
-        oldest = Gauge(
-            f"tidings_{process}_oldest_seconds", "Age of the oldest change that is known to wait", registry=registry
-        )
+        oldest = Gauge(f"tidings_{process}_oldest_seconds", "Age of the oldest waiting change", registry=registry)
         oldest.set_function(lambda: progress.oldest_seconds)
         missed = Gauge(
             f"tidings_{process}_changes_expired", "Changes that expired before they were read", registry=registry
         )
         missed.set_function(lambda: progress.missed_total)
-        self.reconnects = Counter(f"tidings_{process}_reconnects", "Connections to Kafka made anew", registry=registry)
+        self.reconnects = Counter(f"tidings_{process}_reconnects", "Reconnections to Kafka", registry=registry)
 
 
 class Loop:

@@ -106,7 +106,7 @@ class _Fetch(threading.Thread):
         super().__init__(name="kafka-token", daemon=True)
         self._client = client
         self._grant: _Grant | None = None
-        self.fault = "the authorization server did not answer in time"
+        self.fault = "the authorization server did not respond in time"
 
     def grant(self, seconds: float) -> _Grant | None:
         """Return None if the request failed, or has not ended within `seconds`."""

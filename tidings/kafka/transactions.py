@@ -180,7 +180,7 @@ class Transactions:
                     raise stalled(sent) from None
                 raise
         if not self._within(manager.begin_commit(), end):
-            raise KafkaTimeoutError("the commit was not answered in time")
+            raise KafkaTimeoutError("the broker did not respond to the commit in time")
 
     def _send(self, message: Outgoing, first: FirstFailure) -> Any:
         try:

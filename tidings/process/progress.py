@@ -113,7 +113,7 @@ class Progress:
 
     def _idle(self, now: float) -> str | None:
         age = now - self._round_at
-        return f"the loop has not come round for {age:.0f} s" if age > self._age_max else None
+        return f"the loop has not completed a round for {age:.0f} s" if age > self._age_max else None
 
     def _old_batch(self, now: float) -> str | None:
         if self._batch is None or now - self._batch[0] <= self._age_max:

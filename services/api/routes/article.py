@@ -43,7 +43,7 @@ def add_article(app: Flask, dependencies: Dependencies) -> None:
             return json_reply({"status": "unableToGenerate", "reason": row["reason"]})
         pictures = images_in(answer_of(dependencies, tenant, id_).content)
         if not pictures:
-            return json_reply({"status": "unableToGenerate", "reason": "the answer holds no image"})
+            return json_reply({"status": "unableToGenerate", "reason": "the answer contains no image"})
         url = pictures[0].url or f"{dependencies.settings.public_url}/v1/submissions/{id_}/images/0"
         return json_reply({"status": "completed", "imageUrl": url})
 
@@ -58,5 +58,5 @@ def _prompt(dependencies: Dependencies) -> str:
         content = parse_json(body_of(request, dependencies.settings.input_bytes_max), request.content_type or "")
         prompt = content.get("prompt") if isinstance(content, dict) else None
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ProblemError(400, "a prompt is needed", Fault("prompt", "is missing"))
+        raise ProblemError(400, "a prompt is required", Fault("prompt", "is missing"))
     return prompt

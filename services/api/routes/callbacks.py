@@ -22,7 +22,7 @@ def add_callbacks(app: Flask, dependencies: Dependencies) -> None:
     callbacks = Counter("tidings_callbacks", "Callbacks of the relay", ["outcome"], registry=dependencies.registry)
     unknown = Counter(
         "tidings_attempts_unknown",
-        "Attempts that the provider may have carried out without an answer",
+        "Attempts without an answer that the provider may have executed",
         registry=dependencies.registry,
     )
     signature = RelaySignature(dependencies.settings)
@@ -45,7 +45,7 @@ def add_callbacks(app: Flask, dependencies: Dependencies) -> None:
             outcome = stored(raw)
         except OperationalError:
             # Without Retry-After: it would override the message's own delays and use up its retries in minutes.
-            raise ProblemError(503, "the database does not answer") from None
+            raise ProblemError(503, "the database does not respond") from None
         callbacks.labels(outcome).inc()
         return json_reply({"status": outcome})
 

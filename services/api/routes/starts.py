@@ -20,7 +20,7 @@ from tidings.contract.signature import InvalidSignatureError, check_body
 def add_starts(app: Flask, dependencies: Dependencies) -> None:
     starts = Counter(
         "tidings_attempt_starts",
-        "Begun attempts of which the relay told: stored, forged, or repeated (those of unknown submissions too)",
+        "Starts of attempts that the relay reported: stored, forged, or repeated (including unknown submissions)",
         ["outcome"],
         registry=dependencies.registry,
     )
@@ -44,7 +44,7 @@ def add_starts(app: Flask, dependencies: Dependencies) -> None:
         try:
             new = dependencies.store.insert_starts(known) if known else 0
         except OperationalError:
-            raise ProblemError(503, "the database does not answer") from None
+            raise ProblemError(503, "the database does not respond") from None
         for outcome, count in (("stored", new), ("repeated", len(known) - new)):
             starts.labels(outcome).inc(count)
         starts.labels("forged").inc(len(report.starts) - len(known))

@@ -94,12 +94,12 @@ def _filters(query: MultiDict[str, str]) -> dict[str, Any]:
             since = datetime.fromisoformat(text)
             since = since if since.tzinfo else since.replace(tzinfo=UTC)
         except ValueError:
-            faults.append(Fault("since", "must be a time as in RFC 3339"))
+            faults.append(Fault("since", "must be an RFC 3339 time"))
     cursor: UUID | None = None
     if (text := query.get("cursor")) is not None:
         cursor = parse_submission_id(text)
         if cursor is None:
-            faults.append(Fault("cursor", "must be the cursor of an earlier answer"))
+            faults.append(Fault("cursor", "must be the cursor of an earlier response"))
     target = query.get("target")
     if target is not None and "\0" in target:
         faults.append(Fault("target", "is not known"))  # Postgres cannot be asked for this name either

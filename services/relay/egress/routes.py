@@ -1,5 +1,5 @@
-"""The route of calls to a destination: through the policy, through the egress proxy, or to the address in the operator's
-map.
+"""The route of calls to a destination: through the address policy, through the egress proxy, or to the address in the
+operator's map.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Route:
 
 
 class Routes:
-    """Has three pools of connections: behind the address policy, behind the policy of messages for public addresses only,
-    and for the operator's own rewrites and hosts. A connection of one pool is never used for messages of another.
+    """Has three pools of connections: behind the address policy, behind that of messages for public addresses only, and
+    for the operator's own rewrites and hosts. A connection of one pool is never used for messages of another.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class Routes:
         mapped = self._mapped(text, authority)
         if mapped is not None:
             if public_only:
-                raise ForbiddenAddressError(f"RELAY_DESTINATION_MAP leads the destination elsewhere; {ASK_THE_SENDER}")
+                raise ForbiddenAddressError(
+                    f"RELAY_DESTINATION_MAP maps the destination to another address; {ASK_THE_SENDER}"
+                )
             return mapped
         origin = (self._public_policy if public_only else self._policy).check_url(text)
         headers, prefix = {"Host": origin.authority}, ""

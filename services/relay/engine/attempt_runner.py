@@ -35,7 +35,9 @@ class AttemptRunner:
         *,
         notify_start: NotifyStart,
     ) -> None:
-        """`notify_start` receives the attempts whose messages ask for a start notice. It must neither wait nor raise."""
+        """`notify_start` receives the attempts whose messages ask for a start notice. It must neither wait nor
+        raise.
+        """
         self._http = http
         self._writer = writer
         self._clock = clock
@@ -59,7 +61,9 @@ class AttemptRunner:
         await self.settle(message, answer, call, final=False)
 
     def _start(self, message: Claimed, call: Call) -> None:
-        """The request may be sent from now on. A request that found its connection closed is sent once more, within the same attempt."""
+        """The request may be sent from now on. A request that found its connection closed is sent once more, within
+        the same attempt.
+        """
         first = not call.sent
         call.sending()
         if first:
@@ -69,7 +73,7 @@ class AttemptRunner:
         try:
             await self._writer.put(self._ending(message, answer, final=final))
         except Exception as error:  # noqa: BLE001  as above
-            self._log.error("ending_incomplete", error=fault(error), message_id=message.id)
+            self._log.error("ending_without_callbacks", error=fault(error), message_id=message.id)
             await self._writer.put(replace(unjudged(message, answer, self._ended_at(message)), callbacks=()))
         call.settled = True
 
@@ -77,7 +81,7 @@ class AttemptRunner:
         try:
             return ending_of(message, answer, self._ended_at(message), final=final)
         except Exception as error:  # noqa: BLE001  as above
-            self._log.error("answer_unjudged", error=fault(error), message_id=message.id)
+            self._log.error("answer_not_classified", error=fault(error), message_id=message.id)
             return unjudged(message, answer, self._ended_at(message))
 
     def _ended_at(self, message: Claimed) -> datetime:

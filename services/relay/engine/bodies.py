@@ -142,7 +142,8 @@ class Bodies:
 
         `size` is the length that the head declares. Without it the reservation grows with the answer, since many
         answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
-        more. The memory it takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
+        more. The memory it takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of
+        it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
@@ -200,7 +201,7 @@ class Bodies:
             async with asyncio.timeout(self._stall_seconds):
                 return await anext(rest, b"")
         except TimeoutError:
-            raise NoAnswerError(f"nothing more of the answer came for {self._stall_seconds:g} s") from None
+            raise NoAnswerError(f"no further data of the answer arrived for {self._stall_seconds:g} s") from None
 
     async def compose(self, draft: Draft) -> Draft:
         """Store the body of a draft if it must be composed. Raises `MissingPieceError`."""

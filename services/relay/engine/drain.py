@@ -83,7 +83,7 @@ class Drain:
             await self._release()
         else:
             detail = "claims may be left: when the lease lapses, they count as calls of unknown fate"
-            self._log.error("drain_unreturned", detail=detail)
+            self._log.error("claims_not_returned", detail=detail)
 
     async def _give_back_all(self, deadline: float) -> bool:
         """Give claims back until none is left. Returns whether that was reached before the deadline."""

@@ -51,7 +51,7 @@ class EndingBodies:
                 follow = ending_of(_bodiless(ending.message), answer, self.now(), final=final)
                 ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
-                self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
+                self._log.error("callback_not_stored", error=fault(error), message_id=ending.message.id)
                 await asyncio.sleep(self.pause_seconds)
 
     async def _store(self, ending: Ending) -> Ending:

@@ -94,7 +94,7 @@ class Recovery:
         disowned = await self._claims.disown(sent) if sent else 0
         returned = await self._claims.give_back(unsent) if unsent else 0
         if disowned or returned:
-            self._log.warning("claims_put_right", never_sent=returned, fate_unknown=disowned)
+            self._log.warning("claims_recovered", never_sent=returned, fate_unknown=disowned)
             self._claimer.wake()
 
 

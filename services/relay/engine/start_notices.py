@@ -141,7 +141,7 @@ class StartNotices:
         """The status of the receiver's answer to the batch."""
         route, target = self._routes.to(url, public_only=False)
         if route.third_party:
-            raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
+            raise ForbiddenAddressError("start notices are signed, and a third party gets no signature")
         body = written(taken.batch)
         signature = sign_digest(self._signing_key(), url, hashlib.sha256(body).digest(), now=int(time.time()))
         headers = {

@@ -32,7 +32,7 @@ SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)
 TARGETS: dict[str, Resolved | Disabled] = {
     "on": Resolved(TARGET, TARGET.url, {"Authorization": "Bearer sk"}),
-    "off": Disabled(TARGET, "target off is switched off: KEY not set"),
+    "off": Disabled(TARGET, "target off is disabled: KEY not set"),
 }
 
 

@@ -301,7 +301,7 @@ def test_without_another_file_nothing_was_attempted() -> None:
 
     answer = delivered("http://well.example/", settings(), resolve=exhausted)
     assert (answer.status, answer.fate, answer.later_seconds) == (0, "not attempted", 1.0)
-    assert answer.error == "this relay has too many files open"
+    assert answer.error == "this relay has too many open files"
 
 
 def test_a_redirect_is_not_followed() -> None:

@@ -82,7 +82,7 @@ def test_one_whose_transactional_id_is_not_shown_is_not_known() -> None:
 def test_while_one_has_no_broker_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: -1}, {2: [3]})
     cluster.brokers = {1}
-    with pytest.raises(CoordinatorUnavailableError, match="1 of 2 coordinators"):
+    with pytest.raises(CoordinatorUnavailableError, match="1 of 2 transaction coordinators"):
         ownerships(cluster, [ONE])
 
 

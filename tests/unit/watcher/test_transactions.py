@@ -44,7 +44,7 @@ class Broker:
 
     def ownerships(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Ownership]:
         if self.coordinators_away:
-            raise CoordinatorUnavailableError("1 of 50 coordinators of transactions are away")
+            raise CoordinatorUnavailableError("1 of 50 transaction coordinators do not respond")
         return {one: Ownership.COORDINATED if one in self.known else self.otherwise for one in candidates}
 
     def abort(self, transaction: OpenTransaction) -> None:
@@ -110,7 +110,7 @@ def test_transactions_that_follow_each_other_are_not_one_long_one(watching: Watc
 def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
     watching.broker.away = True
     watching.look()
-    assert watching.watch.fault == "Kafka does not answer: KafkaTimeoutError"
+    assert watching.watch.fault == "Kafka does not respond: KafkaTimeoutError"
     watching.broker.away = False
     watching.look()
     assert watching.watch.fault is None
@@ -151,7 +151,7 @@ def test_a_right_that_is_missing_is_a_fault_that_names_it_and_ends_nothing(watch
     watching.look(3)
     watching.broker.missing = "READ on topic tidings.* is missing"
     watching.look(100)
-    assert watching.watch.fault == "open transactions are not judged: READ on topic tidings.* is missing"
+    assert watching.watch.fault == "open transactions cannot be classified: READ on topic tidings.* is missing"
     assert watching.broker.aborted == []
 
 
@@ -160,7 +160,9 @@ def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: W
     watching.look(3)
     watching.broker.coordinators_away = True
     watching.look(100)
-    assert watching.watch.fault == ("open transactions are not judged: 1 of 50 coordinators of transactions are away")
+    assert watching.watch.fault == (
+        "open transactions cannot be classified: 1 of 50 transaction coordinators do not respond"
+    )
     watching.broker.known = {ONE}
     watching.broker.coordinators_away = False
     watching.look(100)

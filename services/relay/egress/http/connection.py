@@ -163,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
             if done:
                 return
             if self._transport is not None and self._transport.get_write_buffer_size() >= left:
-                raise NoAnswerError(f"the destination took nothing of the body for {self._stall_seconds:g} s")
+                raise NoAnswerError(f"the destination accepted no data of the body for {self._stall_seconds:g} s")
 
     async def secure(self, tls: ssl.SSLContext, host: str) -> None:
         """Switch the connection, a plain tunnel so far, to TLS with `host`. Raises `OSError`."""

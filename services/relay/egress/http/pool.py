@@ -77,7 +77,10 @@ class Pool:
         limits: Limits | None = None,
         times: Times | None = None,
     ) -> None:
-        """`resolve` is not called when there is a proxy, which resolves names itself. Must be created inside a running event loop."""
+        """`resolve` is not called when there is a proxy, which resolves names itself.
+
+        Must be created inside a running event loop.
+        """
         self._tls = tls
         self._resolve = resolve
         self._proxy = proxy
@@ -139,7 +142,7 @@ class Pool:
     def _not_sent(self, error: Exception) -> NotSentError:
         if isinstance(error, OSError) and error.errno in _NO_FILES:
             self._close_idle()
-            return NotAttemptedError("this relay has too many files open", FILES_SECONDS)
+            return NotAttemptedError("this relay has too many open files", FILES_SECONDS)
         return NotSentError(f"no connection: {type(error).__name__}: {_told(error)}")
 
     async def _open(self, origin: Origin, key: _Key) -> Connection:

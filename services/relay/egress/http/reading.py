@@ -114,13 +114,13 @@ class Reading:
         unless they already were.
         """
         if isinstance(error, HttpParserUpgrade):
-            self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
+            self._fail(NoAnswerError("the destination switched to another protocol without a request"))
         elif self._pieces and not self.complete and not self.streaming:
             self._parse_again()
         elif self._pieces and not self.complete and self._chunked:
             self._follow()
         else:
-            self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
+            self._fail(NoAnswerError(f"the answer is not valid HTTP: {error}"))
 
     def _parse_again(self) -> None:
         """Parse once more from the first byte: malformed parts show in an answer's head or its
@@ -187,7 +187,7 @@ class Reading:
         status = 0 if self._parser is None else self._parser.get_status_code()
         if status < 200:
             if status < 100:
-                self._fail(NoAnswerError(f"the answer is no valid HTTP: status {status:03}"))
+                self._fail(NoAnswerError(f"the answer is not valid HTTP: status {status:03}"))
             return
         self._status = status
         if not self._chunked:
