@@ -30,11 +30,11 @@ def find_java(environment: Mapping[str, str]) -> Path:
     )
 
 
-def major_version(said: str) -> int | None:
+def major_version(output: str) -> int | None:
     """Return the major version in the output of `java -version`: 17 for `openjdk version "17.0.15"`, 8 for
     `"1.8.0_402"`.
     """
-    found = re.search(r'version "(\d+)(?:\.(\d+))?', said)
+    found = re.search(r'version "(\d+)(?:\.(\d+))?', output)
     if found is None:
         return None
     major = int(found.group(1))

@@ -44,10 +44,10 @@ def restart(home: Home, name: str, *, seconds: float = RESTART_SECONDS_MAX) -> N
 def _respawner(supervisor: psutil.Process, module: str) -> psutil.Process:
     for process in supervisor.children(recursive=True):
         try:
-            words = process.cmdline()
+            arguments = process.cmdline()
         except psutil.NoSuchProcess:
             continue
-        if words[1:3] == ["-m", "stack.respawn"] and words[-1] == module:
+        if arguments[1:3] == ["-m", "stack.respawn"] and arguments[-1] == module:
             return process
     raise StackError(f"the stack runs no {module}; `make down` and `make up` start it again")
 

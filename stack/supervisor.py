@@ -73,11 +73,11 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
 
 
 def _check(home: Home) -> None:
-    taken = [f"{name} ({port})" for name, port in home.ports.items() if not is_free(port)]
-    if taken:
+    used = [f"{name} ({port})" for name, port in home.ports.items() if not is_free(port)]
+    if used:
         raise StackError(
-            f"these ports are in use: {', '.join(taken)}; stop what uses them, or choose others with "
-            f"TIDINGS_PORT_{taken[0].split()[0].upper()}=…"
+            f"these ports are in use: {', '.join(used)}; stop what uses them, or choose others with "
+            f"TIDINGS_PORT_{used[0].split()[0].upper()}=…"
         )
     free = shutil.disk_usage(home.directory).free
     if free < DISK_BYTES_MIN:
@@ -137,10 +137,10 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     output = (home.log / "processes.log").open("a", buffering=1)
     manager = Manager(Printer(output=output, prefix=True))
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
-        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-        kept = shlex.join([sys.executable, "-m", "stack.respawn", *words])
+        arguments = [sys.executable if argument == "python" else argument for argument in shlex.split(command)]
+        respawned = shlex.join([sys.executable, "-m", "stack.respawn", *arguments])
         env = environment_of(home, name, environment) | {"PYTHONPATH": str(ROOT)}
-        manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
+        manager.add_process(name, f"exec {respawned}", env=env, cwd=str(ROOT))
     return manager
 
 

@@ -115,8 +115,8 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
             click.echo(f"{work.old_removals()} removals of contents would be deleted")
             return
         for outcome in work.drop():
-            said = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
-            click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {said}")
+            result = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
+            click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {result}")
         click.echo(f"{work.prune_keys()} idempotency keys deleted")
         click.echo(f"{work.prune_removals()} removals of contents deleted")
 

@@ -50,22 +50,22 @@ class ChannelFailures:
         self._log.warning("transaction_stalled", topics=str(error))
         if not named or COMPLETIONS in error.topics or (error.topics and not hanging):
             raise KafkaError(f"the broker does not accept events: {error}") from error
-        gone = self._channels.gone(named)
-        excluded_topics = self._channels.count_failure(hanging - gone)
-        if not gone and not hanging and (doubted := self._channels.suspects(named)):
+        deleted = self._channels.deleted(named)
+        excluded_topics = self._channels.count_failure(hanging - deleted)
+        if not deleted and not hanging and (doubted := self._channels.suspects(named)):
             self._log.warning("channel_topics_in_doubt", topics=sorted(doubted))
         for topic in sorted(excluded_topics):
             self._refuse(topic, "events were not accepted in time")
-        self._count_failure_of_sole_users(gone | excluded_topics, topics)
+        self._count_failure_of_sole_users(deleted | excluded_topics, topics)
 
     def stalled_alone(self, topic: str, use: ChannelUse) -> None:
         """An event for `topic`, alone in its transaction, was not accepted in time; the broker then accepted it on an
         internal topic. A deleted topic is created again.
         """
-        gone = self._channels.gone({topic})
-        if not gone and not self._channels.stalled_alone(topic):
+        deleted = self._channels.deleted({topic})
+        if not deleted and not self._channels.stalled_alone(topic):
             return
-        if not gone:
+        if not deleted:
             self._log.warning(
                 "channel_topic_refuses", topic=topic, reason="events were not accepted in time", tenant=None
             )

@@ -169,7 +169,7 @@ class Channels:
                 self._keep(topic, None, suspected(self._refused.get((topic, None)), _STALLED, self._clock()))
             return set(topics)
 
-    def gone(self, topics: Collection[str]) -> set[str]:
+    def deleted(self, topics: Collection[str]) -> set[str]:
         """Return those of `topics` that no longer exist. Raises a `KafkaError`."""
         present = self._topics.present()
         with self._lock:

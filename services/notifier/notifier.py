@@ -159,12 +159,12 @@ class Notifier:
         [one] = decided
         match one.decision:
             case DeadLetter(reason, bare=False):
-                letter = DeadLetter(reason, bare=True)
+                replacement = DeadLetter(reason, bare=True)
             case Event():
-                letter = DeadLetter(f"the event was refused: {error.reason}")
+                replacement = DeadLetter(f"the event was refused: {error.reason}")
             case _:
                 raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
-        self._settle([replace(one, decision=letter)])
+        self._settle([replace(one, decision=replacement)])
 
     def _count(self, decided: Sequence[Decided], routes: Routes) -> None:
         now = datetime.now(UTC)

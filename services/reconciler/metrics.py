@@ -15,7 +15,7 @@ class ReconcilerMetrics:
             "Open submissions that no relay held and that were dispatched again",
             registry=registry,
         )
-        self.letters_driven = Counter(
+        self.callbacks_retried = Counter(
             "tidings_callbacks_driven", "Callbacks among the relay's dead letters that were retried", registry=registry
         )
         self.emitted_again = Counter(

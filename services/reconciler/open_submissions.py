@@ -143,7 +143,7 @@ class OpenSubmissions:
         for start in range(0, len(dead_letters), 100):
             self._relay.retry_dead_letters(dead_letters[start : start + 100])
         self._recent.add(ids)
-        self._metrics.letters_driven.inc(len(dead_letters))
+        self._metrics.callbacks_retried.inc(len(dead_letters))
         for id_ in ids:
             self._log.warning("callback_driven", submission_id=str(id_))
 

@@ -45,16 +45,16 @@ class RemovedContents:
         found = self._store.unsettled(self._after, self._grace_seconds, REMOVALS_MAX)
         # In order of time: if a submission has several removals, the last one counts.
         upto = {id_: removed_at for removed_at, id_ in found}
-        over = self._over(list(upto))
-        for start in range(0, len(over), ERASED_MAX):
-            self._settle({id_: upto[id_] for id_ in over[start : start + ERASED_MAX]})
+        finished = self._finished(list(upto))
+        for start in range(0, len(finished), ERASED_MAX):
+            self._settle({id_: upto[id_] for id_ in finished[start : start + ERASED_MAX]})
         if len(found) < REMOVALS_MAX:
             self._after = _BEGINNING
             return 0
         self._after = found[-1]
         return len(found)
 
-    def _over(self, ids: Sequence[UUID]) -> list[UUID]:
+    def _finished(self, ids: Sequence[UUID]) -> list[UUID]:
         """Return those of `ids` for which the relay has nothing in progress."""
         labels = [label for id_ in ids for label in (str(id_), webhook_label(id_))]
         if not labels:

@@ -48,7 +48,7 @@ class EndingBodies:
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 final = isinstance(ending.verdict, Failed)
-                follow = ending_of(_bodiless(ending.message), answer, self.now(), final=final)
+                follow = ending_of(_without_body(ending.message), answer, self.now(), final=final)
                 ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_not_stored", error=fault(error), message_id=ending.message.id)
@@ -84,16 +84,16 @@ class EndingBodies:
                 self._log.error("release_failed", error=fault(error), count=len(keys))
 
 
-def bare(ending: Ending, now: datetime) -> Ending:
+def reduced(ending: Ending, now: datetime) -> Ending:
     """A reduced form of an ending that the database refuses, in which nothing needs to be stored. If the message's body
     makes a callback too large for its row, the body is left out. If the rest does, the callbacks are left out.
     """
     answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
     found = ending_of(ending.message, answer, now, final=True)
     if found.composing:
-        found = ending_of(_bodiless(ending.message), answer, now, final=True)
+        found = ending_of(_without_body(ending.message), answer, now, final=True)
     return replace(found, callbacks=()) if found.composing else found
 
 
-def _bodiless(message: Claimed) -> Claimed:
+def _without_body(message: Claimed) -> Claimed:
     return replace(message, body=b"", body_key=None, body_size=0)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from services.relay.ending import Ending
-from services.relay.engine.ending_bodies import EndingBodies, bare
+from services.relay.engine.ending_bodies import EndingBodies, reduced
 from services.relay.memory.byte_share import Share
 from services.relay.memory.memory import Memory
 from services.relay.message import Claim
@@ -170,7 +170,7 @@ class EndingWriter:
             else:
                 written = list(left)
                 left.clear()
-                await self._written(written, kept)
+                await self._account_for(written, kept)
                 return True
         return False
 
@@ -192,7 +192,7 @@ class EndingWriter:
                 troubles = 0
                 left.pop(0)
                 # If the ending was written in its reduced form, all bodies stored for it are released.
-                await self._written([ending], kept)
+                await self._account_for([ending], kept)
 
     async def _one(self, ending: Ending) -> list[Ending]:
         """The endings that were written: this one, or none when the message no longer belonged to this process."""
@@ -202,13 +202,13 @@ class EndingWriter:
             if is_trouble(error):
                 raise
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            return await self._messages.finish([bare(ending, self._now())])
+            return await self._messages.finish([reduced(ending, self._now())])
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
         asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
 
-    async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
+    async def _account_for(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
         """Account for committed endings. `kept` took effect; the other messages no longer belonged to this process."""
         for ending in endings:
             claim = ending.message.claim

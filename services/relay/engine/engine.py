@@ -91,7 +91,7 @@ def build_engine(
     writer = EndingWriter(messages, ending_bodies, telemetry, wake=wakeup.wake, held=memory.answers)
     held = HeldClaims(Calls(memory=memory, lapsed=lambda: lease.lapsed), writer)
     metrics.in_flight.set_function(lambda: len(held.calls))
-    runner = AttemptRunner(http, writer, clock, telemetry, notify_start=notices.tell)
+    runner = AttemptRunner(http, writer, clock, telemetry, notify_start=notices.notify)
     capacity = Capacity(held, http, settings.concurrency_max)
     claimer = Claimer(messages, runner, held.calls, capacity, wakeup)
     claims = Claims(database, shared.vault, owner=owner, logs=logs)
@@ -108,7 +108,7 @@ def build_engine(
         shared.accepting,
     ]
     sweep_seconds = min(SWEEP_SECONDS_MAX, renewal_seconds)
-    others = [Loop("tend", recovery.tend_once, log, every=sweep_seconds, again=FAULT_PAUSE_SECONDS), *shared.others]
+    others = [Loop("tend", recovery.recover_once, log, every=sweep_seconds, again=FAULT_PAUSE_SECONDS), *shared.others]
     loops = DrainLoops(claiming, heartbeat, others)
     drain = Drain(claimer, recovery, loops, log, seconds=settings.drain_seconds)
     return Engine(http, notices, held.calls, readiness, drain, [claiming, *continuing, *others])

@@ -41,7 +41,7 @@ class Recovery:
         self._reconciling_from = float("-inf")
         self._steady_since = float("-inf")
 
-    async def tend_once(self) -> None:
+    async def recover_once(self) -> None:
         """Reconcile three times a lease, then sweep. They do not run concurrently, as a sweep takes over claims."""
         interrupted = self.lease.steady_since > self._steady_since
         self._steady_since = self.lease.steady_since

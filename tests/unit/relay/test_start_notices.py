@@ -64,7 +64,7 @@ class Telling:
         message: Any = SimpleNamespace(
             id="msg", label=None, retried=0, started_at=datetime(2026, 1, 1, tzinfo=UTC), started_callback=callback
         )
-        self.notices.tell(message, lambda: False)
+        self.notices.notify(message, lambda: False)
 
     def counted(self, outcome: str) -> float:
         return self.registry.get_sample_value("relay_start_notices_total", {"outcome": outcome}) or 0.0

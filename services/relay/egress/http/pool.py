@@ -93,7 +93,7 @@ class Pool:
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._openings = Openings(limits.slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
-        self._looker: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
 
     @property
     def opening(self) -> int:
@@ -102,7 +102,7 @@ class Pool:
 
     def close(self) -> None:
         """Close idle connections. Calls in flight belong to their callers."""
-        for timer in (self._sweeper, self._looker):
+        for timer in (self._sweeper, self._check_timer):
             if timer is not None:
                 timer.cancel()
         self._close_idle()
@@ -122,8 +122,8 @@ class Pool:
 
     async def _opened(self, origin: Origin, key: _Key, seconds: float, *, fresh: bool) -> Connection:
         opening = self._openings.begin(key)
-        if self._looker is None:
-            self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        if self._check_timer is None:
+            self._check_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._check_openings)
         connection = None
         try:
             async with asyncio.timeout(seconds) as opening.limit:
@@ -143,7 +143,7 @@ class Pool:
         if isinstance(error, OSError) and error.errno in _NO_FILES:
             self._close_idle()
             return NotAttemptedError("this relay has too many open files", FILES_SECONDS)
-        return NotSentError(f"no connection: {type(error).__name__}: {_told(error)}")
+        return NotSentError(f"no connection: {type(error).__name__}: {_description(error)}")
 
     async def _open(self, origin: Origin, key: _Key) -> Connection:
         connection = Connection(lambda free: self._keep(key, free), self._buffers, self._stall_seconds)
@@ -192,9 +192,11 @@ class Pool:
         if self._sweeper is None:
             self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
 
-    def _look(self) -> None:
+    def _check_openings(self) -> None:
         self._openings.look()
-        self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self._openings else None
+        self._check_timer = (
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._check_openings) if self._openings else None
+        )
 
     def _close_idle(self) -> None:
         for idle in self._idle.values():
@@ -220,7 +222,7 @@ def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[st
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
 
 
-def _told(error: Exception) -> str:
+def _description(error: Exception) -> str:
     """The reason, without the resolved address, which the sender must not learn."""
     if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror):
         return str(error)
