@@ -156,7 +156,7 @@ def await_then_respawn(home: Home, worker: Server, steps: Steps, keep: Callable[
 def respawn_servers(
     postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
 ) -> None:
-    """Restart a postmaster, broker or worker that died, as keep.py does for the processes of Tidings."""
+    """Restart a postmaster, broker or worker that died, as respawn.py does for the processes of Tidings."""
     while not stopping.wait(SERVERS_CHECK_SECONDS):
         with restarting:
             if stopping.is_set():

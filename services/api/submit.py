@@ -1,6 +1,6 @@
 """`POST /v1/submissions`, from a request with a complete body to its reply. It knows neither Flask nor a server.
 
-`front.py` calls `submit_async` for each such request. `submit` is the same for a thread, and serves the Flask view.
+`asgi.py` calls `submit_async` for each such request. `submit` is the same for a thread, and serves the Flask view.
 A header is read, and added to the reply, here and nowhere else.
 """
 

@@ -27,9 +27,9 @@ UNWRITTEN_MAX = 5_000
 # The tries of a batch before its endings are written one by one: after refusals, which are not connection errors, and
 # after connection errors, as one ending may break the connection or outlast the statement timeout.
 REFUSALS_MAX = 2
-TROUBLES_MAX = 5
+CONNECTION_ERRORS_MAX = 5
 # With single endings: after this many connection errors in a row the database counts as away.
-TROUBLES_ALONE_MAX = 2
+CONNECTION_ERRORS_SINGLE_MAX = 2
 # An ending that cannot be written at all is retried after this many pauses.
 ASIDE_PAUSES = 5
 
@@ -156,15 +156,15 @@ class EndingWriter:
 
     async def _write_together(self, left: list[Ending]) -> bool:
         """Write all of `left` in one transaction, and empty it. False: the database probably refuses one of them."""
-        refusals = troubles = 0
-        while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
+        refusals = connection_errors = 0
+        while refusals < REFUSALS_MAX and connection_errors < CONNECTION_ERRORS_MAX:
             try:
                 kept = await self._messages.finish(left)
             except UnstorableError:
                 return False
             except Exception as error:  # noqa: BLE001  unwritten answers exist only here
                 self._log.error("finish_failed", error=fault(error), count=len(left))
-                troubles += is_trouble(error)
+                connection_errors += is_trouble(error)
                 refusals += not is_trouble(error)
                 await asyncio.sleep(self._pause_seconds)
             else:
@@ -179,17 +179,17 @@ class EndingWriter:
         letter with a reduced answer. If the database refuses that too, the ending is put aside for a while, so that the
         others need not wait.
         """
-        troubles = 0
-        while left and troubles < TROUBLES_ALONE_MAX:
+        connection_errors = 0
+        while left and connection_errors < CONNECTION_ERRORS_SINGLE_MAX:
             ending = left[0]
             try:
                 kept = await self._one(ending)
             except Exception as error:  # noqa: BLE001
                 self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
-                troubles = troubles + 1 if is_trouble(error) else 0
+                connection_errors = connection_errors + 1 if is_trouble(error) else 0
                 self._put_aside(left.pop(0))
             else:
-                troubles = 0
+                connection_errors = 0
                 left.pop(0)
                 # If the ending was written in its reduced form, all bodies stored for it are released.
                 await self._account_for([ending], kept)

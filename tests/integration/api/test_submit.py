@@ -274,7 +274,7 @@ def test_a_repeat_by_one_edge_returns_the_submission_of_the_other(api: Api) -> N
     assert [answer(app, chunked).status for app in (api.port, api.flask)] == [202, 200]  # type: ignore[union-attr]
 
 
-def test_both_edges_are_guarded_by_the_same_decision(api: Api) -> None:
+def test_both_edges_make_the_same_authorization_decision(api: Api) -> None:
     for headers in ({"Authorization": None}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}):
         for app in (api.port, api.flask):
             refused = answer(app, Request("", headers=dict(headers)))
