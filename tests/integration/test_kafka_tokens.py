@@ -72,7 +72,7 @@ def test_requests_that_do_not_end_are_bounded() -> None:
         with pytest.raises(KafkaConnectionError, match="have not ended"):
             tokens.token()
     # The server is gone, and so are they.
-    until(lambda: not any(fetch.is_alive() for fetch in tokens._given_up), 30)
+    until(lambda: not any(fetch.is_alive() for fetch in tokens._unfinished), 30)
     with pytest.raises(KafkaConnectionError, match="ConnectionError"):
         tokens.token()
 
