@@ -1,7 +1,7 @@
-"""The processor time of one delivery in the relay's http, without a database, beside a bare aiohttp POST.
+"""The processor time of one attempt by the relay's `HttpAttempt`, without a database, beside a bare aiohttp POST.
 
-`python -m benchmarks.http_attempt`: the destination is a process of its own, so only the caller's time is counted; medians of
-interleaved rounds.
+`python -m benchmarks.http_attempt`: the destination is a process of its own, so only the caller's time is counted;
+medians of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ async def _main(count: int, rounds: int) -> None:
 @click.option("--count", default=3000)
 @click.option("--rounds", default=5)
 def main(*, serve: bool, count: int, rounds: int) -> None:
-    """Measure the http beside a bare aiohttp POST."""
+    """Measure an attempt beside a bare aiohttp POST."""
     uvloop.run(_serve() if serve else _main(count, rounds))
 
 
