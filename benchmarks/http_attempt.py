@@ -61,7 +61,7 @@ def message(url: str) -> Claimed:
 
 
 def made_http() -> HttpAttempt:
-    """A http whose database is never asked: no body here is large. Made inside a running event loop."""
+    """An `HttpAttempt` whose database is never asked: no body here is large. Made inside a running event loop."""
     settings = RelaySettings.model_validate(
         {
             "RELAY_DATABASE_URL": "postgresql://unused",

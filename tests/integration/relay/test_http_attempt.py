@@ -1,4 +1,4 @@
-"""The http's ways out: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
+"""The routes of an attempt: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
 
 from __future__ import annotations
 
