@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 from services.api.asgi import Authenticate, BodyRule, Listener
 from services.api.authentication import Authentication
@@ -27,8 +27,8 @@ _INTERNAL = (*_INTERNAL_ALONE, *CALLBACKS, STARTS, "/healthz", "/readyz")
 def public(settings: ApiSettings, submit: Submit) -> Listener:
     """The port for clients. It also takes callbacks, because a hosted relay reaches no other port."""
 
-    async def endpoint(tenant: str, head: Head, body: bytes, in_thread: InThread) -> Reply:
-        return await submit.submit_async(read_request(tenant, head.headers, body), in_thread)
+    def endpoint(tenant: str, head: Head, body: bytes, in_thread: InThread) -> Awaitable[Reply]:
+        return submit.submit_async(read_request(tenant, head.headers, body), in_thread)
 
     bodies = {
         PATH: BodyRule(settings.input_bytes_max, _by_api_key, endpoint),

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from services.api.acceptance import Acceptor, accepted, accepted_headers
 from services.api.models import idempotency_key, parse_json, traceparent
@@ -34,9 +33,11 @@ class Headers(Protocol):
     def get(self, name: str, /) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitRequest:
-    """The parts of a request that have a meaning; `tenant` is the owner of its API key."""
+class SubmitRequest(NamedTuple):
+    """The parts of a request that have a meaning; `tenant` is the owner of its API key.
+
+    A tuple costs a third of a frozen dataclass, and each request makes one.
+    """
 
     tenant: str
     content_type: str
