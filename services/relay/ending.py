@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
-from services.relay.outcome.backoff import asked_pause_seconds
+from services.relay.outcome.backoff import requested_pause_seconds
 from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
 from services.relay.protocol.callback import callbacks
 from services.relay.protocol.headers import listed, readable
@@ -41,7 +41,8 @@ class Logged:
 @dataclass(frozen=True)
 class Ending:
     """`cool_until`: the time until which the provider asked for a pause of the message's whole flow key. `answered`:
-    the provider accepts calls. `put_off`: no attempt was made.
+    the provider accepts calls. `put_off`: no attempt was made. `unused_keys`: stored bodies that the ending does not
+    use, and that nothing needs after it.
     """
 
     message: Claimed
@@ -53,6 +54,7 @@ class Ending:
     cool_until: datetime | None
     answered: bool
     put_off: bool = False
+    unused_keys: Sequence[str] = ()
 
     @property
     def composing(self) -> bool:
@@ -76,11 +78,13 @@ class Ending:
 
     @property
     def stored_keys(self) -> list[str]:
-        """The stored bodies that this ending refers to. After its commit, those that no row names may be removed."""
+        """The stored bodies that this ending refers to or leaves unused. After its commit, those that no row names may
+        be removed.
+        """
         spooled = self.answer.spooled
-        if spooled is None and self.message.body_key is None and not self.callbacks:
+        if spooled is None and self.message.body_key is None and not self.callbacks and not self.unused_keys:
             return []
-        keys = [self.message.body_key, None if spooled is None else spooled.key]
+        keys = [*self.unused_keys, self.message.body_key, None if spooled is None else spooled.key]
         bodies = [draft.body for draft in self.callbacks]
         return [key for key in keys if key is not None] + [body.key for body in bodies if isinstance(body, Stored)]
 
@@ -113,19 +117,21 @@ def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
     # This call may raise the same fault.
     with suppress(Exception):
         follow = _follow(message, told, Failed(), now, dlq_id)
-    return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False)
+    unused = () if answer.spooled is None else (answer.spooled.key,)
+    return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False, unused_keys=unused)
 
 
 def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
     """The time until which the flow key pauses for all messages, after a 429, or a 503 that names a time."""
     if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:
         return None
-    seconds = asked_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
+    seconds = requested_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
     return None if not seconds else now + timedelta(seconds=seconds)
 
 
 def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, dlq_id: str) -> Sequence[Draft]:
-    if message.callback is None and message.failure_callback is None:
+    options = message.options
+    if options.callback is None and options.failure_callback is None:
         return ()
     follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
     if message.queue is not None:

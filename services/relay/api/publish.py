@@ -18,9 +18,10 @@ from services.relay.api.reply import REFUSALS, RefusedError, json_reply
 from services.relay.api.schedules import create_schedule
 from services.relay.message import Body, Draft, Stored
 from services.relay.protocol import values
+from services.relay.protocol.address import separated
 from services.relay.protocol.answers import published_object
 from services.relay.protocol.invalid import InvalidRequestError
-from services.relay.protocol.publishing import options_of, separated
+from services.relay.protocol.publishing import options_of
 from services.relay.store.messages import Accepted
 
 BATCH_MAX = 1000
@@ -121,7 +122,7 @@ async def _release(deps: Deps, drafts: Sequence[Draft]) -> None:
 async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accepted]:
     check_amount(drafts)
     check_rate(deps, call, len(drafts))
-    accepted = await deps.intake.accept(drafts)
+    accepted = await deps.group_commit.accept(drafts)
     deps.metrics.accepted.labels("message").inc(sum(not message.deduplicated for message in accepted))
     return accepted
 

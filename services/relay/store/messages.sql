@@ -25,32 +25,44 @@ SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 -- Insert into the newest partition. A message with a queue waits for a slot, any other for its time. The log gets a row
 -- too.
 WITH new AS (
-  INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed,
-    retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
-    not_before, due_at, state)
-  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, decode(body, 'base64'), body_key,
-    body_size, decode(body_sha256, 'base64'), decode(sealed, 'base64'), retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key,
-    topic, endpoint, schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
-    CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END
+  INSERT INTO relay.messages (id, period, kind, protocol, body, body_key, body_size, body_sha256, sealed, on_unknown,
+    label, parent_id, not_before, due_at, state, /* facts */)
+  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, decode(body, 'base64'), body_key, body_size,
+    decode(body_sha256, 'base64'), decode(sealed, 'base64'), on_unknown, label, parent_id,
+    now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
+    CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END, /* facts */
   FROM json_to_recordset(%(rows)s::json) AS v (id text, kind text, protocol smallint, url text, method text, body text,
-    body_key text, body_size bigint, body_sha256 text, sealed text, retries_max integer, timeout_ms bigint, on_unknown text, caller_ip text,
-    label text, labels text[], queue text, flow_key text, topic text, endpoint text, schedule_id text, parent_id text,
-    delay_seconds float8)
+    body_key text, body_size bigint, body_sha256 text, sealed text, retries_max integer, timeout_ms bigint,
+    on_unknown text, caller_ip text, label text, labels text[], queue text, flow_key text, topic text, endpoint text,
+    schedule_id text, parent_id text, delay_seconds float8)
   RETURNING *
 )
-INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-  caller_ip, retries_max, timeout_ms, next_due_at, details)
-SELECT created_at, id, 'CREATED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms, due_at, sealed
-FROM new WHERE %(logs)s
+INSERT INTO relay.events (at, message_id, state, /* facts */, next_due_at, details)
+SELECT created_at, id, 'CREATED', /* facts */, due_at, sealed
+FROM new
 
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
 
+-- name: set_limits
+-- The newest message sets a key's limits and cooling. They have rows of their own, which claims do not lock: a
+-- publisher holds them until it commits.
+INSERT INTO relay.flow_limits AS l (key, parallelism, rate, period_seconds, cools)
+SELECT key, parallelism, rate, period_seconds, cools
+FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
+  %(cools)s::boolean[]) AS v (key, parallelism, rate, period_seconds, cools)
+WHERE NOT EXISTS (
+  SELECT FROM relay.flow_limits AS s
+  WHERE s.key = v.key AND s.parallelism IS NOT DISTINCT FROM v.parallelism AND s.rate IS NOT DISTINCT FROM v.rate
+    AND s.period_seconds = v.period_seconds AND s.cools = v.cools)
+ORDER BY key
+ON CONFLICT (key) DO UPDATE SET parallelism = excluded.parallelism, rate = excluded.rate,
+  period_seconds = excluded.period_seconds, cools = excluded.cools
+
 -- name: set_flows
--- The newest message sets a key's limits and cooling, unless they are pinned, and messages may be claimable from
--- `due_seconds` on. If a key has these values already, it is only locked: claims are not blocked by this lock, but
--- would be by that of an update, and the lock prevents deletion of the key. See relay.claim_keyed.
+-- Messages may be claimable from `due_seconds` on. If a key is looked at by then already, it is only locked: claims are
+-- not blocked by this lock, but would be by that of an update, and the lock prevents deletion of the key. This comes
+-- after set_limits, so that a key that was found full by its old limits is looked at. See relay.claim_keyed.
 WITH asked AS MATERIALIZED (
   SELECT key, parallelism, rate, period_seconds, cools,
     clock_timestamp() + make_interval(secs => due_seconds) AS ready_at
@@ -59,22 +71,13 @@ WITH asked AS MATERIALIZED (
 ), held AS (
   SELECT f.key FROM asked AS a JOIN relay.flow_keys AS f USING (key)
   WHERE f.ready_at <= a.ready_at
-    AND (f.pinned_parallelism OR f.parallelism IS NOT DISTINCT FROM a.parallelism)
-    AND (f.pinned_rate OR (f.rate IS NOT DISTINCT FROM a.rate AND f.period_seconds = a.period_seconds))
-    AND (f.pinned_cooling OR f.cools = a.cools)
   ORDER BY f.key
   FOR KEY SHARE OF f
 )
 INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, cools, ready_at)
 SELECT key, parallelism, rate, period_seconds, cools, ready_at FROM asked WHERE key NOT IN (SELECT key FROM held)
 ORDER BY key
-ON CONFLICT (key) DO UPDATE SET
-  parallelism = CASE WHEN f.pinned_parallelism THEN f.parallelism ELSE excluded.parallelism END,
-  rate = CASE WHEN f.pinned_rate THEN f.rate ELSE excluded.rate END,
-  period_seconds = CASE WHEN f.pinned_rate THEN f.period_seconds ELSE excluded.period_seconds END,
-  cools = CASE WHEN f.pinned_cooling THEN f.cools ELSE excluded.cools END,
-  ready_at = least(f.ready_at, excluded.ready_at),
-  updated_at = clock_timestamp()
+ON CONFLICT (key) DO UPDATE SET ready_at = least(f.ready_at, excluded.ready_at), updated_at = clock_timestamp()
 
 -- name: claim
 -- The attempts and their starts are recorded when this commits, before any socket is opened. If a message was put off,
@@ -99,11 +102,9 @@ WITH due AS (
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT started_at, id, 'ACTIVE', retried, /* facts */
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -113,11 +114,9 @@ WITH claimed AS (
   FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s, %(bytes_max)s) AS m
   WHERE p.owner = %(owner)s AND p.lease_until > clock_timestamp()
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT started_at, id, 'ACTIVE', retried, /* facts */
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -146,10 +145,9 @@ RETURNING v.id, v.started_at
 
 -- name: log
 -- The outcome of an attempt, one row per state.
-INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-  schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, status, error, response_header, response_body)
-SELECT v.at, m.id, v.state, v.attempt, m.url, m.method, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id,
-  m.caller_ip, m.retries_max, m.timeout_ms, v.next_due_at, v.status, v.error, v.header, decode(v.body, 'base64')
+INSERT INTO relay.events (at, message_id, state, attempt, /* facts */, next_due_at, status, error, response_header,
+  response_body)
+SELECT v.at, m.id, v.state, v.attempt, /* facts */, v.next_due_at, v.status, v.error, v.header, decode(v.body, 'base64')
 FROM json_to_recordset(%(rows)s::json) AS v (n integer, id text, at timestamptz, state text, attempt integer,
   next_due_at timestamptz, status integer, error text, header jsonb, body text)
 JOIN relay.messages AS m ON m.id = v.id
@@ -163,12 +161,11 @@ ON CONFLICT (message_id) DO UPDATE SET count = p.count + 1, error = excluded.err
 DELETE FROM relay.put_offs WHERE message_id = ANY(%(ids)s)
 
 -- name: bury
-INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
-  timeout_ms, on_unknown, caller_ip, labels, queue, flow_key, topic, endpoint, schedule_id, created_at, not_before,
-  response_status, response_header, response_body, response_key, response_size, body_sha256)
-SELECT v.id, m.id, m.kind, m.protocol, m.url, m.method, m.body, m.body_key, m.body_size, m.sealed, m.retries_max,
-  m.timeout_ms, m.on_unknown, m.caller_ip, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id, m.created_at,
-  m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, m.body_sha256
+INSERT INTO relay.dead_letters (id, message_id, kind, protocol, body, body_key, body_size, body_sha256, sealed,
+  on_unknown, created_at, not_before, response_status, response_header, response_body, response_key, response_size,
+  /* facts */)
+SELECT v.id, m.id, m.kind, m.protocol, m.body, m.body_key, m.body_size, m.body_sha256, m.sealed, m.on_unknown,
+  m.created_at, m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, /* facts */
 FROM json_to_recordset(%(rows)s::json) AS v (id text, message_id text, status integer, header jsonb, body text, key text,
   size bigint)
 JOIN relay.messages AS m ON m.id = v.message_id
@@ -225,11 +222,9 @@ WITH found AS (
   INSERT INTO relay.cancellations (owner, message_id) SELECT holder, id FROM cancelled WHERE holder IS NOT NULL
   ON CONFLICT DO NOTHING
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms)
-  SELECT clock_timestamp(), id, s.state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state) WHERE %(logs)s
+  INSERT INTO relay.events (at, message_id, state, /* facts */)
+  SELECT clock_timestamp(), id, s.state, /* facts */
+  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state)
 )
 SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from services.relay.ending import ending_of
 from services.relay.message import Claimed, Draft
+from services.relay.options import OPTION_NAMES, Options
 from services.relay.outcome.outcome import Answer
 from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
@@ -49,12 +50,12 @@ class Stores:
         self.claims = Claims(database, vault, owner=OWNER)
         self.processes = Processes(database, owner=OWNER)
         self.other = Claims(database, vault, owner=OTHER)
-        self.queues = Queues(database)
         self.flow_keys = FlowKeys(database)
         self.topics = Topics(database, vault)
         self.schedules = Schedules(database, vault, self.messages, self.topics)
-        # Keys of stored bodies that letters gave up.
+        # Keys of stored bodies that letters and queues gave up.
         self.discarded: list[str] = []
+        self.queues = Queues(database, discard=self.discarded.extend)
         self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
         self.events = Events(database, vault)
         self.views = MessageViews(database, vault)
@@ -123,7 +124,16 @@ def administrator(relay_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def draft(**changes: Any) -> Draft:
-    return Draft(**{"url": "https://example.com/path?q=1", "method": "POST", "headers": {}, "body": b"{}"} | changes)
+    """`changes` are fields of `Draft` or of its `Options`."""
+    options = Options(**{name: changes.pop(name) for name in OPTION_NAMES & changes.keys()})
+    given: dict[str, Any] = {
+        "url": "https://example.com/path?q=1",
+        "method": "POST",
+        "headers": {},
+        "body": b"{}",
+        "options": options,
+    }
+    return Draft(**given | changes)
 
 
 def settings(**changes: Any) -> RelaySettings:

@@ -14,13 +14,16 @@ from prometheus_client import CollectorRegistry
 
 from services.relay.ending import Ending, ending_of
 from services.relay.engine.bodies import Bodies
+from services.relay.engine.ending_bodies import EndingBodies
 from services.relay.engine.ending_writer import EndingWriter
 from services.relay.memory.byte_share import Share
-from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
+from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
+from services.relay.options import CallbackOptions, Options
 from services.relay.outcome.outcome import Answer, Spooled
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -56,17 +59,9 @@ class Database:
 def writer(
     database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: Share | None = None
 ) -> EndingWriter:
-    metrics = RelayMetrics(registry or CollectorRegistry())
-    return EndingWriter(
-        cast("Messages", database),
-        cast("Bodies", bodies),
-        metrics,
-        log.get("test"),
-        wake=lambda _seconds: None,
-        now=lambda: NOW,
-        held=held,
-        pause_seconds=0.01,
-    )
+    ending_bodies = EndingBodies(cast("Bodies", bodies), log.get("test"), now=lambda: NOW, pause_seconds=0.01)
+    telemetry = Telemetry(RelayMetrics(registry or CollectorRegistry()), log.get("test"))
+    return EndingWriter(cast("Messages", database), ending_bodies, telemetry, wake=lambda _seconds: None, held=held)
 
 
 def ending(id_: str, body: bytes = b"", *, started_at: datetime = NOW) -> Ending:
@@ -233,6 +228,7 @@ class Storing:
         self.discarded: list[str] = []
         self.released: list[str] = []
         self.faults = 0
+        self.fault: type[Exception] = psycopg.OperationalError
 
     async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
         await self.begin.wait()
@@ -246,7 +242,7 @@ class Storing:
     async def store(self, content: bytes) -> Stored:
         if self.faults:
             self.faults -= 1
-            raise psycopg.OperationalError
+            raise self.fault
         self.stored.append(content)
         return Stored("answer", len(content), b"")
 
@@ -271,7 +267,9 @@ class Letterbox:
 
 
 def large(status: int) -> Ending:
-    message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"), retries_max=0)
+    message = replace(
+        ending("a").message, options=Options(callback=CallbackOptions("http://callback.example/")), retries_max=0
+    )
     return ending_of(message, Answer(status, (), b"x" * 1_000_000), NOW)
 
 
@@ -330,6 +328,40 @@ def test_a_dead_letters_answer_that_is_not_stored_leaves_no_callback_behind() ->
     told(story)
 
 
+@pytest.mark.parametrize("refusal", [psycopg.errors.DataError, TypeError])
+def test_an_answer_that_cannot_be_stored_for_its_dead_letter_is_buried_with_a_bare_one(
+    refusal: type[Exception],
+) -> None:
+    async def story() -> None:
+        written, bodies, share, database = storing()
+        bodies.begin.set()
+        bodies.faults, bodies.fault = 1_000_000, refusal
+        one = large(500)
+        await written.put(replace(one, answer=replace(one.answer, spooled=Spooled("spooled", 1_000_000, 1_000_000))))
+        await written.run_once()
+        [buried] = database.endings
+        assert (buried.answer.error, buried.answer.status) == ("the answer could not be stored", 500)
+        assert [draft.url for draft in buried.callbacks] == ["http://callback.example/"]
+        assert (share.left, written.unwritten) == (10_000_000, 0)
+        assert bodies.released == ["spooled"]
+        assert set(bodies.discarded) == {"callback"}
+
+    told(story)
+
+
+def test_a_large_answer_is_stored_however_long_the_database_is_away() -> None:
+    async def story() -> None:
+        written, bodies, _, database = storing()
+        bodies.begin.set()
+        bodies.faults = 20
+        await written.put(large(500))
+        await written.run_once()
+        [one] = database.endings
+        assert one.answer.spooled == Spooled("answer", 1_000_000, 1_000_000)
+
+    told(story)
+
+
 @pytest.mark.parametrize(("header", "followed"), [("v", 1), ("v" * INLINE_BYTES_MAX, 0)])
 def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed: int) -> None:
     """The callback has the message's body as base64, and its headers."""
@@ -349,7 +381,7 @@ def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed:
             body=b"x" * 60_000,
             body_size=60_000,
             headers={"X": header},
-            callback=CallbackOptions("http://callback.example/"),
+            options=Options(callback=CallbackOptions("http://callback.example/")),
         )
         one = ending_of(message, Answer(200, (), b"bad"), NOW)
         await written.put(replace(one, callbacks=()))
@@ -367,7 +399,7 @@ def test_what_was_stored_of_an_ending_that_is_buried_with_a_bare_answer_is_relea
         bodies, database = Storing(), Database(refuses=b"bad")
         bodies.begin.set()
         written = writer(database, bodies=bodies)
-        message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"))
+        message = replace(ending("a").message, options=Options(callback=CallbackOptions("http://callback.example/")))
         answer = Answer(200, (), b"bad", spooled=Spooled("answer", 1_000_000, 1_000_000))
         await written.put(ending_of(message, answer, NOW))
         await written.run_once()
