@@ -24,7 +24,12 @@ class Acceptor:
     """Stores the rows that `validator` builds; `submitted` counts them by target."""
 
     def __init__(
-        self, validator: Validator, committer: Committer, store: Store, submitted: Counter, targets: Iterable[str]
+        self,
+        validator: Validator,
+        committer: Committer[Row, Stored],
+        store: Store,
+        submitted: Counter,
+        targets: Iterable[str],
     ) -> None:
         self.row = validator.row
         self._committer = committer

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from logging import Logger
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from services.api.authentication import Authentication
 from services.api.bodies import BodyMemory, ClientGoneError, read_body
@@ -22,6 +22,7 @@ from services.api.relay_signature import CALLBACKS, STARTS
 from services.api.reply import Reply, json_reply
 from services.api.submit import InThread
 from services.api.wsgi import call, environ_of
+from tidings.contract.signature import Claims
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -31,11 +32,19 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-# Authenticates a request by its head and returns the owner of its body. None means by the API key, which may need a
-# query. Raises `ProblemError` 401.
-Authenticate = Callable[[Head], "str | None"]
-# Answers a request of an owner with a complete body, in the event loop. Work that may block goes to `InThread`.
-Endpoint = Callable[[str, Head, bytes, InThread], Awaitable[Reply]]
+
+
+class Caller(NamedTuple):
+    """The owner of a request's body: the tenant, or the signer. `claims` are those of the signature."""
+
+    owner: str
+    claims: Claims | None = None
+
+
+# Authenticates a request by its head. None means by the API key, which may need a query. Raises `ProblemError` 401.
+Authenticate = Callable[[Head], "Caller | None"]
+# Answers a request with a complete body, in the event loop. Work that may block goes to `InThread`.
+Endpoint = Callable[[Caller, Head, bytes, InThread], Awaitable[Reply]]
 
 # The number of requests per thread that may wait for a thread: some seconds of work. The next request gets a 503 at
 # once.
@@ -45,7 +54,7 @@ _ALIVE = json_reply({"status": "ok"})
 
 @dataclass(frozen=True)
 class BodyRule:
-    """The size limit of a route's bodies, and their owner, which the head determines: the tenant, or the signer.
+    """The size limit of a route's bodies, and the caller, which the head determines.
 
     Flask answers a route without an endpoint.
     """
@@ -110,14 +119,15 @@ class AsgiApp:
         if rule is None:
             # No route reads this body, so it remains with the server, which then closes the connection.
             return await self._by_flask(head, b"", scope)
-        owner = rule.authenticate(head) or await self._tenant(head.headers.get("authorization", ""))
+        caller = rule.authenticate(head) or Caller(await self._tenant(head.headers.get("authorization", "")))
+        owner = caller.owner
         length = head.length()
         size = rule.bytes_max if length is None else min(length, rule.bytes_max)
         await self._memory.reserve(owner, size)
         try:
             body = await read_body(receive, length, rule.bytes_max)
             if rule.endpoint is not None:
-                return await rule.endpoint(owner, head, body, self._in_thread)
+                return await rule.endpoint(caller, head, body, self._in_thread)
             return await self._by_flask(head, body, scope)
         finally:
             self._memory.release(owner, size)

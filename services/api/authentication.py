@@ -67,10 +67,11 @@ class Authentication:
         if not hmac.compare_digest(_bearer(authorization).encode(), self._internal_token):
             raise _unauthorized("the token is not valid")
 
-    def callback(self, submission_id: str) -> None:
-        """Raises `ProblemError` 401 unless the request carries the dispatcher's token for this submission."""
-        token = _bearer(request.headers.get("Authorization", ""))
-        if not self.is_callback_token(token, submission_id):
+    def check_callback(self, authorization: str, submission_id: str) -> None:
+        """Raises `ProblemError` 401 unless an `Authorization` header carries the dispatcher's token for this
+        submission.
+        """
+        if not self.is_callback_token(_bearer(authorization), submission_id):
             raise _unauthorized("the callback's token is not valid for this submission")
 
     def is_callback_token(self, token: str, submission_id: str) -> bool:

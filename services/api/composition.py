@@ -25,6 +25,9 @@ from services.api.bodies import MEMORY_BYTES, BodyMemory
 from services.api.committer import Committer
 from services.api.database import open_pool
 from services.api.dependencies import Dependencies
+from services.api.recording import Recorder, Recording, Report
+from services.api.relay_signature import RelaySignature
+from services.api.row import Row, Stored
 from services.api.settings import ApiSettings
 from services.api.store import Store
 from services.api.submit import Submit
@@ -36,12 +39,13 @@ from tidings.process import log
 
 # Requests read in parallel; the committer alone writes. More connections than this gain nothing on one machine.
 POOL_MAX = 12
-# One connection for the committer, and a few for batches.
+# One connection for submissions that arrive alone, and a few for batches.
 WRITERS_MAX = 4
 # A commit delays every commit behind it, so its connection times out sooner than a reader's.
 COMMIT_SECONDS = 12.0
 PARTITIONS_EVERY_SECONDS = 3600
 STOP_SECONDS = 5.0
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,16 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
     batch_size = Histogram(
         "tidings_commit_batch_size",
         "Submissions in one commit",
-        buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        buckets=BATCH_SIZES,
         registry=registry,
     )
-    committer = Committer(store.insert, logger, batch_size).start()
+    committer = Committer[Row, Stored](store.insert, logger, batch_size).start()
     closing.callback(committer.stop, STOP_SECONDS)
+    callback_batch_size = Histogram(
+        "tidings_callback_batch_size", "Callbacks in one commit", buckets=BATCH_SIZES, registry=registry
+    )
+    recorder = Committer[Report, str](Recorder(store, targets).record, logger, callback_batch_size).start()
+    closing.callback(recorder.stop, STOP_SECONDS)
     _keep_partitions(Partitions(store.execute), logger, closing)
     validator = Validator(
         targets,
@@ -76,15 +85,17 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
     )
     submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry)
     acceptor = Acceptor(validator, committer, store, submitted, targets)
+    authentication = Authentication(
+        store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
+    )
     dependencies = Dependencies(
         settings=settings,
         store=store,
-        committer=committer,
+        committers=(committer, recorder),
         acceptor=acceptor,
         submit=Submit(acceptor, store),
-        authentication=Authentication(
-            store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
-        ),
+        recording=Recording(RelaySignature(settings), authentication, recorder, registry),
+        authentication=authentication,
         targets=dict(targets),
         registry=registry,
         log=logger,
@@ -94,10 +105,12 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
 
 def _ports(dependencies: Dependencies, app: Flask) -> Api:
     shared: dict[str, Any] = {"authentication": dependencies.authentication, "log": logging.getLogger("tidings")}
-    public = AsgiApp(app, listeners.public(dependencies.settings, dependencies.submit), **shared)
+    public = AsgiApp(
+        app, listeners.public(dependencies.settings, dependencies.submit, dependencies.recording), **shared
+    )
     # Nearly all bodies on this port are the relay's, so a share per owner would only delay callbacks.
     memory = BodyMemory(per_owner=MEMORY_BYTES)
-    inside = listeners.internal(dependencies.settings, dependencies.authentication)
+    inside = listeners.internal(dependencies.settings, dependencies.authentication, dependencies.recording)
     internal = AsgiApp(app, inside, memory=memory, **shared)
     return Api(public, internal, app, dependencies)
 

@@ -10,6 +10,8 @@ from structlog.stdlib import BoundLogger
 from services.api.acceptance import Acceptor
 from services.api.authentication import Authentication
 from services.api.committer import Committer
+from services.api.recording import Recording, Report
+from services.api.row import Row, Stored
 from services.api.settings import ApiSettings
 from services.api.store import Store
 from services.api.submit import Submit
@@ -22,9 +24,10 @@ class Dependencies:
 
     settings: ApiSettings
     store: Store
-    committer: Committer
+    committers: tuple[Committer[Row, Stored], Committer[Report, str]]
     acceptor: Acceptor
     submit: Submit
+    recording: Recording
     authentication: Authentication
     targets: dict[str, Target]
     registry: CollectorRegistry

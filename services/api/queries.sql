@@ -88,23 +88,45 @@ RETURNING submission_id
 -- name: remove_content
 SELECT tidings.remove_content(%(tenant)s, %(id)s) AS came_to
 
--- name: remove_late_content
-SELECT tidings.remove_late_content(%(id)s)
+-- name: remove_late_contents
+SELECT tidings.remove_late_content(id) FROM unnest(%(ids)b::uuid[]) AS late (id)
 
--- name: target_of
-SELECT target, tenant FROM tidings.submissions WHERE id = %(id)s
+-- name: targets_of
+SELECT id, target FROM tidings.submissions WHERE id = ANY(%(ids)b::uuid[])
 
--- name: insert_attempt
--- A provider's error message may quote the input. A callback that arrives after the content was removed must not store
--- it again.
-INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, fate, retry_at, started_at, ended_at,
-  message_id)
-SELECT %(id)s, %(number)s, %(tenant)s, %(status_code)s,
-  CASE WHEN %(error)s::text IS NULL THEN NULL
-    WHEN EXISTS (SELECT FROM tidings.submissions WHERE id = %(id)s AND content_removed_at IS NOT NULL)
-    THEN 'the content was removed' ELSE %(error)s::text END,
-  %(fate)s, %(retry_at)s, %(started_at)s, %(ended_at)s, %(message_id)s
+-- name: record
+-- One statement for all callbacks that arrived together. A provider's error message may quote the input: a callback that
+-- arrives after the content was removed must not store it again. jsonb writes 1e300 with all its digits. An output that
+-- thereby exceeds the CHECK of the table is stored as null, because the row itself must never be rejected. The rows are
+-- sorted by key, so that two transactions with the same rows wait for each other instead of deadlocking.
+WITH attempt AS (
+  INSERT INTO tidings.attempts (submission_id, number, tenant, status_code, error, fate, retry_at, started_at, ended_at,
+    message_id)
+  SELECT a.id, a.number, s.tenant, a.status_code,
+    CASE WHEN a.error IS NULL THEN NULL WHEN s.content_removed_at IS NOT NULL THEN 'the content was removed'
+      ELSE a.error END,
+    a.fate, a.retry_at, a.started_at, a.ended_at, a.message_id
+  FROM unnest(%(attempt_id)b::uuid[], %(attempt_number)b::integer[], %(attempt_status_code)b::integer[],
+    %(attempt_error)b::text[], %(attempt_fate)b::text[], %(attempt_retry_at)b::timestamptz[],
+    %(attempt_started_at)b::timestamptz[], %(attempt_ended_at)b::timestamptz[], %(attempt_message_id)b::text[])
+    AS a (id, number, status_code, error, fate, retry_at, started_at, ended_at, message_id)
+  JOIN tidings.submissions AS s ON s.id = a.id
+  ORDER BY a.id, a.number
+  ON CONFLICT DO NOTHING
+)
+INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
+  reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output, submitted_at)
+SELECT s.id, r.event_id, s.tenant, s.target, s.channel, s.webhook, s.metadata, s.traceparent, r.outcome, r.reason,
+  r.status_code, r.content_type, r.content_encoding, r.body, r.body_size, r.body_sha256,
+  CASE WHEN octet_length((r.output::jsonb)::text) <= 65536 THEN r.output::jsonb END, s.created_at
+FROM unnest(%(result_id)b::uuid[], %(result_event_id)b::uuid[], %(result_outcome)b::text[], %(result_reason)b::text[],
+  %(result_status_code)b::integer[], %(result_content_type)b::text[], %(result_content_encoding)b::text[],
+  %(result_body)b::bytea[], %(result_body_size)b::integer[], %(result_body_sha256)b::text[], %(result_output)b::text[])
+  AS r (id, event_id, outcome, reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output)
+JOIN tidings.submissions AS s ON s.id = r.id
+ORDER BY r.id
 ON CONFLICT DO NOTHING
+RETURNING submission_id
 
 -- name: insert_starts
 -- The times are for display: a time that is impossible becomes the nearest possible one. A start of an unknown
@@ -117,18 +139,6 @@ FROM unnest(%(id)b::uuid[], %(number)b::integer[], %(started_at)b::timestamptz[]
 JOIN tidings.submissions AS s ON s.id = told.id
 ORDER BY s.id, told.number
 ON CONFLICT DO NOTHING
-
--- name: insert_result
--- jsonb writes 1e300 with all its digits. An output that thereby exceeds the CHECK of the table is stored as null,
--- because the row itself must never be rejected.
-INSERT INTO tidings.results (submission_id, event_id, tenant, target, channel, webhook, metadata, traceparent, outcome,
-  reason, status_code, content_type, content_encoding, body, body_size, body_sha256, output, submitted_at)
-SELECT id, %(event_id)s, tenant, target, channel, webhook, metadata, traceparent, %(outcome)s, %(reason)s,
-  %(status_code)s, %(content_type)s, %(content_encoding)s, %(body)s, %(body_size)s, %(body_sha256)s,
-  CASE WHEN octet_length((%(output)s::jsonb)::text) <= 65536 THEN %(output)s::jsonb END, created_at
-FROM tidings.submissions WHERE id = %(id)s
-ON CONFLICT DO NOTHING
-RETURNING submission_id
 
 -- name: dispatch
 -- Without the bodies: a hundred of them may be half a gigabyte. Postgres knows the size of a body without reading it.

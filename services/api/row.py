@@ -26,6 +26,10 @@ class Row:
     created_at: datetime
     expires_at: datetime | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        return len(self.body)
+
 
 @dataclass(frozen=True)
 class Stored:

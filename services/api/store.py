@@ -5,15 +5,15 @@ The reads for clients are limited to one tenant.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, LiteralString, TypeVar
 from uuid import UUID
 
+import orjson
 from psycopg import Connection, OperationalError
 from psycopg.errors import CheckViolation
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 from psycopg_pool import PoolTimeout
 
 from services.api.callback import Attempt, Result
@@ -30,6 +30,15 @@ ATTEMPTS_MAX = 5
 REPEAT_SECONDS = 15.0
 # Probes time out after some seconds.
 PING_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a callback means for a submission: an attempt, an outcome, or both."""
+
+    submission_id: SubmissionId
+    attempt: Attempt | None
+    result: Result | None
 
 
 class Store:
@@ -137,31 +146,32 @@ class Store:
         removal: Literal["unknown", "open", "removed"] = row["came_to"]
         return removal
 
-    def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
-        """Return the target and the tenant."""
-        row = self._one("target_of", {"id": id_})
-        return None if row is None else (row["target"], row["tenant"])
+    def targets_of(self, ids: Collection[SubmissionId]) -> dict[SubmissionId, str]:
+        """Return the targets of the submissions that exist."""
+        return {row["id"]: row["target"] for row in self._all("targets_of", {"ids": list(ids)})}
 
-    def record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
-        """Store what a callback reports in one transaction; return whether it ended the submission. Repeats change
-        nothing.
+    def record(self, recorded: Sequence[Recorded]) -> set[SubmissionId]:
+        """Store what callbacks report; return the submissions that this ended. Repeats change nothing.
+
+        The ids exist. Should the second statement fail, the relay repeats the callbacks, which then repeats it.
         """
-        return _retry_once(lambda: self._record(id_, tenant, attempt, result))
+        ended = _retry_once(lambda: self._record(recorded))
+        late = sorted({one.submission_id for one in recorded} - ended)
+        if late:
+            # The relay stores the content of these callbacks, and keeps it unless it learns that the content was
+            # removed.
+            self._all("remove_late_contents", {"ids": late})
+        return ended
 
-    def _record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
-        with self._pool.connection() as connection, connection.transaction():
-            if attempt is not None:
-                connection.execute(self._q["insert_attempt"], {"id": id_, "tenant": tenant, **vars(attempt)})
-            if result is not None and self._end(connection, id_, result):
-                return True
-            # The relay stores the content of this callback, and keeps it unless it learns that the content was removed.
-            connection.execute(self._q["remove_late_content"], {"id": id_})
-            return False
-
-    def _end(self, connection: Connection[Any], id_: SubmissionId, result: Result) -> bool:
-        output = None if result.output is None else Jsonb(result.output)
-        parameters = {"id": id_, "event_id": new_event_id(), **vars(result), "output": output}
-        return connection.execute(self._q["insert_result"], parameters).fetchone() is not None
+    def _record(self, recorded: Sequence[Recorded]) -> set[SubmissionId]:
+        attempts = [(one.submission_id, one.attempt) for one in recorded if one.attempt is not None]
+        results = [(one.submission_id, one.result) for one in recorded if one.result is not None]
+        parameters = _columns("attempt", Attempt, attempts) | _columns("result", Result, results)
+        parameters["result_event_id"] = [new_event_id() for _ in results]
+        parameters["result_output"] = [
+            None if result.output is None else orjson.dumps(result.output).decode() for _, result in results
+        ]
+        return {row["submission_id"] for row in self._all("record", parameters)}
 
     def insert_starts(self, starts: Sequence[Start]) -> int:
         """Return how many starts were new and belong to existing submissions."""
@@ -202,6 +212,12 @@ class Store:
         with self._pool.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
             return cursor.execute(self._q[query], parameters).fetchone()
+
+
+def _columns(prefix: str, kind: type, rows: Sequence[tuple[SubmissionId, Any]]) -> dict[str, Any]:
+    """Return the fields of `rows`, all of the dataclass `kind`, and their submissions, as arrays."""
+    columns = {f"{prefix}_{field.name}": [getattr(row, field.name) for _, row in rows] for field in fields(kind)}
+    return {f"{prefix}_id": [id_ for id_, _ in rows], **columns}
 
 
 def _retry_once(work: Callable[[], T]) -> T:

@@ -224,4 +224,6 @@ def _parts() -> Dependencies:
         database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
     )  # type: ignore[call-arg]
     absent = cast("Any", None)  # no view runs here
-    return Dependencies(settings, absent, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))
+    return Dependencies(
+        settings, absent, absent, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test")
+    )

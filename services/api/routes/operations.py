@@ -27,8 +27,9 @@ def add_operations(app: Flask, dependencies: Dependencies) -> None:
             dependencies.store.ping()
         except Exception as error:  # noqa: BLE001  any error means not ready
             faults["postgres"] = type(error).__name__
-        if (fault := dependencies.committer.fault()) is not None:
-            faults["committer"] = fault
+        for committer in dependencies.committers:
+            if (fault := committer.fault()) is not None:
+                faults["committer"] = fault
         return json_reply({"status": "not ready", "faults": faults}, 503) if faults else json_reply({"status": "ok"})
 
     @app.get("/openapi.json")

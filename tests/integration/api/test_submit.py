@@ -230,7 +230,7 @@ def api(postgres: PostgresServer, database: str) -> Iterator[Api]:
     registry = CollectorRegistry()
     with ExitStack() as closing:
         wired = wire(settings, registry, closing)
-        listener = listeners.public(settings, wired.dependencies.submit)
+        listener = listeners.public(settings, wired.dependencies.submit, wired.dependencies.recording)
         bodies = {**listener.bodies, PATH: replace(listener.bodies[PATH], endpoint=None)}
         flask = AsgiApp(
             wired.flask,

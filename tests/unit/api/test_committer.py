@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram
 from psycopg import OperationalError
 
-from services.api.committer import STUCK_SECONDS, Committer
+from services.api.committer import STUCK_SECONDS, CommitLimits, Committer
 from services.api.problem import ProblemError
 from services.api.row import Row, Stored
 from tests.wait import until
@@ -53,11 +53,14 @@ class Away(Table):
         return stored
 
 
-def committer(insert: Callable[[Sequence[Row]], Sequence[Stored]], **limits: Any) -> Committer:
-    return Committer(insert, log.get("test"), Histogram("size", "Rows", registry=CollectorRegistry()), **limits)
+def committer(insert: Callable[[Sequence[Row]], Sequence[Stored]], **limits: Any) -> Committer[Row, Stored]:
+    size = Histogram("size", "Rows", registry=CollectorRegistry())
+    return Committer(insert, log.get("test"), size, limits=CommitLimits(**limits))
 
 
-def held(table: Table, rows: Sequence[Row], pool: ThreadPoolExecutor) -> tuple[Committer, list[Future[Stored]]]:
+def held(
+    table: Table, rows: Sequence[Row], pool: ThreadPoolExecutor
+) -> tuple[Committer[Row, Stored], list[Future[Stored]]]:
     """A committer that is busy with a first row while all of `rows` wait."""
     working = committer(table.insert).start()
     first = pool.submit(working.store, row())
@@ -122,7 +125,7 @@ def test_tasks_of_an_event_loop_and_threads_wait_side_by_side() -> None:
 
     async def scene() -> list[Stored]:
         alone = asyncio.to_thread(working.store, rows[0])
-        return await asyncio.gather(alone, *(working.store_async(one) for one in rows[1:]))
+        return list(await asyncio.gather(alone, *(working.store_async(one) for one in rows[1:])))
 
     assert [stored.id for stored in asyncio.run(scene())] == [one.id for one in rows]
     working.stop()
