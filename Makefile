@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 4
 pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status logs restart reset compose-env test unit integration fmt bench-cdc bench-submit bench-relay chaos \
+.PHONY: help demo up down status logs restart reset compose-env test unit integration fmt documents bench-cdc bench-submit bench-relay chaos \
 	check venv venv-stack
 
 help: ## what can be done
@@ -58,6 +58,9 @@ integration: venv ## the tests on real servers; T=relay or T=api/test_hot.py for
 fmt: venv ## format, and fix what ruff can fix
 	@$(VENV)/ruff check --fix .
 	@$(VENV)/ruff format .
+
+documents: venv ## make the documents that follow from the code: docs/reference/rest.md, docs/pictures
+	@$(VENV)/python -m docs.tools
 
 bench-cdc: venv ## commit to completion event, beside Debezium's defaults
 	@$(VENV)/python -m benchmarks.bench_cdc

@@ -29,6 +29,7 @@ FIRST = (
     STACK,
     "tests/integration/relay/test_stops.py",
     "tests/acceptance/test_reconciler.py",
+    "tests/acceptance/test_documents.py",
     "tests/acceptance/test_commands.py",
     CONNECT,
     "tests/integration/relay/test_lost_answers.py",

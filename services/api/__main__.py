@@ -19,7 +19,7 @@ from tidings.process.settings import EXIT_CONFIGURATION, ConfigurationError, rea
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Serve the REST API. Settings come from the environment: docs/ARCHITECTURE.md."""
+    """Serve the REST API. Settings come from the environment: docs/reference/settings.md."""
     settings = read_or_exit(ApiSettings)
     log.configure("api", level=settings.log_level, log_format=settings.log_format)
     closing = ExitStack()

@@ -44,21 +44,25 @@ class Callback(BaseModel):
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    status: Annotated[int, Field(ge=0, le=999), AfterValidator(_status)]
-    header: dict[str, list[str]] = {}
-    body: str = ""
-    retried: int = Field(0, ge=0, lt=RETRIED_MAX)
-    max_retries: int | None = Field(None, alias="maxRetries", ge=0)
-    source_message_id: str = Field(alias="sourceMessageId", max_length=200, pattern=r"^[^\x00]*$")
-    dlq_id: str | None = Field(None, alias="dlqId")
-    will_retry: bool | None = Field(None, alias="willRetry")
-    next_retry_at: int | None = Field(None, alias="nextRetryAt")
-    started_at: int | None = Field(None, alias="startedAt")
-    ended_at: int | None = Field(None, alias="endedAt")
-    error: str | None = None
-    fate: Literal["not sent", "unknown"] | None = None
-    body_truncated: bool = Field(False, alias="bodyTruncated")
-    body_url: str | None = Field(None, alias="bodyUrl")
+    status: Annotated[int, Field(ge=0, le=999), AfterValidator(_status)] = Field(
+        description="of the provider's answer; 0: there was none"
+    )
+    header: dict[str, list[str]] = Field({}, description="headers of the answer")
+    body: str = Field("", description="the answer in base64")
+    retried: int = Field(0, ge=0, lt=RETRIED_MAX, description="the attempt's number, from 0")
+    max_retries: int | None = Field(None, alias="maxRetries", ge=0, description="retries of the message")
+    source_message_id: str = Field(
+        alias="sourceMessageId", max_length=200, pattern=r"^[^\x00]*$", description="id of the relay's message"
+    )
+    dlq_id: str | None = Field(None, alias="dlqId", description="id of the dead letter; only after the last attempt")
+    will_retry: bool | None = Field(None, alias="willRetry", description="another attempt follows")
+    next_retry_at: int | None = Field(None, alias="nextRetryAt", description="when it does, in Unix milliseconds")
+    started_at: int | None = Field(None, alias="startedAt", description="begin of the attempt, in Unix milliseconds")
+    ended_at: int | None = Field(None, alias="endedAt", description="end of the attempt, in Unix milliseconds")
+    error: str | None = Field(None, description="why there was no answer")
+    fate: Literal["not sent", "unknown"] | None = Field(None, description="of a call without an answer")
+    body_truncated: bool = Field(False, alias="bodyTruncated", description="`body` is the first part of the answer")
+    body_url: str | None = Field(None, alias="bodyUrl", description="where the relay has the whole answer")
 
     def first(self, name: str) -> str | None:
         """Return the first value of a response header; `name` is in lower case."""

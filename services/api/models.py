@@ -60,14 +60,26 @@ class NewSubmission(BaseModel):
     """The body of `POST /v1/submissions`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    target: str = Field(min_length=1, max_length=63)
+    target: str = Field(min_length=1, max_length=63, description="the name of a table of targets.toml")
     # Any JSON: parse_json made the value, so pydantic need not inspect and rebuild each of its members.
-    input: Any
-    metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = None
-    channel: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    # Seconds from now; after them the call is cancelled and the outcome is `expired`.
-    expires_in: int | None = Field(None, ge=1, le=EXPIRES_IN_SECONDS_MAX)
-    webhook: Annotated[str, Field(max_length=2048), AfterValidator(_webhook)] | None = None
+    input: Any = Field(description="the body of the call to the provider")
+    metadata: Annotated[dict[str, JsonValue], AfterValidator(_metadata)] | None = Field(
+        None, description=f"returned in the event and by GET; at most {METADATA_BYTES_MAX:,} bytes of JSON"
+    )
+    channel: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="the event is written to `tidings.completions.<channel>` as well",
+    )
+    expires_in: int | None = Field(
+        None,
+        ge=1,
+        le=EXPIRES_IN_SECONDS_MAX,
+        description="seconds from now, after which the call is cancelled and the outcome is expired",
+    )
+    webhook: Annotated[str, Field(max_length=2048), AfterValidator(_webhook)] | None = Field(
+        None, description="the http or https URL that receives the completion by POST"
+    )
 
 
 class NewBatch(BaseModel):

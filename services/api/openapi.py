@@ -8,135 +8,30 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from services.api.answers import (
+    EXAMPLE_ID,
+    Accepted,
+    AcceptedBatch,
+    ImageState,
+    Page,
+    Problem,
+    SubmissionShown,
+)
 from services.api.callback import Callback
 from services.api.models import BATCH_MAX, NewSubmission
 from services.api.parameters import parameters
 from services.api.routes.dispatches import DISPATCH_IDS_MAX
 from services.api.starts import ToldStarts
 
-_ID = "01920000-0000-7000-8000-000000000001"
 _EXAMPLE_NEW = {
     "target": "demo-images",
     "input": {"prompt": "a lighthouse"},
     "metadata": {"order": 7},
     "channel": "team-a",
 }
-
-
-class Links(BaseModel):
-    self: str
-    result: str | None = None
-    images: list[str] | None = None
-
-
-class Accepted(BaseModel):
-    """A submission that was stored."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"id": _ID, "status": "queued", "target": "demo-images", "created_at": "2026-01-01T00:00:00.000000Z",
-                 "links": {"self": f"/v1/submissions/{_ID}"}}
-            ]
-        }
-    )  # fmt: skip
-    id: str
-    status: str
-    target: str
-    created_at: str
-    links: Links
-
-
-class AcceptedBatch(BaseModel):
-    submissions: list[Accepted]
-
-
-class AttemptShown(BaseModel):
-    """One call to the provider."""
-
-    number: int
-    status_code: int | None
-    error: str | None
-    fate: str | None = Field(
-        description="without an answer: not sent, or unknown when the call may have been carried out"
-    )
-    retry_at: str | None
-    started_at: str | None
-    ended_at: str | None = Field(description="null: the attempt is under way, and nothing but its start is known")
-
-
-class SubmissionShown(BaseModel):
-    """A submission with its derived status."""
-
-    id: str
-    status: str = Field(description="queued, running, retrying, or the outcome")
-    running_since: str | None = Field(description="when the attempt under way began; null when none is known to be")
-    target: str
-    channel: str | None
-    metadata: dict[str, JsonValue] | None
-    outcome: str | None = Field(description="succeeded, failed, cancelled, expired; null until then")
-    reason: str | None
-    status_code: int | None
-    output: JsonValue = Field(description="the answer when it is JSON of up to 16 KiB")
-    result_size: int | None = Field(description="bytes of the answer")
-    attempts: list[AttemptShown]
-    created_at: str
-    expires_at: str | None = Field(description="when it ends as expired; null: it may take as long as it takes")
-    completed_at: str | None
-    content_removed_at: str | None = Field(description="since when input and answer are erased")
-    links: Links
-
-
-class ListedSubmission(BaseModel):
-    id: str
-    status: str
-    running_since: str | None
-    target: str
-    channel: str | None
-    created_at: str
-    completed_at: str | None
-    links: Links
-
-
-class Page(BaseModel):
-    submissions: list[ListedSubmission]
-    cursor: str | None = Field(description="for the next page; null at the end")
-
-
-class ProblemFault(BaseModel):
-    field: str
-    why: str
-
-
-class Problem(BaseModel):
-    """RFC 9457."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"type": "about:blank", "title": "Unprocessable Entity", "status": 422,
-                 "detail": "the target is not known",
-                 "errors": [{"field": "target", "why": "there is no target 'x'"}]}
-            ]
-        }
-    )  # fmt: skip
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[ProblemFault] | None = None
-
-
-class ImageState(BaseModel):
-    """The article's answer to "is my image ready?"."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "completed", "imageUrl": "https://x/1.png"}]})
-    status: str = Field(description="notFound, pending, unableToGenerate or completed")
-    imageUrl: str | None = None  # noqa: N815  the article's spelling
-    reason: str | None = None
 
 
 class NewBatch(BaseModel):
@@ -147,7 +42,9 @@ class NewBatch(BaseModel):
 
 
 class DispatchRequest(BaseModel):
-    ids: list[UUID] = Field(max_length=DISPATCH_IDS_MAX)
+    """The body of `POST /internal/dispatches`."""
+
+    ids: list[UUID] = Field(max_length=DISPATCH_IDS_MAX, description="of submissions")
 
 
 @dataclass(frozen=True)
@@ -174,7 +71,7 @@ ROUTES = (
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
            headers=("Idempotency-Key", "traceparent"), example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
-    _Route("get", "/v1/submissions/{id}", "Status, attempts, outcome, output", 200, SubmissionShown,
+    _Route("get", "/v1/submissions/{id}", "Show status, attempts, outcome and output", 200, SubmissionShown,
            headers=("If-None-Match",), others=((304, "Unchanged since the ETag of If-None-Match", None),)),
     _Route("delete", "/v1/submissions/{id}", "Cancel", 200, SubmissionShown),
     _Route("delete", "/v1/submissions/{id}/content", "Erase input and answer of an ended submission", 200,
@@ -184,20 +81,20 @@ ROUTES = (
            others=((302, "The image is elsewhere: at Location", None),)),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
-    _Route("get", "/get-image-is-ready", "Is the image ready?", 200, ImageState, query=("submissionId",)),
-    _Route("post", "/callbacks/relay", "The relay's callback", 200, "application/json", Callback, "signature",
+    _Route("get", "/get-image-is-ready", "The state of the image of a submission", 200, ImageState, query=("submissionId",)),
+    _Route("post", "/callbacks/relay", "The end of an attempt, from the relay", 200, "application/json", Callback, "signature",
            ("submission",),
            example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
-    _Route("post", "/callbacks/relay/starts", "Attempts that begin", 200, "application/json", ToldStarts, "signature"),
-    _Route("post", "/image-callback", "The relay's callback", 200, "application/json", Callback, "signature",
+    _Route("post", "/callbacks/relay/starts", "The begin of attempts, from the relay", 200, "application/json", ToldStarts, "signature"),
+    _Route("post", "/image-callback", "The end of an attempt, from the relay", 200, "application/json", Callback, "signature",
            ("submission",)),
-    _Route("post", "/internal/dispatches", "Bodies for the dispatcher", 200, "application/json", DispatchRequest,
-           "internal", example={"ids": [_ID]}),
+    _Route("post", "/internal/dispatches", "Inputs of submissions, for the dispatcher", 200, "application/json", DispatchRequest,
+           "internal", example={"ids": [EXAMPLE_ID]}),
     _Route("get", "/healthz", "The process runs", 200, "application/json", guard="public"),
     _Route("get", "/readyz", "Postgres answers, and submissions are committed", 200, "application/json",
-           guard="public"),
-    _Route("get", "/metrics", "Prometheus text", 200, "text/plain", guard="public"),
-    _Route("get", "/openapi.json", "This document", 200, "application/json", guard="public"),
+           guard="public", others=((503, "Not ready: `faults` names what is missing", None),)),
+    _Route("get", "/metrics", "Figures for Prometheus", 200, "text/plain", guard="public"),
+    _Route("get", "/openapi.json", "The OpenAPI description", 200, "application/json", guard="public"),
 )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def _joined(
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Turn committed changes into relay messages. Settings come from the environment: docs/ARCHITECTURE.md."""
+    """Turn committed changes into relay messages. Settings come from the environment: docs/reference/settings.md."""
     settings = read_or_exit(DispatcherSettings)
     log.configure("dispatcher", level=settings.log_level, log_format=settings.log_format)
     sys.exit(run(settings, Shutdown().install()))

@@ -41,7 +41,8 @@ class Logged:
 @dataclass(frozen=True)
 class Ending:
     """`cool_until`: the time until which the provider asked for a pause of the message's whole flow key. `answered`:
-    the provider accepts calls. `put_off`: no attempt was made.
+    the provider accepts calls. `put_off`: no attempt was made. `unused_keys`: stored bodies that the ending does not
+    use, and that nothing needs after it.
     """
 
     message: Claimed
@@ -53,6 +54,7 @@ class Ending:
     cool_until: datetime | None
     answered: bool
     put_off: bool = False
+    unused_keys: Sequence[str] = ()
 
     @property
     def composing(self) -> bool:
@@ -76,11 +78,13 @@ class Ending:
 
     @property
     def stored_keys(self) -> list[str]:
-        """The stored bodies that this ending refers to. After its commit, those that no row names may be removed."""
+        """The stored bodies that this ending refers to or leaves unused. After its commit, those that no row names may
+        be removed.
+        """
         spooled = self.answer.spooled
-        if spooled is None and self.message.body_key is None and not self.callbacks:
+        if spooled is None and self.message.body_key is None and not self.callbacks and not self.unused_keys:
             return []
-        keys = [self.message.body_key, None if spooled is None else spooled.key]
+        keys = [*self.unused_keys, self.message.body_key, None if spooled is None else spooled.key]
         bodies = [draft.body for draft in self.callbacks]
         return [key for key in keys if key is not None] + [body.key for body in bodies if isinstance(body, Stored)]
 
@@ -113,7 +117,8 @@ def unjudged(message: Claimed, answer: Answer, now: datetime) -> Ending:
     # This call may raise the same fault.
     with suppress(Exception):
         follow = _follow(message, told, Failed(), now, dlq_id)
-    return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False)
+    unused = () if answer.spooled is None else (answer.spooled.key,)
+    return Ending(message, told, Failed(), follow, dlq_id, logged, None, answered=False, unused_keys=unused)
 
 
 def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:

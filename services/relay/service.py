@@ -127,7 +127,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         memory=memory,
         messages=messages,
         views=MessageViews(api, vault),
-        queues=Queues(api),
+        queues=Queues(api, discard=bodies.discard),
         flow_keys=FlowKeys(api),
         topics=topics,
         schedules=schedules,

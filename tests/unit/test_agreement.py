@@ -125,7 +125,7 @@ def test_the_relay_may_call_the_api_and_the_stand_in_and_no_network(tmp_path: Pa
     assert dispatcher["TIDINGS_WEBHOOK_ADDRESSES"] == api["TIDINGS_WEBHOOK_ADDRESSES"] == "any"
 
 
-def test_the_architecture_names_every_setting() -> None:
+def test_the_documents_name_every_setting() -> None:
     documented = "".join(path.read_text() for path in (ROOT / "docs").rglob("*.md"))
     read = set()
     for path in Path(ROOT / "services").rglob("settings.py"):
@@ -133,11 +133,11 @@ def test_the_architecture_names_every_setting() -> None:
     assert sorted(name for name in read if name not in documented) == []
 
 
-def test_the_architecture_names_every_native_port() -> None:
-    paragraphs = (ROOT / "docs/ARCHITECTURE.md").read_text().split("\n\n")
-    [ports] = [text for text in paragraphs if text.startswith("Native ports:")]
-    listening = {PORTS[name] for name in PORTS if name not in {"dispatcher", "notifier", "watcher", "reconciler"}}
-    assert {int(number) for number in re.findall(r"\d+", ports)} == listening
+def test_the_table_of_ports_is_that_of_the_stack() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    rows = re.findall(r"^\| `TIDINGS_PORT_([A-Z]+)` \| (\d+) \|", page, re.MULTILINE)
+    assert {name.lower(): int(port) for name, port in rows} == PORTS
+    assert len(rows) == len(PORTS)
 
 
 def test_every_route_has_an_auth_decision() -> None:

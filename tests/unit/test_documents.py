@@ -13,7 +13,7 @@ DOCUMENTS = sorted(
     str(path.relative_to(ROOT))
     for path in [
         *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
     ]
 )
 # A link or a word, with the mark of a list's item before it and punctuation after it.
@@ -41,6 +41,16 @@ def test_tables_code_and_links_alone_may_be_longer() -> None:
     assert _too_long(f"{fence}python\n{long}\n{fence}\n") == []
     assert _too_long(f"- [a page]({'x' * WIDTH_MAX}).\n") == []
     assert _too_long(f"{'x' * (WIDTH_MAX + 1)}\n") == []
+
+
+def test_the_modules_of_one_messages_way_are_there_and_in_their_order() -> None:
+    architecture = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
+    way = architecture.partition("## One message's way\n")[2].partition("\n## ")[0]
+    numbers = [int(number) for number in re.findall(r"^(\d+)\. ", way, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    modules = re.findall(r"`((?:services|tidings)\.[a-z_.0-9]+)`", way)
+    assert len(modules) >= len(numbers)
+    assert [name for name in modules if not (ROOT / name.replace(".", "/")).with_suffix(".py").exists()] == []
 
 
 def _too_long(text: str) -> list[int]:

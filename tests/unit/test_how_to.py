@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -42,6 +43,13 @@ def test_each_path_that_a_document_names_is_there(name: str) -> None:
 def test_the_python_of_a_document_compiles(name: str) -> None:
     for code in PYTHON.findall((ROOT / name).read_text()):
         compile(code, name, "exec")
+
+
+def test_the_readme_shows_the_example_that_its_command_runs() -> None:
+    [shown] = PYTHON.findall((ROOT / "README.md").read_text())
+    example = ast.parse((ROOT / "examples" / "consumer.py").read_text()).body
+    statements = [node for node in example if isinstance(node, ast.Assign | ast.For)]
+    assert [ast.dump(node) for node in ast.parse(shown).body] == [ast.dump(node) for node in statements]
 
 
 def test_the_webhooks_page_verifies_what_the_dispatcher_signs_and_nothing_else() -> None:

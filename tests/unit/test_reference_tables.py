@@ -29,7 +29,7 @@ SETTINGS: dict[str, type[Settings]] = {
 KAFKA_READERS = "dispatcher, notifier, reconciler, watcher"
 # A page, and whose settings its table has when no column says so.
 PAGES = {
-    "docs/ARCHITECTURE.md": None, "docs/reference/relay.md": "relay", "docs/how-to/secure-kafka.md": KAFKA_READERS,
+    "docs/reference/settings.md": None, "docs/reference/relay.md": "relay", "docs/how-to/secure-kafka.md": KAFKA_READERS,
 }  # fmt: skip
 METRICS = "docs/reference/metrics.md"
 # Of each loop that reads Kafka (tidings/kafka/loop.py): its metrics have its name.

@@ -1,6 +1,6 @@
 """The completion event: CloudEvents 1.0 in Kafka's binary content mode, made from a result's change.
 
-Sources: CloudEvents 1.0.2 §3.1; CloudEvents Kafka protocol binding 1.0.2 §3.2; docs/ARCHITECTURE.md for the value.
+Sources: CloudEvents 1.0.2 §3.1; CloudEvents Kafka protocol binding 1.0.2 §3.2; docs/reference/events.md for the value.
 """
 
 from __future__ import annotations

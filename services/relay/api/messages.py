@@ -77,12 +77,15 @@ async def cancel(deps: Deps, call: Call) -> web.Response:
 
 
 async def cancel_one(deps: Deps, message_id: str) -> int:
-    """Return 0 when the message has ended already. Raises `RefusedError` when it is unknown."""
+    """Return 1 when the message is cancelled, now or before, as a request may be repeated when its answer was lost.
+    Return 0 when it ended otherwise. Raises `RefusedError` when it is unknown.
+    """
     if await _cancel(deps, [message_id]):
         return 1
-    if await deps.views.get(message_id, deps.settings.keep_seconds) is None:
+    state = await deps.views.state(message_id, deps.settings.keep_seconds)
+    if state is None:
         raise not_found(f"message {message_id}")
-    return 0
+    return int(state == "cancelled")
 
 
 async def cancel_many(deps: Deps, call: Call) -> web.Response:

@@ -30,7 +30,7 @@ from services.relay.message import (
     Unstored,
 )
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
-from services.relay.store.time_limit import standing_still
+from services.relay.store.time_limit import extended, standing_still
 
 # The first reservation for an answer of unknown size. Each further one is twice the bytes received so far.
 ANSWER_ROOM_BYTES = 128 * 1024
@@ -125,14 +125,21 @@ class Bodies:
         return Sending(self._chunks, stored, self._places.sending, origin)
 
     async def hold(
-        self, key: Hashable, origin: str, start: bytearray, rest: AsyncIterator[bytes], size: int | None
+        self,
+        key: Hashable,
+        origin: str,
+        start: bytearray,
+        rest: AsyncIterator[bytes],
+        size: int | None,
+        limit: asyncio.Timeout | None = None,
     ) -> bool:
         """Continue reading an answer into `start`, which has its beginning, while it is small enough to hold in memory.
         Returns whether the answer is complete.
 
         `size` is the length that the head declares. Without it the reservation grows with the answer, since many
         answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
-        more. The memory it takes has the key `key`. Raises `NoAnswerError` when the other side sends no more of it.
+        more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory it
+        takes has the key `key`. Raises `NoAnswerError` when the other side sends no more of it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
@@ -142,7 +149,8 @@ class Bodies:
             if len(start) >= room:
                 room = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
                 try:
-                    await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
+                    with standing_still(limit):
+                        await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
                 except NoRoomError:
                     break
             piece = await self._next(rest)
@@ -163,7 +171,8 @@ class Bodies:
         """Store an answer, of which `start` has the beginning, up to `bytes_max`. Also returns whether there was more.
         The memory that `hold` took for `key` is given back, and `start` is empty afterwards. This waits as long as the
         database is away, and `limit`, the time limit of the call, is paused meanwhile: the answer has arrived and is
-        paid for.
+        paid for. The same holds while it waits for a place. Otherwise that wait counts, as the destination itself may have
+        all its places.
 
         Raises `NoAnswerError` when the other side sends no more of it.
         """
@@ -172,12 +181,16 @@ class Bodies:
             del start[bytes_max:]
             with standing_still(limit):
                 await self._begin(writer, key, origin, start)
-            async with self._places.spooling.place(origin, None):
+            with extended(limit, lambda: self._chunks.silence.seconds):
+                place = await self._places.spooling.take(origin, None)
+            try:
                 while not cut and (piece := await self._next(rest)):
                     room = bytes_max - writer.size
                     await writer.write(piece[:room])
                     cut = len(piece) > room
                 return await writer.close(), cut
+            finally:
+                place.release()
 
     async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
         """Store the beginning of an answer, which may then wait for a place for hours, like many others. Until it is

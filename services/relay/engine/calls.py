@@ -41,6 +41,16 @@ class Call:
         self.sent = True
 
 
+class _Round:
+    """A claim statement in progress: when it began, and the messages that were cancelled since."""
+
+    __slots__ = ("began", "cancelled")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.cancelled: set[str] = set()
+
+
 class Calls:
     """The number of calls is bounded by the claims. A claim is held from the moment its row is read until its task has
     ended, together with the memory for the message and its answer.
@@ -61,7 +71,7 @@ class Calls:
         self._newest: dict[str, Call] = {}
         # Sent calls that ended without an ending: cancelled, or lost by a fault in the relay.
         self._orphans: set[Claim] = set()
-        self._rounds: set[tuple[float, object]] = set()
+        self._rounds: set[_Round] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -89,18 +99,21 @@ class Calls:
     def hold(self, claim: Claim, work: Callable[[Call], Coroutine[Any, Any, None]], *, body_bytes: int = 0) -> None:
         """Start `work` for a claim that was just read. An earlier claim of the same message is lost, and its call is
         broken off. A claim that another process gave back while its call is still in flight here continues unchanged.
+        A message that was cancelled while its row was in transit is not called.
         """
-        if claim in self._held:
+        if claim in self._held or any(claim[0] in one.cancelled for one in self._rounds):
             return
-        if claim[0] in self._newest:
-            self.abort(claim[0])
+        if (earlier := self._newest.get(claim[0])) is not None:
+            self.abort_claim(earlier.claim)
         self._held[claim] = self._newest[claim[0]] = call = Call(claim, self._lapsed)
         self._memory.calls.hold(claim, CALL_BYTES + body_bytes)
         call.task = asyncio.create_task(work(call))
         call.task.add_done_callback(partial(self._ended, call))
 
     def abort(self, message_id: str) -> None:
-        """Break off the call of a message, if this process holds it."""
+        """Break off the call of a cancelled message, if this process holds it or its claim is in transit."""
+        for one in self._rounds:
+            one.cancelled.add(message_id)
         if (call := self._newest.get(message_id)) is not None:
             self.abort_claim(call.claim)
 
@@ -122,7 +135,7 @@ class Calls:
     @contextmanager
     def claiming(self) -> Iterator[None]:
         """Mark a claim statement as in progress: claims made during the block do not count as lost yet."""
-        round_ = (self._monotonic(), object())
+        round_ = _Round(self._monotonic())
         self._rounds.add(round_)
         try:
             yield
@@ -133,7 +146,7 @@ class Calls:
         """The time, by `monotonic`, since when claimed rows may be in transit: the start of the oldest round in
         progress, or now.
         """
-        return min((since for since, _ in self._rounds), default=self._monotonic())
+        return min((one.began for one in self._rounds), default=self._monotonic())
 
     def _ended(self, call: Call, _task: asyncio.Task[None]) -> None:
         claim = call.claim

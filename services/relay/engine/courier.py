@@ -139,7 +139,7 @@ class Courier:
             return Answer(response.status, response.headers, bytes(response.body), error)
         origin, size = way.origin.authority, _content_length(response.headers)
         body = response.body if isinstance(response.body, bytearray) else bytearray(response.body)
-        if await self._bodies.hold(message.claim, origin, body, rest, size):
+        if await self._bodies.hold(message.claim, origin, body, rest, size, limit):
             return Answer(response.status, response.headers, bytes(body), error)
         beginning = bytes(body[:BEGINNING_BYTES])
         spooled, cut = await self._spool(message, way, body, rest, limit)

@@ -14,7 +14,11 @@ from services.relay.engine.bodies import Bodies, stored_keys
 from services.relay.message import Claimed
 from services.relay.outcome.outcome import Answer, Failed, Spooled
 from services.relay.store.chunks import MissingPieceError
+from services.relay.store.faults import is_trouble
 from tidings.process.log import fault
+
+# The tries to store a body after errors that are not connection errors: the first may be a passing one.
+REFUSALS_MAX = 2
 
 
 class EndingBodies:
@@ -27,7 +31,10 @@ class EndingBodies:
         self._pause_seconds = pause_seconds
 
     async def stored(self, ending: Ending) -> Ending:
-        """`ending` with its large bodies stored piece by piece. This waits as long as the database is away."""
+        """`ending` with its large bodies stored piece by piece. This waits as long as the database is away. If a body is
+        refused, the message ends with a reduced answer.
+        """
+        refusals = 0
         while True:
             try:
                 return await self._store(ending)
@@ -42,6 +49,10 @@ class EndingBodies:
                 ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
                 self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
+                refusals += not is_trouble(error)
+                if refusals >= REFUSALS_MAX:
+                    spooled = ending.answer.spooled
+                    return replace(bare(ending, self._now()), unused_keys=() if spooled is None else (spooled.key,))
                 await asyncio.sleep(self._pause_seconds)
 
     async def _store(self, ending: Ending) -> Ending:

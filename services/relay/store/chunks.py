@@ -14,7 +14,7 @@ from typing import TypeVar
 from services.relay.message import Stored
 from services.relay.store.database import Database, queries
 from services.relay.store.faults import is_trouble
-from services.relay.store.time_limit import standing_still
+from services.relay.store.time_limit import Silence, standing_still
 
 # 384 KiB: a multiple of 3, so that the base64 of the pieces joins to the base64 of the whole. With half the size, a
 # large body would take a fifth longer. With twice the size, half as many could be transferred at once in the same
@@ -62,6 +62,8 @@ class Chunks:
         self._database = database
         self._pause_seconds = pause_seconds
         self._q = queries("chunks")
+        # The time in which statements for pieces had no answer.
+        self.silence = Silence()
 
     def writer(self, limit: asyncio.Timeout | None = None) -> Writer:
         """A writer for a new body, under a new key. `limit`, the time limit of a call, means that the body is an
@@ -103,14 +105,15 @@ class Chunks:
 
     async def _repeated(self, statement: Callable[[], Awaitable[T]], tries_max: int | None) -> T:
         pause_seconds = self._pause_seconds
-        for tries in count(1):
-            try:
-                return await statement()
-            except Exception as error:
-                if tries == tries_max or not is_trouble(error):
-                    raise
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
+        with self.silence.statement():
+            for tries in count(1):
+                try:
+                    return await statement()
+                except Exception as error:
+                    if tries == tries_max or not is_trouble(error):
+                        raise
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
         raise AssertionError("unreachable")
 
 

@@ -127,12 +127,12 @@ FROM (SELECT key FROM relay.flow_keys WHERE key > %(after)s ORDER BY key LIMIT %
 -- and inserts the key again, or has locked the row first, and then the row is skipped. Scalar subqueries make Postgres
 -- look up each old key instead of hashing all messages.
 WITH old AS (
-  SELECT f.key FROM relay.flow_keys AS f
+  SELECT f.key FROM relay.flow_keys AS f JOIN relay.flow_limits_in_force AS e USING (key)
   WHERE f.key > %(after)s AND f.key <= %(upto)s
     AND f.updated_at < clock_timestamp() - make_interval(secs => %(days)s * 86400)
     AND NOT (f.paused OR f.pinned_parallelism OR f.pinned_rate OR f.pinned_cooling)
     AND coalesce(f.cooling_until, '-infinity') < clock_timestamp()
-    AND f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp()
+    AND f.window_started_at + make_interval(secs => e.period_seconds) < clock_timestamp()
     AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting' LIMIT 1) IS NULL
     AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'active' LIMIT 1) IS NULL
     AND (SELECT true FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'queued' LIMIT 1) IS NULL
@@ -140,6 +140,8 @@ WITH old AS (
   FOR UPDATE OF f SKIP LOCKED
 ), gone AS (
   DELETE FROM relay.flow_keys AS f USING old WHERE f.key = old.key RETURNING 1
+), unlimited AS (
+  DELETE FROM relay.flow_limits AS l USING old WHERE l.key = old.key
 )
 SELECT count(*) AS count FROM gone
 
@@ -181,17 +183,17 @@ INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ON CONFLICT DO
 -- name: mend_flows
 -- Keys with capacity and waiting messages that would be examined too late or never.
 WITH stuck AS (
-  SELECT f.key, first.due_at FROM relay.flow_keys AS f
+  SELECT f.key, first.due_at FROM relay.flow_keys AS f JOIN relay.flow_limits_in_force AS e USING (key)
   JOIN LATERAL (
     SELECT m.due_at FROM relay.messages AS m WHERE m.flow_key = f.key AND m.state = 'waiting' ORDER BY m.due_at LIMIT 1
   ) AS first ON true
   WHERE f.key > %(after)s AND f.key <= %(upto)s AND NOT f.paused
     AND (f.ready_at IS NULL OR f.ready_at > greatest(first.due_at, clock_timestamp()))
     AND (f.cooling_until IS NULL OR f.cooling_until < clock_timestamp())
-    AND (f.rate IS NULL OR f.window_count < f.rate
-      OR f.window_started_at + make_interval(secs => f.period_seconds) < clock_timestamp())
+    AND (e.rate IS NULL OR f.window_count < e.rate
+      OR f.window_started_at + make_interval(secs => e.period_seconds) < clock_timestamp())
     AND (SELECT count(*) FROM relay.messages AS a WHERE a.flow_key = f.key AND a.state = 'active')
-      < CASE WHEN f.cooling_until IS NULL THEN coalesce(f.parallelism, 2147483647) ELSE 1 END
+      < CASE WHEN f.cooling_until IS NULL THEN coalesce(e.parallelism, 2147483647) ELSE 1 END
   ORDER BY f.key
   LIMIT %(batch_max)s
   FOR NO KEY UPDATE OF f SKIP LOCKED

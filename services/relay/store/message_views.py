@@ -48,6 +48,11 @@ class MessageViews:
             attempts = attempts[:-1]  # a claim that was put off
         return replace(view, attempts=attempts, gate=await self._gate(found[0]))
 
+    async def state(self, message_id: str, keep_seconds: float) -> str | None:
+        """The state of the message, also once it is cancelled, until `keep_seconds` after its end."""
+        found = await self._database.fetch(self._q["state"], {"id": message_id, "keep_seconds": keep_seconds})
+        return found[0]["state"] if found else None
+
     async def select_ids(self, filters: Filters, limit: int) -> list[str]:
         """Up to `limit` matching messages that have not ended, oldest first."""
         values = parameters(filters) | {"limit": limit}

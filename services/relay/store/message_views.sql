@@ -7,6 +7,10 @@ FROM relay.messages LEFT JOIN relay.put_offs AS p ON p.message_id = id
 WHERE id = %(id)s AND state <> 'cancelled'
   AND (ended_at IS NULL OR ended_at > now() - make_interval(secs => %(keep_seconds)s))
 
+-- name: state
+SELECT state FROM relay.messages
+WHERE id = %(id)s AND (ended_at IS NULL OR ended_at > now() - make_interval(secs => %(keep_seconds)s))
+
 -- name: ahead
 -- Messages with a slot come first, also when they wait only for their callbacks to end.
 SELECT (SELECT count(*) FROM relay.messages WHERE queue = %(queue)s AND holds AND id < %(id)s)

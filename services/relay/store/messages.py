@@ -201,6 +201,7 @@ class Messages:
             await connection.execute(self._q["make_queues"], {"queues": names})
             promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": names})]
         if flows := written.flows([draft for _, draft in new]):
+            await connection.execute(self._q["set_limits"], flows)
             await connection.execute(self._q["set_flows"], flows)
         await self._touch(connection, [(key, None, False) for key in promoted])
 

@@ -47,10 +47,25 @@ FROM new WHERE %(logs)s
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
 
+-- name: set_limits
+-- The newest message sets a key's limits and cooling. They have rows of their own, which claims do not lock: a
+-- publisher holds them until it commits.
+INSERT INTO relay.flow_limits AS l (key, parallelism, rate, period_seconds, cools)
+SELECT key, parallelism, rate, period_seconds, cools
+FROM unnest(%(keys)s::text[], %(parallelisms)s::integer[], %(rates)s::integer[], %(periods)s::integer[],
+  %(cools)s::boolean[]) AS v (key, parallelism, rate, period_seconds, cools)
+WHERE NOT EXISTS (
+  SELECT FROM relay.flow_limits AS s
+  WHERE s.key = v.key AND s.parallelism IS NOT DISTINCT FROM v.parallelism AND s.rate IS NOT DISTINCT FROM v.rate
+    AND s.period_seconds = v.period_seconds AND s.cools = v.cools)
+ORDER BY key
+ON CONFLICT (key) DO UPDATE SET parallelism = excluded.parallelism, rate = excluded.rate,
+  period_seconds = excluded.period_seconds, cools = excluded.cools
+
 -- name: set_flows
--- The newest message sets a key's limits and cooling, unless they are pinned, and messages may be claimable from
--- `due_seconds` on. If a key has these values already, it is only locked: claims are not blocked by this lock, but
--- would be by that of an update, and the lock prevents deletion of the key. See relay.claim_keyed.
+-- Messages may be claimable from `due_seconds` on. If a key is looked at by then already, it is only locked: claims are
+-- not blocked by this lock, but would be by that of an update, and the lock prevents deletion of the key. This comes
+-- after set_limits, so that a key that was found full by its old limits is looked at. See relay.claim_keyed.
 WITH asked AS MATERIALIZED (
   SELECT key, parallelism, rate, period_seconds, cools,
     clock_timestamp() + make_interval(secs => due_seconds) AS ready_at
@@ -59,22 +74,13 @@ WITH asked AS MATERIALIZED (
 ), held AS (
   SELECT f.key FROM asked AS a JOIN relay.flow_keys AS f USING (key)
   WHERE f.ready_at <= a.ready_at
-    AND (f.pinned_parallelism OR f.parallelism IS NOT DISTINCT FROM a.parallelism)
-    AND (f.pinned_rate OR (f.rate IS NOT DISTINCT FROM a.rate AND f.period_seconds = a.period_seconds))
-    AND (f.pinned_cooling OR f.cools = a.cools)
   ORDER BY f.key
   FOR KEY SHARE OF f
 )
 INSERT INTO relay.flow_keys AS f (key, parallelism, rate, period_seconds, cools, ready_at)
 SELECT key, parallelism, rate, period_seconds, cools, ready_at FROM asked WHERE key NOT IN (SELECT key FROM held)
 ORDER BY key
-ON CONFLICT (key) DO UPDATE SET
-  parallelism = CASE WHEN f.pinned_parallelism THEN f.parallelism ELSE excluded.parallelism END,
-  rate = CASE WHEN f.pinned_rate THEN f.rate ELSE excluded.rate END,
-  period_seconds = CASE WHEN f.pinned_rate THEN f.period_seconds ELSE excluded.period_seconds END,
-  cools = CASE WHEN f.pinned_cooling THEN f.cools ELSE excluded.cools END,
-  ready_at = least(f.ready_at, excluded.ready_at),
-  updated_at = clock_timestamp()
+ON CONFLICT (key) DO UPDATE SET ready_at = least(f.ready_at, excluded.ready_at), updated_at = clock_timestamp()
 
 -- name: claim
 -- The attempts and their starts are recorded when this commits, before any socket is opened. If a message was put off,

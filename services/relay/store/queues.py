@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -19,8 +19,10 @@ CANCELS_MAX = 5000
 class Queues:
     """All access to relay.queues. A queue is created on first use, with a parallelism of 1."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, discard: Callable[[Sequence[str]], None] = lambda _keys: None) -> None:
+        """`discard` receives the keys of stored bodies that may have lost their last reference, after the commit."""
         self._database = database
+        self._discard = discard
         self._q = queries("queues")
 
     async def upsert(self, name: str, parallelism: int, paused: bool | None = None) -> None:  # noqa: FBT001  protocol
@@ -41,16 +43,20 @@ class Queues:
         existed.
         """
 
-        async def work(connection: AsyncConnection[Any]) -> bool | None:
+        async def work(connection: AsyncConnection[Any]) -> tuple[list[str], bool | None]:
             await connection.execute(self._q["lock"], {"name": name})
             asked = {"name": name, "batch_max": CANCEL_MAX}
-            if (await connection.execute(self._q["cancel_queued"], asked)).rowcount == CANCEL_MAX:
-                return None
-            return (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
+            cancelled = await rows(connection, self._q["cancel_queued"], asked)
+            keys = [row["body_key"] for row in cancelled if row["body_key"]]
+            if len(cancelled) == CANCEL_MAX:
+                return keys, None
+            return keys, (await connection.execute(self._q["delete"], {"name": name})).rowcount == 1
 
         # Committed cancellations stay if a later transaction fails. The sender then repeats the request.
         for _ in range(CANCELS_MAX):
-            if (was_there := await self._database.run(work)) is not None:
+            keys, was_there = await self._database.run(work)
+            self._discard(keys)
+            if was_there is not None:
                 return was_there
         raise TimeoutError(f"queue {name!r} is filled as fast as it is emptied")
 

@@ -40,12 +40,14 @@ WITH found AS (
   UPDATE relay.messages AS m SET state = 'cancelled', ended_at = now(), holds = false
   FROM found WHERE m.id = found.id AND m.period + 0 = found.period
   RETURNING m.*
+), logged AS (
+  INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
+    caller_ip, retries_max, timeout_ms)
+  SELECT clock_timestamp(), id, 'CANCELED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
+    retries_max, timeout_ms
+  FROM cancelled
 )
-INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-  caller_ip, retries_max, timeout_ms)
-SELECT clock_timestamp(), id, 'CANCELED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms
-FROM cancelled
+SELECT body_key FROM cancelled
 
 -- name: delete
 DELETE FROM relay.queues WHERE name = %(name)s

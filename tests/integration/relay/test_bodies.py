@@ -122,6 +122,14 @@ def test_a_body_over_the_limit_is_refused_and_nothing_is_kept(new_relay: Callabl
         until(lambda: stored_bodies(relay) == 0)
 
 
+def test_bodies_in_a_queue_that_is_deleted_are_removed(relay: Relay) -> None:
+    assert relay.call("POST", "/v2/queues/q/pause").status_code == 200
+    assert relay.call("POST", "/v2/enqueue/q/http://127.0.0.1:9/", data=b"x" * MIB).status_code == 200
+    assert stored_bodies(relay) == 1
+    assert relay.call("DELETE", "/v2/queues/q").status_code == 200
+    until(lambda: stored_bodies(relay) == 0)
+
+
 def test_an_upload_that_breaks_off_commits_nothing(relay: Relay) -> None:
     with destination() as server:
         with socket.create_connection(("127.0.0.1", int(relay.url.rpartition(":")[2]))) as connection:

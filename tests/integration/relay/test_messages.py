@@ -73,7 +73,19 @@ def test_a_message_is_cancelled_and_gone(shared: Relay) -> None:
     answer = shared.call("DELETE", f"/v2/messages/{id_}")
     assert (answer.status_code, answer.json()) == (202, {"cancelled": 1})
     assert shared.call("GET", f"/v2/messages/{id_}").status_code == 404
-    assert shared.call("DELETE", f"/v2/messages/{id_}").status_code == 404
+
+
+def test_a_cancellation_that_comes_twice_has_the_same_answer_twice(new_relay: Callable[..., Relay]) -> None:
+    """The first answer may be lost. Once the message is not kept any more, it is unknown."""
+    relay, forgetful = new_relay(), new_relay(RELAY_KEEP_SECONDS="0")
+    id_ = waiting(relay)
+    for _ in range(2):
+        answer = relay.call("DELETE", f"/v2/messages/{id_}")
+        assert (answer.status_code, answer.json()) == (202, {"cancelled": 1})
+        legacy = relay.call("DELETE", f"/v1/messages/{id_}")
+        assert (legacy.status_code, legacy.json()) == (202, {"status": "accepted"})
+    assert relay.call("DELETE", "/v2/messages", json={"messageIds": [id_]}).json() == {"cancelled": 0}
+    assert forgetful.call("DELETE", f"/v2/messages/{id_}").status_code == 404
 
 
 def test_a_call_under_way_is_broken_off(shared: Relay) -> None:

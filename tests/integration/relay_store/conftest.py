@@ -49,12 +49,12 @@ class Stores:
         self.claims = Claims(database, vault, owner=OWNER)
         self.processes = Processes(database, owner=OWNER)
         self.other = Claims(database, vault, owner=OTHER)
-        self.queues = Queues(database)
         self.flow_keys = FlowKeys(database)
         self.topics = Topics(database, vault)
         self.schedules = Schedules(database, vault, self.messages, self.topics)
-        # Keys of stored bodies that letters gave up.
+        # Keys of stored bodies that letters and queues gave up.
         self.discarded: list[str] = []
+        self.queues = Queues(database, discard=self.discarded.extend)
         self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
         self.events = Events(database, vault)
         self.views = MessageViews(database, vault)

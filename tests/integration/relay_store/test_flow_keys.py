@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+import pytest
 from psycopg import AsyncConnection
 
 from services.relay.ending import ending_of
@@ -132,6 +133,9 @@ def test_a_pinned_limit_is_not_changed_by_messages_until_it_is_unpinned(run: Run
         assert (view.parallelism_max, view.rate_max, view.period_seconds) == (3, 7, 60)
         assert (view.pinned_parallelism, view.pinned_rate) == (True, True)
         await stores.flow_keys.unpin("k", Unpin(parallelism=True, rate=False))
+        unpinned = await stores.flow_keys.get("k")
+        assert unpinned is not None
+        assert (unpinned.parallelism_max, unpinned.rate_max, unpinned.pinned_parallelism) == (3, 7, False)
         await stores.accept(draft(flow=FlowControl("k", 1, 1, 1)))
         after = await stores.flow_keys.get("k")
         assert after is not None
@@ -199,6 +203,85 @@ def test_a_publisher_that_has_not_committed_does_not_keep_claims_from_its_key(ru
         unseen = await stores.database.run(publish)
         # Nothing tells of it any more, and no janitor mends it.
         assert [one.id for one in await eventually_claimed(stores, 1)] == [unseen]
+
+    run(story)
+
+
+def test_publishers_that_alternate_a_keys_limits_do_not_keep_claims_from_it(run: Run) -> None:
+    """Every claim of a key that has due messages and free places gets one, however busy the machine is."""
+    claims = 200
+
+    async def story(stores: Stores) -> None:
+        await stores.processes.renew(600)
+        await stores.accept(*(draft(flow=FlowControl("k", 5000, None)) for _ in range(claims)))
+        publishing, published = True, 0
+
+        async def publish() -> None:
+            nonlocal published
+            while publishing:
+                for parallelism in (5000, 6000):
+                    await stores.accept(draft(flow=FlowControl("k", parallelism, None)))
+                    published += 1
+
+        publishers = [asyncio.create_task(publish()) for _ in range(2)]
+        while not published:  # noqa: ASYNC110  both publish by then
+            await asyncio.sleep(0.01)
+        reached = sum([len(await stores.messages.claim_keyed(1)) for _ in range(claims)])
+        publishing = False
+        await asyncio.gather(*publishers)
+        assert reached / claims == 1.0, f"{published} published meanwhile"
+
+    run(story)
+
+
+def test_a_publisher_that_has_not_committed_other_limits_does_not_keep_claims_from_its_key(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        [before] = await stores.accept(draft(flow=FlowControl("k", 10, None)))
+
+        async def publish(connection: AsyncConnection[Any]) -> None:
+            await stores.messages.accept_in(connection, [draft(flow=FlowControl("k", 11, None))], 600)
+            assert [one.id for one in await stores.claim()] == [before]
+            view = await stores.flow_keys.get("k")
+            assert view is not None
+            assert view.parallelism_max == 10, "what is not committed is not in force"
+
+        await stores.database.run(publish)
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert view.parallelism_max == 11
+
+    run(story)
+
+
+@pytest.mark.parametrize("limits", [(1, None), (None, 1)], ids=["parallelism", "rate"])
+def test_limits_that_are_raised_while_a_claim_finds_them_reached_hold_soon(
+    run: Run, limits: tuple[int | None, int | None]
+) -> None:
+    async def story(stores: Stores) -> None:
+        parallelism, rate = limits
+        await stores.accept(*(draft(flow=FlowControl("k", parallelism, rate, 3600)) for _ in range(2)))
+        more = FlowControl("k", parallelism and 3, rate and 3, 3600)
+
+        async def publish(connection: AsyncConnection[Any]) -> None:
+            await stores.messages.accept_in(connection, [draft(flow=more)], 600)
+            assert len(await stores.claim()) == 1
+
+        await stores.database.run(publish)
+        # No call ends, no window does, and no janitor mends it.
+        assert len(await eventually_claimed(stores, 2)) == 2
+
+    run(story)
+
+
+def test_a_key_without_limits_of_its_own_row_has_those_of_an_earlier_version(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        await stores.accept(*(draft(flow=FlowControl("k", 1, None)) for _ in range(2)))
+        await stores.rows("DELETE FROM relay.flow_limits RETURNING key")
+        view = await stores.flow_keys.get("k")
+        assert view is not None
+        assert view.parallelism_max == 1
+        assert len(await stores.claim()) == 1
+        assert await stores.claim() == []
 
     run(story)
 

@@ -39,6 +39,7 @@ FROM generate_series(1, 1000000) AS n;
 INSERT INTO relay.flow_keys (key, parallelism, ready_at) SELECT 'k' || n, 2, now() FROM generate_series(0, 99) AS n;
 INSERT INTO relay.flow_keys (key, updated_at)
 SELECT 'idle' || n, now() - n * interval '1 second' FROM generate_series(1, 100000) AS n;
+INSERT INTO relay.flow_limits SELECT key, parallelism, rate, period_seconds, cools FROM relay.flow_keys;
 INSERT INTO relay.queues (name) SELECT 'q' || n FROM generate_series(0, 2) AS n;
 INSERT INTO relay.events (at, message_id, state, url, method, labels, caller_ip, retries_max, timeout_ms)
 SELECT now() - n * interval '1 microsecond', 'msg_' || lpad(n::text, 8, '0'), 'CREATED', 'https://example.com/', 'POST', '{}', '', 3, 1000
@@ -56,7 +57,7 @@ INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, bod
 SELECT extract(epoch FROM now())::bigint * 1000 || '-' || n, 'msg_' || n, 'message', 2, '', 'POST', '', 0, '', 3, 1000,
   'retry', '',
   '{}', now(), now(), 500, '{}', '' FROM generate_series(1, 100000) AS n;
-VACUUM ANALYZE relay.messages_p1, relay.events, relay.flow_keys, relay.deduplications, relay.chunks, relay.answers,
+VACUUM ANALYZE relay.messages_p1, relay.events, relay.flow_keys, relay.flow_limits, relay.deduplications, relay.chunks, relay.answers,
   relay.put_offs, relay.schedules, relay.dead_letters;
 """
 _READ = """
@@ -83,7 +84,7 @@ def scanned(plan: dict[str, Any]) -> set[str]:
     today = f"{datetime.now(UTC):%Y%m%d}"
     return found & {
         "messages_p1", f"events_{today}", f"dead_letters_{today}", "deduplications", "chunks", "answers",
-        "schedules", "flow_keys", "put_offs",
+        "schedules", "flow_keys", "flow_limits", "put_offs",
     }  # fmt: skip
 
 
@@ -144,6 +145,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "holder", {"key": "d1"}),
     ("messages", "insert", {"rows": _NEW, "logs": True}),
     ("messages", "make_queues", {"queues": ["q1"]}),
+    ("messages", "set_limits", _FLOW),
     ("messages", "set_flows", _FLOW),
     ("messages", "claim", _CLAIMING),
     ("messages", "claim_keyed", _CLAIMING | {"keys_max": 100}),
@@ -217,6 +219,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "cancel", {"ids": _IDS, "logs": True}),
     ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
+    ("message_views", "state", {"id": _IDS[0], "keep_seconds": 60.0}),
     ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
     ("message_views", "select_ids", _ANYTHING | {"message_ids": _IDS}),
     ("message_views", "select_ids", _ANYTHING | {"label": ["l10", "l20"]}),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.relay.message import CallbackOptions, FlowControl
+from services.relay.message import CallbackOptions, FlowControl, Stored
 from services.relay.store.queues import CANCEL_MAX
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
@@ -121,5 +121,16 @@ def test_a_long_queue_is_cancelled_in_several_transactions(run: Run) -> None:
         assert {states[id_] for id_ in made[1:]} == {"cancelled"}
         assert await stores.queues.get("q") is None
         assert not await stores.queues.delete("q")
+
+    run(story)
+
+
+def test_the_stored_bodies_of_a_deleted_queues_messages_are_given_up(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        bodies = [Stored(f"pieces-{n}", 70_000_000, b"hash") for n in range(2)]
+        await stores.accept(draft(queue="q"), *(draft(queue="q", body=body) for body in bodies))
+        await stores.queues.pause("q")
+        assert await stores.queues.delete("q")
+        assert sorted(stores.discarded) == ["pieces-0", "pieces-1"]
 
     run(story)

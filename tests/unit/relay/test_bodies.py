@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import cast
 
 import pytest
@@ -13,6 +14,8 @@ from services.relay.engine.bodies import Bodies
 from services.relay.memory.memory import Memory
 from services.relay.message import Stored
 from services.relay.store.chunks import Chunks, Writer
+from services.relay.store.time_limit import Silence
+from tests.unit.relay.test_time_limit import passes
 
 ORIGIN = "https://model.example"
 BYTES_MAX = 10_000_000
@@ -23,6 +26,7 @@ class Table:
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
+        self.silence = Silence(slow_seconds=0.0)
 
     def writer(self, limit: asyncio.Timeout | None = None) -> Writer:
         return Writer(cast(Chunks, self), limit)
@@ -80,5 +84,55 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
             place.release()
         stored, cut = await spooling
         assert (b"".join(table.pieces), stored.size, cut) == (b"ab" * 35_000 + b"cd", 70_002, False)
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+def test_an_answer_that_waits_for_memory_does_so_on_the_relays_time() -> None:
+    async def story() -> None:
+        memory = Memory()
+        bodies = Bodies(cast(Chunks, Table()), BYTES_MAX, memory)
+        memory.answers.hold("others", memory.answers.left)
+        start = bytearray(b"a")
+
+        async def hold() -> bool:
+            async with asyncio.timeout(1.0) as limit:
+                return await bodies.hold("call", ORIGIN, start, following(b"b"), None, limit)
+
+        holding = asyncio.create_task(hold())
+        await passes(1.5)
+        memory.answers.give("others")
+        assert await holding
+        assert bytes(start) == b"ab"
+
+    asyncio.run(asyncio.wait_for(story(), 20))
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_an_answer_waits_for_a_place_on_the_relays_time_while_its_database_is_away(away: bool) -> None:
+    """Otherwise on its own: the destination itself may have all places, and send as slowly as it likes."""
+
+    async def story() -> None:
+        table, memory = Table(), Memory()
+        bodies = Bodies(cast(Chunks, table), BYTES_MAX, memory)
+        places = []
+        while memory.transfers.spooling.ready(ORIGIN):
+            places.append(await memory.transfers.spooling.take(ORIGIN, 1.0))
+
+        async def spool() -> tuple[Stored, bool]:
+            async with asyncio.timeout(1.0) as limit:
+                return await bodies.spool("call", ORIGIN, bytearray(b"ab" * 35_000), following(b"cd"), BYTES_MAX, limit)
+
+        spooling = asyncio.create_task(spool())
+        with table.silence.statement() if away else nullcontext():
+            await passes(1.5)
+        if away:
+            for place in places:
+                place.release()
+            stored, _ = await spooling
+            assert stored.size == 70_002
+        else:
+            with pytest.raises(TimeoutError):
+                await spooling
 
     asyncio.run(asyncio.wait_for(story(), 20))

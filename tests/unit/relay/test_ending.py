@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from services.relay.ending import ending_of, header_lists, unjudged
-from services.relay.outcome.outcome import PUT_OFF_SECONDS_MAX, Answer, Delivered, Failed, Retry
+from services.relay.outcome.outcome import PUT_OFF_SECONDS_MAX, Answer, Delivered, Failed, Retry, Spooled
 from services.relay.store import written
 from tests.unit.relay.test_callbacks import ANSWER, MESSAGE, NOW, content_of
 
@@ -43,6 +43,12 @@ def test_the_sender_hears_of_an_answer_that_could_not_be_judged() -> None:
     assert (content["status"], content["body"], content["dlqId"]) == (503, "", ending.dlq_id)
     assert "could not be judged" in content["error"]
     assert {draft.parent_id for draft in ending.callbacks} == {MESSAGE.id}
+
+
+def test_what_is_stored_of_an_answer_that_could_not_be_judged_is_given_up() -> None:
+    spooled = replace(ANSWER, spooled=Spooled("pieces", 1_000_000, 1_000_000))
+    assert unjudged(MESSAGE, spooled, NOW).stored_keys == ["pieces"]
+    assert unjudged(MESSAGE, ANSWER, NOW).stored_keys == []
 
 
 def test_a_message_that_no_callback_can_tell_of_ends_nevertheless() -> None:

@@ -233,6 +233,7 @@ class Storing:
         self.discarded: list[str] = []
         self.released: list[str] = []
         self.faults = 0
+        self.fault: type[Exception] = psycopg.OperationalError
 
     async def compose_all(self, drafts: Sequence[Draft]) -> list[Draft]:
         await self.begin.wait()
@@ -246,7 +247,7 @@ class Storing:
     async def store(self, content: bytes) -> Stored:
         if self.faults:
             self.faults -= 1
-            raise psycopg.OperationalError
+            raise self.fault
         self.stored.append(content)
         return Stored("answer", len(content), b"")
 
@@ -326,6 +327,40 @@ def test_a_dead_letters_answer_that_is_not_stored_leaves_no_callback_behind() ->
         assert bodies.discarded == ["callback"]
         await written.run_once()
         assert share.left == 10_000_000
+
+    told(story)
+
+
+@pytest.mark.parametrize("refusal", [psycopg.errors.DataError, TypeError])
+def test_an_answer_that_cannot_be_stored_for_its_dead_letter_is_buried_with_a_bare_one(
+    refusal: type[Exception],
+) -> None:
+    async def story() -> None:
+        written, bodies, share, database = storing()
+        bodies.begin.set()
+        bodies.faults, bodies.fault = 1_000_000, refusal
+        one = large(500)
+        await written.put(replace(one, answer=replace(one.answer, spooled=Spooled("spooled", 1_000_000, 1_000_000))))
+        await written.run_once()
+        [buried] = database.endings
+        assert (buried.answer.error, buried.answer.status) == ("the answer could not be stored", 500)
+        assert [draft.url for draft in buried.callbacks] == ["http://callback.example/"]
+        assert (share.left, written.unwritten) == (10_000_000, 0)
+        assert bodies.released == ["spooled"]
+        assert set(bodies.discarded) == {"callback"}
+
+    told(story)
+
+
+def test_a_large_answer_is_stored_however_long_the_database_is_away() -> None:
+    async def story() -> None:
+        written, bodies, _, database = storing()
+        bodies.begin.set()
+        bodies.faults = 20
+        await written.put(large(500))
+        await written.run_once()
+        [one] = database.endings
+        assert one.answer.spooled == Spooled("answer", 1_000_000, 1_000_000)
 
     told(story)
 

@@ -181,6 +181,37 @@ def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -
     assert asyncio.run(scenario()) == [True] * 30
 
 
+def test_calls_that_are_put_off_already_do_not_enlarge_their_destinations_part() -> None:
+    async def scenario() -> list[int]:
+        story = Story()
+        openings: list[Opening] = []
+
+        async def call() -> None:
+            opening = story.openings.begin("hole")
+            openings.append(opening)
+            async with asyncio.timeout(20) as opening.limit:
+                await asyncio.Event().wait()
+
+        calls = [asyncio.create_task(call()) for _ in range(40)]
+        await asyncio.sleep(0)
+        story.now = asyncio.get_running_loop().time()
+        for opening in openings:
+            opening.began = story.now
+        counts = []
+        # Nothing that is put off ends before the next look, as the loop does not run.
+        for others in (0, 20, 0):
+            story.begin("others", others)
+            story.pass_time()
+            counts.append(sum(opening.put_off for opening in openings))
+        for one in calls:
+            one.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        return counts
+
+    # A fifth of 50; once the 20 others are known to be slow, a fifth of 30.
+    assert asyncio.run(scenario()) == [40 - ALONE, 40 - ALONE, 40 - 6]
+
+
 def test_many_slow_destinations_with_a_call_each_take_no_more_than_their_part() -> None:
     async def scenario() -> tuple[int, list[str]]:
         story = Story()

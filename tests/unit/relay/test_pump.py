@@ -187,6 +187,43 @@ def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
     assert len(calls) == 0
 
 
+class Cancelling(One):
+    """Cancels a message after its claim has committed, and before its row arrives."""
+
+    def __init__(self, calls: Calls, message_id: str) -> None:
+        super().__init__(NOW)
+        self.calls, self.message_id = calls, message_id
+
+    async def claim(self, batch_max: int, bytes_max: int) -> list[Claimed]:
+        self.calls.abort(self.message_id)
+        return await super().claim(batch_max, bytes_max)
+
+
+@pytest.mark.parametrize(("cancelled", "held"), [("m", 0), ("another", 1)])
+def test_a_message_that_is_cancelled_on_its_way_here_is_not_called(cancelled: str, held: int) -> None:
+    async def story() -> None:
+        ends, calls = Ends(), Calls()
+        await pump(Cancelling(calls, cancelled), None, ends, calls).claim_once()
+        assert (len(calls), ends.endings) == (held, [])
+        await calls.abort_all(10)
+
+    asyncio.run(story())
+
+
+def test_a_cancellation_does_not_outlast_the_claims_in_progress() -> None:
+    """Only memory is at stake: a cancelled message is never claimed again."""
+
+    async def story() -> None:
+        messages, calls = One(NOW), Calls()
+        with calls.claiming():
+            calls.abort("m")
+        await pump(messages, None, Ends(), calls).claim_once()
+        assert len(calls) == 1
+        await calls.abort_all(10)
+
+    asyncio.run(story())
+
+
 class Stale(Ends):
     """A kept connection that was closed: the request is sent once more, as a part of the same attempt."""
 

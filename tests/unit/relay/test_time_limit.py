@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from services.relay.store.time_limit import standing_still
+from services.relay.store.time_limit import Silence, extended, standing_still
 
 
 async def never() -> None:
@@ -79,3 +79,66 @@ def test_without_a_limit_nothing_stands_still() -> None:
 
     with pytest.raises(TimeoutError):
         run(call())
+
+
+class Clock:
+    """The loop's clock, as the test sets it."""
+
+    now = 0.0
+
+
+def test_only_statements_that_last_are_a_silence_and_at_the_same_time_they_are_one() -> None:
+    clock = Clock()
+    silence = Silence(slow_seconds=1.0, monotonic=lambda: clock.now)
+    with silence.statement():
+        clock.now = 1.0
+    assert silence.seconds == 0.0
+    with silence.statement():
+        clock.now = 3.0
+        with silence.statement():
+            assert silence.seconds == 2.0
+            clock.now = 5.0
+        assert silence.seconds == 4.0
+        clock.now = 6.0
+    assert silence.seconds == 5.0
+    clock.now = 10.0
+    assert silence.seconds == 5.0
+
+
+def test_a_limit_is_extended_by_what_is_lost_and_by_no_more() -> None:
+    lost = 0.0
+
+    async def call() -> None:
+        nonlocal lost
+        async with asyncio.timeout(0.2) as limit:
+            with extended(limit, lambda: lost):
+                lost = 0.3
+                await never()
+
+    async def story() -> float:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(TimeoutError):
+            await call()
+        return asyncio.get_running_loop().time() - began
+
+    assert asyncio.run(asyncio.wait_for(story(), 20)) >= 0.5
+
+
+def test_behind_the_block_the_limit_is_where_it_was_and_what_was_lost_later() -> None:
+    lost = 0.0
+
+    async def story() -> None:
+        nonlocal lost
+        async with asyncio.timeout(20) as limit:
+            before = limit.when()
+            assert before is not None
+            with extended(limit, lambda: lost):
+                lost = 3.0
+                with extended(limit, lambda: lost):
+                    lost = 5.0
+                await asyncio.sleep(0)
+            assert limit.when() == before + 5.0
+            with extended(None, lambda: lost):
+                pass
+
+    asyncio.run(story())

@@ -11,7 +11,6 @@ import asyncio
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from itertools import islice
 
 from services.relay.egress.http.faults import NotAttemptedError
 
@@ -180,9 +179,10 @@ class Openings:
         self.counted -= change
 
     def _put_off(self, origin: _Origin, now: float) -> None:
-        # The origin's own calls do not reduce its share.
-        share = max(1, (self._slow.left + len(origin.calls)) // 5)
-        for opening in list(islice(origin.calls, share, None)):
+        # Calls that were put off do not count in what is left. Of the others, the origin's own do not reduce its share.
+        calls = [opening for opening in origin.calls if not opening.put_off]
+        share = max(1, (self._slow.left + len(calls)) // 5)
+        for opening in calls[share:]:
             self._end(opening, now)
 
     def _put_off_excess(self, now: float) -> None:

@@ -1,0 +1,1 @@
+"""The documents, and in tools/ what makes some of them."""
