@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 
 import aiohttp
 
@@ -25,7 +26,7 @@ BODIES = ours.Sending(batch=4, senders=4)
 STALL_SECONDS = 120.0
 # How long the full queue is watched while the receiver does not answer.
 HELD_SECONDS = 10.0
-FIGURES = ("peak_mib", "queued_mib", "seconds")
+FIGURES = ("peak_mib", "queued_mib", "doubled", "seconds")
 
 
 def contestants(ground: Ground) -> list[Contestant]:
@@ -46,15 +47,11 @@ def _run(ground: Ground, *, callbacks: bool) -> Line:
     ground.upstream.reset()
     began = time.monotonic()
     with ours.relay(ground) as relay:
-        count, size = asyncio.run(_callbacks(ground, relay) if callbacks else _bodies(ground, relay))
-        return {
-            "peak_mib": round(peak_mib(relay.pid), 1),
-            "queued_mib": round(count * size / MIB),
-            "seconds": round(time.monotonic() - began, 1),
-        }
+        line = asyncio.run(_callbacks(ground, relay) if callbacks else _bodies(ground, relay))
+        return {"peak_mib": round(peak_mib(relay.pid), 1), "seconds": round(time.monotonic() - began, 1)} | line
 
 
-async def _callbacks(ground: Ground, relay: ours.Ours) -> tuple[int, int]:
+async def _callbacks(ground: Ground, relay: ours.Ours) -> Line:
     """Calls that are answered with 1 MB at once, and a receiver of callbacks that answers none until all have arrived."""
     ids = _ids(ground.scale.memory_callbacks)
     messages = []
@@ -66,11 +63,11 @@ async def _callbacks(ground: Ground, relay: ours.Ours) -> tuple[int, int]:
     async with ours.client(relay) as session:
         await ours.publish(session, messages)
         await _arrived(ground.upstream, "calls", len(ids))
-        await _released(ground, "callbacks", ids)
-    return len(ids), ANSWER_BYTES
+        doubled = await _released(ground, "callbacks", ids)
+        return {"queued_mib": len(ids) * ANSWER_BYTES // MIB, "doubled": doubled, "errors": await _errors(session)}
 
 
-async def _bodies(ground: Ground, relay: ours.Ours) -> tuple[int, int]:
+async def _bodies(ground: Ground, relay: ours.Ours) -> Line:
     """Bodies of 5 MB by `/v2/batch`, and a receiver that answers none until all are queued."""
     ids = _ids(ground.scale.memory_bodies)
     body = "x" * BODY_BYTES
@@ -79,22 +76,33 @@ async def _bodies(ground: Ground, relay: ours.Ours) -> tuple[int, int]:
             part = ids[start : start + BODIES.batch * BODIES.senders]
             urls = [f"{ground.upstream.origin(n)}/call?id={id_}&delay=hold" for n, id_ in enumerate(part)]
             await _published(session, [ours.message(url, body) for url in urls])
-        await _released(ground, "calls", ids)
-    return len(ids), BODY_BYTES
+        doubled = await _released(ground, "calls", ids)
+        return {"queued_mib": len(ids) * BODY_BYTES // MIB, "doubled": doubled, "errors": await _errors(session)}
 
 
 async def _published(session: aiohttp.ClientSession, messages: list[dict[str, object]]) -> None:
     await ours.publish(session, messages, BODIES)
 
 
-async def _released(ground: Ground, kind: str, ids: list[str]) -> None:
+async def _released(ground: Ground, kind: str, ids: list[str]) -> int:
+    """Have the receiver answer, and wait for the rest. How many calls and callbacks came twice."""
     await asyncio.sleep(HELD_SECONDS)
     ground.upstream.release()
     await _arrived(ground.upstream, kind, len(ids))
     seen = ground.upstream.seen()
     missing = len(ids) - len(seen.callbacks if kind == "callbacks" else seen.calls)
-    if missing or seen.doubled() or seen.wrong:
-        raise VoidError(f"missing {missing}, doubled {seen.doubled()}, wrong {len(seen.wrong)}")
+    if missing or seen.wrong:
+        raise VoidError(f"missing {missing}, wrong {len(seen.wrong)}")
+    return seen.doubled()
+
+
+async def _errors(session: aiohttp.ClientSession) -> dict[str, int]:
+    """Why attempts failed, and how often."""
+    found: Counter[str] = Counter()
+    for state in ("RETRY", "ERROR", "FAILED"):
+        async with session.get("/v2/logs", params={"state": state, "count": "1000"}) as response:
+            found.update(str(log.get("error")) for log in (await response.json())["logs"])
+    return dict(found)
 
 
 async def _arrived(upstream: StandIn, kind: str, count: int) -> None:
