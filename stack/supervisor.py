@@ -13,7 +13,6 @@ import psycopg
 from honcho.environ import parse_procfile
 from honcho.manager import Manager
 from honcho.printer import Printer
-from psycopg import sql
 from pydantic import SecretStr
 
 from stack.errors import StackError
@@ -27,6 +26,7 @@ from stack.processes import environment_of
 from stack.servers import Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
 from tidings.database.migrate import MigrateSettings, migrate
+from tidings.database.queries import load_queries
 
 HEALTH_SECONDS_MAX = 90.0
 SERVERS_CHECK_SECONDS = 1.0
@@ -114,8 +114,9 @@ def _start_servers(
 def _migrate(home: Home) -> None:
     admin = home.database_url("postgres", "postgres")
     with psycopg.connect(admin.removesuffix("tidings") + "postgres", autocommit=True) as connection:
-        if connection.execute("SELECT FROM pg_database WHERE datname = 'tidings'").fetchone() is None:
-            connection.execute(sql.SQL("CREATE DATABASE tidings"))
+        queries = load_queries("stack", "database.sql")
+        if connection.execute(queries["exists"]).fetchone() is None:
+            connection.execute(queries["create"])
     secret = {
         name: SecretStr(home.secrets[name]) for name in ("api", "cdc", "stream", "relay", "reconciler", "api_key")
     }

@@ -130,7 +130,8 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
 
 
 def _follow(message: Claimed, answer: Answer, verdict: Verdict, now: datetime, dlq_id: str) -> Sequence[Draft]:
-    if message.callback is None and message.failure_callback is None:
+    options = message.options
+    if options.callback is None and options.failure_callback is None:
         return ()
     follow = callbacks(message, answer, verdict, ended_at=now, dlq_id=dlq_id)
     if message.queue is not None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from importlib.resources.abc import Traversable
+from typing import Any, LiteralString
 
 import psycopg
 
 from tidings.database.postgres import network_of
+from tidings.database.queries import load_queries
+
+Queries = Mapping[str, LiteralString]
 
 _LOCK_ID = int.from_bytes(b"relay", "big")
 # How long to wait for another starting process that applies the schema. Its indexes may be on large tables.
@@ -31,13 +36,14 @@ def create_schema(database_url: str, *, lock_seconds: float = LOCK_SECONDS) -> i
     """
     folder = resources.files("services.relay").joinpath("schema_files")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
+    queries = load_queries("services.relay", "schema.sql")
     # No statement is prepared: behind a pooler the session may hold another client's statement of the same name.
     with psycopg.connect(database_url, prepare_threshold=None, **network_of(database_url)) as connection:
-        _lock(connection, lock_seconds)
-        if connection.execute("SELECT FROM pg_namespace WHERE nspname = 'relay'").fetchone() is None:
-            connection.execute("CREATE SCHEMA relay")
-        connection.execute("CREATE TABLE IF NOT EXISTS relay.schema_files (name text PRIMARY KEY)")
-        done = {row[0] for row in connection.execute("SELECT name FROM relay.schema_files")}
+        _lock(connection, queries, lock_seconds)
+        if connection.execute(queries["exists"]).fetchone() is None:
+            connection.execute(queries["create"])
+        connection.execute(queries["create_list"])
+        done = {row[0] for row in connection.execute(queries["applied"])}
         if unknown := sorted(done - {file.name for file in files}):
             raise SchemaError(
                 f"the database's schema is newer than this version: it does not know {', '.join(unknown)}."
@@ -45,23 +51,23 @@ def create_schema(database_url: str, *, lock_seconds: float = LOCK_SECONDS) -> i
             )
         missing = [file for file in files if file.name not in done]
         for file in missing:
-            _apply(connection, file.name, file.read_bytes())
+            _apply(connection, queries, file)
     return len(missing)
 
 
-def _apply(connection: psycopg.Connection[Any], name: str, statements: bytes) -> None:
-    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{TABLE_SECONDS * 1000:.0f}",))
+def _apply(connection: psycopg.Connection[Any], queries: Queries, file: Traversable) -> None:
+    connection.execute(queries["patience"], {"lock_timeout_ms": round(TABLE_SECONDS * 1000)})
     try:
-        connection.execute(statements)
+        connection.execute(file.read_bytes())
     except psycopg.errors.LockNotAvailable:
-        raise SchemaError(f"{name}: a table has been in use for {TABLE_SECONDS:g} s; start again later") from None
-    connection.execute("INSERT INTO relay.schema_files VALUES (%s)", (name,))
+        raise SchemaError(f"{file.name}: a table has been in use for {TABLE_SECONDS:g} s; start again later") from None
+    connection.execute(queries["add"], {"name": file.name})
 
 
-def _lock(connection: psycopg.Connection[Any], seconds: float) -> None:
+def _lock(connection: psycopg.Connection[Any], queries: Queries, seconds: float) -> None:
     """Take the lock for changes of the schema, until the end of the transaction."""
-    connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{seconds * 1000:.0f}",))
+    connection.execute(queries["patience"], {"lock_timeout_ms": round(seconds * 1000)})
     try:
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
+        connection.execute(queries["lock"], {"lock_id": _LOCK_ID})
     except psycopg.errors.LockNotAvailable:
         raise SchemaError(f"another process has been making the schema for {seconds:g} s; start again later") from None

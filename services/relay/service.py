@@ -89,8 +89,8 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
     """Wire everything. Nothing runs yet, and no statement has been sent to the database."""
     metrics = RelayMetrics(REGISTRY)
     api = Database(pools.api)
-    owner, logs, window = uuid.uuid4(), settings.log_days > 0, settings.deduplication_seconds
-    messages = Messages(api, vault, owner=owner, logs=logs)
+    owner, window = uuid.uuid4(), settings.deduplication_seconds
+    messages = Messages(api, vault, owner=owner)
     signing_keys = SigningKeys(api, vault, seed(settings))
     waking = Waking()
     intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NewType
 from uuid import UUID
 
@@ -41,8 +40,3 @@ def parse_submission_id(text: str) -> SubmissionId | None:
     except ValueError:
         return None
     return SubmissionId(parsed) if str(parsed) == text else None
-
-
-def time_of(uuid: UUID) -> datetime:
-    """Return the time in a UUID v7 (RFC 9562, section 5.7), to the millisecond."""
-    return datetime.fromtimestamp((uuid.int >> 80) / 1000, tz=UTC)

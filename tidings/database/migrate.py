@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import yoyo
@@ -12,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from tidings.contract.keys import hash_api_key
 from tidings.database.partitions import Partitions
+from tidings.database.queries import load_queries
 from tidings.process.settings import Settings
 
 MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
@@ -41,7 +43,7 @@ def migrate(settings: MigrateSettings) -> int:
     """
     url = settings.database_url.get_secret_value()
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK_ID,))
+        connection.execute(_queries()["lock"], {"lock_id": _LOCK_ID})
         applied = _apply(url)
         _set_logins(connection, settings)
         Partitions(lambda statement, parameters: connection.execute(statement, parameters).fetchall()).make()
@@ -76,34 +78,25 @@ def _set_logins(connection: psycopg.Connection[Any], settings: MigrateSettings) 
         verifier = connection.pgconn.encrypt_password(
             password.get_secret_value().encode(), role.encode(), b"scram-sha-256"
         ).decode()
-        connection.execute(
-            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal(verifier))
-        )
+        statement = sql.SQL(_queries()["set_login"])
+        connection.execute(statement.format(role=sql.Identifier(role), verifier=sql.Literal(verifier)))
 
 
 def add_api_key(connection: psycopg.Connection[Any], key: str, *, tenant: str, name: str) -> None:
     """Let `key` act for `tenant`. An existing key is unchanged."""
-    connection.execute(
-        "INSERT INTO tidings.api_keys (key_sha256, tenant, name) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        (hash_api_key(key), tenant, name),
-    )
+    parameters = {"key_sha256": hash_api_key(key), "tenant": tenant, "name": name}
+    connection.execute(_queries()["add_key"], parameters)
 
 
 def api_keys(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     """Return hash prefix, tenant, name, creation time and revocation time; oldest first."""
-    return connection.execute(
-        "SELECT left(encode(key_sha256, 'hex'), 12), tenant, name, created_at, revoked_at"
-        " FROM tidings.api_keys ORDER BY created_at LIMIT 10000"
-    ).fetchall()
+    return connection.execute(_queries()["keys"]).fetchall()
 
 
 def revoke_api_key(connection: psycopg.Connection[Any], hash_prefix: str) -> int:
     """Revoke the one key whose hash begins with `hash_prefix`; return 0 if none or several do."""
-    cursor = connection.execute(
-        "WITH found AS (SELECT key_sha256 FROM tidings.api_keys"
-        " WHERE starts_with(encode(key_sha256, 'hex'), %s) AND revoked_at IS NULL)"
-        " UPDATE tidings.api_keys SET revoked_at = now()"
-        " WHERE key_sha256 IN (SELECT key_sha256 FROM found) AND (SELECT count(*) FROM found) = 1",
-        (hash_prefix,),
-    )
-    return cursor.rowcount
+    return connection.execute(_queries()["revoke_key"], {"hash_prefix": hash_prefix}).rowcount
+
+
+def _queries() -> Mapping[str, LiteralString]:
+    return load_queries("tidings.database", "migrate.sql")

@@ -14,7 +14,7 @@ from aiohttp import web
 from services.relay.api.call import Call
 from services.relay.api.deps import Deps
 from services.relay.api.reply import json_reply, not_found
-from services.relay.protocol.answers import milliseconds
+from services.relay.protocol.callback import milliseconds
 
 _ID = re.compile(r"bulk_([0-9]{1,15})_([0-9]{1,15})_([0-9]{1,12})", re.ASCII)
 

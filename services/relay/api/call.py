@@ -12,13 +12,13 @@ import orjson
 from aiohttp import web
 
 from services.relay.api.reply import RefusedError
-from services.relay.api.storable import check_text
 from services.relay.engine.bodies import Bodies, TooLargeError
 from services.relay.memory.memory import JSON_COPIES, SMALL_BYTES_MAX, Holding
 from services.relay.memory.shares import NoPlaceError
 from services.relay.message import INLINE_BYTES_MAX, Body
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.json_values import UNSEEN_BYTES_MAX, check_values
+from services.relay.protocol.storable import check_text
 from services.relay.store.tokens import Token
 
 # Except for a batch no JSON is large: 500 ids, or the endpoints of a group.

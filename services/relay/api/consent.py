@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
-from services.relay.api.storable import check_text
 from services.relay.protocol.filters import Filters, Route, read_filters
 from services.relay.protocol.invalid import InvalidRequestError
 
@@ -34,10 +33,10 @@ def list_filters(route: Route, query: str) -> Filters:
     pairs = parse_qsl(query, keep_blank_values=True)
     moments = [int(value) for name, value in pairs if name.lower() == "cursor" and _MOMENT.fullmatch(value)]
     if not moments:
-        return _storable(read_filters(route, query))
+        return read_filters(route, query)
     others = [(name, value) for name, value in pairs if name.lower() != "cursor"]
     filters = read_filters(route, urlencode(others))
-    return _storable(replace(filters, to_ms=min([*moments, *filter(None, [filters.to_ms])])))
+    return replace(filters, to_ms=min([*moments, *filter(None, [filters.to_ms])]))
 
 
 def bulk_filters(
@@ -46,7 +45,7 @@ def bulk_filters(
     """The filters of a bulk request. None: an empty list of ids in the body selects nothing. Raises
     `InvalidRequestError`.
     """
-    filters = _storable(read_filters(route, query, body))
+    filters = read_filters(route, query, body)
     if len(filters.message_ids) + len(filters.dlq_ids) > IDS_MAX:
         raise InvalidRequestError(f"more than {IDS_MAX} ids")
     if filters.all or not filters.unfiltered:
@@ -63,11 +62,3 @@ def bulk_filters(
     if rule == "clients" and headers.get("User-Agent", "").lower().startswith(_CLIENTS):
         return filters
     raise InvalidRequestError("a filter is needed; to choose everything say all=true")
-
-
-def _storable(filters: Filters) -> Filters:
-    for name, chosen in vars(filters).items():
-        for item in chosen if isinstance(chosen, tuple) else ():
-            if isinstance(item, str):
-                check_text(f"filter {name}", item)
-    return filters

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.relay.api.storable import check_text
 from services.relay.message import Body, Draft
+from services.relay.protocol.address import Destination, GroupName, Url, destination
 from services.relay.protocol.invalid import InvalidRequestError
-from services.relay.protocol.publishing import Destination, GroupName, Url, destination, draft, merged
+from services.relay.protocol.publishing import draft, merged
 from services.relay.protocol.views import EndpointView
 from services.relay.store.topics import Topics
 
@@ -95,7 +95,6 @@ class Drafter:
         key = (*options.items(), asked.protocol, asked.caller_ip, asked.queue, topic, endpoint)
         same = self._read.get(key)
         if same is not None:
-            check_text("the destination", url)
             return same.sent_to(url, asked.body)
         drafted = draft(
             url,
@@ -108,37 +107,7 @@ class Drafter:
             topic=topic,
             endpoint=endpoint,
         )
-        check_storable(drafted)
         # A deduplication id may depend on the address and the body, so such a draft is not cached.
         if drafted.deduplication_id is None:
             self._read[key] = drafted
         return drafted
-
-
-def check_storable(drafted: Draft) -> None:
-    """Raises `InvalidRequestError`; see `check_text`."""
-    for name, text in _texts(drafted):
-        check_text(name, text)
-
-
-def _texts(drafted: Draft) -> Iterator[tuple[str, str]]:
-    """The texts of a message except headers, which may have any bytes: they are encrypted before they are stored."""
-    yield "the destination", drafted.url
-    for name, callback in (
-        ("Upstash-Callback", drafted.callback),
-        ("Upstash-Failure-Callback", drafted.failure_callback),
-    ):
-        yield name, "" if callback is None else callback.url
-    if drafted.started_callback is not None:
-        yield "Tidings-Started-Callback", drafted.started_callback.url
-        yield "Tidings-Started-Data", drafted.started_callback.data
-    for label in drafted.labels:
-        yield "Upstash-Label", label
-    yield "Upstash-Deduplication-Id", drafted.deduplication_id or ""
-    yield "Tidings-Error-Field", drafted.error_field or ""
-    for final_error in drafted.final_errors:
-        yield "Tidings-Final-Error", final_error
-    for header in drafted.redact.headers:
-        yield "Upstash-Redact-Fields", header
-    if drafted.flow is not None:
-        yield "Upstash-Flow-Control-Key", drafted.flow.key

@@ -9,10 +9,10 @@ from aiohttp import web
 from services.relay.api.call import Call
 from services.relay.api.deps import Deps
 from services.relay.api.reply import done_reply, json_reply, not_found
-from services.relay.api.storable import check_text
 from services.relay.protocol.answers import flow_object, parallelism_object
 from services.relay.protocol.flow import KEY_CHARACTERS_MAX, parse_pin, parse_unpin
 from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.storable import check_text
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:

@@ -8,6 +8,7 @@ from services.relay.api.call import Call
 from services.relay.api.deps import Deps
 from services.relay.api.reply import json_reply
 from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.storable import is_storable
 
 LABELS_MAX = 1000
 LETTERS_MAX = 1000
@@ -35,4 +36,4 @@ async def listed(deps: Deps, call: Call) -> web.Response:
 
 
 def _storable(label: object) -> bool:
-    return isinstance(label, str) and "\0" not in label and len(label) <= 256
+    return isinstance(label, str) and is_storable(label) and len(label) <= 256

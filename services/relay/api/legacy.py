@@ -1,7 +1,7 @@
-"""The first version's forms of messages, topics, schedules and events. Its publish is in `publish`.
+"""The first version's forms of messages, topics and schedules. Its publish is in `publish`.
 
-The vendor withdrew this version in December 2023. For applications of that time this implements the archived
-documentation.
+The vendor withdrew this version in December 2023. What clients of that time call is kept: docs/reference/relay.md names
+them.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ from typing import Any
 from aiohttp import web
 
 from services.relay.api.call import Call
-from services.relay.api.consent import list_filters
 from services.relay.api.deps import Deps
 from services.relay.api.messages import cancel_one
 from services.relay.api.reply import done_reply, json_reply, not_found
 from services.relay.api.topics import ENDPOINTS_MAX, endpoint
 from services.relay.protocol import values
-from services.relay.protocol.answers import present
 from services.relay.protocol.answers_v1 import (
-    Quota,
     endpoint_url_v1,
-    event_object_v1,
     message_object_v1,
-    quota_object_v1,
     schedule_object_v1,
     task_objects_v1,
     topic_name_v1,
     topic_object_v1,
 )
-from services.relay.protocol.filters import Route
 from services.relay.protocol.invalid import InvalidRequestError
-from services.relay.protocol.values import DELAY_SECONDS_MAX, RETRIES_MAX, TIMEOUT_MS_MAX
 from services.relay.protocol.views import EndpointView, MessageView, TopicView
-
-# The value where this relay has no limit of its own. The clients of that time require a number.
-UNLIMITED = 2**31 - 1
 
 
 async def message(deps: Deps, call: Call) -> web.Response:
@@ -132,26 +122,6 @@ async def schedule(deps: Deps, call: Call) -> web.Response:
     if found is None:
         raise not_found(f"schedule {call.name()}")
     return json_reply(schedule_object_v1(found))
-
-
-async def events(deps: Deps, call: Call) -> web.Response:
-    found, cursor = await deps.events.list(list_filters(Route.EVENTS, call.query))
-    return json_reply(present({"cursor": cursor, "events": [event_object_v1(event) for event in found]}))
-
-
-async def quota(deps: Deps, _call: Call) -> web.Response:
-    limits = Quota(
-        topics_max=UNLIMITED,
-        endpoints_per_topic_max=ENDPOINTS_MAX,
-        message_bytes_max=deps.settings.body_bytes_max,
-        retries_max=RETRIES_MAX,
-        schedules_max=UNLIMITED,
-        requests_per_day_max=UNLIMITED,
-        retention_seconds=int(deps.settings.keep_seconds),
-        timeout_seconds=TIMEOUT_MS_MAX // 1000,
-        delay_seconds_max=int(DELAY_SECONDS_MAX),
-    )
-    return json_reply(quota_object_v1(limits))
 
 
 async def _topic_name(call: Call) -> str:

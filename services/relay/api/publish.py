@@ -18,9 +18,10 @@ from services.relay.api.reply import REFUSALS, RefusedError, json_reply
 from services.relay.api.schedules import create_schedule
 from services.relay.message import Body, Draft, Stored
 from services.relay.protocol import values
+from services.relay.protocol.address import separated
 from services.relay.protocol.answers import published_object
 from services.relay.protocol.invalid import InvalidRequestError
-from services.relay.protocol.publishing import options_of, separated
+from services.relay.protocol.publishing import options_of
 from services.relay.store.messages import Accepted
 
 BATCH_MAX = 1000

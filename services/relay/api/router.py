@@ -151,8 +151,6 @@ TABLE: tuple[Route, ...] = (
     Route("GET", "/v1/schedules", legacy.schedules, "read"),
     Route("GET", "/v1/schedules/{id}", legacy.schedule, "read"),
     Route("DELETE", "/v1/schedules/{id}", schedules.delete, "write"),
-    Route("GET", "/v1/events", legacy.events, "read"),
-    Route("GET", "/v1/quota", legacy.quota, "read"),
 )
 
 

@@ -6,13 +6,14 @@ from aiohttp import web
 
 from services.relay.api.call import Call
 from services.relay.api.deps import Deps
-from services.relay.api.drafting import Asked, Drafter, check_storable
+from services.relay.api.drafting import Asked, Drafter
 from services.relay.api.rates import check_rate
 from services.relay.api.reply import REFUSALS, done_reply, json_reply, not_found
 from services.relay.message import Stored
+from services.relay.protocol.address import destination, separated
 from services.relay.protocol.answers import schedule_object
-from services.relay.protocol.publishing import GroupName, destination, options_of, separated
-from services.relay.protocol.schedule import firing, new_schedule_id, schedule_draft
+from services.relay.protocol.publishing import options_of
+from services.relay.protocol.schedule import new_schedule_id, schedule_draft
 
 
 async def create(deps: Deps, call: Call) -> web.Response:
@@ -44,8 +45,6 @@ async def _create(deps: Deps, call: Call, asked: Asked) -> str:
         protocol=asked.protocol,
         caller_ip=asked.caller_ip,
     )
-    url = "https://group.invalid" if isinstance(target, GroupName) else target.text
-    check_storable(firing(drafted.schedule_id, url, drafted.options, drafted.body, queue=drafted.queue))
     # The firings are charged to the token later.
     check_rate(deps, call, 1)
     await deps.schedules.upsert(drafted, now, call.token)

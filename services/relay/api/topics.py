@@ -8,14 +8,13 @@ from aiohttp import web
 
 from services.relay.api.call import Call
 from services.relay.api.deps import Deps
-from services.relay.api.drafting import check_storable
 from services.relay.api.reply import done_reply, json_reply, not_found
-from services.relay.api.storable import check_text
 from services.relay.protocol import values
 from services.relay.protocol.address import absolute, encoded
 from services.relay.protocol.answers import topic_object
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import draft, merged
+from services.relay.protocol.storable import check_text
 from services.relay.protocol.views import EndpointView
 
 ENDPOINTS_MAX = 100
@@ -75,7 +74,7 @@ async def set_headers(deps: Deps, call: Call) -> web.Response:
         raise InvalidRequestError(f"headers must be an object of at most {HEADERS_MAX} names")
     defaults = merged({header: _values(header, value) for header, value in headers.items() if value is not None}, {})
     # Headers that would make each publish fail are refused here.
-    check_storable(draft("https://group.invalid", defaults, b"", now_seconds=deps.now().timestamp()))
+    draft("https://group.invalid", defaults, b"", now_seconds=deps.now().timestamp())
     await deps.topics.set_headers(name, defaults)
     return done_reply()
 

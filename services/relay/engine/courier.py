@@ -121,7 +121,7 @@ class Courier:
 
     def _asked(self, message: Claimed, now: int) -> tuple[Way, Request, Sending | None]:
         """The route, the request, and for a stored body the transfer to begin before sending. Raises `NotSentError`."""
-        way, target = self._ways.to(message.url, public_only=message.public_only)
+        way, target = self._ways.to(message.url, public_only=message.options.public_only)
         body: bytes | AsyncGenerator[bytes, None]
         stored, sending = message.stored, None
         if stored is None:

@@ -74,8 +74,8 @@ def build_engine(
 ) -> Engine:
     """`databases`: the pool of the engine, that of the lease, and that of large bodies."""
     database, lease, large = databases
-    owner, memory, waking, logs = around.owner, around.memory, around.waking, settings.log_days > 0
-    messages = Messages(database, vault, owner=owner, logs=logs)
+    owner, memory, waking = around.owner, around.memory, around.waking
+    messages = Messages(database, vault, owner=owner)
     bodies = Bodies(Chunks(large), settings.body_bytes_max, memory)
     courier = Courier(settings, bodies, tls, around.signing_key)
     notices = StartNotices(Ways(settings, tls), around.signing_key, metrics, log)
@@ -84,7 +84,7 @@ def build_engine(
     pump = Pump(messages, courier, writer, calls, clock, settings, metrics, log, waking=waking, begun=notices.tell)
     leases = Leases(
         Processes(database, owner=owner, lease=lease),
-        Claims(database, vault, owner=owner, logs=logs),
+        Claims(database, vault, owner=owner),
         calls,
         writer,
         clock,

@@ -151,7 +151,7 @@ class Pump:
 
     async def _call(self, message: Claimed, call: Call) -> None:
         started = time.monotonic()
-        sending = call.sending if message.started_callback is None else partial(self._begin, message, call)
+        sending = call.sending if message.options.started_callback is None else partial(self._begin, message, call)
         try:
             answer = await self._courier.deliver(message, int(time.time()), sending=sending)
         except Exception as error:  # noqa: BLE001  no fault of ours may leave a message active for ever

@@ -53,7 +53,7 @@ class StartNotices:
 
     def tell(self, message: Claimed, over: Callable[[], bool]) -> None:
         """Record that an attempt starts now. `over` says later whether it has ended. Does no I/O and raises nothing."""
-        told = message.started_callback
+        told = message.options.started_callback
         if told is None:
             return
         start = Start(

@@ -10,6 +10,7 @@ from typing import Any, Literal, assert_never
 import orjson
 
 from services.relay.message import Claimed
+from services.relay.options import Options
 from services.relay.outcome.backoff import retry_delay_seconds
 
 # Only this much of an answer is searched for an error code, as error bodies are small.
@@ -81,13 +82,14 @@ def judge(message: Claimed, answer: Answer, now: datetime) -> Verdict:
         doubled = 2.0 ** min(message.put_offs, 16)
         return Retry(min(max(answer.later_seconds, doubled), PUT_OFF_SECONDS_MAX), counted=False)
     headers = {name.lower(): value for name, value in answer.headers}
-    error = _error(message, answer)
-    if 200 <= answer.status <= 299 and (message.error_field is None or not error):
+    options = message.options
+    error = _error(options, answer)
+    if 200 <= answer.status <= 299 and (options.error_field is None or not error):
         return Delivered()
     if message.retried >= message.retries_max or _final(message, answer, headers, error):
         return Failed()
     limited = answer.status == 429
-    return Retry(retry_delay_seconds(message.retried, message.retry_delay, headers, now, limited=limited))
+    return Retry(retry_delay_seconds(message.retried, options.retry_delay, headers, now, limited=limited))
 
 
 def state_of(verdict: Verdict) -> str:
@@ -103,16 +105,16 @@ def state_of(verdict: Verdict) -> str:
 
 
 def _final(message: Claimed, answer: Answer, headers: Mapping[str, str], error: Any) -> bool:
-    if answer.status in message.final_status or (answer.fate == "unknown" and message.on_unknown == "fail"):
+    if answer.status in message.options.final_status or (answer.fate == "unknown" and message.on_unknown == "fail"):
         return True
     if answer.status == 489 and headers.get("upstash-nonretryable-error", "").lower() == "true":
         return True
     codes = {str(error.get(key)) for key in ("code", "type")} if isinstance(error, dict) else set()
-    return bool(codes & set(message.final_errors))
+    return bool(codes & set(message.options.final_errors))
 
 
-def _error(message: Claimed, answer: Answer) -> Any:
-    looked_for = message.error_field or ("error" if message.final_errors else None)
+def _error(options: Options, answer: Answer) -> Any:
+    looked_for = options.error_field or ("error" if options.final_errors else None)
     if looked_for is None or len(answer.body) > JUDGED_BYTES_MAX or answer.body.lstrip()[:1] != b"{":
         return None
     try:

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
-from services.relay.message import CallbackOptions, FlowControl, Redaction
 from services.relay.protocol.callback import milliseconds
 from services.relay.protocol.publishing import draft
-from services.relay.protocol.redaction import base64_body, redacted, shown_body, shown_headers
+from services.relay.protocol.redaction import base64_body, shown_body, shown_headers
+from services.relay.protocol.shown_options import shown_options
 from services.relay.protocol.views import (
     AttemptView,
     EventView,
@@ -26,20 +26,6 @@ from services.relay.protocol.views import (
     TopicView,
 )
 from services.relay.protocol.waiting import timetable, why_waiting
-
-__all__ = [
-    "event_object",
-    "flow_object",
-    "letter_object",
-    "message_object",
-    "milliseconds",
-    "parallelism_object",
-    "published_object",
-    "queue_object",
-    "redacted",
-    "schedule_object",
-    "topic_object",
-]
 
 Json = dict[str, Any]
 
@@ -76,18 +62,16 @@ def message_facts(message: MessageView) -> Json:
             "topicName": message.topic,
             "endpointName": message.endpoint,
             "method": message.method,
-            "header": shown_headers(message.headers, message.redact),
-            **shown_body(message.body, message.redact),
+            "header": shown_headers(message.headers, message.options.redact),
+            **shown_body(message.body, message.options.redact),
             "maxRetries": message.retries_max,
             "notBefore": milliseconds(message.not_before),
             "createdAt": milliseconds(message.created_at),
-            **_callbacks(message.callback, message.failure_callback, "Header", message.redact),
             "queueName": message.queue,
             "scheduleId": message.schedule_id,
             "callerIP": message.caller_ip,
             **_labels(message.labels),
-            **_limits(message.flow),
-            "retryDelayExpression": message.retry_delay,
+            **shown_options(message.options),
         }
     )
 
@@ -114,8 +98,8 @@ def event_object(event: EventView, spelling: Literal["events", "logs"] = "events
             "state": "CANCELLED" if event.state == "CANCELED" and spelling == "logs" else event.state,
             "url": event.url,
             "method": event.method,
-            "header": None if event.headers is None else shown_headers(event.headers, event.redact),
-            "body": base64_body(event.body, event.redact) if event.body else None,
+            "header": None if event.headers is None else shown_headers(event.headers, event.options.redact),
+            "body": base64_body(event.body, event.options.redact) if event.body else None,
             "error": event.error,
             "nextDeliveryTime": _moment(event.next_delivery_at),
             "topicName": event.topic,
@@ -128,13 +112,11 @@ def event_object(event: EventView, spelling: Literal["events", "logs"] = "events
             "responseHeader": response_headers,
             "responseHeaders": response_headers,
             "timeout": event.timeout_ms,
-            **_callbacks(event.callback, event.failure_callback, "Headers", event.redact),
             "maxRetries": event.retries_max,
-            "retryDelayExpr": event.retry_delay,
-            "retryDelayExpression": event.retry_delay,
+            "retryDelayExpr": event.options.retry_delay,
             **_labels(event.labels),
             "flowControlKey": event.flow_key,
-            **_limits(event.flow),
+            **shown_options(event.options, callback_headers="Headers"),
         }
     )
 
@@ -149,17 +131,15 @@ def schedule_object(schedule: ScheduleView) -> Json:
             "destination": schedule.destination,
             "createdAt": milliseconds(schedule.created_at),
             "method": asked.method,
-            "header": shown_headers(asked.headers, asked.redact),
-            **shown_body(schedule.body, asked.redact),
+            "header": shown_headers(asked.headers, asked.options.redact),
+            **shown_body(schedule.body, asked.options.redact),
             "retries": asked.retries_max,
             "delay": _number(asked.delay_seconds) or None,
             "timeout": _number(asked.timeout_ms / 1000) if "upstash-timeout" in schedule.options else None,
-            **_callbacks(asked.callback, asked.failure_callback, "Header", asked.redact),
             "queueName": schedule.queue,
             "callerIP": schedule.caller_ip,
             "isPaused": schedule.paused,
-            **_limits(asked.flow),
-            "retryDelayExpression": asked.retry_delay,
+            **shown_options(asked.options),
             **_labels(asked.labels),
             "lastScheduleTime": _moment(schedule.last_at),
             "nextScheduleTime": _moment(schedule.next_at),
@@ -238,29 +218,8 @@ def _attempt(attempt: AttemptView) -> Json:
     }
 
 
-def _callbacks(
-    callback: CallbackOptions | None, failure: CallbackOptions | None, suffix: str, redact: Redaction
-) -> Json:
-    content: Json = {}
-    for name, options in (("callback", callback), ("failureCallback", failure)):
-        if options is not None:
-            content |= {name: options.url, f"{name}{suffix}": shown_headers(options.headers, redact) or None}
-    return content
-
-
 def _labels(labels: tuple[str, ...]) -> Json:
     return {"label": labels[0], "labels": list(labels)} if labels else {}
-
-
-def _limits(flow: FlowControl | None) -> Json:
-    if flow is None:
-        return {}
-    return {
-        "flowControlKey": flow.key,
-        "parallelism": flow.parallelism,
-        "rate": flow.rate,
-        "period": flow.period_seconds,
-    }
 
 
 def _moment(moment: datetime | None) -> int | None:

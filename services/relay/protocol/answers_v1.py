@@ -1,7 +1,7 @@
 """The JSON objects of the first version of the protocol, withdrawn by the vendor in December 2023. Pure.
 
 Sources: the vendor's archived documentation, as far as it is still available (bodies in base64, `header` and later
-`headers`, ids of topics and endpoints, states in lower case), and the vendor's Terraform provider (schedules, topics
+`headers`, ids of topics and endpoints), and the vendor's Terraform provider (schedules, topics
 and endpoints). The rest is as in the second version.
 """
 
@@ -9,34 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from services.relay.protocol.address import NAME
-from services.relay.protocol.answers import event_object, message_object, present, schedule_object
+from services.relay.protocol.answers import message_object, present, schedule_object
 from services.relay.protocol.callback import milliseconds
 from services.relay.protocol.redaction import base64_body
-from services.relay.protocol.views import EventView, MessageView, ScheduleView, TopicView
+from services.relay.protocol.views import MessageView, ScheduleView, TopicView
 
 Json = dict[str, Any]
 
 _TASK_STATES = {"waiting": "created", "active": "active", "delivered": "delivered", "failed": "failed"}
-
-
-@dataclass(frozen=True)
-class Quota:
-    """The values of `GET /v1/quota`. Sizes are in bytes, durations in seconds."""
-
-    topics_max: int
-    endpoints_per_topic_max: int
-    message_bytes_max: int
-    retries_max: int
-    schedules_max: int
-    requests_per_day_max: int
-    retention_seconds: int
-    timeout_seconds: int
-    delay_seconds_max: int
 
 
 def message_object_v1(message: MessageView, now: datetime) -> Json:
@@ -47,7 +31,7 @@ def message_object_v1(message: MessageView, now: datetime) -> Json:
     return content | present(
         {
             "headers": content["header"],
-            "body": base64_body(message.body, message.redact) if message.body else None,
+            "body": base64_body(message.body, message.options.redact) if message.body else None,
             "destinationType": "url" if message.topic is None else "topic",
             "topicId": _topic_id(message.topic),
             "topicName": message.topic,
@@ -121,30 +105,6 @@ def schedule_object_v1(schedule: ScheduleView) -> Json:
             "body": content.get("body", content.get("bodyBase64", "")),
         },
         "settings": {"retries": content["retries"], "notBefore": 0, "deadline": 0},
-    }
-
-
-def event_object_v1(event: EventView) -> Json:
-    """An item of `GET /v1/events`."""
-    content = event_object(event)
-    content["state"] = content["state"].lower()
-    if "header" in content:
-        content["headers"] = content["header"]
-    return content
-
-
-def quota_object_v1(quota: Quota) -> Json:
-    """`GET /v1/quota`."""
-    return {
-        "maxTopics": quota.topics_max,
-        "maxEndpointsPerTopic": quota.endpoints_per_topic_max,
-        "maxMessageSize": quota.message_bytes_max,
-        "maxRetries": quota.retries_max,
-        "maxSchedules": quota.schedules_max,
-        "maxRequestsPerDay": quota.requests_per_day_max,
-        "retention": quota.retention_seconds,
-        "timeout": quota.timeout_seconds,
-        "maxDelay": quota.delay_seconds_max,
     }
 
 

@@ -14,7 +14,6 @@ import orjson
 
 from services.relay.message import (
     INLINE_BYTES_MAX,
-    CallbackOptions,
     Claimed,
     Draft,
     Encoded,
@@ -23,6 +22,7 @@ from services.relay.message import (
     Unencoded,
     Unstored,
 )
+from services.relay.options import NO_OPTIONS, NOTHING_REDACTED, CallbackOptions, Options, Redaction
 from services.relay.outcome.outcome import Answer, Failed, Retry, Verdict
 from services.relay.protocol.headers import listed
 from services.relay.protocol.redaction import shown_headers
@@ -31,12 +31,12 @@ from services.relay.protocol.redaction import shown_headers
 def callbacks(message: Claimed, answer: Answer, verdict: Verdict, *, ended_at: datetime, dlq_id: str) -> list[Draft]:
     """The messages that follow an attempt: the callback, and after the last failed attempt the failure callback."""
     drafts = []
-    if message.callback is not None:
+    if message.options.callback is not None:
         content = _content(message, answer, verdict, ended_at)
-        drafts.append(_draft(message, answer, message.callback, "callback", content))
-    if message.failure_callback is not None and isinstance(verdict, Failed):
+        drafts.append(_draft(message, answer, message.options.callback, "callback", content))
+    if message.options.failure_callback is not None and isinstance(verdict, Failed):
         content = _content(message, answer, verdict, ended_at) | {"dlqId": dlq_id}
-        drafts.append(_draft(message, answer, message.failure_callback, "failure_callback", content))
+        drafts.append(_draft(message, answer, message.options.failure_callback, "failure_callback", content))
     return drafts
 
 
@@ -50,13 +50,18 @@ def _draft(message: Claimed, answer: Answer, options: CallbackOptions, kind: Kin
         protocol=message.protocol,
         delay_seconds=options.delay_seconds,
         retries_max=message.retries_max if options.retries_max is None else options.retries_max,
-        retry_delay=options.retry_delay,
         timeout_ms=options.timeout_ms or 300_000,
         labels=message.labels,
-        # The callback contains the message's body and its answer.
-        redact=message.redact,
         caller_ip=message.caller_ip,
+        options=_options(options.retry_delay, message.options.redact),
     )
+
+
+def _options(retry_delay: str | None, redact: Redaction) -> Options:
+    """The callback contains the message's body and its answer, and so hides what the message hides."""
+    if retry_delay is None and redact is NOTHING_REDACTED:
+        return NO_OPTIONS
+    return Options(retry_delay=retry_delay, redact=redact)
 
 
 def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datetime) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _content(message: Claimed, answer: Answer, verdict: Verdict, ended_at: datet
         "url": message.url,
         "method": message.method,
         # Keys are hidden, as the receiver of the callback is not always the sender.
-        "sourceHeader": shown_headers(message.headers, message.redact),
+        "sourceHeader": shown_headers(message.headers, message.options.redact),
         "sourceBody": "",
         "notBefore": milliseconds(message.not_before),
         "createdAt": milliseconds(message.created_at),

@@ -6,8 +6,8 @@ import base64
 import re
 from dataclasses import dataclass
 
-from services.relay.protocol.headers import is_storable
 from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.storable import is_storable
 
 # The time comes first, unencoded: the vendor's JavaScript client compares cursors by it.
 _CURSOR = re.compile(r"([0-9]{1,18})-([A-Za-z0-9_-]{1,400})")

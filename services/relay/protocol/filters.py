@@ -14,12 +14,11 @@ from urllib.parse import parse_qsl
 import orjson
 
 from services.relay.protocol.address import encoded, percent_encoded
-from services.relay.protocol.cursor import Cursor, decode_cursor, encode_cursor
-from services.relay.protocol.headers import is_storable, shown
+from services.relay.protocol.cursor import Cursor, decode_cursor
+from services.relay.protocol.headers import shown
 from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.storable import is_storable
 from services.relay.protocol.values import whole
-
-__all__ = ["Cursor", "Filters", "Route", "decode_cursor", "encode_cursor", "read_filters"]
 
 VALUES_MAX = 1000
 _IN_PROGRESS = ("ACTIVE", "RETRY", "ERROR")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from services.relay.message import FlowControl
+from services.relay.options import FlowControl
 from services.relay.outcome.duration import parse_duration
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.values import switched_on, whole

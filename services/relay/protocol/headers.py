@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from services.relay.protocol.invalid import InvalidRequestError
+from services.relay.protocol.storable import is_storable
 
 # Hop-by-hop headers (RFC 9110, section 7.6.1), and headers that are created for each delivery.
 _OF_ONE_HOP = frozenset(
@@ -59,13 +60,6 @@ def _has_bytes(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def is_storable(value: str) -> bool:
-    """Whether the database accepts the text: it has no NUL, and no bytes that were not UTF-8 (aiohttp keeps them)."""
-    if "\0" in value:
-        return False
-    return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def listed(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

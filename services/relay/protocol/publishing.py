@@ -10,36 +10,21 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
-from services.relay.message import Body, CallbackOptions, Draft, FlowControl, StartedCallback
+from services.relay.message import Body, Draft
+from services.relay.options import NO_OPTIONS
 from services.relay.protocol import values
-from services.relay.protocol.address import Destination, GroupName, Url, absolute, destination, is_option, separated
-from services.relay.protocol.flow import parse_flow_control
+from services.relay.protocol.address import is_option
 from services.relay.protocol.headers import (
     OPTION_PREFIXES,
-    canonical,
     folded,
     forwarded,
     incoming,
-    is_deliverable,
-    is_storable,
     readable,
     shown,
 )
 from services.relay.protocol.invalid import InvalidRequestError
-
-__all__ = [
-    "Destination",
-    "GroupName",
-    "InvalidRequestError",
-    "Url",
-    "canonical",
-    "destination",
-    "draft",
-    "given_token",
-    "merged",
-    "options_of",
-    "separated",
-]
+from services.relay.protocol.option_headers import read_options
+from services.relay.protocol.storable import is_storable
 
 PARAMETERS_MAX = 1000
 # Each call holds its headers in memory. Servers accept 8 to 64 KiB.
@@ -47,16 +32,6 @@ HEADERS_BYTES_MAX = 64 * 1024
 TIMEOUT_MS_DEFAULT = 7_200_000
 DEDUPLICATION_BYTES_MAX = 1000
 _TELEMETRY = "upstash-telemetry-"
-# Names after `Upstash-Callback-`. A header with one of these names or prefixes is an option of the callback, with the
-# meaning that the name without `-Callback` has for a publish. The vendor's workflows are included, though the relay has
-# none.
-_CALLBACK_OPTIONS = frozenset(
-    {
-        "method", "retries", "retry-delay", "timeout", "delay", "not-before", "label", "deduplication-id",
-        "content-based-deduplication", "flow-control-key", "flow-control-value", "redact-fields", "header-forward", "cron",
-    }
-)  # fmt: skip
-_CALLBACK_PREFIXES = ("forward-", "workflow-")
 
 
 def options_of(headers: Mapping[str, str], query: str) -> dict[str, str]:
@@ -119,8 +94,9 @@ def draft(
     """
     raw = folded(options.items())
     options = raw if all(map(str.isascii, raw.values())) else {name: readable(value) for name, value in raw.items()}
-    for name, value in options.items():
-        if name.startswith(OPTION_PREFIXES) and not is_storable(value):
+    named = [name for name in options if name.startswith(OPTION_PREFIXES)]
+    for name in named:
+        if not is_storable(options[name]):
             raise InvalidRequestError(f"{shown(name)}: the value is not UTF-8, or holds a NUL")
     if sum(len(name) + len(value) for name, value in raw.items()) > HEADERS_BYTES_MAX:
         raise InvalidRequestError(f"the headers and options of a message must be at most {HEADERS_BYTES_MAX} bytes")
@@ -136,25 +112,16 @@ def draft(
         protocol=protocol,
         delay_seconds=values.delay(options.get("upstash-not-before"), options.get("upstash-delay"), now_seconds),
         retries_max=values.count(options.get("upstash-retries"), "Upstash-Retries", 3),
-        retry_delay=values.expression(options.get("upstash-retry-delay"), "Upstash-Retry-Delay"),
         timeout_ms=values.timeout_ms(options.get("upstash-timeout"), "Upstash-Timeout") or TIMEOUT_MS_DEFAULT,
-        callback=_callback(options, raw, "upstash-callback"),
-        failure_callback=_callback(options, raw, "upstash-failure-callback"),
-        started_callback=_started_callback(options, raw),
         deduplication_id=_deduplication(url, topic, options, own, body),
         labels=values.labels(options.get("upstash-label")),
         queue=None if queue is None else values.name(queue, "queue name"),
-        flow=_flow(options),
-        redact=values.redaction(options.get("upstash-redact-fields")),
         topic=topic,
         endpoint=endpoint,
         schedule_id=schedule_id,
-        final_status=values.statuses(options.get("tidings-final-status")),
-        final_errors=values.listed(options.get("tidings-final-error")),
-        error_field=options.get("tidings-error-field") or None,
         on_unknown=values.on_unknown(options.get("tidings-on-unknown")),
-        public_only=values.public_only(options.get("tidings-addresses")),
         caller_ip=caller_ip,
+        options=read_options(options, raw) if named else NO_OPTIONS,
     )
 
 
@@ -168,60 +135,6 @@ def lasting(options: Mapping[str, str]) -> dict[str, str]:
     if values.switched_on(kept.pop("upstash-header-forward", None)):
         kept = {f"upstash-forward-{name.lower()}": value for name, value in incoming(options).items()} | kept
     return kept
-
-
-def _callback(options: Mapping[str, str], raw: Mapping[str, str], name: str) -> CallbackOptions | None:
-    address = raw.get(name)
-    if not address:
-        return None
-    shown = canonical(name)
-    retries = options.get(f"{name}-retries")
-    return CallbackOptions(
-        url=absolute(address, shown),
-        method=values.method(options.get(f"{name}-method")),
-        headers=_of_callback(raw, name),
-        retries_max=None if retries is None else values.count(retries, f"{shown}-Retries", 3),
-        retry_delay=values.expression(options.get(f"{name}-retry-delay"), f"{shown}-Retry-Delay"),
-        timeout_ms=values.timeout_ms(options.get(f"{name}-timeout"), f"{shown}-Timeout"),
-        delay_seconds=values.duration(options.get(f"{name}-delay"), f"{shown}-Delay"),
-    )
-
-
-def _of_callback(options: Mapping[str, str], name: str) -> dict[str, str]:
-    """The headers of a callback: those with `-Forward-`, and those with a name that is not an option.
-
-    The vendor's documentation has only the first kind. Its Python client creates the second from `callback_headers`,
-    which it promises to forward with the callback.
-    """
-    prefix = f"{name}-"
-    named = {option.removeprefix(prefix): value for option, value in options.items() if option.startswith(prefix)}
-    bare = {
-        option: value
-        for option, value in named.items()
-        if option not in _CALLBACK_OPTIONS
-        and not option.startswith(_CALLBACK_PREFIXES)
-        and is_deliverable(option, value)
-    }
-    return forwarded(bare, "") | forwarded(options, f"{prefix}forward-")
-
-
-def _started_callback(options: Mapping[str, str], raw: Mapping[str, str]) -> StartedCallback | None:
-    address = raw.get("tidings-started-callback")
-    if not address:
-        return None
-    return StartedCallback(
-        absolute(address, "Tidings-Started-Callback"), values.started_data(options.get("tidings-started-data"))
-    )
-
-
-def _flow(options: Mapping[str, str]) -> FlowControl | None:
-    key, value = options.get("upstash-flow-control-key"), options.get("upstash-flow-control-value")
-    if key is None and value is None:
-        return None
-    cooling = options.get("tidings-cooling", "on").strip().lower()
-    if cooling not in {"on", "off"}:
-        raise InvalidRequestError("Tidings-Cooling must be on or off")
-    return parse_flow_control(key or "", value or "", cooling=cooling == "on")
 
 
 def _short(deduplication_id: str) -> str:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from services.relay.message import NOTHING_REDACTED, Redaction
+from services.relay.options import NOTHING_REDACTED, Redaction
 from services.relay.protocol.headers import readable
 
 _SECRET_WORDS = ("authorization", "key", "token", "secret", "cookie", "password")

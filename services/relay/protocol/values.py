@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from services.relay.message import Redaction
+from services.relay.options import NOTHING_REDACTED, Redaction
 from services.relay.outcome.duration import parse_duration
 from services.relay.outcome.expression import ExpressionError, evaluate_ms
 from services.relay.protocol.address import NAME
@@ -147,6 +147,8 @@ def redaction(value: str | None) -> Redaction:
     """Parse `body, header[Authorization]`. `header` (in the clients) and `headers` (in the documentation) are
     equivalent.
     """
+    if not value:
+        return NOTHING_REDACTED
     body, all_headers, headers = False, False, set()
     for item in listed(value):
         named = _REDACTED_HEADER.fullmatch(item)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from services.relay.message import NOTHING_REDACTED, CallbackOptions, FlowControl, Redaction, State
+from services.relay.message import State
+from services.relay.options import NO_OPTIONS, Options
 
 WaitReason = Literal["delay", "retry", "flow_control", "cooling", "queue", "paused", "put_off", "due"]
 EventState = Literal[
@@ -124,18 +125,14 @@ class MessageView:
     state: State
     due_at: datetime
     retried: int = 0
-    retry_delay: str | None = None
     timeout_ms: int | None = None
-    callback: CallbackOptions | None = None
-    failure_callback: CallbackOptions | None = None
     labels: tuple[str, ...] = ()
     queue: str | None = None
-    flow: FlowControl | None = None
-    redact: Redaction = NOTHING_REDACTED
     topic: str | None = None
     endpoint: str | None = None
     schedule_id: str | None = None
     caller_ip: str = ""
+    options: Options = NO_OPTIONS
     attempts: tuple[AttemptView, ...] = ()
     gate: Gate = OPEN_GATE
 
@@ -149,12 +146,12 @@ class LetterView:
     response_status: int
     response_headers: Mapping[str, list[str]]
     response_body: bytes
-    failed_at: datetime
 
 
 @dataclass(frozen=True)
 class EventView:
-    """One event of a message, with the facts still known of the message. It has `flow`, or at least `flow_key`."""
+    """One event of a message, with the facts still known of the message. It has `flow_key` also when its options are
+    unknown."""
 
     time: datetime
     message_id: str
@@ -164,19 +161,15 @@ class EventView:
     headers: Mapping[str, str] | None = None
     body: bytes | None = None
     retries_max: int | None = None
-    retry_delay: str | None = None
     timeout_ms: int | None = None
-    callback: CallbackOptions | None = None
-    failure_callback: CallbackOptions | None = None
     labels: tuple[str, ...] = ()
     queue: str | None = None
-    flow: FlowControl | None = None
     flow_key: str | None = None
-    redact: Redaction = NOTHING_REDACTED
     topic: str | None = None
     endpoint: str | None = None
     schedule_id: str | None = None
     caller_ip: str = ""
+    options: Options = NO_OPTIONS
     error: str | None = None
     next_delivery_at: datetime | None = None
     response_status: int | None = None

@@ -74,13 +74,13 @@ def timetable(message: MessageView, now: datetime) -> list[tuple[int, datetime]]
     if message.state in {"queued", "waiting"}:
         number, moment = message.retried, max(message.due_at, now)
     elif message.state == "active":
-        number, moment = message.retried + 1, _later(now, message.retried, message.retry_delay)
+        number, moment = message.retried + 1, _later(now, message.retried, message.options.retry_delay)
     else:
         return []
     plan: list[tuple[int, datetime]] = []
     while number <= message.retries_max and len(plan) < PLAN_MAX:
         plan.append((number, moment))
-        moment = _later(moment, number, message.retry_delay)
+        moment = _later(moment, number, message.options.retry_delay)
         number += 1
     return plan
 

@@ -32,13 +32,12 @@ class Difference:
 
 
 class Claims:
-    """`owner` is this process. `logs`: whether the log is written."""
+    """`owner` is this process."""
 
-    def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
+    def __init__(self, database: Database, vault: Vault, *, owner: UUID) -> None:
         self._database = database
         self._vault = vault
         self._owner = owner
-        self._logs = logs
         self._q = queries("claims")
         self._touch_flows = queries("messages")["touch_flows"]
         self._enter = queries("messages")["enter"]
@@ -55,7 +54,7 @@ class Claims:
 
     async def give_back(self, claims: Collection[Claim]) -> int:
         """Return unsent claims to the waiting messages. Returns how many still belonged to this process."""
-        asked = {"claims": written.claims(claims), "owner": self._owner, "logs": self._logs}
+        asked = {"claims": written.claims(claims), "owner": self._owner}
         return await self._put_back("give_back", asked)
 
     async def disown(self, claims: Collection[Claim]) -> int:
@@ -70,7 +69,7 @@ class Claims:
         lapsed lease counts only if this process's own lease holds for `left_seconds` more.
         """
         asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds)
-        return await self._put_back("expire", asked | {"logs": self._logs})
+        return await self._put_back("expire", asked)
 
     async def take_over(self, batch_max: int, *, lapsed: bool = True, left_seconds: float = 0.0) -> list[Claimed]:
         """Take over messages of dead processes that must not be sent again, with up to CLAIM_BYTES_MAX together. The

@@ -35,17 +35,14 @@ WITH unsent AS (
   FROM unsent WHERE m.id = unsent.id AND m.period + 0 = unsent.period
   RETURNING m.*, unsent.started_at AS unsent_at
 ), begun AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT CASE WHEN unsent_at > now() - interval '12 hours' THEN unsent_at ELSE now() END, id, 'ACTIVE', retried, url,
-    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
-  FROM back WHERE %(logs)s AND EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT CASE WHEN unsent_at > now() - interval '12 hours' THEN unsent_at ELSE now() END, id, 'ACTIVE', retried,
+    /* facts */
+  FROM back WHERE EXISTS (SELECT FROM relay.put_offs AS p WHERE p.message_id = back.id)
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
-  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms, due_at, 'not sent: the relay gave the message back'
-  FROM back WHERE %(logs)s
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */, next_due_at, error)
+  SELECT clock_timestamp(), id, 'ERROR', retried, /* facts */, due_at, 'not sent: the relay gave the message back'
+  FROM back
 )
 SELECT id, flow_key, queue, unsent_at FROM back
 
@@ -90,17 +87,14 @@ WITH expired AS (
 ), attempted AS (
   DELETE FROM relay.put_offs AS p USING expired WHERE p.message_id = expired.id RETURNING p.message_id
 ), begun AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT CASE WHEN began_at > now() - interval '12 hours' THEN began_at ELSE now() END, id, 'ACTIVE', retried, url,
-    method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip, retries_max, timeout_ms
-  FROM back JOIN attempted ON attempted.message_id = back.id WHERE %(logs)s
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT CASE WHEN began_at > now() - interval '12 hours' THEN began_at ELSE now() END, id, 'ACTIVE', retried,
+    /* facts */
+  FROM back JOIN attempted ON attempted.message_id = back.id
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, error)
-  SELECT clock_timestamp(), id, 'ERROR', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms, due_at, 'fate unknown: the relay died during the call'
-  FROM back WHERE %(logs)s
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */, next_due_at, error)
+  SELECT clock_timestamp(), id, 'ERROR', retried, /* facts */, due_at, 'fate unknown: the relay died during the call'
+  FROM back
 )
 SELECT id, flow_key, queue, NULL::timestamptz AS unsent_at FROM back
 

@@ -141,7 +141,7 @@ class Database:
             except psycopg.errors.CheckViolation as error:
                 if not left or "no partition of relation" not in str(error):
                     raise
-                await self.execute("SELECT relay.make_partitions(2)", {})
+                await self.execute(queries("janitor")["make_partitions"], {})
         raise AssertionError("unreachable")
 
 
@@ -193,5 +193,7 @@ async def rows(connection: AsyncConnection[Any], statement: LiteralString, param
 
 
 def queries(noun: str) -> Mapping[str, LiteralString]:
-    """The statements of `<noun>.sql` in this folder."""
-    return load_queries("services.relay.store", f"{noun}.sql")
+    """The statements of `<noun>.sql` in this folder, with `/* facts */` replaced by the list of columns."""
+    facts = load_queries("services.relay.store", "columns.sql")["facts"]
+    statements = load_queries("services.relay.store", f"{noun}.sql")
+    return {name: text.replace("/* facts */", facts) for name, text in statements.items()}

@@ -13,7 +13,7 @@ from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.views import AttemptView, EventView
 from services.relay.store.database import Database, Row
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
-from services.relay.store.sealing import UnreadableError, open_sealed
+from services.relay.store.sealing import Opened, UnreadableError, open_sealed
 from services.relay.store.vault import Vault
 
 PAGE_MAX = 1000
@@ -22,8 +22,6 @@ BODY_BYTES_MAX = 2048
 # The limit for headers and options of a page's messages. Only headers of many KB each reach it; those of the last
 # messages are then not shown.
 DETAILS_BYTES_MAX = 4 * PAGE_BYTES_MAX
-# The sealed parts that the log shows.
-_SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
 _FAULTS = frozenset({"ERROR", "RETRY", "FAILED"})
 # The states of the log that end an attempt, and the outcome that each stands for. A later state of the same attempt is
 # more specific.
@@ -72,15 +70,16 @@ class Events:
         }
         # If the options cannot be decrypted, the fields to redact are unknown, so nothing is shown.
         return {
-            row["message_id"]: shown | {"body": row["body"]} for row in found if (shown := opened.get(row["details"]))
+            row["message_id"]: {"headers": shown.headers, "options": shown.options, "body": row["body"]}
+            for row in found
+            if (shown := opened.get(row["details"])) is not None
         }
 
-    def _opened(self, details: bytes) -> dict[str, Any]:
+    def _opened(self, details: bytes) -> Opened | None:
         try:
-            opened = open_sealed(self._vault, details)
+            return open_sealed(self._vault, details)
         except UnreadableError:
-            return {}
-        return {name: opened[name] for name in _SEALED if name in opened}
+            return None
 
 
 def folded(events: list[Row]) -> tuple[AttemptView, ...]:

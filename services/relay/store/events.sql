@@ -9,8 +9,7 @@ AND /* common */
 
 -- name: newest
 WITH page AS (
-  SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms, next_due_at, status, error, response_header, response_body,
+  SELECT at, sequence, message_id, state, /* facts */, next_due_at, status, error, response_header, response_body,
     coalesce(octet_length(response_header::text), 0) + coalesce(octet_length(response_body), 0) AS size
   FROM relay.events
   WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) < (%(cursor_at)s, %(cursor_id)s::bigint))
@@ -24,8 +23,7 @@ SELECT * FROM sized WHERE before < %(bytes_max)s ORDER BY at DESC, sequence DESC
 
 -- name: earliest
 WITH page AS (
-  SELECT at, sequence, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms, next_due_at, status, error, response_header, response_body,
+  SELECT at, sequence, message_id, state, /* facts */, next_due_at, status, error, response_header, response_body,
     coalesce(octet_length(response_header::text), 0) + coalesce(octet_length(response_body), 0) AS size
   FROM relay.events
   WHERE (%(cursor_at)s::timestamptz IS NULL OR (at, sequence) > (%(cursor_at)s, %(cursor_id)s::bigint))

@@ -53,11 +53,6 @@ class FlowKeys:
         """
         await self._database.execute(self._q["set_cooling"], {"key": key, "enabled": enabled})
 
-    async def cooling_count(self) -> int:
-        """How many keys their destinations have paused now."""
-        [row] = await self._database.fetch(self._q["cooling_count"], {})
-        return int(row["count"])
-
     async def all_calls(self) -> tuple[int, int]:
         """The calls in flight of all processes, with or without a key, and the number of processes."""
         [row] = await self._database.fetch(self._q["all_calls"], {})

@@ -62,9 +62,6 @@ ON CONFLICT (key) DO UPDATE SET cools = excluded.cools, pinned_cooling = true, u
   cooling_until = CASE WHEN excluded.cools THEN f.cooling_until END,
   ready_at = CASE WHEN excluded.cools THEN f.ready_at ELSE clock_timestamp() END
 
--- name: cooling_count
-SELECT count(*) AS count FROM relay.flow_keys WHERE cooling_until > clock_timestamp()
-
 -- name: all_calls
 SELECT (SELECT count(*) FROM relay.messages WHERE state = 'active') AS active,
   (SELECT count(*) FROM relay.processes WHERE lease_until > clock_timestamp()) AS processes

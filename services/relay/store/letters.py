@@ -153,10 +153,9 @@ class Letters:
 
     def _readable(self, row: Row) -> bool:
         try:
-            open_sealed(self._vault, row["sealed"])
+            return not open_sealed(self._vault, row["sealed"]).newer
         except UnreadableError:
             return False
-        return True
 
     async def _views(self, ids: Ids, trim_body: int | None) -> Views:
         """Views in the order of `ids`, without dead letters that were removed meanwhile."""
@@ -170,7 +169,6 @@ class Letters:
             row["response_status"],
             row["response_header"],
             row["response_body"],
-            row["failed_at"],
         )
 
 

@@ -44,8 +44,8 @@ SELECT id, sealed FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[])
 
 -- name: shown
 -- An answer in pieces is shown whole if it is small enough; otherwise its beginning is.
-SELECT l.id, l.message_id, l.failed_at, l.url, l.method, l.sealed, l.retries_max, l.timeout_ms, l.caller_ip, l.labels, l.queue,
-  l.flow_key, l.topic, l.endpoint, l.schedule_id, l.created_at, l.not_before, l.response_status, l.response_header,
+SELECT l.id, l.message_id, l.failed_at, l.sealed, l.created_at, l.not_before, l.response_status, l.response_header,
+  /* facts */,
   CASE WHEN octet_length(l.body) <= %(body_bytes_max)s THEN l.body ELSE '' END AS body,
   substring(coalesce(pieces.whole, l.response_body) FROM 1 FOR coalesce(%(trim_body)s::integer, 2147483647)) AS response_body
 FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS asked (id, n)
@@ -61,8 +61,7 @@ ORDER BY asked.n
 WITH gone AS (
   DELETE FROM relay.dead_letters WHERE id = ANY(%(ids)s::text[]) RETURNING *
 )
-SELECT id, kind, protocol, url, method, sealed, retries_max, timeout_ms, on_unknown, caller_ip, labels, queue, topic, endpoint,
-  schedule_id, body_size, response_key,
+SELECT id, kind, protocol, sealed, on_unknown, body_size, response_key, /* facts */,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body ELSE '' END AS body,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_key ELSE relay.store_pieces(body) END AS body_key,
   CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body_sha256 ELSE sha256(body) END AS body_sha256

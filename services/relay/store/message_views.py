@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from services.relay.message import INLINE_BYTES_MAX, FlowControl
+from services.relay.message import INLINE_BYTES_MAX
+from services.relay.options import NO_OPTIONS, FlowControl, Options
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.views import Gate, MessageView
 from services.relay.store.database import Database, Row
@@ -13,13 +14,12 @@ from services.relay.store.events import Events
 from services.relay.store.filtering import fetch_planned, filtered, parameters
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.queues import Queues
-from services.relay.store.sealing import UnreadableError, open_sealed
+from services.relay.store.sealing import Opened, UnreadableError, open_sealed
 from services.relay.store.vault import Vault
 
 # Columns of messages and of dead letters that a view has under the same name.
 _COLUMNS = ("id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "timeout_ms", "queue",
             "topic", "endpoint", "schedule_id", "caller_ip")  # fmt: skip
-_SEALED = ("headers", "retry_delay", "callback", "failure_callback", "flow", "redact")
 
 
 class MessageViews:
@@ -76,11 +76,15 @@ def message_view(vault: Vault, row: Row) -> MessageView:
     decrypted.
     """
     columns: dict[str, Any] = {name: row[name] for name in _COLUMNS}
-    opened: dict[str, Any] = {"headers": {}}
     try:
         opened = open_sealed(vault, row["sealed"])
     except UnreadableError:
-        if row["flow_key"] is not None:
-            opened["flow"] = FlowControl(row["flow_key"], None, None)
-    sealed = {name: opened[name] for name in _SEALED if name in opened}
-    return MessageView(**columns, **sealed, labels=tuple(row["labels"]), retried=row.get("retried", 0))
+        key = row["flow_key"]
+        opened = Opened({}, NO_OPTIONS if key is None else Options(flow=FlowControl(key, None, None)))
+    return MessageView(
+        **columns,
+        headers=opened.headers,
+        options=opened.options,
+        labels=tuple(row["labels"]),
+        retried=row.get("retried", 0),
+    )

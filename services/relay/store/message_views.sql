@@ -1,8 +1,7 @@
 -- name: get
 -- A large body is not shown.
-SELECT id, url, method, CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body ELSE '' END AS body, sealed,
-  retries_max, created_at, not_before, state, due_at, retried, timeout_ms, labels, queue, flow_key, topic, endpoint,
-  schedule_id, caller_ip, holds, p.count AS put_offs, p.error AS put_off_error
+SELECT id, CASE WHEN octet_length(body) <= %(body_bytes_max)s THEN body ELSE '' END AS body, sealed, created_at,
+  not_before, state, due_at, retried, holds, p.count AS put_offs, p.error AS put_off_error, /* facts */
 FROM relay.messages LEFT JOIN relay.put_offs AS p ON p.message_id = id
 WHERE id = %(id)s AND state <> 'cancelled'
   AND (ended_at IS NULL OR ended_at > now() - make_interval(secs => %(keep_seconds)s))

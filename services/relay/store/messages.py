@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,13 +47,12 @@ class UnstorableError(Exception):
 
 
 class Messages:
-    """`owner` is this process, in whose name calls are held. `logs`: whether the log is written."""
+    """`owner` is this process, in whose name calls are held."""
 
-    def __init__(self, database: Database, vault: Vault, *, owner: UUID, logs: bool = True) -> None:
+    def __init__(self, database: Database, vault: Vault, *, owner: UUID) -> None:
         self._database = database
         self._vault = vault
         self._owner = owner
-        self._logs = logs
         self._q = queries("messages")
         self._release = queries("chunks")["release"]
 
@@ -100,7 +99,7 @@ class Messages:
 
     async def _claim(self, statement: str, batch_max: int, bytes_max: int) -> list[Claimed]:
         limits = {"batch_max": batch_max, "bytes_max": min(bytes_max, CLAIM_BYTES_MAX), "keys_max": KEYS_MAX}
-        values = limits | {"owner": self._owner, "logs": self._logs}
+        values = limits | {"owner": self._owner}
         found = await self._database.fetch(self._q[statement], values, seconds=ENGINE_SECONDS)
         return claimed_of(self._vault, found)
 
@@ -124,7 +123,7 @@ class Messages:
             ours = {(row["id"], row["started_at"]) for row in found}
             kept = [ending for ending in endings if ending.message.claim in ours]
             async with connection.pipeline():
-                again = await record(connection, self._q, kept, logs=self._logs)
+                again = await record(connection, self._q, kept)
                 await self._insert(connection, [(new_message_id(), draft) for e in kept for draft in e.callbacks])
             ended = [e.message for e in kept if not isinstance(e.verdict, Retry)]
             await self._settle(
@@ -149,7 +148,7 @@ class Messages:
         """
 
         async def work(connection: AsyncConnection[Any]) -> list[str]:
-            found = await self._twice(connection, "cancel", ids, {"logs": self._logs})
+            found = await self._twice(connection, "cancel", ids)
             await self._settle(
                 connection,
                 leaving=[row["parent_id"] for row in found if row["parent_id"]],
@@ -195,7 +194,7 @@ class Messages:
         sealed = [(id_, draft, sealer.seal(draft)) for id_, draft in new]
         for some in slices(sealed, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes + len(one[2])):
             values = [written.message(*one) for one in some]
-            await connection.execute(self._q["insert"], {"rows": written.as_json(values), "logs": self._logs})
+            await connection.execute(self._q["insert"], {"rows": written.as_json(values)})
         promoted = []
         if names := sorted({draft.queue for _, draft in new if draft.queue is not None}):
             await connection.execute(self._q["make_queues"], {"queues": names})
@@ -220,23 +219,21 @@ class Messages:
         names = set(entering)
         if leaving:
             ids = sorted(set(leaving))
-            await self._twice(connection, "lock_parents", ids, {})
+            await self._twice(connection, "lock_parents", ids)
             names |= {row["queue"] for row in await rows(connection, self._q["leave"], {"ids": ids})}
         promoted = []
         if names:
             promoted = [row["key"] for row in await rows(connection, self._q["enter"], {"queues": sorted(names)})]
         await self._touch(connection, [*flows, *((key, None, False) for key in promoted)])
 
-    async def _twice(
-        self, connection: AsyncConnection[Any], name: str, ids: Sequence[str], values: Mapping[str, Any]
-    ) -> list[Row]:
+    async def _twice(self, connection: AsyncConnection[Any], name: str, ids: Sequence[str]) -> list[Row]:
         """The rows of a statement that locks messages by id, including a second run for those that the first missed. If
         the janitor moved a row while its lock was awaited, the row is in another partition, and only a new snapshot
         sees it. A message is moved at most once.
         """
-        found = await rows(connection, self._q[name], {**values, "ids": list(ids)})
+        found = await rows(connection, self._q[name], {"ids": list(ids)})
         if missing := sorted(set(ids) - {row["id"] for row in found}):
-            found += await rows(connection, self._q[name], {**values, "ids": missing})
+            found += await rows(connection, self._q[name], {"ids": missing})
         return found
 
     async def _touch(self, connection: AsyncConnection[Any], flows: Sequence[Touch]) -> None:

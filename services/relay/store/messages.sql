@@ -25,24 +25,21 @@ SELECT message_id FROM relay.deduplications WHERE id = %(key)s
 -- Insert into the newest partition. A message with a queue waits for a slot, any other for its time. The log gets a row
 -- too.
 WITH new AS (
-  INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_key, body_size, body_sha256, sealed,
-    retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key, topic, endpoint, schedule_id, parent_id,
-    not_before, due_at, state)
-  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, url, method, decode(body, 'base64'), body_key,
-    body_size, decode(body_sha256, 'base64'), decode(sealed, 'base64'), retries_max, timeout_ms, on_unknown, caller_ip, label, labels, queue, flow_key,
-    topic, endpoint, schedule_id, parent_id, now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
-    CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END
+  INSERT INTO relay.messages (id, period, kind, protocol, body, body_key, body_size, body_sha256, sealed, on_unknown,
+    label, parent_id, not_before, due_at, state, /* facts */)
+  SELECT id, (SELECT max(period) FROM relay.periods), kind, protocol, decode(body, 'base64'), body_key, body_size,
+    decode(body_sha256, 'base64'), decode(sealed, 'base64'), on_unknown, label, parent_id,
+    now() + make_interval(secs => delay_seconds), now() + make_interval(secs => delay_seconds),
+    CASE WHEN queue IS NULL THEN 'waiting' ELSE 'queued' END, /* facts */
   FROM json_to_recordset(%(rows)s::json) AS v (id text, kind text, protocol smallint, url text, method text, body text,
-    body_key text, body_size bigint, body_sha256 text, sealed text, retries_max integer, timeout_ms bigint, on_unknown text, caller_ip text,
-    label text, labels text[], queue text, flow_key text, topic text, endpoint text, schedule_id text, parent_id text,
-    delay_seconds float8)
+    body_key text, body_size bigint, body_sha256 text, sealed text, retries_max integer, timeout_ms bigint,
+    on_unknown text, caller_ip text, label text, labels text[], queue text, flow_key text, topic text, endpoint text,
+    schedule_id text, parent_id text, delay_seconds float8)
   RETURNING *
 )
-INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-  caller_ip, retries_max, timeout_ms, next_due_at, details)
-SELECT created_at, id, 'CREATED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-  retries_max, timeout_ms, due_at, sealed
-FROM new WHERE %(logs)s
+INSERT INTO relay.events (at, message_id, state, /* facts */, next_due_at, details)
+SELECT created_at, id, 'CREATED', /* facts */, due_at, sealed
+FROM new
 
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ORDER BY 1 ON CONFLICT DO NOTHING
@@ -105,11 +102,9 @@ WITH due AS (
     AND EXISTS (SELECT FROM relay.processes WHERE owner = %(owner)s AND lease_until > clock_timestamp())
   RETURNING m.*, (SELECT p.count FROM relay.put_offs AS p WHERE p.message_id = m.id) AS put_offs
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT started_at, id, 'ACTIVE', retried, /* facts */
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -119,11 +114,9 @@ WITH claimed AS (
   FROM relay.processes AS p, relay.claim_keyed(p.owner, %(batch_max)s, %(keys_max)s, %(bytes_max)s) AS m
   WHERE p.owner = %(owner)s AND p.lease_until > clock_timestamp()
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-    schedule_id, caller_ip, retries_max, timeout_ms)
-  SELECT started_at, id, 'ACTIVE', retried, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM claimed WHERE %(logs)s AND put_offs IS NULL
+  INSERT INTO relay.events (at, message_id, state, attempt, /* facts */)
+  SELECT started_at, id, 'ACTIVE', retried, /* facts */
+  FROM claimed WHERE put_offs IS NULL
 )
 SELECT * FROM claimed
 
@@ -152,10 +145,9 @@ RETURNING v.id, v.started_at
 
 -- name: log
 -- The outcome of an attempt, one row per state.
-INSERT INTO relay.events (at, message_id, state, attempt, url, method, labels, queue, flow_key, topic, endpoint,
-  schedule_id, caller_ip, retries_max, timeout_ms, next_due_at, status, error, response_header, response_body)
-SELECT v.at, m.id, v.state, v.attempt, m.url, m.method, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id,
-  m.caller_ip, m.retries_max, m.timeout_ms, v.next_due_at, v.status, v.error, v.header, decode(v.body, 'base64')
+INSERT INTO relay.events (at, message_id, state, attempt, /* facts */, next_due_at, status, error, response_header,
+  response_body)
+SELECT v.at, m.id, v.state, v.attempt, /* facts */, v.next_due_at, v.status, v.error, v.header, decode(v.body, 'base64')
 FROM json_to_recordset(%(rows)s::json) AS v (n integer, id text, at timestamptz, state text, attempt integer,
   next_due_at timestamptz, status integer, error text, header jsonb, body text)
 JOIN relay.messages AS m ON m.id = v.id
@@ -169,12 +161,11 @@ ON CONFLICT (message_id) DO UPDATE SET count = p.count + 1, error = excluded.err
 DELETE FROM relay.put_offs WHERE message_id = ANY(%(ids)s)
 
 -- name: bury
-INSERT INTO relay.dead_letters (id, message_id, kind, protocol, url, method, body, body_key, body_size, sealed, retries_max,
-  timeout_ms, on_unknown, caller_ip, labels, queue, flow_key, topic, endpoint, schedule_id, created_at, not_before,
-  response_status, response_header, response_body, response_key, response_size, body_sha256)
-SELECT v.id, m.id, m.kind, m.protocol, m.url, m.method, m.body, m.body_key, m.body_size, m.sealed, m.retries_max,
-  m.timeout_ms, m.on_unknown, m.caller_ip, m.labels, m.queue, m.flow_key, m.topic, m.endpoint, m.schedule_id, m.created_at,
-  m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, m.body_sha256
+INSERT INTO relay.dead_letters (id, message_id, kind, protocol, body, body_key, body_size, body_sha256, sealed,
+  on_unknown, created_at, not_before, response_status, response_header, response_body, response_key, response_size,
+  /* facts */)
+SELECT v.id, m.id, m.kind, m.protocol, m.body, m.body_key, m.body_size, m.body_sha256, m.sealed, m.on_unknown,
+  m.created_at, m.not_before, v.status, v.header, decode(v.body, 'base64'), v.key, v.size, /* facts */
 FROM json_to_recordset(%(rows)s::json) AS v (id text, message_id text, status integer, header jsonb, body text, key text,
   size bigint)
 JOIN relay.messages AS m ON m.id = v.message_id
@@ -231,11 +222,9 @@ WITH found AS (
   INSERT INTO relay.cancellations (owner, message_id) SELECT holder, id FROM cancelled WHERE holder IS NOT NULL
   ON CONFLICT DO NOTHING
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms)
-  SELECT clock_timestamp(), id, s.state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
-  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state) WHERE %(logs)s
+  INSERT INTO relay.events (at, message_id, state, /* facts */)
+  SELECT clock_timestamp(), id, s.state, /* facts */
+  FROM cancelled, (VALUES ('CANCEL_REQUESTED'), ('CANCELED')) AS s (state)
 )
 SELECT id, queue, flow_key, parent_id, body_key FROM cancelled
 

@@ -41,10 +41,8 @@ WITH found AS (
   FROM found WHERE m.id = found.id AND m.period + 0 = found.period
   RETURNING m.*
 ), logged AS (
-  INSERT INTO relay.events (at, message_id, state, url, method, labels, queue, flow_key, topic, endpoint, schedule_id,
-    caller_ip, retries_max, timeout_ms)
-  SELECT clock_timestamp(), id, 'CANCELED', url, method, labels, queue, flow_key, topic, endpoint, schedule_id, caller_ip,
-    retries_max, timeout_ms
+  INSERT INTO relay.events (at, message_id, state, /* facts */)
+  SELECT clock_timestamp(), id, 'CANCELED', /* facts */
   FROM cancelled
 )
 SELECT body_key FROM cancelled

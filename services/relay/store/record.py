@@ -17,17 +17,16 @@ STATEMENT_BYTES_MAX = 2 * 1024 * 1024
 
 
 async def record(
-    connection: AsyncConnection[Any], statements: Mapping[str, LiteralString], endings: Sequence[Ending], *, logs: bool
+    connection: AsyncConnection[Any], statements: Mapping[str, LiteralString], endings: Sequence[Ending]
 ) -> Sequence[Ending]:
     """Write within the transaction on `connection`. `statements` are those of messages.sql. Returns the endings that
     were put off.
     """
     again = await _put_off(connection, statements, endings)
-    if logs:
-        logged = [(ending.message, row) for ending in endings for row in ending.logged]
-        for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: one[1].answer_bytes):
-            steps = [written.step(n, message, row) for n, (message, row) in enumerate(rows)]
-            await connection.execute(statements["log"], {"rows": written.as_json(steps)})
+    logged = [(ending.message, row) for ending in endings for row in ending.logged]
+    for rows in slices(logged, STATEMENT_BYTES_MAX, lambda one: one[1].answer_bytes):
+        steps = [written.step(n, message, row) for n, (message, row) in enumerate(rows)]
+        await connection.execute(statements["log"], {"rows": written.as_json(steps)})
     if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
         for some in slices(buried, STATEMENT_BYTES_MAX, lambda ending: len(ending.answer.body)):
             letters = [written.letter(ending) for ending in some]

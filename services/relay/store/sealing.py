@@ -1,32 +1,18 @@
-"""The encrypted parts of a message: headers and callback settings, which contain keys, and options that no statement
-reads.
-"""
+"""The encrypted parts of a message: its headers, which contain keys, and its `Options`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.fernet import InvalidToken
 
-from services.relay.message import (
-    NOTHING_REDACTED,
-    Body,
-    CallbackOptions,
-    Claimed,
-    Draft,
-    FlowControl,
-    Redaction,
-    StartedCallback,
-    Stored,
-)
+from services.relay.message import Body, Claimed, Draft, Stored
+from services.relay.options import OPTION_NAMES, Options, restored_options, stored_options
 from services.relay.store.database import Row
 from services.relay.store.vault import Vault, as_json
 
-_SEALED = ("retry_delay", "error_field", "final_status", "final_errors", "callback", "failure_callback", "flow",
-           "started_callback", "public_only")  # fmt: skip
-_KNOWN = frozenset((*_SEALED, "headers", "redact"))
 UNCOUNTED_BYTES_MAX = 8 * 1024
 # Columns of relay.messages that a Draft has under the same name.
 _COLUMNS = ("url", "method", "kind", "protocol", "retries_max", "timeout_ms", "on_unknown", "caller_ip", "queue", "topic",
@@ -42,42 +28,35 @@ class UnreadableError(Exception):
     """No current key decrypts the sealed data: a key was dropped too early. The text names no secret."""
 
 
-def content_of(draft: Draft) -> dict[str, Any]:
-    """The parts of `draft` that are sealed, which `open_sealed` returns. Defaults are not stored."""
-    content: dict[str, Any] = {"headers": draft.headers}
-    content |= {name: value for name in _SEALED if (value := getattr(draft, name))}
-    if draft.redact != NOTHING_REDACTED:
-        content["redact"] = draft.redact
-    return content
+class Opened(NamedTuple):
+    """What was sealed. `newer`: it has an option that this version does not know."""
+
+    headers: dict[str, str]
+    options: Options
+    newer: bool = False
 
 
-def open_sealed(vault: Vault, sealed: bytes) -> dict[str, Any]:
-    """The sealed parts as keyword arguments of `Draft`. Raises `UnreadableError`."""
+def open_sealed(vault: Vault, sealed: bytes) -> Opened:
+    """Raises `UnreadableError`."""
     try:
         content = vault.open(sealed)
     except InvalidToken:
         raise UnreadableError("the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
-    for name in ("callback", "failure_callback"):
-        if content.get(name) is not None:
-            content[name] = CallbackOptions(**content[name])
-    if "started_callback" in content:
-        content["started_callback"] = StartedCallback(**content["started_callback"])
-    if "flow" in content:
-        content["flow"] = FlowControl(**content["flow"])
-    if "redact" in content:
-        content["redact"] = Redaction(**content["redact"] | {"headers": frozenset(content["redact"]["headers"])})
-    for name in ("final_status", "final_errors"):
-        if name in content:
-            content[name] = tuple(content[name])
-    return content
+    headers = content.pop("headers")
+    newer = not content.keys() <= OPTION_NAMES
+    if newer:
+        content = {name: value for name, value in content.items() if name in OPTION_NAMES}
+    return Opened(headers, restored_options(content), newer)
 
 
 def draft_of(vault: Vault, row: Row) -> Draft:
     """The message of a row as it was accepted, to be published again. Raises `UnreadableError`."""
+    opened = open_sealed(vault, row["sealed"])
+    if opened.newer:
+        raise UnreadableError("the message has an option that this version of the relay does not know")
     columns = {name: row[name] for name in _COLUMNS}
     return Draft(
-        **columns, body=body_of(row),
-        labels=tuple(row["labels"]), **open_sealed(vault, row["sealed"]),
+        **columns, headers=opened.headers, options=opened.options, body=body_of(row), labels=tuple(row["labels"]),
     )  # fmt: skip
 
 
@@ -105,19 +84,20 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
 
 
 def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
-    """Decrypt the sealed data of one message. If that fails, the other messages of the claim are not affected."""
+    """The fields of `Claimed` from the sealed data of one message. If it cannot be read, the other messages of the
+    claim are not affected.
+    """
     try:
         opened = open_sealed(vault, sealed)
     except UnreadableError as error:
         return {"headers": {}, "fault": str(error)}
     except Exception as error:  # noqa: BLE001  the content may be anything
         return {"headers": {}, "fault": f"the message cannot be read: {type(error).__name__}"}
-    if not opened.keys() <= _KNOWN:
+    if opened.newer:
         return {"headers": {}, "newer": True}
-    opened.pop("flow", None)
     # Memory is reserved for it in addition to the 12 KiB of each call.
-    opened["sealed_bytes"] = len(sealed) if len(sealed) > UNCOUNTED_BYTES_MAX else 0
-    return opened
+    sealed_bytes = len(sealed) if len(sealed) > UNCOUNTED_BYTES_MAX else 0
+    return {"headers": opened.headers, "options": opened.options, "sealed_bytes": sealed_bytes}
 
 
 class Sealer:
@@ -133,7 +113,7 @@ class Sealer:
 
     def seal(self, draft: Draft) -> bytes:
         # orjson serialises dataclasses by itself, but not sets.
-        content = as_json(content_of(draft), sorted)
+        content = as_json({"headers": draft.headers} | stored_options(draft.options), sorted)
         if content not in self._sealed:
             self._sealed[content] = self._vault.seal_bytes(content)
         return self._sealed[content]

@@ -12,6 +12,7 @@ import orjson
 
 from services.relay.ending import Ending, Logged, header_lists
 from services.relay.message import INLINE_BYTES_MAX, Body, Claim, Claimed, Draft, Stored, Unstored
+from services.relay.options import FlowControl
 from services.relay.outcome.outcome import Retry, state_of
 
 # An escaped NUL, but not an escaped backslash before the text u0000.
@@ -28,7 +29,7 @@ def as_json(rows: Sequence[dict[str, Any]]) -> str:
 
 def message(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
     """A new message. Raises `ValueError` for a body that no row may have."""
-    body = in_row(draft.body)
+    body, flow = in_row(draft.body), draft.options.flow
     return {
         "id": id_, "kind": draft.kind, "protocol": draft.protocol, "url": draft.url, "method": draft.method,
         "body": _base64(body.content), "body_key": body.key, "body_size": body.size,
@@ -36,7 +37,7 @@ def message(id_: str, draft: Draft, sealed: bytes) -> dict[str, Any]:
         "sealed": _base64(sealed), "retries_max": draft.retries_max, "timeout_ms": draft.timeout_ms,
         "on_unknown": draft.on_unknown, "caller_ip": draft.caller_ip, "label": draft.label,
         "labels": draft.labels, "queue": draft.queue,
-        "flow_key": None if draft.flow is None else draft.flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
+        "flow_key": None if flow is None else flow.key, "topic": draft.topic, "endpoint": draft.endpoint,
         "schedule_id": draft.schedule_id, "parent_id": draft.parent_id, "delay_seconds": draft.delay_seconds,
     }  # fmt: skip
 
@@ -113,13 +114,14 @@ def flows(drafts: Sequence[Draft]) -> dict[str, Any] | None:
     """The columns of `set_flows`. None: no draft has a flow key. The newest draft of a key sets its limits, the
     earliest due one the time when something may be claimable.
     """
-    newest = {draft.flow.key: draft.flow for draft in drafts if draft.flow is not None}
-    if not newest:
-        return None
+    newest: dict[str, FlowControl] = {}
     dues: dict[str, float] = {}
     for draft in drafts:
-        if draft.flow is not None:
-            dues[draft.flow.key] = min(draft.delay_seconds, dues.get(draft.flow.key, draft.delay_seconds))
+        if (flow := draft.options.flow) is not None:
+            newest[flow.key] = flow
+            dues[flow.key] = min(draft.delay_seconds, dues.get(flow.key, draft.delay_seconds))
+    if not newest:
+        return None
     return {
         "keys": list(newest),
         "parallelisms": [flow.parallelism for flow in newest.values()],

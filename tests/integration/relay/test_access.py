@@ -38,7 +38,7 @@ def call(relay: Relay, method: str, path: str, given: str | None, **headers: str
 
 
 def test_without_a_valid_token_everything_but_health_is_401(shared: Relay) -> None:
-    for path in ("/v2/messages/m", "/v2/keys", "/v2/dlq", "/v1/quota", "/v2/events"):
+    for path in ("/v2/messages/m", "/v2/keys", "/v2/dlq", "/v2/globalParallelism", "/v2/events"):
         for given in (None, "nobody", ""):
             answer = call(shared, "GET", path, given)
             assert (answer.status_code, list(answer.json())) == (401, ["error"]), (path, given)
@@ -48,8 +48,8 @@ def test_without_a_valid_token_everything_but_health_is_401(shared: Relay) -> No
 
 
 def test_the_token_may_stand_in_the_query(shared: Relay) -> None:
-    assert call(shared, "GET", f"/v1/quota?qstash_token={TOKEN}", None).status_code == 200
-    assert call(shared, "GET", "/v1/quota?qstash_token=nobody", TOKEN).status_code == 401
+    assert call(shared, "GET", f"/v2/globalParallelism?qstash_token={TOKEN}", None).status_code == 200
+    assert call(shared, "GET", "/v2/globalParallelism?qstash_token=nobody", TOKEN).status_code == 401
 
 
 def test_a_read_only_token_reads_and_may_not_write_nor_see_the_keys(shared: Relay) -> None:
@@ -143,7 +143,7 @@ def test_another_method_is_405_and_the_path_tells_its_own(shared: Relay) -> None
 
 
 def test_head_is_a_get_without_its_body(shared: Relay) -> None:
-    head, get = (shared.call(method, "/v1/quota") for method in ("HEAD", "GET"))
+    head, get = (shared.call(method, "/v2/globalParallelism") for method in ("HEAD", "GET"))
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["Content-Length"] == get.headers["Content-Length"]
 

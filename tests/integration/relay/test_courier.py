@@ -24,6 +24,7 @@ from services.relay.egress.http.tls import tls_context
 from services.relay.engine.bodies import Bodies
 from services.relay.engine.courier import Courier
 from services.relay.message import Claimed
+from services.relay.options import Options
 from services.relay.outcome.outcome import Answer
 from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
@@ -139,7 +140,7 @@ def through_proxy(upstream: str, url: str, *, public_only: bool = False, **given
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
         courier = Courier(chosen, bodies, tls_context(chosen.ca_bundle), lambda: KEYS[0])
         try:
-            return await courier.deliver(replace(message(url), public_only=public_only), 1)
+            return await courier.deliver(replace(message(url), options=Options(public_only=public_only)), 1)
         finally:
             courier.close()
             listening.close()
@@ -205,7 +206,7 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
 
 def only_public(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
     """What a message with `Tidings-Addresses: public` comes to."""
-    asked = replace(message(url), public_only=True)
+    asked = replace(message(url), options=Options(public_only=True))
     answer: Answer = with_courier(chosen, lambda courier: courier.deliver(asked, 1), resolve=resolve)
     return answer
 
@@ -237,7 +238,8 @@ def test_a_message_for_public_addresses_takes_no_connection_of_one_that_may_go_a
         url = f"http://inside.example:{server.url.rpartition(':')[2]}/"
 
         async def both(courier: Courier) -> list[Answer]:
-            return [await courier.deliver(replace(message(url), public_only=only), 1) for only in (False, True, False)]
+            asked = [replace(message(url), options=Options(public_only=only)) for only in (False, True, False)]
+            return [await courier.deliver(one, 1) for one in asked]
 
         # The third call takes the first one's connection, as the second could have done.
         answers = with_courier(settings(), both, resolve=Answers("127.0.0.1", "127.0.0.1"))
@@ -252,7 +254,7 @@ def test_a_message_for_public_addresses_is_judged_at_each_attempt() -> None:
         return places.pop(0)
 
     async def thrice(courier: Courier) -> list[Answer]:
-        asked = replace(message("http://moving.example:9/"), public_only=True)
+        asked = replace(message("http://moving.example:9/"), options=Options(public_only=True))
         return [await courier.deliver(asked, 1) for _ in range(3)]
 
     answers = with_courier(settings(), thrice, resolve=moving)

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from services.relay.ending import ending_of
 from services.relay.message import Claimed, Draft
+from services.relay.options import OPTION_NAMES, Options
 from services.relay.outcome.outcome import Answer
 from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
@@ -123,7 +124,16 @@ def administrator(relay_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 def draft(**changes: Any) -> Draft:
-    return Draft(**{"url": "https://example.com/path?q=1", "method": "POST", "headers": {}, "body": b"{}"} | changes)
+    """`changes` are fields of `Draft` or of its `Options`."""
+    options = Options(**{name: changes.pop(name) for name in OPTION_NAMES & changes.keys()})
+    given: dict[str, Any] = {
+        "url": "https://example.com/path?q=1",
+        "method": "POST",
+        "headers": {},
+        "body": b"{}",
+        "options": options,
+    }
+    return Draft(**given | changes)
 
 
 def settings(**changes: Any) -> RelaySettings:

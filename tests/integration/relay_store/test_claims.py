@@ -17,8 +17,9 @@ from services.relay.engine.calls import Calls
 from services.relay.engine.database_clock import DatabaseClock
 from services.relay.engine.ending_writer import EndingWriter
 from services.relay.engine.leases import Leases
-from services.relay.message import Claimed, FlowControl
+from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
+from services.relay.options import FlowControl
 from services.relay.outcome.outcome import Answer
 from services.relay.store.claims import UNKNOWN_MAX, Claims
 from services.relay.store.messages import Messages

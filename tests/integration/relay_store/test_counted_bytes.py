@@ -10,7 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.relay.message import Draft, FlowControl
+from services.relay.message import Draft
+from services.relay.options import FlowControl
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
 from services.relay.store.letters import RETRY_BYTES_MAX

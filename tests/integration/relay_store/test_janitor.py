@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 
 from services.relay.engine.janitor import PERIODS_MAX, Janitor
-from services.relay.message import FlowControl, Stored
+from services.relay.message import Stored
+from services.relay.options import FlowControl
 from services.relay.protocol.flow import Pin
 from services.relay.store.database import Database, queries
 from tests.integration.relay_store.conftest import Run, Stores, draft, later, settings

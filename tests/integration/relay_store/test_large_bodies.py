@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from services.relay.memory.memory import PAGE_BYTES_MAX
-from services.relay.message import INLINE_BYTES_MAX, FlowControl, Stored
+from services.relay.message import INLINE_BYTES_MAX, Stored
+from services.relay.options import FlowControl
 from services.relay.protocol.address import Url
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from services.relay.message import CallbackOptions, Draft, Stored
+from services.relay.message import Draft, Stored
+from services.relay.options import CallbackOptions
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.store.messages import Accepted
+from services.relay.store.sealing import UnreadableError
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
@@ -122,7 +124,9 @@ def test_a_retry_publishes_it_again_with_what_was_given_anew(run: Run) -> None:
         assert claimed.headers == {"X-A": "9", "X-B": "2"}
         assert (claimed.labels, claimed.retries_max, claimed.timeout_ms) == (("new",), 7, 10_000)
         assert (claimed.queue, claimed.body, claimed.retried) == ("q", b"sent", 0)
-        assert claimed.callback == CallbackOptions("https://example.com/back", retries_max=4, headers={"X-C": "3"})
+        assert claimed.options.callback == CallbackOptions(
+            "https://example.com/back", retries_max=4, headers={"X-C": "3"}
+        )
         assert await stores.letters.get(letter_id) is None
         assert await stores.letters.retry(letter_id, {}) is None
 
@@ -149,6 +153,22 @@ def test_many_are_retried_together_but_for_those_that_cannot_be_read(run: Run) -
         assert {one.id: one.body for one in await stores.claim()} == dict(zip(new, (b"2", b"0"), strict=True))
         page, _ = await stores.letters.list(Filters())
         assert [(letter.id, letter.message.headers) for letter in page] == [(ids[1], {})]
+
+    run(story)
+
+
+def test_a_dead_letter_with_an_option_of_a_newer_version_stays(run: Run) -> None:
+    async def story(stores: Stores) -> None:
+        ids = await fail(stores, *(draft(body=str(n).encode()) for n in range(2)))
+        newer = stores.vault.seal({"headers": {}, "of_a_newer_version": True})
+        statement = "UPDATE relay.dead_letters SET sealed = %(sealed)s WHERE id = %(id)s RETURNING id"
+        await stores.rows(statement, id=ids[1], sealed=newer)
+        [new], _ = await stores.letters.retry_many(Filters(all=True))
+        with pytest.raises(UnreadableError, match="does not know"):
+            await stores.letters.retry(ids[1], {})
+        assert [(one.id, one.body) for one in await stores.claim()] == [(new, b"0")]
+        page, _ = await stores.letters.list(Filters())
+        assert [letter.id for letter in page] == [ids[1]]
 
     run(story)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.relay.ending import ending_of
-from services.relay.message import FlowControl
+from services.relay.options import FlowControl
 from services.relay.outcome.outcome import Answer
 from services.relay.protocol.filters import Filters
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
@@ -21,7 +21,7 @@ def test_a_message_is_shown_with_its_attempts_and_what_holds_it_back(run: Run) -
         await stores.claim()
         view = await stores.views.get(second, 60)
         assert view is not None
-        assert (view.state, view.headers, view.flow) == ("waiting", {"X-A": "1"}, flow)
+        assert (view.state, view.headers, view.options.flow) == ("waiting", {"X-A": "1"}, flow)
         assert view.gate.flow is not None
         assert (view.gate.flow.parallelism_count, view.gate.flow.waiting) == (1, 1)
         assert view.attempts == ()
@@ -92,7 +92,7 @@ def test_a_message_that_no_key_opens_is_shown_without_headers(run: Run) -> None:
         view = await stores.views.get(message_id, 60)
         assert view is not None
         assert (view.headers, view.url) == ({}, "https://example.com/path?q=1")
-        assert view.flow == FlowControl("k", None, None)
+        assert view.options.flow == FlowControl("k", None, None)
 
     run(story)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
-from services.relay.message import CallbackOptions
+from services.relay.options import CallbackOptions
 from tests.integration.relay_store.conftest import Run, Stores, draft
 from tests.wait import until
 

@@ -15,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.options import NO_OPTIONS
 from services.relay.protocol.filters import Filters
 from services.relay.store import written
 from services.relay.store.database import Database, queries
@@ -127,7 +128,7 @@ _ANSWERS = orjson.dumps([{"message_id": _IDS[0], "attempt": 0, "key": "a", "size
 # So much of bodies and answers as statements may have or show.
 _BYTES = {"bytes_max": 1_000_000, "body_bytes_max": 65536, "answer_bytes_max": 1_000_000}
 _ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None} | _BYTES
-_CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER, "logs": True}
+_CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER}
 _SWEEPING = _CLAIMING | {"lapsed": True, "left_seconds": 5.0, "unknown_max": 10}
 _PRUNING = {
     "batch_max": 100, "keep_seconds": 60.0, "age_seconds": 3600.0, "answer_seconds": 3600.0, "days": 3.0,
@@ -143,7 +144,7 @@ _FIRED = {"id": "s1", "next_at": _NOW, "now": _NOW, "message_ids": [], "error": 
 LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "deduplicate", {"keys": ["d1", "new"], "ids": _IDS, "window_seconds": 60.0}),
     ("messages", "holder", {"key": "d1"}),
-    ("messages", "insert", {"rows": _NEW, "logs": True}),
+    ("messages", "insert", {"rows": _NEW}),
     ("messages", "make_queues", {"queues": ["q1"]}),
     ("messages", "set_limits", _FLOW),
     ("messages", "set_flows", _FLOW),
@@ -153,7 +154,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("claims", "expire", _SWEEPING),
     ("claims", "take_over", _SWEEPING),
     ("claims", "differences", {"held": _HELD, "owner": OWNER, "unknown_max": 10}),
-    ("claims", "give_back", {"claims": _HELD, "owner": OWNER, "logs": True}),
+    ("claims", "give_back", {"claims": _HELD, "owner": OWNER}),
     ("claims", "disown", {"claims": _HELD, "owner": OWNER}),
     ("messages", "finish", {"rows": _VERDICTS, "owner": OWNER}),
     ("messages", "log", {"rows": _LOGGED}),
@@ -217,7 +218,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 # What an answer to a request looks for in a large table.
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
-    ("messages", "cancel", {"ids": _IDS, "logs": True}),
+    ("messages", "cancel", {"ids": _IDS}),
     ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
     ("message_views", "state", {"id": _IDS[0], "keep_seconds": 60.0}),
     ("message_views", "ahead", {"queue": "q1", "id": _IDS[0], "holds": False}),
@@ -258,10 +259,10 @@ _FEW = "request only: of a table that people fill by hand"
 # Statements that no loop runs and that look through no large table.
 REQUEST_ONLY: dict[tuple[str, str], str] = {
     ("filtering", "common"): _PART,
+    ("columns", "facts"): _PART,
     **{(noun, "filters"): _PART for noun in ("events", "letters", "message_views")},
     **{("queues", name): _BY_KEY for name in ("upsert", "set_paused", "lock", "delete")},
     **{("flow_keys", name): _BY_KEY for name in ("pause", "resume", "pin", "unpin", "reset_rate", "set_cooling")},
-    ("flow_keys", "cooling_count"): "request only: /metrics and tests; the keys are many, the row small",
     **{("schedules", name): _BY_KEY for name in ("upsert", "delete", "pause", "lock", "resume")},
     ("schedules", "select"): "request only: the list of all schedules, which the protocol has without pages",
     ("signing_keys", "lock"): _BY_KEY,
@@ -351,7 +352,7 @@ def test_the_loops_read_no_large_table_from_end_to_end_as_they_run(million: str)
                 [made] = await stores.accept(draft(labels=(f"own-{n}",), queue="q0"))
                 await stores.messages.cancel([made])
                 claimed = await stores.claim(5)
-                await stores.finish([replace(one, callback=None) for one in claimed])
+                await stores.finish([replace(one, options=NO_OPTIONS) for one in claimed])
                 await stores.views.select_ids(Filters(label=("l10",)), 10)
                 await stores.events.list(Filters(message_ids=(made,)))
                 await stores.events.list(Filters(count=10))

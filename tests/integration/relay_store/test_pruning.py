@@ -32,13 +32,13 @@ FROM unnest(%(ids)s::text[]) AS v (id);
 """
 CLAIMS = orjson.dumps([{"id": id_, "started_at": "2026-01-01T00:00:00Z"} for id_ in IDS]).decode()
 STATEMENTS: list[tuple[str, str, dict[str, Any]]] = [
-    ("messages", "claim", {"owner": OWNER, "batch_max": 100, "bytes_max": 1_000_000, "logs": True}),
-    ("messages", "cancel", {"ids": IDS[:20], "logs": True}),
-    ("claims", "give_back", {"claims": CLAIMS, "owner": OWNER, "logs": True}),
+    ("messages", "claim", {"owner": OWNER, "batch_max": 100, "bytes_max": 1_000_000}),
+    ("messages", "cancel", {"ids": IDS[:20]}),
+    ("claims", "give_back", {"claims": CLAIMS, "owner": OWNER}),
     (
         "claims",
         "expire",
-        {"owner": OWNER, "batch_max": 100, "unknown_max": 10, "lapsed": True, "left_seconds": 1.0, "logs": True},
+        {"owner": OWNER, "batch_max": 100, "unknown_max": 10, "lapsed": True, "left_seconds": 1.0},
     ),
     ("queues", "cancel_queued", {"name": "q", "batch_max": 100}),
 ]

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from services.relay.ending import ending_of
-from services.relay.message import Claimed, FlowControl
+from services.relay.message import Claimed
+from services.relay.options import FlowControl
 from services.relay.outcome.outcome import Answer
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes

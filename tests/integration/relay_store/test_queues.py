@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.relay.message import CallbackOptions, FlowControl, Stored
+from services.relay.message import Stored
+from services.relay.options import CallbackOptions, FlowControl
 from services.relay.store.queues import CANCEL_MAX
 from tests.integration.relay_store.conftest import Run, Stores, draft
 

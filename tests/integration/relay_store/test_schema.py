@@ -12,6 +12,7 @@ import pytest
 from cryptography.fernet import Fernet
 from psycopg_pool import AsyncConnectionPool
 
+from services.relay.options import CallbackOptions, FlowControl, Options
 from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database
 from services.relay.store.vault import Vault
@@ -35,7 +36,13 @@ def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> 
 
 def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: PostgresServer) -> None:
     vault = Vault(Fernet.generate_key().decode())
-    sealed = vault.seal({"headers": {"Authorization": "Bearer x"}, "callback": None, "failure_callback": None})
+    flow = {"key": "k", "parallelism": None, "rate": 3, "period_seconds": 1}
+    given = {
+        "headers": {"Authorization": "Bearer x"},
+        "callback": None,
+        "failure_callback": {"url": "http://f.example/"},
+    }
+    sealed = vault.seal(given | {"retry_delay": "1000", "final_status": [400], "flow": flow})
     first = resources.files("services.relay").joinpath("schema_files/0001_messages.sql").read_bytes()
     with postgres.database(template="template1") as name:
         with psycopg.connect(postgres.url(name)) as connection:
@@ -56,6 +63,12 @@ def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: Po
                 [claimed] = await Stores(Database(pool), vault).claim()
             assert (claimed.id, claimed.body, claimed.labels) == ("msg_old", b"hi", ("l",))
             assert claimed.headers == {"Authorization": "Bearer x"}
+            assert claimed.options == Options(
+                failure_callback=CallbackOptions("http://f.example/"),
+                retry_delay="1000",
+                final_status=(400,),
+                flow=FlowControl("k", None, 3),
+            )
 
         asyncio.run(story())
 

@@ -11,27 +11,22 @@ from typing import Any
 import orjson
 import pytest
 
-from services.relay.message import (
-    INLINE_BYTES_MAX,
-    CallbackOptions,
-    Claimed,
-    Draft,
-    Encoded,
-    Redaction,
-    Unencoded,
-    Unstored,
-)
+from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Encoded, Unencoded, Unstored
+from services.relay.options import CallbackOptions, Options, Redaction
 from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry
 from services.relay.protocol.callback import callbacks
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MESSAGE = Claimed(
     id="msg_1", kind="message", protocol=2, url="https://a.example", method="POST", body=b"asked", body_size=5,
-    headers={"Authorization": "secret"}, callback=CallbackOptions("https://c.example", headers={"X": "1"}),
-    failure_callback=CallbackOptions("https://f.example", retries_max=7), retries_max=3, retry_delay=None,
-    timeout_ms=1000, final_status=(), final_errors=(), error_field=None, on_unknown="retry", caller_ip="1.2.3.4",
+    headers={"Authorization": "secret"}, retries_max=3, timeout_ms=1000, on_unknown="retry", caller_ip="1.2.3.4",
     created_at=NOW, not_before=NOW, retried=1, started_at=NOW, labels=("a", "b"), queue="q", flow_key="key", topic="g",
-    endpoint="e", schedule_id="scd_1", redact=Redaction(body=True, all_headers=True),
+    endpoint="e", schedule_id="scd_1",
+    options=Options(
+        callback=CallbackOptions("https://c.example", headers={"X": "1"}),
+        failure_callback=CallbackOptions("https://f.example", retries_max=7),
+        redact=Redaction(body=True, all_headers=True),
+    ),
 )  # fmt: skip
 ANSWER = Answer(503, (("A", "1"), ("A", "2")), b"busy")
 
@@ -54,14 +49,16 @@ def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> Non
     assert (content["willRetry"], content["nextRetryAt"] - content["endedAt"]) == (True, 5000)
     assert not {"dlqId", "headers", "error"} & set(content)
     # Its address is the sender's own, wherever the message itself went.
-    assert not callbacks(replace(MESSAGE, public_only=True), ANSWER, Retry(5), ended_at=NOW, dlq_id="1")[0].public_only
+    public = replace(MESSAGE, options=replace(MESSAGE.options, public_only=True))
+    assert not callbacks(public, ANSWER, Retry(5), ended_at=NOW, dlq_id="1")[0].options.public_only
     # They would wait behind the very message that they tell of, or count against its key.
-    assert (draft.queue, draft.flow) == (None, None)
+    assert (draft.queue, draft.options.flow) == (None, None)
 
 
 def test_a_callback_has_the_headers_that_were_sent_without_their_secrets() -> None:
     sent = {"X-Order": "7", "X-Inside": "i", "Authorization": "Bearer secret"}
-    message = replace(MESSAGE, headers=sent, redact=Redaction(headers=frozenset({"x-inside"})))
+    options = replace(MESSAGE.options, redact=Redaction(headers=frozenset({"x-inside"})))
+    message = replace(MESSAGE, headers=sent, options=options)
     [draft] = callbacks(message, ANSWER, Retry(5), ended_at=NOW, dlq_id="1-0")
     told = content_of(draft)["sourceHeader"]
     assert told == {

@@ -16,8 +16,9 @@ from services.relay.ending import Ending, ending_of
 from services.relay.engine.bodies import Bodies
 from services.relay.engine.ending_writer import EndingWriter
 from services.relay.memory.byte_share import Share
-from services.relay.message import INLINE_BYTES_MAX, CallbackOptions, Claimed, Draft, Stored, Unstored
+from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
+from services.relay.options import CallbackOptions, Options
 from services.relay.outcome.outcome import Answer, Spooled
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process import log
@@ -272,7 +273,9 @@ class Letterbox:
 
 
 def large(status: int) -> Ending:
-    message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"), retries_max=0)
+    message = replace(
+        ending("a").message, options=Options(callback=CallbackOptions("http://callback.example/")), retries_max=0
+    )
     return ending_of(message, Answer(status, (), b"x" * 1_000_000), NOW)
 
 
@@ -384,7 +387,7 @@ def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed:
             body=b"x" * 60_000,
             body_size=60_000,
             headers={"X": header},
-            callback=CallbackOptions("http://callback.example/"),
+            options=Options(callback=CallbackOptions("http://callback.example/")),
         )
         one = ending_of(message, Answer(200, (), b"bad"), NOW)
         await written.put(replace(one, callbacks=()))
@@ -402,7 +405,7 @@ def test_what_was_stored_of_an_ending_that_is_buried_with_a_bare_answer_is_relea
         bodies, database = Storing(), Database(refuses=b"bad")
         bodies.begin.set()
         written = writer(database, bodies=bodies)
-        message = replace(ending("a").message, callback=CallbackOptions("http://callback.example/"))
+        message = replace(ending("a").message, options=Options(callback=CallbackOptions("http://callback.example/")))
         answer = Answer(200, (), b"bad", spooled=Spooled("answer", 1_000_000, 1_000_000))
         await written.put(ending_of(message, answer, NOW))
         await written.run_once()

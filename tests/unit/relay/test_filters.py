@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.protocol.filters import Cursor, Filters, Route, decode_cursor, encode_cursor, read_filters
+from services.relay.protocol.cursor import Cursor, decode_cursor, encode_cursor
+from services.relay.protocol.filters import Filters, Route, read_filters
 from services.relay.protocol.invalid import InvalidRequestError
 from tests.unit.relay.quick import parsed, quick
 

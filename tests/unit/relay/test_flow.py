@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.message import FlowControl
+from services.relay.options import FlowControl
 from services.relay.protocol.flow import Pin, Unpin, parse_flow_control, parse_pin, parse_unpin
 from services.relay.protocol.invalid import InvalidRequestError
 from tests.unit.relay.quick import parsed, quick

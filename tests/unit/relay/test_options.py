@@ -9,7 +9,8 @@ from cryptography.fernet import Fernet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.message import Draft, FlowControl, Redaction, StartedCallback
+from services.relay.message import Draft
+from services.relay.options import FlowControl, Redaction, StartedCallback
 from services.relay.protocol.headers import canonical
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import draft, lasting, merged, options_of
@@ -48,7 +49,7 @@ def test_callbacks_have_their_own_headers(kind: str, headers: dict[str, str]) ->
         f"Upstash-{kind}-Forward-{name}": value for name, value in headers.items()
     }
     message = read(given_headers)
-    options = message.callback if kind == "callback" else message.failure_callback
+    options = message.options.callback if kind == "callback" else message.options.failure_callback
     assert options is not None
     assert options.headers == {canonical(name): value for name, value in headers.items()}
     assert message.headers == {}
@@ -61,7 +62,7 @@ def test_what_is_no_option_of_a_callback_is_a_header_of_it(kind: str) -> None:
     message = read(
         {f"Upstash-{kind}": "https://b.example"} | {f"Upstash-{kind}-{name}": v for name, v in options.items()}
     )
-    callback = message.callback if kind == "Callback" else message.failure_callback
+    callback = message.options.callback if kind == "Callback" else message.options.failure_callback
     assert callback is not None
     assert (callback.headers, callback.retries_max) == ({"X": "v", "Y": "w", "Method-Note": "m"}, 2)
 
@@ -102,19 +103,19 @@ def test_all_options_are_read() -> None:
         queue="q",
     )
     assert (message.method, message.headers, message.retries_max) == ("PUT", {"Content-Type": "text/plain"}, 2)
-    assert (message.retry_delay, message.delay_seconds, message.timeout_ms) == ("1000 * retried", 0.5, 90_000)
+    assert (message.options.retry_delay, message.delay_seconds, message.timeout_ms) == ("1000 * retried", 0.5, 90_000)
     assert (message.labels, message.label, message.queue) == (("a", "b"), "a", "q")
-    assert message.flow == FlowControl("key", 5, 10, 60, cooling=False)
-    assert message.redact == Redaction(body=True, headers=frozenset({"authorization"}))
-    assert message.callback is not None
-    assert message.failure_callback is not None
-    assert (message.callback.url, message.callback.method) == ("https://my.app/c", "PATCH")
-    assert (message.callback.retries_max, message.callback.timeout_ms) == (0, 5000)
-    assert message.failure_callback.url == "https://my.app/f"
+    assert message.options.flow == FlowControl("key", 5, 10, 60, cooling=False)
+    assert message.options.redact == Redaction(body=True, headers=frozenset({"authorization"}))
+    assert message.options.callback is not None
+    assert message.options.failure_callback is not None
+    assert (message.options.callback.url, message.options.callback.method) == ("https://my.app/c", "PATCH")
+    assert (message.options.callback.retries_max, message.options.callback.timeout_ms) == (0, 5000)
+    assert message.options.failure_callback.url == "https://my.app/f"
     assert message.deduplication_id == "once"
-    assert (message.final_status, message.final_errors) == ((400, 401), ("insufficient_quota",))
+    assert (message.options.final_status, message.options.final_errors) == ((400, 401), ("insufficient_quota",))
     assert message.on_unknown == "fail"
-    assert message.public_only
+    assert message.options.public_only
 
 
 def test_a_header_wins_over_its_query_parameter() -> None:
@@ -208,7 +209,7 @@ def test_a_long_deduplication_id_is_still_one_that_an_index_can_hold() -> None:
     ],
 )
 def test_redaction(fields: str, redaction: Redaction) -> None:
-    assert read({"Upstash-Redact-Fields": fields}).redact == redaction
+    assert read({"Upstash-Redact-Fields": fields}).options.redact == redaction
 
 
 @pytest.mark.parametrize(
@@ -255,9 +256,11 @@ def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:
 
 def test_where_the_begin_of_an_attempt_is_told() -> None:
     message = read({"Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "x" * 256})
-    assert message.started_callback == StartedCallback("https://b.example/starts", "x" * 256)
-    assert read({"Tidings-Started-Callback": "b.example"}).started_callback == StartedCallback("https://b.example")
-    assert read({"Tidings-Started-Data": "alone"}).started_callback is None
+    assert message.options.started_callback == StartedCallback("https://b.example/starts", "x" * 256)
+    assert read({"Tidings-Started-Callback": "b.example"}).options.started_callback == StartedCallback(
+        "https://b.example"
+    )
+    assert read({"Tidings-Started-Data": "alone"}).options.started_callback is None
     assert message.headers == {}
 
 
@@ -276,8 +279,11 @@ def test_bytes_that_are_no_utf_8_are_delivered_as_they_came_and_read_as_latin_1(
     )  # fmt: skip
     assert message.headers == {"Content-Type": "text/\udce9", "X": "Jos\udce9", "Y": "José", "Z": "\udce9", "W": "é"}
     assert message.labels == ("café",)
-    assert message.callback is not None
-    assert (message.callback.url, message.callback.headers) == ("https://b.example/caf%E9", {"X": "\udcfc"})
+    assert message.options.callback is not None
+    assert (message.options.callback.url, message.options.callback.headers) == (
+        "https://b.example/caf%E9",
+        {"X": "\udcfc"},
+    )
     assert message.deduplication_id is not None
     assert shown_headers(message.headers)["X"] == ["José"]
     everything = read({"Upstash-Header-Forward": "true", "X-City": "K\udcf6ln"})
@@ -292,12 +298,14 @@ def test_what_was_sealed_is_opened_with_its_bytes() -> None:
     vault = Vault(Fernet.generate_key().decode())
     opened = open_sealed(vault, Sealer(vault).seal(message))
     assert (
-        opened["started_callback"] == message.started_callback == StartedCallback("https://b.example/starts", "token")
+        opened.options.started_callback
+        == message.options.started_callback
+        == StartedCallback("https://b.example/starts", "token")
     )
-    assert (opened["headers"], opened["callback"], opened["redact"]) == (
+    assert (opened.headers, opened.options.callback, opened.options.redact) == (
         message.headers,
-        message.callback,
-        message.redact,
+        message.options.callback,
+        message.options.redact,
     )
 
 

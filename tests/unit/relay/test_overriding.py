@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from services.relay.message import CallbackOptions, Draft, FlowControl, Redaction
+from services.relay.message import Draft
+from services.relay.options import CallbackOptions, FlowControl, Options, Redaction
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.overriding import overridden
 
 ORIGINAL = Draft(
     url="https://example.com", method="PUT", headers={"X-A": "1"}, body=b"sent", retries_max=7, labels=("old",),
-    callback=CallbackOptions("https://example.com/back", retries_max=2), flow=FlowControl("k", 1, None),
+    options=Options(
+        callback=CallbackOptions("https://example.com/back", retries_max=2), flow=FlowControl("k", 1, None)
+    ),
 )  # fmt: skip
 
 
@@ -29,9 +32,9 @@ def test_what_is_given_counts_and_the_rest_stays() -> None:
     asked = overridden(ORIGINAL, options, 100.0)
     assert (asked.method, asked.headers, asked.delay_seconds) == ("PATCH", {"X-A": "1", "X-B": "2"}, 60.0)
     assert (asked.retries_max, asked.labels, asked.on_unknown) == (7, ("old",), "fail")
-    assert asked.flow == FlowControl("other", None, 3)
-    assert asked.callback == ORIGINAL.callback
-    assert asked.failure_callback == CallbackOptions("https://example.com/failed")
+    assert asked.options.flow == FlowControl("other", None, 3)
+    assert asked.options.callback == ORIGINAL.options.callback
+    assert asked.options.failure_callback == CallbackOptions("https://example.com/failed")
 
 
 @pytest.mark.parametrize(
@@ -41,21 +44,21 @@ def test_what_is_given_counts_and_the_rest_stays() -> None:
 def test_a_message_for_public_addresses_stays_so_unless_it_is_said_otherwise(
     options: dict[str, str], public_only: bool
 ) -> None:
-    original = replace(ORIGINAL, public_only=True)
-    assert overridden(original, options, 0.0).public_only is public_only
+    original = replace(ORIGINAL, options=Options(public_only=True))
+    assert overridden(original, options, 0.0).options.public_only is public_only
 
 
 def test_a_part_of_the_callback_may_be_given() -> None:
     asked = overridden(ORIGINAL, {"Upstash-Callback-Timeout": "5s"}, 0.0)
-    assert asked.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
+    assert asked.options.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
 
 
 def test_what_was_redacted_stays_so() -> None:
-    original = replace(ORIGINAL, redact=Redaction(body=True, headers=frozenset({"x-a"})))
+    original = replace(ORIGINAL, options=Options(redact=Redaction(body=True, headers=frozenset({"x-a"}))))
     asked = overridden(original, {"Upstash-Redact-Fields": "header[X-B]"}, 0.0)
-    assert asked.redact == Redaction(body=True, headers=frozenset({"x-a", "x-b"}))
-    assert overridden(original, {"Upstash-Redact-Fields": "header"}, 0.0).redact.all_headers
-    assert overridden(original, {"Upstash-Redact-Fields": ""}, 0.0).redact == original.redact
+    assert asked.options.redact == Redaction(body=True, headers=frozenset({"x-a", "x-b"}))
+    assert overridden(original, {"Upstash-Redact-Fields": "header"}, 0.0).options.redact.all_headers
+    assert overridden(original, {"Upstash-Redact-Fields": ""}, 0.0).options.redact == original.options.redact
 
 
 def test_a_faulty_option_is_refused() -> None:

@@ -17,8 +17,9 @@ from services.relay.engine.calls import Calls
 from services.relay.engine.database_clock import DatabaseClock
 from services.relay.engine.pump import CLAIM_MAX, Begun, Pump
 from services.relay.engine.waking import Waking
-from services.relay.message import Claim, Claimed, StartedCallback
+from services.relay.message import Claim, Claimed
 from services.relay.metrics import RelayMetrics
+from services.relay.options import NO_OPTIONS, Options, StartedCallback
 from services.relay.outcome.outcome import Answer, Failed, Retry
 from services.relay.settings import RelaySettings
 from tidings.process import log
@@ -47,7 +48,7 @@ class Backlog:
 class _Message:
     id: str
     fault: None = None
-    started_callback: None = None
+    options: Options = NO_OPTIONS
     body: bytes = b""
     sealed_bytes: int = 0
     newer: bool = False
@@ -100,7 +101,7 @@ class One(Backlog):
         super().__init__()
         self.message = Claimed(
             "m", "message", 2, "http://x.example/", "POST", {}, b"", 0, 3, 1000, "fail", "", NOW, NOW, 0, started_at,
-            started_callback=told,
+            options=Options(started_callback=told),
         )  # fmt: skip
 
     def _take(self, kind: str, batch_max: int) -> list[Claimed]:

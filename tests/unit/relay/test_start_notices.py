@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.relay.engine.start_notices import StartNotices
 from services.relay.engine.start_queue import URLS_MAX
 from services.relay.metrics import RelayMetrics
+from services.relay.options import Options, StartedCallback
 from tidings.process import log
 
 ALIVE = "http://alive"
@@ -59,9 +60,13 @@ class Telling:
         self.notices = StartNotices(ways, lambda: "k" * 32, RelayMetrics(self.registry), log.get("test"))
 
     def tell(self, url: str) -> None:
-        callback = SimpleNamespace(url=url, data="")
+        callback = StartedCallback(url)
         message: Any = SimpleNamespace(
-            id="msg", label=None, retried=0, started_at=datetime(2026, 1, 1, tzinfo=UTC), started_callback=callback
+            id="msg",
+            label=None,
+            retried=0,
+            started_at=datetime(2026, 1, 1, tzinfo=UTC),
+            options=Options(started_callback=callback),
         )
         self.notices.tell(message, lambda: False)
 

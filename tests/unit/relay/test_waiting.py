@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.message import State
+from services.relay.options import Options
 from services.relay.protocol.views import FlowView, Gate, MessageView, QueueView, WaitReason
 from services.relay.protocol.waiting import PLAN_MAX, timetable, why_waiting
 from tests.unit.relay.quick import quick
@@ -73,7 +74,7 @@ def test_the_timetable_is_the_default_backoffs() -> None:
 
 
 def test_an_attempt_under_way_is_not_to_come() -> None:
-    message = replace(DUE, state="active", retried=1, retry_delay="1000")
+    message = replace(DUE, state="active", retried=1, options=Options(retry_delay="1000"))
     assert timetable(message, NOW) == [(2, NOW + timedelta(seconds=1)), (3, NOW + timedelta(seconds=2))]
     assert timetable(replace(DUE, state="delivered"), NOW) == []
 
@@ -83,7 +84,9 @@ def test_an_attempt_under_way_is_not_to_come() -> None:
     st.integers(0, 1000), st.integers(0, 1000), st.sampled_from([None, "1000", "1000/(3-retried)", "pow(10, retried)"])
 )
 def test_a_timetable_is_short_and_in_order(retries_max: int, retried: int, expression: str | None) -> None:
-    plan = timetable(replace(DUE, retries_max=retries_max, retried=retried, retry_delay=expression), NOW)
+    plan = timetable(
+        replace(DUE, retries_max=retries_max, retried=retried, options=Options(retry_delay=expression)), NOW
+    )
     assert len(plan) == min(PLAN_MAX, max(0, retries_max - retried + 1))
     moments = [moment for _, moment in plan]
     assert moments == sorted(moments)

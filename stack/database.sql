@@ -1,0 +1,5 @@
+-- name: exists
+SELECT FROM pg_database WHERE datname = 'tidings'
+
+-- name: create
+CREATE DATABASE tidings
