@@ -12,8 +12,8 @@ from rich.console import Console
 from stack.errors import StackError
 from stack.home import Home, open_home
 from stack.restart import PROCESSES, restart
+from stack.screens import demonstrate, down, reset, status, up
 from stack.supervisor import run as supervise
-from stack.watching import demonstrate, down, reset, status, up
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,13 +70,13 @@ def restart_command(process: str) -> None:
 
 
 @main.command("reset")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def reset_command(yes: bool) -> None:  # noqa: FBT001  click's way
     """Stop everything and delete all data and secrets."""
     home = _home()
     if not yes:
         click.confirm(f"Delete everything under {home.directory}?", abort=True)
-    others = f"deleted; {home.directory} holds other files, which stay"
+    others = f"deleted; {home.directory} contains other files, which are kept"
     _or_exit(lambda: click.echo("deleted" if reset(home) else others))
 
 

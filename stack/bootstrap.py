@@ -27,19 +27,21 @@ def main(name: str) -> None:
     if installed in (name, "dev"):
         return
     started = time.monotonic()
-    print(f"  … .venv: installing what requirements/{name}.lock names", flush=True)
+    print(f"  … .venv: installing the packages of requirements/{name}.lock", flush=True)
     if shutil.disk_usage(ROOT).free < 1024**3:
         sys.exit("error: the disk is full: 1 GiB is needed")
     if installed is None:
         try:
             venv.create(TARGET, with_pip=True, clear=TARGET.exists())
         except (OSError, subprocess.CalledProcessError) as error:
-            sys.exit(f"error: a virtual environment could not be made ({error}); Debian needs the package python3-venv")
+            sys.exit(
+                f"error: a virtual environment could not be created ({error}); Debian needs the package python3-venv"
+            )
     command = [str(TARGET / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     command += ["--disable-pip-version-check", "--require-hashes", "-r", str(LOCKS / f"{name}.lock")]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
         sys.exit(f"error: the Python packages could not be installed; is the package index reachable? {last}")
     STAMP.write_text(hashes[name])
     print(f"  ✓ .venv {time.monotonic() - started:>44.1f} s")

@@ -26,7 +26,7 @@ def main() -> None:
     """The path is an optional argument; the default is `.env` in the checkout, where compose looks for it."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent.parent / ".env"
     if path.exists():
-        print(f"{path} is there and stays as it is")
+        print(f"{path} exists and is not changed")
         return
     made = {name: secrets.token_hex(24) for name in NAMES}
     made["RELAY_ENCRYPTION_KEYS"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
@@ -36,7 +36,7 @@ def main() -> None:
     if not providers.exists():
         write(providers, PROVIDERS)
     write(path, "".join(f"{name}={value}\n" for name, value in made.items()))
-    print(f"{path} written; it holds secrets, keep it to yourself. Keys of providers go into {providers}")
+    print(f"{path} written; it contains secrets, do not share it. Keys of providers go into {providers}")
 
 
 def write(path, text):

@@ -55,9 +55,9 @@ def class_path(jars: Iterable[Jar], repository: Path, *, fetch: Fetch | None = N
     No network access takes place if all exist. Raises `StackError` naming the jar that differs from the lock file.
     """
     jars = tuple(jars)
-    if any(not _is_right(jar, repository) for jar in jars):
-        with _alone_in(repository), ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
-            list(pool.map(lambda jar: _bring(jar, repository, fetch or fetch_from_central), jars))
+    if any(not _is_intact(jar, repository) for jar in jars):
+        with _only_file_in(repository), ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+            list(pool.map(lambda jar: _provide(jar, repository, fetch or fetch_from_central), jars))
     return tuple(repository / jar.path for jar in jars)
 
 
@@ -67,7 +67,7 @@ def missing(jars: Iterable[Jar], repository: Path) -> int:
 
 
 @contextmanager
-def _alone_in(repository: Path) -> Iterator[None]:
+def _only_file_in(repository: Path) -> Iterator[None]:
     """Hold the lock of the repository.
     Two stacks that start at once do not write the same file: the second waits, and then finds all jars.
     """
@@ -81,17 +81,17 @@ def _alone_in(repository: Path) -> Iterator[None]:
         yield
 
 
-def _bring(jar: Jar, repository: Path, fetch: Fetch) -> None:
-    if _is_right(jar, repository):
+def _provide(jar: Jar, repository: Path, fetch: Fetch) -> None:
+    if _is_intact(jar, repository):
         return
     (repository / jar.path).unlink(missing_ok=True)
     fetch(jar, repository)
-    if not _is_right(jar, repository):
+    if not _is_intact(jar, repository):
         (repository / jar.path).unlink(missing_ok=True)
-        raise StackError(f"{jar.path.name} as fetched is not what debezium/jgo.lock.toml says: its SHA-256 differs")
+        raise StackError(f"{jar.path.name} does not match debezium/jgo.lock.toml: its SHA-256 differs")
 
 
-def _is_right(jar: Jar, repository: Path) -> bool:
+def _is_intact(jar: Jar, repository: Path) -> bool:
     try:
         with (repository / jar.path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == jar.sha256

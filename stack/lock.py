@@ -15,12 +15,12 @@ from typing import TextIO
 from stack.errors import StackError
 
 # A process that queries the holder has the lock itself for some microseconds.
-ASKED_SECONDS = 1.0
+HOLDER_CHECK_SECONDS = 1.0
 _PAUSE_SECONDS = 0.05
 
 
 @contextmanager
-def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
+def held(path: Path, *, seconds: float = HOLDER_CHECK_SECONDS) -> Iterator[None]:
     """Hold the lock of `path` and write this process's number into the file. Raises `StackError` if another process
     still has the lock after `seconds`, and if its holder deleted the file.
 
@@ -31,7 +31,7 @@ def held(path: Path, *, seconds: float = ASKED_SECONDS) -> Iterator[None]:
     with _opened(path) as file:
         while not _taken(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise StackError(f"another process works on {path.parent}: {holder(path) or 'it just ended'}")
+                raise StackError(f"another process uses {path.parent}: {holder(path) or 'it just ended'}")
             time.sleep(_PAUSE_SECONDS)
         if not _is_at(path, file.fileno()):
             # Another process would create a new file, and lock that one.

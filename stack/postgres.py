@@ -130,14 +130,14 @@ class Postgres:
 
     def _run(self, program: str, *arguments: str) -> None:
         # Files, not pipes: the server inherits them from pg_ctl, so a pipe would never be closed.
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as output:
             # The server keeps the environment, which its user and its superuser can read.
             done = subprocess.run(
-                _command(program, *arguments), stdout=said, stderr=said, check=False, cwd="/", env=caller(POSTGRES)
+                _command(program, *arguments), stdout=output, stderr=output, check=False, cwd="/", env=caller(POSTGRES)
             )
             if done.returncode != 0:
-                said.seek(0)
-                lines = said.read().strip().splitlines()[-5:]
+                output.seek(0)
+                lines = output.read().strip().splitlines()[-5:]
                 if program == "pg_ctl" and self.log.exists():
                     lines += self.log.read_text(errors="replace").strip().splitlines()[-5:]
                 raise PostgresError(f"{program} failed: " + "\n".join(lines))

@@ -36,7 +36,7 @@ def environment_of(home: Home, process: str, caller: Mapping[str, str]) -> dict[
     callbacks = {"TIDINGS_CALLBACK_URL": home.url("internal")}
     # Only the callback address and the stand-in, not every server on this machine.
     allowed = [f"127.0.0.1:{home.ports[name]}" for name in ("internal", "provider")]
-    allowed += _given(caller, "RELAY_ALLOW_HOSTS").values()
+    allowed += _passed_on(caller, "RELAY_ALLOW_HOSTS").values()
     own: dict[str, dict[str, str]] = {
         "api": {
             "API_LISTEN": f"127.0.0.1:{home.ports['api']}",
@@ -51,7 +51,7 @@ def environment_of(home: Home, process: str, caller: Mapping[str, str]) -> dict[
             **{name: public[name] for name in (
                 "TIDINGS_KAFKA", "QSTASH_URL", "QSTASH_TOKEN", "TIDINGS_PROVIDER_URL",
                 "QSTASH_CURRENT_SIGNING_KEY")},
-            **_given(caller, *_provider_keys(caller)),
+            **_passed_on(caller, *_provider_keys(caller)),
             **internal, **addresses, **callbacks,
         },
         "relay": {
@@ -84,14 +84,14 @@ def environment_of(home: Home, process: str, caller: Mapping[str, str]) -> dict[
         "provider": {"PROVIDER_LISTEN": f"127.0.0.1:{home.ports['provider']}"},
     }  # fmt: skip
     common = {"TIDINGS_LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
-    common |= _given(caller, "PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
+    common |= _passed_on(caller, "PATH", "HOME", "LANG", "TIDINGS_LOG_LEVEL")
     return common | _DEFAULTS.get(process, {}) | _settings(process, caller) | own[process]
 
 
 def _settings(process: str, caller: Mapping[str, str]) -> dict[str, str]:
     """Return the caller's values of a process's own settings."""
     own = {name: value for name, value in caller.items() if name.startswith(f"{process.upper()}_")}
-    return own | _given(caller, *_SHARED.get(process, ()))
+    return own | _passed_on(caller, *_SHARED.get(process, ()))
 
 
 def _provider_keys(caller: Mapping[str, str]) -> frozenset[str]:
@@ -104,5 +104,5 @@ def _provider_keys(caller: Mapping[str, str]) -> frozenset[str]:
     return frozenset().union(*(variables(target) for target in targets.values())) - {"TIDINGS_PROVIDER_URL"}
 
 
-def _given(caller: Mapping[str, str], *names: str) -> dict[str, str]:
+def _passed_on(caller: Mapping[str, str], *names: str) -> dict[str, str]:
     return {name: caller[name] for name in names if name in caller}

@@ -10,8 +10,8 @@ from honcho.environ import parse_procfile
 
 from stack.errors import StackError
 from stack.home import ROOT, Home
+from stack.screens import exclusively, running_pid
 from stack.servers import answers
-from stack.watching import alone, running_pid
 
 # The relay ends within 25 s (5 s of drain, and 20 s), and starts in a few; a busy machine takes longer.
 RESTART_SECONDS_MAX = 90.0
@@ -25,35 +25,35 @@ def restart(home: Home, name: str, *, seconds: float = RESTART_SECONDS_MAX) -> N
 
     The new process has the code of the files as they are now, and the environment of `make up`. Raises `StackError`.
     """
-    with alone(home):
+    with exclusively(home):
         pid = running_pid(home)
         if pid is None:
             raise StackError("nothing is running; `make up` starts the stack")
-        keeper = _keeper(psutil.Process(pid), PROCESSES[name])
-        before = _children(keeper)
-        keeper.send_signal(signal.SIGHUP)
+        respawner = _respawner(psutil.Process(pid), PROCESSES[name])
+        before = _children(respawner)
+        respawner.send_signal(signal.SIGHUP)
         health = home.url(name) + ("/healthz" if name == "provider" else "/readyz")
         deadline = time.monotonic() + seconds
         # The new process is started when the old one has ended, so no answer is the old one's.
-        while not (_children(keeper) - before and answers(health)):
+        while not (_children(respawner) - before and answers(health)):
             if time.monotonic() > deadline:
                 raise StackError(f"{name} is not ready after {seconds:.0f} s: see {home.log}/processes.log")
             time.sleep(0.1)
 
 
-def _keeper(supervisor: psutil.Process, module: str) -> psutil.Process:
+def _respawner(supervisor: psutil.Process, module: str) -> psutil.Process:
     for process in supervisor.children(recursive=True):
         try:
-            words = process.cmdline()
+            arguments = process.cmdline()
         except psutil.NoSuchProcess:
             continue
-        if words[1:3] == ["-m", "stack.keep"] and words[-1] == module:
+        if arguments[1:3] == ["-m", "stack.respawn"] and arguments[-1] == module:
             return process
-    raise StackError(f"the stack runs no {module}; `make down` and `make up` start it anew")
+    raise StackError(f"the stack runs no {module}; `make down` and `make up` start it again")
 
 
-def _children(keeper: psutil.Process) -> set[int]:
+def _children(respawner: psutil.Process) -> set[int]:
     try:
-        return {child.pid for child in keeper.children()}
+        return {child.pid for child in respawner.children()}
     except psutil.NoSuchProcess:
         raise StackError("the stack ended meanwhile") from None

@@ -134,32 +134,37 @@ def kafka(jvm: Jvm, directory: Path, *, port: int, controller_port: int, more: M
     return Server("kafka", command, directory, lambda: listens(port), caller(JAVA))
 
 
+@dataclass(frozen=True)
+class ConnectPasswords:
+    """`database` is Debezium's at Postgres, `rest` that of Connect's REST interface. Both consist of letters, digits,
+    `-` and `_`.
+    """
+
+    database: str
+    rest: str
+
+
 def connect(
-    jvm: Jvm,
-    directory: Path,
-    *,
-    port: int,
-    kafka_port: int,
-    database_password: str,
-    rest_password: str,
-    more: Mapping[str, str] = _NONE,
+    jvm: Jvm, directory: Path, ports: tuple[int, int], passwords: ConnectPasswords, more: Mapping[str, str] = _NONE
 ) -> Server:
-    """Create a distributed Connect worker with Debezium on its class path. `more` are properties as for `kafka`.
+    """Create a distributed Connect worker with Debezium on its class path. `ports` are its own and the broker's; `more`
+    are properties as for `kafka`.
 
     The REST interface repeats the values of a configuration that it rejects, including those of `${env:…}`, and
-    therefore has a password. Both passwords consist of letters, digits, `-` and `_`.
+    therefore has a password.
     """
+    port, kafka_port = ports
     _make_private(directory)
-    write_private(directory / "rest-login.properties", f"{REST_USER}={rest_password}\n")
+    write_private(directory / "rest-login.properties", f"{REST_USER}={passwords.rest}\n")
     login = _filled("connect-login.conf", directory, login_file=directory / "rest-login.properties")
     properties = _filled("connect-worker.properties", directory, port=port, bootstrap_servers=f"127.0.0.1:{kafka_port}")
     _add(properties, more)
     options = [f"-Djava.security.auth.login.config={login}"]
     main_class = "org.apache.kafka.connect.cli.ConnectDistributed"
     command = jvm.command(CONNECT_HEAP, main_class, str(properties), options=options)
-    environment = caller(JAVA) | {"TIDINGS_CDC_DATABASE_PASSWORD": database_password}
+    environment = caller(JAVA) | {"TIDINGS_CDC_DATABASE_PASSWORD": passwords.database}
     url = f"http://127.0.0.1:{port}/connectors"
-    return Server("connect", command, directory, lambda: answers(url, rest_password), environment)
+    return Server("connect", command, directory, lambda: answers(url, passwords.rest), environment)
 
 
 def _make_private(directory: Path) -> None:

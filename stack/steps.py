@@ -19,16 +19,16 @@ class Steps:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         started = time.monotonic()
-        self._tell({"step": name, "state": "begun"})
+        self._write({"step": name, "state": "begun"})
         yield
-        self._tell({"step": name, "state": "done", "seconds": round(time.monotonic() - started, 1)})
+        self._write({"step": name, "state": "done", "seconds": round(time.monotonic() - started, 1)})
 
     def failed(self, reason: str) -> None:
-        self._tell({"state": "failed", "reason": reason})
+        self._write({"state": "failed", "reason": reason})
 
     def ready(self) -> None:
-        self._tell({"state": "ready"})
+        self._write({"state": "ready"})
 
-    def _tell(self, line: dict[str, object]) -> None:
+    def _write(self, line: dict[str, object]) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -23,7 +23,7 @@ from stack.lock import held
 from stack.ports import is_free
 from stack.postgres import Postgres, PostgresError
 from stack.processes import environment_of
-from stack.servers import Jvm, Server, answers, connect, kafka
+from stack.servers import ConnectPasswords, Jvm, Server, answers, connect, kafka
 from stack.steps import Steps
 from tidings.database.migrate import MigrateSettings, migrate
 from tidings.database.queries import load_queries
@@ -56,9 +56,9 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
         manager = _manager(home, environment)
 
         def keep() -> None:
-            keep_servers(postgres, servers, stopping, restarting)
+            respawn_servers(postgres, servers, stopping, restarting)
 
-        threading.Thread(target=attend, args=(home, worker, steps, keep), daemon=True).start()
+        threading.Thread(target=await_then_respawn, args=(home, worker, steps, keep), daemon=True).start()
         manager.loop()
     except (StackError, PostgresError, OSError) as error:
         steps.failed(str(error))
@@ -73,11 +73,11 @@ def _run(home: Home, environment: Mapping[str, str]) -> int:
 
 
 def _check(home: Home) -> None:
-    taken = [f"{name} ({port})" for name, port in home.ports.items() if not is_free(port)]
-    if taken:
+    used = [f"{name} ({port})" for name, port in home.ports.items() if not is_free(port)]
+    if used:
         raise StackError(
-            f"these ports are in use: {', '.join(taken)}; stop what uses them, or choose others with "
-            f"TIDINGS_PORT_{taken[0].split()[0].upper()}=…"
+            f"these ports are in use: {', '.join(used)}; stop what uses them, or choose others with "
+            f"TIDINGS_PORT_{used[0].split()[0].upper()}=…"
         )
     free = shutil.disk_usage(home.directory).free
     if free < DISK_BYTES_MIN:
@@ -97,8 +97,8 @@ def _start_servers(
     servers.append(broker)
     # The worker itself waits a minute for the broker, and loads its classes meanwhile.
     worker = connect(
-        jvm, home.directory / "connect", port=ports["connect"], kafka_port=ports["kafka"],
-        database_password=home.secrets["cdc"], rest_password=home.secrets["connect"],
+        jvm, home.directory / "connect", (ports["connect"], ports["kafka"]),
+        ConnectPasswords(database=home.secrets["cdc"], rest=home.secrets["connect"]),
     ).start()  # fmt: skip
     servers.append(worker)
     with steps.step("Postgres 18"):
@@ -138,14 +138,14 @@ def _manager(home: Home, environment: Mapping[str, str]) -> Manager:
     output = (home.log / "processes.log").open("a", buffering=1)
     manager = Manager(Printer(output=output, prefix=True))
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
-        words = [sys.executable if word == "python" else word for word in shlex.split(command)]
-        kept = shlex.join([sys.executable, "-m", "stack.keep", *words])
+        arguments = [sys.executable if argument == "python" else argument for argument in shlex.split(command)]
+        respawned = shlex.join([sys.executable, "-m", "stack.respawn", *arguments])
         env = environment_of(home, name, environment) | {"PYTHONPATH": str(ROOT)}
-        manager.add_process(name, f"exec {kept}", env=env, cwd=str(ROOT))
+        manager.add_process(name, f"exec {respawned}", env=env, cwd=str(ROOT))
     return manager
 
 
-def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
+def await_then_respawn(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -> None:
     """Wait until the stack is healthy, then `keep` its servers, even if it was not healthy in time."""
     try:
         _await_health(home, worker, steps)
@@ -154,20 +154,20 @@ def attend(home: Home, worker: Server, steps: Steps, keep: Callable[[], None]) -
     keep()
 
 
-def keep_servers(
+def respawn_servers(
     postgres: Postgres, servers: list[Server], stopping: threading.Event, restarting: threading.Lock
 ) -> None:
-    """Restart a postmaster, broker or worker that died, as keep.py does for the processes of Tidings."""
+    """Restart a postmaster, broker or worker that died, as respawn.py does for the processes of Tidings."""
     while not stopping.wait(SERVERS_CHECK_SECONDS):
         with restarting:
             if stopping.is_set():
                 return
-            _keep_postgres(postgres)
+            _respawn_postgres(postgres)
             for server in servers:
-                _keep_server(server)
+                _respawn_server(server)
 
 
-def _keep_server(server: Server) -> None:
+def _respawn_server(server: Server) -> None:
     if server.process.poll() is None:
         return
     sys.stderr.write(f"{server.name} ended with {server.process.returncode}; starting it again\n")
@@ -178,7 +178,7 @@ def _keep_server(server: Server) -> None:
         sys.stderr.write(f"{server.name} cannot be started: {error}\n")
 
 
-def _keep_postgres(postgres: Postgres) -> None:
+def _respawn_postgres(postgres: Postgres) -> None:
     if postgres.alive():
         return
     sys.stderr.write("the postmaster ended; starting it again\n")

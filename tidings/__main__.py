@@ -21,7 +21,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--wait-seconds", default=60.0, show_default=True, help="How long to wait for the database to answer.")
+@click.option("--wait-seconds", default=60.0, show_default=True, help="Seconds to wait for the database to respond.")
 def migrate(wait_seconds: float) -> None:
     """Bring the database to the newest schema and set the roles' logins.
 
@@ -41,7 +41,7 @@ def migrate(wait_seconds: float) -> None:
             break
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
-                raise click.ClickException(f"the database does not answer: {error}") from None
+                raise click.ClickException(f"the database does not respond: {error}") from None
             time.sleep(0.5)
     applied = apply(settings)
     click.echo(f"{applied} migration(s) applied" if applied else "the schema is up to date")
@@ -53,8 +53,10 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--tenant", default="default", show_default=True, help="Whose submissions the key sees and makes.")
-@click.option("--name", required=True, help="What it is for.")
+@click.option(
+    "--tenant", default="default", show_default=True, help="The tenant whose submissions the key creates and reads."
+)
+@click.option("--name", required=True, help="The purpose of the key.")
 def create_key(tenant: str, name: str) -> None:
     """Make a key and print it, this once."""
     from tidings.contract.keys import new_api_key  # noqa: PLC0415
@@ -84,16 +86,16 @@ def revoke_key(hash_prefix: str) -> None:
 
     with _administrator() as connection:
         if revoke_api_key(connection, hash_prefix) != 1:
-            raise click.ClickException("not exactly one valid key begins so; nothing was revoked")
+            raise click.ClickException("the prefix does not match exactly one valid key; nothing was revoked")
     click.echo("revoked")
 
 
 @main.command()
 @click.option(
     "--days", type=click.IntRange(min=31), required=True, envvar="TIDINGS_RETENTION_DAYS", show_envvar=True,
-    help="Drop months whose last day is older than that, at least 31.",
+    help="Drop months that ended more than this many days ago (at least 31).",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would go, and drop nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be dropped; drop nothing.")
 def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
     """Drop old months of submissions, attempts and results, and the idempotency keys and removals of
     contents of that time.
@@ -113,8 +115,8 @@ def retention(days: int, dry_run: bool) -> None:  # noqa: FBT001  click's way
             click.echo(f"{work.old_removals()} removals of contents would be deleted")
             return
         for outcome in work.drop():
-            said = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
-            click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {said}")
+            result = "dropped" if isinstance(outcome, Dropped) else f"kept: {outcome.why}"
+            click.echo(f"{outcome.month.name}  {outcome.month.submissions} submissions  {result}")
         click.echo(f"{work.prune_keys()} idempotency keys deleted")
         click.echo(f"{work.prune_removals()} removals of contents deleted")
 

@@ -22,7 +22,7 @@ CACHE_SECONDS = 5.0
 CACHE_MAX = 10_000
 
 
-def guarded_by(decision: Decision) -> Callable[[View], View]:
+def access(decision: Decision) -> Callable[[View], View]:
     """Mark a view with its decision.
     The view executes the decision first; a test calls each view without credentials.
     """
@@ -117,7 +117,7 @@ class _Cache:
 def _bearer(authorization: str) -> str:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _unauthorized("a bearer token is needed")
+        raise _unauthorized("a bearer token is required")
     return token.strip()
 
 

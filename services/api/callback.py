@@ -109,9 +109,9 @@ def read_callback(raw: bytes) -> tuple[Callback, bytes]:
         callback = Callback.model_validate(orjson.loads(raw))
         return callback, base64.b64decode(callback.body, validate=True)
     except ValidationError as error:
-        raise ProblemError(400, "not a callback of a relay", *faults_of(error)) from None
+        raise ProblemError(400, "the body is not a callback of the relay", *faults_of(error)) from None
     except ValueError as error:  # not JSON, or a body that is not base64
-        raise ProblemError(400, f"not a callback of a relay: {type(error).__name__}") from None
+        raise ProblemError(400, f"the body is not a callback of the relay: {type(error).__name__}") from None
 
 
 def decide(
@@ -131,7 +131,9 @@ def _judged(callback: Callback, content: bytes, target: Target) -> Succeeded | F
     if isinstance(judged, Succeeded) and callback.body_truncated:
         # A truncated response is never a success. The relay does not retry it, because the provider did respond.
         where = f"; the relay keeps it for a while at {callback.body_url}" if callback.body_url else ""
-        return Failed(f"the answer is too large to be stored: a callback carries only its beginning{where}", final=True)
+        return Failed(
+            f"the answer is too large to be stored: a callback carries only its first part{where}", final=True
+        )
     if isinstance(judged, Failed) and callback.status == 0 and callback.error:
         unknown = "; the provider may have carried the call out" if callback.fate == "unknown" else ""
         return Failed(callback.error[: REASON_CHARACTERS_MAX - len(unknown)] + unknown, final=judged.final)

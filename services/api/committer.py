@@ -213,5 +213,5 @@ def _wake(awaiting: Sequence[_Awaiting]) -> None:
 
 
 def _late() -> ProblemError:
-    why = "the database did not answer in time; use an Idempotency-Key to try again safely"
+    why = "the database did not respond in time; use an Idempotency-Key to try again safely"
     return ProblemError(503, why, Retry_After="5")

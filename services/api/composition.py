@@ -17,16 +17,18 @@ from psycopg.types.json import set_json_loads
 from structlog.stdlib import BoundLogger
 
 from services.api import listeners
+from services.api.acceptance import Acceptor
 from services.api.application import create_app
+from services.api.asgi import AsgiApp
 from services.api.authentication import Authentication
-from services.api.bodies import ROOM_BYTES, Room
+from services.api.bodies import MEMORY_BYTES, BodyMemory
 from services.api.committer import Committer
 from services.api.database import open_pool
-from services.api.front import Front
-from services.api.intake import Intake
-from services.api.parts import Parts
+from services.api.dependencies import Dependencies
 from services.api.settings import ApiSettings
 from services.api.store import Store
+from services.api.submit import Submit
+from services.api.validation import Validator
 from tidings.contract.targets import load_targets
 from tidings.database.partitions import Partitions
 from tidings.database.queries import load_queries
@@ -46,10 +48,10 @@ STOP_SECONDS = 5.0
 class Api:
     """`public` and `internal` are ASGI applications; both forward to `flask`."""
 
-    public: Front
-    internal: Front
+    public: AsgiApp
+    internal: AsgiApp
     flask: Flask
-    parts: Parts
+    dependencies: Dependencies
 
 
 def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack) -> Api:
@@ -66,19 +68,20 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
     committer = Committer(store.insert, logger, batch_size).start()
     closing.callback(committer.stop, STOP_SECONDS)
     _keep_partitions(Partitions(store.execute), logger, closing)
-    parts = Parts(
+    validator = Validator(
+        targets,
+        webhooks=settings.webhooks == "on",
+        webhooks_public_only=settings.webhook_addresses == "public",
+        input_bytes_max=settings.input_bytes_max,
+    )
+    submitted = Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry)
+    acceptor = Acceptor(validator, committer, store, submitted, targets)
+    dependencies = Dependencies(
         settings=settings,
         store=store,
         committer=committer,
-        intake=Intake(
-            store,
-            committer,
-            targets,
-            webhooks=settings.webhooks == "on",
-            webhooks_public_only=settings.webhook_addresses == "public",
-            input_bytes_max=settings.input_bytes_max,
-            submitted=Counter("tidings_submissions", "Submissions stored", ["target"], registry=registry),
-        ),
+        acceptor=acceptor,
+        submit=Submit(acceptor, store),
         authentication=Authentication(
             store.tenant_of_key, internal_token=settings.internal_token.get_secret_value(), clock=time.monotonic
         ),
@@ -86,29 +89,29 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
         registry=registry,
         log=logger,
     )
-    return _fronts(parts, create_app(parts))
+    return _ports(dependencies, create_app(dependencies))
 
 
-def _fronts(parts: Parts, app: Flask) -> Api:
-    shared: dict[str, Any] = {"authentication": parts.authentication, "log": logging.getLogger("tidings")}
-    public = Front(app, listeners.public(parts.settings), hot_intake=parts.intake, **shared)
+def _ports(dependencies: Dependencies, app: Flask) -> Api:
+    shared: dict[str, Any] = {"authentication": dependencies.authentication, "log": logging.getLogger("tidings")}
+    public = AsgiApp(app, listeners.public(dependencies.settings, dependencies.submit), **shared)
     # Nearly all bodies on this port are the relay's, so a share per owner would only delay callbacks.
-    room = Room(per_owner=ROOM_BYTES)
-    inside = listeners.internal(parts.settings, parts.authentication)
-    internal = Front(app, inside, hot_intake=None, room=room, **shared)
-    return Api(public, internal, app, parts)
+    memory = BodyMemory(per_owner=MEMORY_BYTES)
+    inside = listeners.internal(dependencies.settings, dependencies.authentication)
+    internal = AsgiApp(app, inside, memory=memory, **shared)
+    return Api(public, internal, app, dependencies)
 
 
 def _store(settings: ApiSettings, closing: ExitStack) -> Store:
     url = settings.database_url.get_secret_value()
-    pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_read_json_as_it_is_written)
+    pool = open_pool(url, size_min=2, size_max=POOL_MAX, configure=_use_orjson)
     writers = open_pool(url, size_min=1, size_max=WRITERS_MAX, answer_seconds=COMMIT_SECONDS)
     closing.callback(pool.close, STOP_SECONDS)
     closing.callback(writers.close, STOP_SECONDS)
     return Store(pool, writers, load_queries("services.api"))
 
 
-def _read_json_as_it_is_written(connection: Connection[Any]) -> None:
+def _use_orjson(connection: Connection[Any]) -> None:
     """Read jsonb with orjson, which also writes responses: Python's reader makes integers that orjson cannot write."""
     set_json_loads(orjson.loads, connection)
 

@@ -45,7 +45,7 @@ def read_head(scope: Mapping[str, Any]) -> Head:
     if not headers.get("host") and scope["http_version"] == "1.1":
         raise ProblemError(400, "the request has no Host header", Fault("Host", "is missing"))
     if headers.get("content-encoding", "identity").strip().lower() not in {"identity", ""}:
-        raise ProblemError(415, "an encoded body is not read", Fault("Content-Encoding", "must be identity"))
+        raise ProblemError(415, "an encoded body is not accepted", Fault("Content-Encoding", "must be identity"))
     path = scope["raw_path"].decode("latin-1")
     if "%" in path:
         path = unquote_to_bytes(path).decode("latin-1")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
+from services.api.asgi import Authenticate, BodyRule, Listener
 from services.api.authentication import Authentication
-from services.api.front import BodyRule, Guard, Listener
 from services.api.head import Head
 from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import CALLBACKS, STARTS, RelaySignature
-from services.api.routes.dispatches import ASKED_BYTES_MAX
+from services.api.reply import Reply
+from services.api.routes.dispatches import REQUEST_BYTES_MAX
 from services.api.settings import ApiSettings
 from services.api.starts import STARTS_BYTES_MAX
+from services.api.submit import PATH, InThread, Submit, read_request
 from tidings.contract.signature import InvalidSignatureError
 
 # Owners of bodies whose names no tenant can have.
@@ -22,10 +24,14 @@ _INTERNAL_ALONE = ("/internal/", "/metrics")
 _INTERNAL = (*_INTERNAL_ALONE, *CALLBACKS, STARTS, "/healthz", "/readyz")
 
 
-def public(settings: ApiSettings) -> Listener:
+def public(settings: ApiSettings, submit: Submit) -> Listener:
     """The port for clients. It also takes callbacks, because a hosted relay reaches no other port."""
+
+    def endpoint(tenant: str, head: Head, body: bytes, in_thread: InThread) -> Awaitable[Reply]:
+        return submit.submit_async(read_request(tenant, head.headers, body), in_thread)
+
     bodies = {
-        "/v1/submissions": BodyRule(settings.input_bytes_max, _by_api_key),
+        PATH: BodyRule(settings.input_bytes_max, _by_api_key, endpoint),
         "/v1/submissions/batch": BodyRule(settings.batch_bytes_max, _by_api_key),
         "/generate-image": BodyRule(settings.input_bytes_max, _by_api_key),
         **_callbacks(settings),
@@ -40,7 +46,7 @@ def internal(settings: ApiSettings, authentication: Authentication) -> Listener:
         authentication.check_internal(head.headers.get("authorization", ""))
         return _DISPATCHER
 
-    bodies = {"/internal/dispatches": BodyRule(ASKED_BYTES_MAX, by_token), **_callbacks(settings)}
+    bodies = {"/internal/dispatches": BodyRule(REQUEST_BYTES_MAX, by_token), **_callbacks(settings)}
     return Listener(lambda path: path.startswith(_INTERNAL), bodies, INTERNAL_THREADS)
 
 
@@ -58,6 +64,6 @@ def _callbacks(settings: ApiSettings) -> Mapping[str, BodyRule]:
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
         return _RELAY
 
-    guard: Guard = by_signature
+    authenticate: Authenticate = by_signature
     sizes = dict.fromkeys(CALLBACKS, settings.callback_bytes_max) | {STARTS: STARTS_BYTES_MAX}
-    return {path: BodyRule(size, guard) for path, size in sizes.items()}
+    return {path: BodyRule(size, authenticate) for path, size in sizes.items()}

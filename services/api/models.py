@@ -29,7 +29,7 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 def _webhook(url: str) -> str:
     # urlsplit removes line breaks silently; the relay refuses them, but only long after the client received its 202.
     if not url.isprintable() or " " in url:
-        raise ValueError("must not hold white space or control characters")
+        raise ValueError("must not contain white space or control characters")
     parts = urlsplit(url)
     if parts.port == 0:  # reading the port raises ValueError unless it is a number up to 65535
         raise ValueError("must not name port 0")
@@ -97,13 +97,15 @@ def parse_json(body: bytes, content_type: str) -> Any:
         raise ProblemError(415, "the body must be application/json", Fault("Content-Type", "not application/json"))
     openers = body.count(b"[") + body.count(b"{")
     if too_many_values(body, openers):
-        raise ProblemError(422, "the body holds too many values", Fault("body", f"more than {JSON_VALUES_MAX} values"))
+        raise ProblemError(
+            422, "the body contains too many values", Fault("body", f"more than {JSON_VALUES_MAX} values")
+        )
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ProblemError(400, "the body is not JSON", Fault("body", str(error)[:200])) from None
     if b"\\u0000" in body and writes_nul(body):
-        raise ProblemError(400, "the body holds a NUL character", Fault("body", "\\u0000 is not allowed in text"))
+        raise ProblemError(400, "the body contains a NUL character", Fault("body", "\\u0000 is not allowed in text"))
     if openers > JSON_DEPTH_MAX and depth(value) > JSON_DEPTH_MAX:
         raise ProblemError(400, "the body is nested too deeply", Fault("body", f"deeper than {JSON_DEPTH_MAX} levels"))
     return value
@@ -148,11 +150,11 @@ def fingerprint(submission: NewSubmission) -> bytes:
     """Return the SHA-256 over everything that the client requested, independent of the order of keys.
     Two submissions are the same if their fingerprints are equal.
     """
-    asked = dict(vars(submission))
-    if asked["expires_in"] is None:
+    content = dict(vars(submission))
+    if content["expires_in"] is None:
         # Fingerprints from earlier releases, which did not have this member, remain valid.
-        del asked["expires_in"]
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).digest()
+        del content["expires_in"]
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def batch_fingerprint(submissions: list[Any]) -> bytes:

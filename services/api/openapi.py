@@ -24,7 +24,7 @@ from services.api.callback import Callback
 from services.api.models import BATCH_MAX, NewSubmission
 from services.api.parameters import parameters
 from services.api.routes.dispatches import DISPATCH_IDS_MAX
-from services.api.starts import ToldStarts
+from services.api.starts import ReportedStarts
 
 _EXAMPLE_NEW = {
     "target": "demo-images",
@@ -67,7 +67,7 @@ _LIST_QUERY = ("status", "target", "since", "cursor", "limit")
 ROUTES = (
     _Route("post", "/v1/submissions", "Submit a slow call", 202, Accepted, NewSubmission,
            headers=("Idempotency-Key", "traceparent"), example=_EXAMPLE_NEW,
-           others=((200, "A repeat: the submission that the Idempotency-Key made", SubmissionShown),)),
+           others=((200, "A repeat: the submission that was created with the Idempotency-Key", SubmissionShown),)),
     _Route("post", "/v1/submissions/batch", "Submit up to 1,000, all or none", 202, AcceptedBatch, NewBatch,
            headers=("Idempotency-Key", "traceparent"), example={"submissions": [_EXAMPLE_NEW]}),
     _Route("get", "/v1/submissions", "List, newest first", 200, Page, query=_LIST_QUERY),
@@ -78,14 +78,14 @@ ROUTES = (
            SubmissionShown),
     _Route("get", "/v1/submissions/{id}/result", "The provider's answer, byte for byte", 200, "*/*"),
     _Route("get", "/v1/submissions/{id}/images/{number}", "An image of the answer, or a redirect to it", 200, "image/*",
-           others=((302, "The image is elsewhere: at Location", None),)),
+           others=((302, "The image is at Location", None),)),
     _Route("get", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("post", "/generate-image", "Submit a prompt", 200, "text/plain", query=("prompt",)),
     _Route("get", "/get-image-is-ready", "The state of the image of a submission", 200, ImageState, query=("submissionId",)),
     _Route("post", "/callbacks/relay", "The end of an attempt, from the relay", 200, "application/json", Callback, "signature",
            ("submission",),
            example={"status": 200, "body": "e30=", "sourceMessageId": "msg_1", "retried": 0, "maxRetries": 3}),
-    _Route("post", "/callbacks/relay/starts", "The begin of attempts, from the relay", 200, "application/json", ToldStarts, "signature"),
+    _Route("post", "/callbacks/relay/starts", "The begin of attempts, from the relay", 200, "application/json", ReportedStarts, "signature"),
     _Route("post", "/image-callback", "The end of an attempt, from the relay", 200, "application/json", Callback, "signature",
            ("submission",)),
     _Route("post", "/internal/dispatches", "Inputs of submissions, for the dispatcher", 200, "application/json", DispatchRequest,

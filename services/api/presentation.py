@@ -18,28 +18,32 @@ RETRY_AFTER_SECONDS = 2
 
 
 @dataclass(frozen=True)
-class Begun:
+class StartedAttempt:
     """The newest attempt whose start the relay reported; it may have ended since."""
 
     number: int
     at: datetime
 
 
-def under_way(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None) -> Begun | None:
+def running_attempt(
+    outcome: str | None, attempts: Sequence[dict[str, Any]], started: StartedAttempt | None
+) -> StartedAttempt | None:
     """Return the attempt that has started and not ended. `attempts` are the ended attempts, in order."""
-    if outcome is not None or begun is None or (attempts and attempts[-1]["number"] >= begun.number):
+    if outcome is not None or started is None or (attempts and attempts[-1]["number"] >= started.number):
         return None
-    return begun
+    return started
 
 
-def derived_status(outcome: str | None, attempts: Sequence[dict[str, Any]], begun: Begun | None, now: datetime) -> str:
+def derived_status(
+    outcome: str | None, attempts: Sequence[dict[str, Any]], started: StartedAttempt | None, now: datetime
+) -> str:
     """The status of a submission with a result is its outcome. Without a result it is `running` while an attempt is in
     progress, and `queued` before the first attempt has ended. After an attempt it is `retrying` until the time of
     the next one, then `running`: the next attempt starts, or its start was not reported.
     """
     if outcome is not None:
         return outcome
-    if under_way(outcome, attempts, begun) is not None:
+    if running_attempt(outcome, attempts, started) is not None:
         return "running"
     if not attempts:
         return "queued"
@@ -63,11 +67,11 @@ def links(id_: UUID | str, output: Any = None, *, answered: bool = False) -> dic
 
 def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: datetime) -> dict[str, Any]:
     """The response to `GET /v1/submissions/{id}`."""
-    begun = None if row["begun_number"] is None else Begun(row["begun_number"], row["begun_at"])
-    running = under_way(row["outcome"], attempts, begun)
+    started = None if row["begun_number"] is None else StartedAttempt(row["begun_number"], row["begun_at"])
+    running = running_attempt(row["outcome"], attempts, started)
     return {
         "id": str(row["id"]),
-        "status": derived_status(row["outcome"], attempts, begun, now),
+        "status": derived_status(row["outcome"], attempts, started, now),
         "running_since": None if running is None else timestamp(running.at),
         "target": row["target"],
         "channel": row["channel"],
@@ -77,7 +81,7 @@ def submission(row: dict[str, Any], attempts: Sequence[dict[str, Any]], now: dat
         "status_code": row["status_code"],
         "output": row["output"],
         "result_size": row["body_size"],
-        "attempts": [*map(_attempt, attempts), *([] if running is None else [_unended(running)])],
+        "attempts": [*map(_attempt, attempts), *([] if running is None else [_running(running)])],
         "created_at": timestamp(row["created_at"]),
         "expires_at": timestamp(row["expires_at"]) if row["expires_at"] else None,
         "completed_at": timestamp(row["completed_at"]) if row["completed_at"] else None,
@@ -166,7 +170,7 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unended(begun: Begun) -> dict[str, Any]:
+def _running(started: StartedAttempt) -> dict[str, Any]:
     """The attempt in progress, of which only the start is known."""
     unknown = dict.fromkeys(("status_code", "error", "fate", "retry_at"))
-    return {"number": begun.number, **unknown, "started_at": timestamp(begun.at), "ended_at": None}
+    return {"number": started.number, **unknown, "started_at": timestamp(started.at), "ended_at": None}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from logging import Logger
 from typing import Any
 
-import orjson
-from flask import Flask, Response
 from psycopg import OperationalError
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from services.api.reply import Reply, encoded
 
 # A database that restarts is usually available again after this time.
 RETRY_AFTER_SECONDS = 5
@@ -46,8 +47,10 @@ def faults_of(error: ValidationError, prefix: str = "") -> list[Fault]:
     return found
 
 
-def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Response:
-    """Build the response for a fault."""
+def problem(
+    status: int, detail: str, faults: tuple[Fault, ...] = (), headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Build the problem document for a fault."""
     content: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -56,35 +59,23 @@ def problem(status: int, detail: str, faults: tuple[Fault, ...] = ()) -> Respons
     }
     if faults:
         content["errors"] = [{"field": fault.field, "why": fault.why} for fault in faults]
-    return Response(orjson.dumps(content), status=status, content_type=MEDIA_TYPE)
+    return encoded(MEDIA_TYPE, content, status, headers)
 
 
-def error_response(error: Exception, log: Logger) -> Response:
-    """Build the response for any error. Unexpected errors are logged; the client receives a generic 500."""
+def error_reply(error: Exception, log: Logger) -> Reply:
+    """Build the reply for any error. Unexpected errors are logged; the client receives a generic 500."""
     match error:
         case ProblemError():
-            response = problem(error.status, error.detail, error.faults)
-            response.headers.extend(error.headers)
-            return response
+            return problem(error.status, error.detail, error.faults, error.headers)
         case OperationalError():
             # The connection may also have been lost after COMMIT was sent: the row may then exist.
-            log.warning("the database does not answer: %s", type(error).__name__)
-            response = problem(503, "the database does not answer; a repeat with the same Idempotency-Key is safe")
-            response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-            return response
+            log.warning("the database does not respond: %s", type(error).__name__)
+            detail = "the database does not respond; a repeat with the same Idempotency-Key is safe"
+            return problem(503, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
         case HTTPException():
-            response = problem(error.code or 500, error.description or "")
-            if isinstance(error, MethodNotAllowed) and error.valid_methods:
-                response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-            return response
+            methods = error.valid_methods if isinstance(error, MethodNotAllowed) else None
+            headers = {"Allow": ", ".join(sorted(methods))} if methods else {}
+            return problem(error.code or 500, error.description or "", headers=headers)
         case _:
             log.error("request failed: %s", type(error).__name__, exc_info=error)
-            return problem(500, "an internal error; it is in the log")
-
-
-def register_errors(app: Flask) -> None:
-    """Register handlers that answer every error of `app` with a problem document."""
-
-    @app.errorhandler(Exception)
-    def on_error(error: Exception) -> Response:
-        return error_response(error, app.logger)
+            return problem(500, "an internal error; the log has its cause")

@@ -20,5 +20,5 @@ class RelaySignature:
 
     def claims(self, token: str, path: str, query: str) -> Claims:
         """Return the claims of `Upstash-Signature`, for `check_body`. Raises `InvalidSignatureError`."""
-        asked = path + (f"?{query}" if query else "")
-        return verify_token(token, keys=self._keys, urls=[base + asked for base in self._bases])
+        target = path + (f"?{query}" if query else "")
+        return verify_token(token, keys=self._keys, urls=[base + target for base in self._bases])

@@ -49,12 +49,12 @@ async def serve(apps: dict[str, Any]) -> int:
     serving = [asyncio.create_task(server.serve()) for server in servers]
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait([*serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    asked_to_stop = stopping.is_set()
+    stop_requested = stopping.is_set()
     end_after(DRAIN_SECONDS + CLOSE_SECONDS)
     for server in servers:
         server.stop()  # type: ignore[no-untyped-call]
     await asyncio.wait(serving, timeout=DRAIN_SECONDS)
-    return 0 if asked_to_stop else 1
+    return 0 if stop_requested else 1
 
 
 def end_after(seconds: float) -> None:

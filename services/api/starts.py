@@ -23,7 +23,7 @@ _MILLISECONDS_MAX = 253_370_764_800_000
 IsToken = Callable[[str, str], bool]
 
 
-class ToldStart(BaseModel):
+class ReportedStart(BaseModel):
     """One attempt. The sender sets `label` and `data`, and any client of the relay can choose them; the relay sets the
     other fields.
     """
@@ -35,11 +35,11 @@ class ToldStart(BaseModel):
     started_at: int = Field(alias="startedAt", ge=0, le=_MILLISECONDS_MAX, description="Unix milliseconds")
 
 
-class ToldStarts(BaseModel):
+class ReportedStarts(BaseModel):
     """The body of `POST /callbacks/relay/starts`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
-    starts: list[ToldStart] = Field(max_length=STARTS_MAX)
+    starts: list[ReportedStart] = Field(max_length=STARTS_MAX)
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,25 @@ class Start:
     started_at: datetime
 
 
-def read_starts(raw: bytes) -> ToldStarts:
+def read_starts(raw: bytes) -> ReportedStarts:
     """Parse the starts. Raises `ProblemError` 400."""
     try:
-        return ToldStarts.model_validate(orjson.loads(raw))
+        return ReportedStarts.model_validate(orjson.loads(raw))
     except ValidationError as error:
-        raise ProblemError(400, "not starts of a relay", *faults_of(error)) from None
+        raise ProblemError(400, "the body is not a report of starts", *faults_of(error)) from None
     except ValueError as error:  # not JSON
-        raise ProblemError(400, f"not starts of a relay: {type(error).__name__}") from None
+        raise ProblemError(400, f"the body is not a report of starts: {type(error).__name__}") from None
 
 
-def proven(told: ToldStarts, is_token: IsToken) -> Sequence[Start]:
+def authentic_starts(report: ReportedStarts, is_token: IsToken) -> Sequence[Start]:
     """Return the starts that the dispatcher requested. The others are skipped and not refused: one request carries the
     starts of every sender that named this address, and an invalid start must not discard the others.
     """
-    found = [_proven(start, is_token) for start in told.starts]
+    found = [_is_authentic(start, is_token) for start in report.starts]
     return [start for start in found if start is not None]
 
 
-def _proven(start: ToldStart, is_token: IsToken) -> Start | None:
+def _is_authentic(start: ReportedStart, is_token: IsToken) -> Start | None:
     id_ = parse_submission_id(start.label or "")
     if id_ is None or not is_token(start.data, str(id_)):
         return None

@@ -128,14 +128,14 @@ class Store:
     def cancel(self, tenant: str, id_: SubmissionId) -> bool:
         """Cancel the submission; return whether this call ended it."""
         parameters = {"id": id_, "tenant": tenant, "event_id": new_event_id()}
-        return _once_more(lambda: self._one("cancel", parameters)) is not None
+        return _retry_once(lambda: self._one("cancel", parameters)) is not None
 
     def remove_content(self, tenant: str, id_: SubmissionId) -> Literal["unknown", "open", "removed"]:
         """Erase the input and the answer of an ended submission; return the outcome of the request."""
         row = self._one("remove_content", {"id": id_, "tenant": tenant})
         assert row is not None
-        came_to: Literal["unknown", "open", "removed"] = row["came_to"]
-        return came_to
+        removal: Literal["unknown", "open", "removed"] = row["came_to"]
+        return removal
 
     def target_of(self, id_: SubmissionId) -> tuple[str, str] | None:
         """Return the target and the tenant."""
@@ -146,7 +146,7 @@ class Store:
         """Store what a callback reports in one transaction; return whether it ended the submission. Repeats change
         nothing.
         """
-        return _once_more(lambda: self._record(id_, tenant, attempt, result))
+        return _retry_once(lambda: self._record(id_, tenant, attempt, result))
 
     def _record(self, id_: SubmissionId, tenant: str, attempt: Attempt | None, result: Result | None) -> bool:
         with self._pool.connection() as connection, connection.transaction():
@@ -175,7 +175,7 @@ class Store:
             with self._pool.connection() as connection:
                 return connection.execute(self._q["insert_starts"], columns).rowcount
 
-        return _once_more(insert)
+        return _retry_once(insert)
 
     def dispatch(self, ids: Sequence[UUID]) -> Sequence[dict[str, Any]]:
         """Return rows of `id`, `target`, `content_type`, `size` of the body in bytes, and `ended`."""
@@ -204,7 +204,7 @@ class Store:
             return cursor.execute(self._q[query], parameters).fetchone()
 
 
-def _once_more(work: Callable[[], T]) -> T:
+def _retry_once(work: Callable[[], T]) -> T:
     """Retry if a partition was attached between routing a row to the default partition and inserting it there."""
     try:
         return work()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,17 +14,18 @@ from kafka import KafkaProducer
 from prometheus_client import REGISTRY
 from structlog.stdlib import BoundLogger
 
-from services.dispatcher.dispatcher import Dispatcher
-from services.dispatcher.message import Callbacks
+from services.dispatcher.api_client import ApiClient
+from services.dispatcher.dispatcher import Connection, Dispatcher
+from services.dispatcher.message import Callbacks, MessageBuilder, Webhooks
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox, Webhooks
-from services.dispatcher.relay import Relay
+from services.dispatcher.relay_client import RelayClient
+from services.dispatcher.sender import Sender
 from services.dispatcher.settings import DispatcherSettings
-from services.dispatcher.submissions import Submissions
+from services.dispatcher.timing import Timing
 from tidings.contract.targets import Disabled, Resolved, load_targets, resolve
 from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS, TOPICS
 from tidings.kafka import loop
-from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.changes import Subscription, change_consumer
 from tidings.kafka.loop import Work
 from tidings.kafka.topics import BOOTSTRAP_TIMEOUT_MS, REQUEST_TIMEOUT_MS, create_topics
 from tidings.kafka.transactions import discard
@@ -32,9 +33,11 @@ from tidings.process import log
 from tidings.process.progress import Progress
 from tidings.process.settings import EXIT_CONFIGURATION, ConfigurationError, environment, read_or_exit
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 GROUP = "tidings-dispatcher"
 REMOVALS_GROUP = "tidings-removals"
+TIMING = Timing(time.time, time.monotonic, random.random)
 
 
 def _targets(settings: DispatcherSettings, logger: BoundLogger) -> Mapping[str, Resolved | Disabled]:
@@ -45,35 +48,31 @@ def _targets(settings: DispatcherSettings, logger: BoundLogger) -> Mapping[str, 
     return resolved
 
 
-def outbox(
+def make_sender(
     settings: DispatcherSettings,
     targets: Mapping[str, Resolved | Disabled],
-    metrics: DispatcherMetrics,
-    logger: BoundLogger,
-) -> Outbox:
-    """Build the outbox, which sends and cancels messages, from the settings."""
+    telemetry: Telemetry[DispatcherMetrics],
+) -> Sender:
+    """Build the sender, which sends and cancels messages, from the settings."""
     callback_url = settings.callback_url or settings.public_url
     internal_token = settings.internal_token.get_secret_value()
-    return Outbox(
-        Relay(settings.relay_url, settings.relay_token.get_secret_value()),
-        Submissions(
+    webhooks = Webhooks(
+        settings.public_url,
+        settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
+        public_only=settings.webhook_addresses == "public",
+    )
+    return Sender(
+        RelayClient(settings.relay_url, settings.relay_token.get_secret_value()),
+        ApiClient(
             settings.api_url,
             callback_url,
             internal_token=internal_token,
             signing_key=settings.signing_key.get_secret_value(),
             now=time.time,
         ),
-        targets,
-        callbacks=Callbacks(callback_url, internal_token, settings.callback_retries),
-        webhooks=Webhooks(
-            settings.public_url,
-            settings.webhook_secret.get_secret_value() if settings.webhook_secret else None,
-            public_only=settings.webhook_addresses == "public",
-        ),
-        now=time.time,
-        clock=time.monotonic,
-        metrics=metrics,
-        log=logger,
+        MessageBuilder(targets, Callbacks(callback_url, internal_token, settings.callback_retries), webhooks),
+        timing=TIMING,
+        telemetry=telemetry,
     )
 
 
@@ -99,45 +98,38 @@ def run(settings: DispatcherSettings, shutdown: Shutdown) -> int:
         return EXIT_CONFIGURATION
     metrics = DispatcherMetrics(REGISTRY)
     removals_metrics = metrics.of_removals(REGISTRY)
-    # Each loop has its own connections to the relay.
-    sending, removing = (outbox(settings, targets, made, logger) for made in (metrics, removals_metrics))
-    progress, removals_progress = Progress(time.monotonic), Progress(time.monotonic)
 
-    def connect(stack: ExitStack) -> Work:
-        changes, producer = _joined(stack, settings, GROUP, [SUBMISSIONS, RESULTS], progress)
-        return _work(changes, producer, sending, progress, metrics)
+    def part(name: str, subscription: Subscription, metrics: DispatcherMetrics) -> loop.Part:
+        telemetry, progress = Telemetry(metrics, logger), Progress(time.monotonic)
+        # Each loop has its own connections to the relay.
+        sender = make_sender(settings, targets, telemetry)
 
-    def connect_removals(stack: ExitStack) -> Work:
-        changes, producer = _joined(stack, settings, REMOVALS_GROUP, [REMOVALS], removals_progress)
-        return _work(changes, producer, removing, removals_progress, removals_metrics)
+        def connect(stack: ExitStack) -> Work:
+            connection = _connection(stack, settings, subscription, progress)
+            made = Dispatcher(connection, sender, timing=TIMING, progress=progress, telemetry=telemetry)
+            return Work(connection.consumer, made.run_once)
+
+        return loop.Part(connect, progress, name)
 
     reader = loop.Reader("dispatcher", settings.instance, settings.cluster, settings.listen)
+    member = settings.instance, settings.batch_max
+    calls = part("", Subscription(GROUP, *member, (SUBMISSIONS, RESULTS)), metrics)
     # A separate loop: any number of removals, each of which may take the relay long, must not delay a call.
-    beside = loop.Beside("removals", connect_removals, removals_progress)
-    return loop.run(reader, connect, shutdown=shutdown, progress=progress, log=logger, beside=beside)
+    reading = Subscription(REMOVALS_GROUP, *member, (REMOVALS,), expiry_is_fault=False)
+    removals = part("removals", reading, removals_metrics)
+    return loop.run(reader, calls, removals, shutdown=shutdown, log=logger)
 
 
-def _work(changes: Changes, producer: Any, made: Outbox, progress: Progress, metrics: DispatcherMetrics) -> Work:
-    dispatcher = Dispatcher(
-        changes, producer, made,
-        clock=time.monotonic, jitter=random.random, progress=progress, metrics=metrics, log=log.get("dispatcher"),
-    )  # fmt: skip
-    return Work(changes, dispatcher.run_once)
-
-
-def _joined(
-    stack: ExitStack, settings: DispatcherSettings, group: str, topics: Sequence[str], progress: Progress
-) -> tuple[Changes, Any]:
-    """Join `group` as a member that reads `topics`, and create a producer of dead letters."""
+def _connection(
+    stack: ExitStack, settings: DispatcherSettings, subscription: Subscription, progress: Progress
+) -> Connection:
+    """Join the group of `subscription`, and create a producer of dead letters."""
     create_topics(settings.cluster, TOPICS)
-    producer = _producer(settings, group)
+    producer = _producer(settings, subscription.group)
     stack.callback(discard, producer)
-    changes = change_consumer(
-        settings.cluster, topics, group=group, instance=settings.instance, batch_max=settings.batch_max,
-        progress=progress, log=log.get("dispatcher"), expiry_is_fault=group != REMOVALS_GROUP,
-    )  # fmt: skip
+    changes = change_consumer(settings.cluster, subscription, progress=progress, log=log.get("dispatcher"))
     stack.callback(changes.close)
-    return changes, producer
+    return Connection(changes, producer)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

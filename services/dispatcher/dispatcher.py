@@ -1,21 +1,22 @@
-"""Reads changes, passes them to the outbox, and only then commits the offsets: delivery is at least once.
+"""Reads changes, passes them to the sender, and only then commits the offsets: delivery is at least once.
 The consumer determines which changes an object reads: removals of contents have an object of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
-from structlog.stdlib import BoundLogger
 
 from services.dispatcher.backoff import backoff_seconds
-from services.dispatcher.letters import Letters
+from services.dispatcher.dead_letters import DeadLetters
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox
-from services.dispatcher.relay import UnavailableError
+from services.dispatcher.relay_client import UnavailableError
+from services.dispatcher.sender import Sender
+from services.dispatcher.timing import Timing
 from services.dispatcher.unknown import UNKNOWN_SECONDS, Unknown, Unknowns
 from tidings.contract.change import (
     ContentRemoval,
@@ -29,6 +30,7 @@ from tidings.contract.change import (
 from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS
 from tidings.process.log import fault
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
 # The poll interval while the dispatcher waits for a submission that the api does not know yet.
@@ -42,6 +44,14 @@ class FullError(UnavailableError):
     """More submissions are unknown than the dispatcher can keep waiting at once."""
 
 
+@dataclass(frozen=True)
+class Connection:
+    """One connection to Kafka: a consumer of changes, and a producer of dead letters."""
+
+    consumer: Any
+    producer: Any
+
+
 class Dispatcher:
     """`run_once` handles one batch. While the relay or the api does not respond, the partitions are paused but still
     polled, so that the group keeps this member and no record is read twice.
@@ -49,24 +59,21 @@ class Dispatcher:
 
     def __init__(
         self,
-        consumer: Any,
-        producer: Any,
-        outbox: Outbox,
+        connection: Connection,
+        sender: Sender,
         *,
-        clock: Callable[[], float],
-        jitter: Callable[[], float],
+        timing: Timing,
         progress: Progress,
-        metrics: DispatcherMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[DispatcherMetrics],
     ) -> None:
-        self._consumer = consumer
-        self._letters = Letters(producer)
-        self._outbox = outbox
-        self._clock = clock
-        self._jitter = jitter
+        self._consumer = connection.consumer
+        self._dead_letters = DeadLetters(connection.producer)
+        self._sender = sender
+        self._clock = timing.clock
+        self._jitter = timing.jitter
         self._progress = progress
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._failures = 0
         self._unexpected = 0
         # True after any failure except `FullError`: during such a failure the api could not answer for the unknown
@@ -90,28 +97,28 @@ class Dispatcher:
             self._consumer.resume(*self._consumer.paused())
         seconds = POLL_SECONDS_MIN if len(self._unknowns) else POLL_SECONDS
         batch = self._consumer.poll(timeout_ms=int(seconds * 1000))
-        self._keep_to(self._consumer.assignment())
-        asked = self._unknowns.to_ask(self._clock()) if due else []
-        if not batch and not asked:
+        self._forget_other_partitions(self._consumer.assignment())
+        unknown = self._unknowns.due(self._clock()) if due else []
+        if not batch and not unknown:
             return 0
         records = [record for rows in batch.values() for record in rows]
         if records:
-            self._progress.holds("it is being handed over")
+            self._progress.batch_waits("it is being sent")
         try:
-            self._ask_again(asked)
+            self._ask_again(unknown)
             self._handle_any(records)
         except UnavailableError as error:
-            self._put_back(batch, error)
+            self._retry_later(batch, error)
             return 0
         self._handled |= {partition: rows[-1].offset + 1 for partition, rows in batch.items()}
         self._commit()
         if records or not self._batch_waits:
-            self._well()
+            self._succeeded()
         return len(records)
 
-    def _well(self) -> None:
+    def _succeeded(self) -> None:
         """Every change that was read is handled, except those of submissions that the api does not know."""
-        self._progress.settled()
+        self._progress.batch_committed()
         if self._failures:
             self._log.info("available_again", failures=self._failures)
         self._outage_ended()
@@ -122,10 +129,10 @@ class Dispatcher:
 
     def _outage_ended(self) -> None:
         if self._outage:
-            self._unknowns.begin_anew(self._clock())
+            self._unknowns.restart(self._clock())
         self._outage = False
 
-    def _keep_to(self, assigned: set[Any]) -> None:
+    def _forget_other_partitions(self, assigned: set[Any]) -> None:
         """Forget the partitions of other members.
         Their reader starts at the committed offset, before the unknown submissions.
         """
@@ -141,27 +148,29 @@ class Dispatcher:
             self._consumer.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in moved.items()})
             self._committed |= moved
 
-    def _ask_again(self, asked: Sequence[Unknown]) -> None:
+    def _ask_again(self, due: Sequence[Unknown]) -> None:
         """Ask again for the submissions that the api did not know. Raises `UnavailableError`."""
-        if not asked:
+        if not due:
             return
         try:
-            unknown = self._outbox.send([one.change for one in asked])
+            unknown = self._sender.send([one.change for one in due])
         except (UnavailableError, KafkaError):
             raise
         except Exception as error:
             self._unexpected += 1
-            self._log.error("unexpected", exc_info=error, changes=len(asked))
+            self._log.error("unexpected", exc_info=error, changes=len(due))
             self._read_again()
             raise UnavailableError(f"unexpected: {fault(error)}") from error
         self._outage_ended()
         # A batch that waits may hold them: what is settled here is not asked for again.
-        self._sent |= {one.id for one in asked} - unknown
-        for one in self._unknowns.still(asked, unknown, self._clock()):
+        self._sent |= {one.id for one in due} - unknown
+        for one in self._unknowns.update(due, unknown, self._clock()):
             self._metrics.unknown.inc()
             self._log.error("submission_unknown", submission_id=one.id, waited_seconds=UNKNOWN_SECONDS)
             self._sent.add(one.id)
-            self._letters.put_aside(one.record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s")
+            self._dead_letters.put_aside(
+                one.record, f"the api does not know the submission after {UNKNOWN_SECONDS:g} s"
+            )
         self._metrics.unknown_waiting.set(len(self._unknowns))
 
     def _read_again(self) -> None:
@@ -221,12 +230,12 @@ class Dispatcher:
             except Exception as error:  # noqa: BLE001  decoding does no I/O: it would fail again each time
                 self._dead_letter(record, fault(error))
         new = [id_ for id_ in submitted if id_ not in self._sent and id_ not in self._unknowns]
-        unknown = self._outbox.send([submitted[id_][0] for id_ in new]) if new else set()
+        unknown = self._sender.send([submitted[id_][0] for id_ in new]) if new else set()
         self._sent |= set(new) - unknown
         if ends:
-            self._outbox.end(ends)
+            self._sender.end(ends)
         if removals:
-            self._outbox.remove_contents(removals)
+            self._sender.remove_contents(removals)
         self._wait_for([submitted[id_] for id_ in sorted(unknown)])
 
     def _wait_for(self, unknown: Sequence[tuple[SubmissionChange, Any]]) -> None:
@@ -242,9 +251,9 @@ class Dispatcher:
     def _dead_letter(self, record: Any, reason: str) -> None:
         self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)
         self._metrics.dead_letters.inc()
-        self._letters.put_aside(record, reason)
+        self._dead_letters.put_aside(record, reason)
 
-    def _put_back(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
+    def _retry_later(self, batch: Mapping[Any, Sequence[Any]], error: UnavailableError) -> None:
         self._failures += 1
         self._outage |= not isinstance(error, FullError)
         seconds = backoff_seconds(self._failures, self._jitter(), error.retry_after_seconds)
@@ -254,7 +263,7 @@ class Dispatcher:
         self._batch_waits |= bool(batch or self._rewound)
         self._rewound = {}
         self._consumer.pause(*self._consumer.assignment())
-        self._progress.holds(str(error))
+        self._progress.batch_waits(str(error))
         self._metrics.unavailable.inc()
         self._metrics.waiting.set(1)
         self._log.warning("unavailable", error=str(error), retry_in_seconds=round(seconds, 2), failures=self._failures)

@@ -7,14 +7,14 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tidings.contract.callback_token import callback_token
 from tidings.contract.change import ResultChange
 from tidings.contract.completion import completion_fields, event_type, timestamp
 from tidings.contract.relay_labels import webhook_label
-from tidings.contract.targets import Resolved
+from tidings.contract.targets import Disabled, Resolved
 
 # A paid answer is kept until the api accepts it: the retries after 1, 2, 4 … 300 s cover 83 hours of outage, a long
 # weekend, independent of the target's own retries. After that it is a dead letter, which the reconciler retries. A
@@ -154,6 +154,45 @@ def webhook(change: ResultChange, public_url: str, secret: str, now: int, *, pub
     if public_only:
         headers["Tidings-Addresses"] = "public"
     return Message(str(change.submission_id), change.webhook, headers, body)
+
+
+@dataclass(frozen=True)
+class Webhooks:
+    """The settings for webhooks: none without a `secret`; only to public addresses with `public_only`."""
+
+    public_url: str
+    secret: str | None = field(repr=False)
+    public_only: bool = True
+
+
+@dataclass(frozen=True)
+class Unsendable:
+    """There is no message, because the target cannot be called."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class MessageBuilder:
+    """Builds messages from the targets and the settings."""
+
+    targets: Mapping[str, Resolved | Disabled]
+    callbacks: Callbacks
+    webhooks: Webhooks
+
+    def provider_call(self, target_name: str, call: Call) -> Message | Unsendable:
+        target = self.targets.get(target_name)
+        if isinstance(target, Resolved):
+            return provider_call(target, call, self.callbacks)
+        unknown = f"target {target_name} is not known to the dispatcher"
+        return Unsendable(unknown if target is None else target.reason)
+
+    def webhook(self, change: ResultChange, now: int) -> Message | None:
+        """Return None without a secret, because a webhook must be signed."""
+        own = self.webhooks
+        if own.secret is None:
+            return None
+        return webhook(change, own.public_url, own.secret, now, public_only=own.public_only)
 
 
 def refusal(message_url: str, reason: str, now_ms: int) -> bytes:

@@ -21,7 +21,7 @@ def _webhook_secret(secret: SecretStr) -> SecretStr:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise ValueError("must be whsec_ and a key in base64")
+        raise ValueError("must be whsec_ followed by a key in base64")
     return secret
 
 

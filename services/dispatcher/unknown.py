@@ -61,23 +61,23 @@ class Unknowns:
         self._by_id[str(change.id)] = Unknown(change, record, now, now + ASK_SECONDS_MIN)
         return True
 
-    def to_ask(self, now: float) -> list[Unknown]:
+    def due(self, now: float) -> list[Unknown]:
         return [one for one in self if now >= one.ask_at]
 
-    def still(self, asked: Collection[Unknown], unknown: Collection[str], now: float) -> list[Unknown]:
-        """The api was asked for `asked` and does not know `unknown`.
+    def update(self, asked_for: Collection[Unknown], unknown: Collection[str], now: float) -> list[Unknown]:
+        """The api was asked for `asked_for` and does not know `unknown`.
         Forget the known and the expired ones; return the expired ones.
         """
-        over = []
-        for one in asked:
+        expired = []
+        for one in asked_for:
             one.ask_at = now + max(ASK_SECONDS_MIN, (now - one.since) / 2)
             if one.id not in unknown:
                 del self._by_id[one.id]
             elif now - one.since >= UNKNOWN_SECONDS:
-                over.append(self._by_id.pop(one.id))
-        return over
+                expired.append(self._by_id.pop(one.id))
+        return expired
 
-    def begin_anew(self, now: float) -> None:
+    def restart(self, now: float) -> None:
         """Restart the times: during an outage of the api nothing is known about these submissions."""
         for one in self:
             one.since, one.ask_at = now, now

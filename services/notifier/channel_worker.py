@@ -11,19 +11,19 @@ from typing import TypeVar
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
-from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels, Routes, Use
-from services.notifier.held import Held, held_record, read_held
+from services.notifier.channel_failures import FAILURES_MAX, ChannelFailures
+from services.notifier.channel_state import ChannelState
+from services.notifier.channels import ChannelUse, Routes
+from services.notifier.connection import Connection
+from services.notifier.held_events import Held, held_record, read_held
 from services.notifier.metrics import NotifierMetrics
-from services.notifier.tenants import Tenants
-from services.notifier.troubles import FAILURES_MAX, Troubles
 from tidings.contract.topics import channel_topic
-from tidings.kafka.changes import Changes
 from tidings.kafka.failures import RefusedError, StalledError
 from tidings.kafka.topics import NOT_READY
-from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.kafka.transactions import Outgoing
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ LOOK_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class _Plan:
-    topics: Mapping[Use, str]
+    topics: Mapping[ChannelUse, str]
     # The events to be held again, with their number of tries.
     again: Mapping[Held, int]
 
@@ -54,24 +54,21 @@ class ChannelWorker:
 
     def __init__(
         self,
-        changes: Changes,
-        transactions: Transactions,
-        channels: Channels,
-        tenants: Tenants,
+        connection: Connection,
+        state: ChannelState,
         *,
         clock: Callable[[], float],
         progress: Progress,
-        metrics: NotifierMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[NotifierMetrics],
     ) -> None:
-        self._changes = changes
-        self._transactions = transactions
-        self._channels = channels
-        self._tenants = tenants
-        self._troubles = Troubles(channels, tenants, log)
+        self._changes = connection.changes
+        self._transactions = connection.transactions
+        self._channels = state.channels
+        self._tenants = state.tenants
+        self._failures = ChannelFailures(state, telemetry.log)
         self._clock = clock
         self._progress = progress
-        self._metrics = metrics
+        self._metrics = telemetry.metrics
         self._look_at = clock()
 
     def run_once(self) -> int:
@@ -80,31 +77,31 @@ class ChannelWorker:
         Raises `FencedError` and `KafkaError`; the batch is then read again.
         """
         if self._clock() >= self._look_at:
-            self._channels.look_again()
+            self._channels.refresh()
             self._look_at = self._clock() + LOOK_SECONDS
         batch = self._changes.poll(timeout_ms=int(POLL_SECONDS * 1000))
         if not batch:
             return 0
         held = [read_held(partition, record) for partition, records in batch.items() for record in records]
-        self._progress.holds("topics of channels are being made")
+        self._progress.batch_waits("topics of channels are being created")
         slow = self._make(held)
-        self._progress.holds("its transaction is under way")
+        self._progress.batch_waits("its transaction is in progress")
         self._settle(held, slow)
-        self._progress.settled()
+        self._progress.batch_committed()
         return len(held)
 
     def _make(self, held: Sequence[Held]) -> set[str]:
         """Create missing topics, for each tenant in turn; return the channels whose new topic is not ready."""
-        wanted: dict[str, dict[Use, None]] = {}
+        wanted: dict[str, dict[ChannelUse, None]] = {}
         awaited = self._routes(held).held
         for one in held:
             if one.use is not None and one.use in awaited:
                 wanted.setdefault(one.use.tenant, {})[one.use] = None
-        return self._channels.make(in_turn([list(names) for names in wanted.values()], NEW_MAX))
+        return self._channels.make(round_robin([list(names) for names in wanted.values()], NEW_MAX))
 
     def _routes(self, held: Sequence[Held]) -> Routes:
         uses = [one.use for one in held if one.use is not None]
-        return self._channels.routes([use for use in uses if not self._tenants.left_out(use.tenant)])
+        return self._channels.routes([use for use in uses if not self._tenants.excluded(use.tenant)])
 
     def _settle(self, held: Sequence[Held], slow: Collection[str]) -> None:
         """Commit `held` in order. Each doubted topic is tried with its first event, alone.
@@ -120,7 +117,7 @@ class ChannelWorker:
                 number, trials = 1, trials - 1 if self._try(rest[0], use, doubted[use]) else 0
             rest = rest[number:]
 
-    def _try(self, one: Held, use: Use, topic: str) -> bool:
+    def _try(self, one: Held, use: ChannelUse, topic: str) -> bool:
         """Return whether the doubted `topic` accepts an event.
         The decision on the event is committed in either case.
         """
@@ -131,11 +128,11 @@ class ChannelWorker:
             self._metrics.aborts.inc()
             self._channels.trial_failed()
             if isinstance(error, RefusedError):
-                self._troubles.refused(error, plan.topics)
+                self._failures.refused(error, plan.topics)
                 self._settle_together([one], ())
             else:
                 self._hold_again(one, error)
-                self._troubles.stalled_alone(topic, use)
+                self._failures.stalled_alone(topic, use)
             return False
         self._channels.accept(plan.topics)
         return True
@@ -145,7 +142,7 @@ class ChannelWorker:
         try:
             self._commit([one], _Plan({}, {one: one.tries}))
         except (RefusedError, StalledError) as second:
-            raise KafkaError(f"the broker does not take events: {second}") from error
+            raise KafkaError(f"the broker does not accept events: {second}") from error
 
     def _settle_together(self, held: Sequence[Held], slow: Collection[str]) -> None:
         """Commit `held` in one transaction.
@@ -158,11 +155,11 @@ class ChannelWorker:
                 self._commit(held, plan)
             except RefusedError as error:
                 self._metrics.aborts.inc()
-                failures += 1 if self._troubles.refused(error, plan.topics) else FAILURES_MAX
+                failures += 1 if self._failures.refused(error, plan.topics) else FAILURES_MAX
             except StalledError as error:
                 self._metrics.aborts.inc()
                 failures += 1
-                self._troubles.stalled(error, plan.topics)
+                self._failures.stalled(error, plan.topics)
             else:
                 self._channels.accept(plan.topics)
                 self._count(held, plan)
@@ -195,9 +192,9 @@ class ChannelWorker:
         self._transactions.commit(messages, offsets, self._changes.group_metadata())
 
     def _count(self, held: Sequence[Held], plan: _Plan) -> None:
-        kept_off = [one.use for one in held if one.use is not None and _message(one, plan) is None]
-        self._metrics.channels_refused.inc(len(kept_off))
-        self._troubles.say(kept_off)
+        main_topic_only = [one.use for one in held if one.use is not None and _message(one, plan) is None]
+        self._metrics.channels_refused.inc(len(main_topic_only))
+        self._failures.log_excluded(main_topic_only)
 
 
 def _message(one: Held, plan: _Plan) -> Outgoing | None:
@@ -209,11 +206,11 @@ def _message(one: Held, plan: _Plan) -> Outgoing | None:
     return None if topic is None else one.to(topic)
 
 
-def in_turn(lists: Sequence[Sequence[T]], names_max: int) -> list[T]:
+def round_robin(lists: Sequence[Sequence[T]], names_max: int) -> list[T]:
     """Return the first name of each list, then the second of each …, at most `names_max` and without duplicates."""
-    return list(dict.fromkeys(_in_turn(lists)))[:names_max]
+    return list(dict.fromkeys(_round_robin(lists)))[:names_max]
 
 
-def _in_turn(lists: Sequence[Sequence[T]]) -> Iterator[T]:
+def _round_robin(lists: Sequence[Sequence[T]]) -> Iterator[T]:
     for number in range(max(map(len, lists), default=0)):
         yield from (names[number] for names in lists if number < len(names))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, Protocol
 
-from services.notifier.refusals import TRIAL_SECONDS, Refusal, Standing, refused, stalled_alone, standing, suspected
-from services.notifier.shares import Shares
+from services.notifier.refusals import TRIAL_SECONDS, Refusal, TopicState, refused, stalled_alone, state_of, suspected
+from services.notifier.tenant_topics import TenantTopics
 from tidings.contract.topics import Topic, channel_topic
 from tidings.kafka.topics import NOT_READY, READY_SECONDS
 
@@ -21,12 +21,12 @@ STALLS_MAX = 3
 # Longer than the creator of a topic waits for it.
 SETTLED_SECONDS = 1.5 * READY_SECONDS
 # The interval between log lines about an excluded channel.
-SAID_SECONDS = 60.0
-_STALLED = "events were not taken in time"
+LOG_INTERVAL_SECONDS = 60.0
+_STALLED = "events were not accepted in time"
 
 
 @dataclass(frozen=True)
-class Use:
+class ChannelUse:
     """The channel and the tenant of an event. Several tenants may use one channel."""
 
     channel: str
@@ -40,9 +40,9 @@ class Routes:
     topic only.
     """
 
-    topics: Mapping[Use, str]
-    held: frozenset[Use]
-    doubted: Mapping[Use, str]
+    topics: Mapping[ChannelUse, str]
+    held: frozenset[ChannelUse]
+    doubted: Mapping[ChannelUse, str]
 
 
 class TopicsPort(Protocol):
@@ -59,7 +59,7 @@ class Channels:
     def __init__(self, topics: TopicsPort, *, channels_max: int, tenant_max: int, clock: Callable[[], float]) -> None:
         """`channels_max` is the maximum number of topics, `tenant_max` the maximum of one tenant."""
         self._topics = topics
-        self._shares = Shares(tenant_max)
+        self._tenant_topics = TenantTopics(tenant_max)
         self._channels_max = channels_max
         self._clock = clock
         self._lock = RLock()
@@ -69,46 +69,48 @@ class Channels:
         self._refused: dict[tuple[str, str | None], Refusal] = {}
         self._trial_at = clock()
         self._stalls = 0
-        self._young: set[str] = set()
-        self._said: dict[str, float] = {}
+        self._new: set[str] = set()
+        self._logged_at: dict[str, float] = {}
 
-    def routes(self, uses: Collection[Use]) -> Routes:
+    def routes(self, uses: Collection[ChannelUse]) -> Routes:
         """Return the routes of the events of `uses` at this time. Does no I/O and changes no state."""
         with self._lock:
             wanted = {use: topic.name for use in uses if (topic := channel_topic(use.channel)) is not None}
-            there = {use: self._standing(name, use.tenant) for use, name in wanted.items() if name in self._known}
-            room = len(self._known) < self._channels_max
-            missing = {use: name for use, name in wanted.items() if use not in there}
+            existing = {use: self._state(name, use.tenant) for use, name in wanted.items() if name in self._known}
+            has_capacity = len(self._known) < self._channels_max
+            missing = {use: name for use, name in wanted.items() if use not in existing}
             return Routes(
-                {use: wanted[use] for use, found in there.items() if found is Standing.GOOD},
+                {use: wanted[use] for use, found in existing.items() if found is TopicState.AVAILABLE},
                 frozenset(
                     use
                     for use, name in missing.items()
-                    if room and self._shares.room(use.tenant) and not self._left_out(name, use.tenant)
+                    if has_capacity
+                    and self._tenant_topics.has_capacity(use.tenant)
+                    and not self._is_excluded(name, use.tenant)
                 ),
-                {use: wanted[use] for use, found in there.items() if found is Standing.DOUBTED},
+                {use: wanted[use] for use, found in existing.items() if found is TopicState.DOUBTED},
             )
 
-    def make(self, uses: Collection[Use]) -> set[str]:
+    def make(self, uses: Collection[ChannelUse]) -> set[str]:
         """Create topics for `uses` within the limits; return the channels whose topic may become ready later.
 
         Raises a `KafkaError`.
         """
         with self._lock:
-            making = self._makeable(uses)
+            making = self._to_create(uses)
         if not making:
             return set()
         failed = self._topics.make(list(making))
         with self._lock:
             made = {topic.name for topic in making} - set(failed)
-            self._young |= made
+            self._new |= made
             self._known |= made
             for name in made:
                 self._refused.pop((name, None), None)
             slow = {name for name, reason in failed.items() if reason == NOT_READY}
             for topic, use in making.items():
                 if topic.name in made | slow:
-                    self._shares.add(use.tenant, topic.name)
+                    self._tenant_topics.add(use.tenant, topic.name)
             for name in set(failed) - slow:
                 self.refuse(name, failed[name])
         return {use.channel for use in uses if (found := channel_topic(use.channel)) and found.name in slow}
@@ -116,7 +118,7 @@ class Channels:
     def users(self, topic: str) -> set[str]:
         """Return the tenants whose events were written to `topic`, or for whom it was created."""
         with self._lock:
-            return self._shares.users(topic)
+            return self._tenant_topics.users(topic)
 
     def refuse(self, topic: str, reason: str, tenant: str | None = None) -> None:
         """Exclude a topic for a while, longer each time: for one tenant, or for all."""
@@ -137,25 +139,25 @@ class Channels:
             self._keep(topic, None, found)
             return not found.suspected
 
-    def accept(self, topics: Mapping[Use, str]) -> None:
+    def accept(self, topics: Mapping[ChannelUse, str]) -> None:
         """The topics accepted the events: forget earlier refusals."""
         with self._lock:
             for use, topic in topics.items():
-                self._shares.add(use.tenant, topic)
+                self._tenant_topics.add(use.tenant, topic)
                 self._refused.pop((topic, use.tenant), None)
                 self._refused.pop((topic, None), None)
-                self._young.discard(topic)
+                self._new.discard(topic)
             if topics:
                 self._stalls = 0
 
-    def blame(self, topics: Collection[str]) -> set[str]:
+    def count_failure(self, topics: Collection[str]) -> set[str]:
         """Return those of the hanging `topics` to exclude.
         A new topic is spared once, because the broker opens its logs some time after it creates the topic.
         """
         with self._lock:
-            young = self._young & set(topics)
-            self._young -= young
-            return set(topics) - young
+            new = self._new & set(topics)
+            self._new -= new
+            return set(topics) - new
 
     def suspects(self, topics: Collection[str]) -> set[str]:
         """Return the `topics` of a batch that are in doubt after an unexplained stall: none at first, then all."""
@@ -167,14 +169,14 @@ class Channels:
                 self._keep(topic, None, suspected(self._refused.get((topic, None)), _STALLED, self._clock()))
             return set(topics)
 
-    def gone(self, topics: Collection[str]) -> set[str]:
+    def deleted(self, topics: Collection[str]) -> set[str]:
         """Return those of `topics` that no longer exist. Raises a `KafkaError`."""
         present = self._topics.present()
         with self._lock:
             self._known &= set(present)
             return set(topics) - self._known
 
-    def look_again(self) -> None:
+    def refresh(self) -> None:
         """Ask the broker which topics exist: processes create and operators delete topics. Raises a `KafkaError`.
 
         A topic that appears for the first time may not be ready, and a producer would wait for it. It is used after it
@@ -182,7 +184,7 @@ class Channels:
         """
         present = {name for name in self._topics.present() if _is_channel(name)}
         with self._lock:
-            self._shares.keep(present | self._known)
+            self._tenant_topics.keep(present | self._known)
             now = self._clock()
             # At the start, every topic counts as old.
             first = now if self._listed_at is not None else now - SETTLED_SECONDS
@@ -191,52 +193,54 @@ class Channels:
             settled = {name for name, at in self._listed_at.items() if now - at >= SETTLED_SECONDS}
             self._known = self._known & present | settled
 
-    def news(self, use: Use) -> str | None:
+    def reason_to_log(self, use: ChannelUse) -> str | None:
         """Return the reason why a channel has no topic, for a log line; None if it was logged a short time ago."""
         with self._lock:
             now = self._clock()
-            if now - self._said.get(use.channel, -SAID_SECONDS) < SAID_SECONDS:
+            if now - self._logged_at.get(use.channel, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
                 return None
-            self._said.pop(use.channel, None)
-            self._said[use.channel] = now
-            _cut(self._said, self._channels_max)
+            self._logged_at.pop(use.channel, None)
+            self._logged_at[use.channel] = now
+            _limit_size(self._logged_at, self._channels_max)
             return self._reason(use)
 
-    def _reason(self, use: Use) -> str:
+    def _reason(self, use: ChannelUse) -> str:
         topic = channel_topic(use.channel)
         if topic is None:
-            return "the name cannot be that of a topic"
+            return "the name is not valid for a topic"
         refusals = self._refusals(topic.name, use.tenant)
         if refusals:
             return refusals[0].reason
-        full = len(self._known) >= self._channels_max or self._shares.room(use.tenant)
+        full = len(self._known) >= self._channels_max or self._tenant_topics.has_capacity(use.tenant)
         return "too many channels" if full else "too many channels of its tenant"
 
-    def _makeable(self, uses: Collection[Use]) -> dict[Topic, Use]:
+    def _to_create(self, uses: Collection[ChannelUse]) -> dict[Topic, ChannelUse]:
         """Return the missing topics within the limits, each with the first use that needs it."""
-        making: dict[Topic, Use] = {}
+        making: dict[Topic, ChannelUse] = {}
         for use in uses:
             topic = channel_topic(use.channel)
             if topic is None or topic.name in self._known or topic in making:
                 continue
             own = sum(other.tenant == use.tenant for other in making.values())
-            if len(self._known) + len(making) < self._channels_max and self._shares.room(use.tenant, own):
+            if len(self._known) + len(making) < self._channels_max and self._tenant_topics.has_capacity(
+                use.tenant, own
+            ):
                 making[topic] = use
         return making
 
     def _keep(self, topic: str, tenant: str | None, refusal: Refusal) -> None:
         self._refused.pop((topic, tenant), None)
         self._refused[topic, tenant] = refusal
-        _cut(self._refused, self._channels_max)
+        _limit_size(self._refused, self._channels_max)
 
-    def _standing(self, topic: str, tenant: str) -> Standing:
-        return standing(self._refusals(topic, tenant), self._clock(), self._trial_at)
+    def _state(self, topic: str, tenant: str) -> TopicState:
+        return state_of(self._refusals(topic, tenant), self._clock(), self._trial_at)
 
-    def _left_out(self, topic: str, tenant: str) -> bool:
+    def _is_excluded(self, topic: str, tenant: str) -> bool:
         return any(self._clock() < refusal.until for refusal in self._refusals(topic, tenant))
 
     def _refusals(self, topic: str, tenant: str) -> list[Refusal]:
-        return [found for whose in (tenant, None) if (found := self._refused.get((topic, whose))) is not None]
+        return [found for owner in (tenant, None) if (found := self._refused.get((topic, owner))) is not None]
 
 
 def _is_channel(name: str) -> bool:
@@ -245,7 +249,7 @@ def _is_channel(name: str) -> bool:
     return bool(prefix) and topic is not None and topic.name == name
 
 
-def _cut(names: dict[Any, Any], names_max: int) -> None:
+def _limit_size(names: dict[Any, Any], names_max: int) -> None:
     """Remove the oldest entries: clients choose the names, so the memory for them must be bounded."""
     while len(names) > max(1, names_max):
         del names[next(iter(names))]

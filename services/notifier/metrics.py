@@ -17,15 +17,15 @@ class NotifierMetrics:
         )
         self.channels_refused = Counter(
             "tidings_notifier_channels_refused",
-            "Events kept off their channel's topic: it cannot be made, or refuses them",
+            "Events not written to their channel's topic: it cannot be created, or refuses them",
             registry=registry,
         )
         self.channels_held = Counter(
             "tidings_notifier_channels_held",
-            "Events held until their channel's topic is made, or is tried alone",
+            "Events held until their channel's topic exists, or is tried alone",
             registry=registry,
         )
-        self.aborts = Counter("tidings_notifier_aborts", "Transactions given up and done again", registry=registry)
+        self.aborts = Counter("tidings_notifier_aborts", "Transactions aborted and retried", registry=registry)
         self.batch = Histogram(
             "tidings_notifier_batch_size",
             "Changes in one transaction",
@@ -34,13 +34,17 @@ class NotifierMetrics:
         )
         self.delay = Histogram(
             "tidings_notifier_delay_seconds",
-            "From the result's row to its committed event; includes the difference of the two clocks",
+            "Time from the result's row to its committed event, including the difference of the clocks",
             buckets=(0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300),
             registry=registry,
         )
         self._last = 0.0
-        age = Gauge("tidings_notifier_last_event_age_seconds", "Since the last event; -1 when none", registry=registry)
+        age = Gauge(
+            "tidings_notifier_last_event_age_seconds",
+            "Time since the last event; -1 if there was none",
+            registry=registry,
+        )
         age.set_function(lambda: time.time() - self._last if self._last else -1)
 
-    def saw_event(self) -> None:
+    def record_event(self) -> None:
         self._last = time.time()

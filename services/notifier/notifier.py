@@ -9,20 +9,21 @@ from typing import Any
 
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata, TopicPartition
-from structlog.stdlib import BoundLogger
 
-from services.notifier.channels import Channels, Routes, Use
-from services.notifier.held import held_record
+from services.notifier.channel_failures import FAILURES_MAX, ChannelFailures
+from services.notifier.channel_state import ChannelState
+from services.notifier.channels import ChannelUse, Routes
+from services.notifier.connection import Connection
+from services.notifier.held_events import held_record
 from services.notifier.metrics import NotifierMetrics
-from services.notifier.tenants import Tenants
 from services.notifier.transform import DeadLetter, Event, transform
-from services.notifier.troubles import FAILURES_MAX, Troubles
 from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS
-from tidings.kafka.changes import Batch, Changes
+from tidings.kafka.changes import Batch
 from tidings.kafka.dead_letters import dead_letter
 from tidings.kafka.failures import RefusedError, StalledError
-from tidings.kafka.transactions import Outgoing, Transactions
+from tidings.kafka.transactions import Outgoing
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 POLL_SECONDS = 0.5
 
@@ -35,13 +36,13 @@ class Decided:
     record: Any
     decision: Event | DeadLetter | None
     # The event goes to the main topic only, because the channels of its tenant are excluded.
-    kept_off: bool = False
+    main_topic_only: bool = False
 
     @property
-    def use(self) -> Use | None:
-        if self.kept_off or not isinstance(self.decision, Event) or not self.decision.change.channel:
+    def use(self) -> ChannelUse | None:
+        if self.main_topic_only or not isinstance(self.decision, Event) or not self.decision.change.channel:
             return None
-        return Use(str(self.decision.change.channel), self.decision.change.tenant)
+        return ChannelUse(str(self.decision.change.channel), self.decision.change.tenant)
 
 
 class Notifier:
@@ -51,25 +52,22 @@ class Notifier:
 
     def __init__(
         self,
-        changes: Changes,
-        transactions: Transactions,
-        channels: Channels,
-        tenants: Tenants,
+        connection: Connection,
+        state: ChannelState,
         *,
         public_url: str,
         progress: Progress,
-        metrics: NotifierMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[NotifierMetrics],
     ) -> None:
-        self._changes = changes
-        self._transactions = transactions
-        self._channels = channels
-        self._tenants = tenants
-        self._troubles = Troubles(channels, tenants, log)
+        self._changes = connection.changes
+        self._transactions = connection.transactions
+        self._channels = state.channels
+        self._tenants = state.tenants
+        self._failures = ChannelFailures(state, telemetry.log)
         self._public_url = public_url
         self._progress = progress
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
 
     def run_once(self) -> int:
         """Handle the available changes, waiting up to half a second for them; return the number of changes read.
@@ -80,9 +78,9 @@ class Notifier:
         if not batch:
             return 0
         decided = self._decided(batch)
-        self._progress.holds("its transaction is under way")
+        self._progress.batch_waits("its transaction is in progress")
         self._settle(decided)
-        self._progress.settled()
+        self._progress.batch_committed()
         return len(decided)
 
     def _decided(self, batch: Batch) -> list[Decided]:
@@ -92,10 +90,12 @@ class Notifier:
             for row in rows
         ]
 
-    def _kept_off(self, decided: Sequence[Decided]) -> Sequence[Decided]:
+    def _without_excluded(self, decided: Sequence[Decided]) -> Sequence[Decided]:
         """Return `decided` with a mark on those whose tenants' channels are excluded at present."""
         return [
-            replace(one, kept_off=True) if one.use is not None and self._tenants.left_out(one.use.tenant) else one
+            replace(one, main_topic_only=True)
+            if one.use is not None and self._tenants.excluded(one.use.tenant)
+            else one
             for one in decided
         ]
 
@@ -105,7 +105,7 @@ class Notifier:
         """
         failures, unclear = 0, set[str]()
         while True:
-            decided = self._kept_off(decided)
+            decided = self._without_excluded(decided)
             routes = self._routes(decided, unclear, hold_all=failures >= FAILURES_MAX)
             try:
                 self._commit(decided, routes)
@@ -114,11 +114,11 @@ class Notifier:
                 if error.topic in {COMPLETIONS, DEAD_LETTERS, CHANNEL_EVENTS}:
                     self._put_aside(decided, error)
                     return
-                if not self._troubles.refused(error, routes.topics):
+                if not self._failures.refused(error, routes.topics):
                     unclear.add(error.topic)
             except StalledError as error:
                 self._metrics.aborts.inc()
-                self._troubles.stalled(error, routes.topics)
+                self._failures.stalled(error, routes.topics)
             else:
                 self._channels.accept(routes.topics)
                 self._count(decided, routes)
@@ -148,10 +148,10 @@ class Notifier:
         """
         if error.topic == CHANNEL_EVENTS and (not error.of_record or len(decided) == 1):
             self._log.error("channel_events_refused", reason=error.reason, events=len(decided))
-            self._settle([replace(one, kept_off=True) for one in decided])
+            self._settle([replace(one, main_topic_only=True) for one in decided])
             return
         if not error.of_record:
-            raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
+            raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
         if len(decided) > 1:
             for one in decided:
                 self._settle([one])
@@ -159,27 +159,27 @@ class Notifier:
         [one] = decided
         match one.decision:
             case DeadLetter(reason, bare=False):
-                letter = DeadLetter(reason, bare=True)
+                replacement = DeadLetter(reason, bare=True)
             case Event():
-                letter = DeadLetter(f"the event was refused: {error.reason}")
+                replacement = DeadLetter(f"the event was refused: {error.reason}")
             case _:
-                raise KafkaError(f"{error.topic} takes no record: {error.reason}") from error
-        self._settle([replace(one, decision=letter)])
+                raise KafkaError(f"{error.topic} accepts no record: {error.reason}") from error
+        self._settle([replace(one, decision=replacement)])
 
     def _count(self, decided: Sequence[Decided], routes: Routes) -> None:
         now = datetime.now(UTC)
         self._metrics.batch.observe(len(decided))
         uses = [one.use for one in decided if one.use is not None]
         self._metrics.channels_held.inc(sum(use in routes.held for use in uses))
-        kept_off = [use for use in uses if use not in routes.topics and use not in routes.held]
-        self._metrics.channels_refused.inc(len(kept_off) + sum(one.kept_off for one in decided))
-        self._troubles.say(kept_off)
+        main_topic_only = [use for use in uses if use not in routes.topics and use not in routes.held]
+        self._metrics.channels_refused.inc(len(main_topic_only) + sum(one.main_topic_only for one in decided))
+        self._failures.log_excluded(main_topic_only)
         for one in decided:
             match one.decision:
                 case Event(change, _):
                     self._metrics.completions.labels(change.outcome).inc()
                     self._metrics.delay.observe(max(0.0, (now - change.completed_at).total_seconds()))
-                    self._metrics.saw_event()
+                    self._metrics.record_event()
                 case DeadLetter(reason):
                     record = one.record
                     self._log.error("change_undecodable", topic=record.topic, offset=record.offset, reason=reason)

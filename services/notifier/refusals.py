@@ -17,12 +17,12 @@ TRIAL_SECONDS = 60.0
 TRIALS_STALLED_MAX = 2
 
 
-class Standing(Enum):
-    """`GOOD`: events are written together with others.
+class TopicState(Enum):
+    """`AVAILABLE`: events are written together with others.
     `DOUBTED`: events are held and tried alone. `REFUSED`: excluded.
     """
 
-    GOOD = "good"
+    AVAILABLE = "good"
     DOUBTED = "doubted"
     REFUSED = "refused"
 
@@ -40,15 +40,15 @@ class Refusal:
     stalls: int = 0
 
 
-def standing(refusals: Collection[Refusal], now: float, trial_at: float) -> Standing:
+def state_of(refusals: Collection[Refusal], now: float, trial_at: float) -> TopicState:
     """Return the standing of a topic with these refusals.
     `trial_at`: the time from which a topic that refused may be tried.
     """
     if not refusals:
-        return Standing.GOOD
+        return TopicState.AVAILABLE
     if any(now < refusal.until or (not refusal.suspected and now < trial_at) for refusal in refusals):
-        return Standing.REFUSED
-    return Standing.DOUBTED
+        return TopicState.REFUSED
+    return TopicState.DOUBTED
 
 
 def refused(before: Refusal | None, reason: str, now: float) -> Refusal:

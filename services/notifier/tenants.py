@@ -10,14 +10,14 @@ from threading import Lock
 
 # 60 s, 2 min … an hour. A tenant that deletes one topic is not excluded; after an hour without another failure the
 # first is forgotten.
-LEFT_OUT_SECONDS = 60.0
-LEFT_OUT_SECONDS_MAX = 3600.0
+EXCLUDED_SECONDS = 60.0
+EXCLUDED_SECONDS_MAX = 3600.0
 FORGOTTEN_SECONDS = 3600.0
 TENANTS_MAX = 1000
 
 
 @dataclass(frozen=True)
-class _Fault:
+class _Exclusion:
     seconds: float
     until: float
 
@@ -28,28 +28,28 @@ class Tenants:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = Lock()
-        self._faults: dict[str, _Fault] = {}
+        self._faults: dict[str, _Exclusion] = {}
 
-    def blame(self, tenants: Iterable[str]) -> dict[str, float]:
+    def count_failure(self, tenants: Iterable[str]) -> dict[str, float]:
         """A transaction failed because of the channels of `tenants`.
         Return those that are excluded now, and for how many seconds.
         """
         with self._lock:
             now = self._clock()
-            left_out = {}
+            excluded = {}
             for tenant in tenants:
                 before = self._faults.pop(tenant, None)
                 if before is None or now - before.until > FORGOTTEN_SECONDS:
                     seconds = 0.0
                 else:
-                    seconds = min(LEFT_OUT_SECONDS_MAX, max(LEFT_OUT_SECONDS, before.seconds * 2))
-                    left_out[tenant] = seconds
-                self._faults[tenant] = _Fault(seconds, now + seconds)
+                    seconds = min(EXCLUDED_SECONDS_MAX, max(EXCLUDED_SECONDS, before.seconds * 2))
+                    excluded[tenant] = seconds
+                self._faults[tenant] = _Exclusion(seconds, now + seconds)
             while len(self._faults) > TENANTS_MAX:
                 del self._faults[next(iter(self._faults))]
-        return left_out
+        return excluded
 
-    def left_out(self, tenant: str) -> bool:
+    def excluded(self, tenant: str) -> bool:
         with self._lock:
             fault = self._faults.get(tenant)
             return fault is not None and self._clock() < fault.until

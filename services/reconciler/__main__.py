@@ -10,16 +10,15 @@ import click
 from kafka import KafkaConsumer
 from prometheus_client import REGISTRY
 
-from services.reconciler.acted import Acted
-from services.reconciler.completions import Completions
+from services.reconciler.completions import Completions, Intervals
 from services.reconciler.event_reader import KafkaEventReader
 from services.reconciler.expiry import Expiry
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.old_months import OldMonths
-from services.reconciler.open_submissions import OpenSubmissions
-from services.reconciler.relay import Relay
+from services.reconciler.open_submissions import Limits, OpenSubmissions
+from services.reconciler.periodic_look import Look, PeriodicLook
+from services.reconciler.relay_client import RelayClient
 from services.reconciler.removed_contents import RemovedContents
-from services.reconciler.repeating import Look, Repeating
 from services.reconciler.settings import ReconcilerSettings
 from services.reconciler.store import Store
 from services.reconciler.stray_messages import StrayMessages
@@ -30,6 +29,7 @@ from tidings.process import log
 from tidings.process.health import serve_health
 from tidings.process.settings import read_or_exit
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 # A nudge reaches Kafka within seconds; it is kept for a day for troubleshooting.
 NUDGES_KEPT_SECONDS = 86_400
@@ -40,30 +40,24 @@ STRAY_INTERVAL_SECONDS = 60.0
 JOIN_SECONDS = 5.0
 
 
-def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: Shutdown) -> list[Look]:
+def _looks(settings: ReconcilerSettings, telemetry: Telemetry[ReconcilerMetrics], shutdown: Shutdown) -> list[Look]:
     """Build the looks. Each runs in its own thread, and therefore has its own connections."""
-    logger = log.get("reconciler")
     queries = load_queries("services.reconciler")
     stores = [Store(settings.database_url.get_secret_value(), queries) for _ in range(6)]
-    relays = [Relay(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(3)]
-    expiry = Expiry(stores[0], metrics, logger, now=lambda: datetime.now(UTC))
-    acted = Acted(settings.repeat_seconds, time.monotonic)
-    opened = OpenSubmissions(
-        stores[1], relays[0], acted, metrics, logger, clock=time.monotonic, grace_seconds=settings.grace_seconds
-    )
+    relays = [RelayClient(settings.relay_url, settings.relay_token.get_secret_value()) for _ in range(3)]
+    expiry = Expiry(stores[0], telemetry, now=lambda: datetime.now(UTC))
+    limits = Limits(settings.grace_seconds, settings.repeat_seconds)
+    open_submissions = OpenSubmissions(stores[1], relays[0], telemetry, clock=time.monotonic, limits=limits)
     events = KafkaEventReader(lambda: _consumer(settings), COMPLETIONS, time.monotonic)
     completions = Completions(
         stores[2],
         events,
-        metrics,
-        logger,
+        telemetry,
         clock=time.monotonic,
-        settle_seconds=settings.settle_seconds,
-        grace_seconds=settings.grace_seconds,
-        repeat_seconds=settings.repeat_seconds,
+        intervals=Intervals(settings.settle_seconds, settings.grace_seconds, settings.repeat_seconds),
     )
-    removed = RemovedContents(stores[5], relays[2], metrics, logger, grace_seconds=settings.grace_seconds)
-    strays = StrayMessages(stores[3], relays[1], metrics, logger)
+    removed = RemovedContents(stores[5], relays[2], telemetry, grace_seconds=settings.grace_seconds)
+    strays = StrayMessages(stores[3], relays[1], telemetry)
 
     def prune() -> int:
         stores[4].prune_nudges(NUDGES_KEPT_SECONDS)
@@ -76,7 +70,7 @@ def _looks(settings: ReconcilerSettings, metrics: ReconcilerMetrics, shutdown: S
     old_months = _old_months(settings, shutdown)
     return [
         Look("expiry", settings.expiry_interval_seconds, expiry.run_once, stores[0].close),
-        Look("open_submissions", settings.interval_seconds, opened.run_once, stores[1].close),
+        Look("open_submissions", settings.interval_seconds, open_submissions.run_once, stores[1].close),
         Look(
             "completions",
             settings.interval_seconds,
@@ -120,10 +114,9 @@ def main() -> None:
     settings = read_or_exit(ReconcilerSettings)
     log.configure("reconciler", level=settings.log_level, log_format=settings.log_format)
     shutdown = Shutdown().install()
-    metrics = ReconcilerMetrics(REGISTRY)
+    telemetry = Telemetry(ReconcilerMetrics(REGISTRY), log.get("reconciler"))
     running = [
-        Repeating(look, shutdown, metrics, log.get("reconciler"), time.monotonic)
-        for look in _looks(settings, metrics, shutdown)
+        PeriodicLook(look, shutdown, telemetry, time.monotonic) for look in _looks(settings, telemetry, shutdown)
     ]
     health = serve_health("RECONCILER_LISTEN", settings.listen, {each.name: each.fault for each in running})
     for each in running:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.read_results import Hour, ReadResults
 from services.reconciler.store import NO_ID, Store
+from tidings.process.telemetry import Telemetry
 
 NAME = "completions"
 ROWS_MAX = 1_000
@@ -52,35 +51,41 @@ class _Outstanding:
     nudged: int = 0
 
 
+@dataclass(frozen=True)
+class Intervals:
+    """`settle_seconds`: the time in which a row is committed after its id was made; `grace_seconds`: the age from which
+    an event is missing; `repeat_seconds`: the pause before it is emitted once more.
+    """
+
+    settle_seconds: float
+    grace_seconds: float
+    repeat_seconds: float
+
+
 class Completions:
     def __init__(
         self,
         store: Store,
         events: EventReader,
-        metrics: ReconcilerMetrics,
-        log: BoundLogger,
+        telemetry: Telemetry[ReconcilerMetrics],
         *,
         clock: Callable[[], float],
-        settle_seconds: float,
-        grace_seconds: float,
-        repeat_seconds: float,
+        intervals: Intervals,
     ) -> None:
         """`clock` returns monotonic seconds."""
         self._store = store
         self._events = events
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._clock = clock
-        self._settle_seconds = settle_seconds
-        self._grace_seconds = grace_seconds
-        self._repeat_seconds = repeat_seconds
+        self._intervals = intervals
         self._cursor: UUID | None = None
         self._following = False
         self._read = ReadResults(NO_ID)
         self._to_count: deque[Hour] = deque()
         self._far_at = clock() + FAR_EVERY_SECONDS
         self._rows: dict[UUID, _Outstanding] = {}
-        self._ahead: set[UUID] = set()
+        self._events_ahead: set[UUID] = set()
 
     def run_once(self) -> int:
         """Read a bounded number of rows and events; return the number of rows and events read and of hours counted.
@@ -93,7 +98,7 @@ class Completions:
         if not self._following:
             self._follow()
         done = self._read_rows()
-        if len(self._ahead) < AHEAD_MAX:
+        if len(self._events_ahead) < AHEAD_MAX:
             done += self._read_events()
         done += self._look_far()
         with self._reading():
@@ -109,14 +114,14 @@ class Completions:
         their retention.
         """
         mark = self._store.low_water(NAME)
-        mark = self._store.floor(self._settle_seconds) if mark == NO_ID else mark
+        mark = self._store.floor(self._intervals.settle_seconds) if mark == NO_ID else mark
         mark = max(mark, self._store.floor(LOOKBACK_SECONDS_MAX))
         self._read = ReadResults(UUID(int=mark.int - 1))
         self._begin_after(UUID(int=mark.int - 1))
 
     def _begin_after(self, cursor: UUID) -> None:
         self._rows.clear()
-        self._ahead.clear()
+        self._events_ahead.clear()
         self._to_count.clear()
         self._cursor = cursor
         self._following = False
@@ -140,11 +145,11 @@ class Completions:
         assert self._cursor is not None
         if len(self._rows) >= OUTSTANDING_MAX:
             return 0
-        found = self._store.ended(self._cursor, self._settle_seconds, ROWS_MAX)
+        found = self._store.ended(self._cursor, self._intervals.settle_seconds, ROWS_MAX)
         now = self._clock()
         for submission_id, event_id in found:
-            if event_id in self._ahead:
-                self._ahead.discard(event_id)
+            if event_id in self._events_ahead:
+                self._events_ahead.discard(event_id)
             else:
                 self._rows[event_id] = _Outstanding(submission_id, now)
             self._cursor = event_id
@@ -176,7 +181,7 @@ class Completions:
             ids = self._events.read()
         for event_id in ids:
             if self._rows.pop(event_id, None) is None and event_id > self._cursor:
-                self._ahead.add(event_id)
+                self._events_ahead.add(event_id)
         return len(ids)
 
     def _nudge(self) -> None:
@@ -184,7 +189,7 @@ class Completions:
         missing = {
             event_id: row
             for event_id, row in self._rows.items()
-            if now - row.since >= (self._repeat_seconds if row.nudged else self._grace_seconds)
+            if now - row.since >= (self._intervals.repeat_seconds if row.nudged else self._intervals.grace_seconds)
         }
         if not missing:
             return

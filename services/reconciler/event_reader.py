@@ -8,7 +8,7 @@ from uuid import UUID
 
 from kafka.structs import TopicPartition
 
-from tidings.process.progress import Standing
+from tidings.process.progress import UnmovedPartitions
 
 POLL_SECONDS = 0.5
 RECORDS_MAX = 5_000
@@ -32,7 +32,7 @@ class KafkaEventReader:
         # The end of the log, and the time it was noted. A reader that has reached it has read everything that was in
         # the log then.
         self._goal: tuple[dict[TopicPartition, int], float] | None = None
-        self._standing = Standing()
+        self._unmoved = UnmovedPartitions()
         self.fault: str | None = None
 
     def begin(self, unix_ms: int) -> None:
@@ -71,8 +71,8 @@ class KafkaEventReader:
             return False
         positions = {part: self._consumer.position(part) for part in self._partitions}
         now = self._clock()
-        self._standing.note({part: (positions[part], end) for part, end in ends.items()}, now)
-        self.fault = self._standing.fault(now)
+        self._unmoved.note({part: (positions[part], end) for part, end in ends.items()}, now)
+        self.fault = self._unmoved.fault(now)
         goal, since = self._goal or (ends, now)
         if any(positions[part] < end for part, end in goal.items()):
             self._goal = goal, since
@@ -92,7 +92,7 @@ class KafkaEventReader:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = self._goal = None
-            self._standing.clear()
+            self._unmoved.clear()
             self.fault = None
 
 

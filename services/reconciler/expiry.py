@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.store import NO_ID, Due, Store
+from tidings.process.telemetry import Telemetry
 
 NAME = "expiry"
 # The number of submissions in one look, most of which have ended: some milliseconds of an index. One statement expires
@@ -37,13 +36,11 @@ class _Back:
 
 
 class Expiry:
-    def __init__(
-        self, store: Store, metrics: ReconcilerMetrics, log: BoundLogger, *, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, store: Store, telemetry: Telemetry[ReconcilerMetrics], *, now: Callable[[], datetime]) -> None:
         """`now` returns an aware time. The database's clock decides whether a submission is due."""
         self._store = store
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._now = now
         self._after: tuple[datetime, UUID] | None = None
         self._back: _Back | None = None

@@ -15,17 +15,17 @@ class ReconcilerMetrics:
             "Open submissions that no relay held and that were dispatched again",
             registry=registry,
         )
-        self.letters_driven = Counter(
-            "tidings_callbacks_driven", "Callbacks in the relay's dead letters that were sent again", registry=registry
+        self.callbacks_retried = Counter(
+            "tidings_callbacks_driven", "Callbacks among the relay's dead letters that were retried", registry=registry
         )
         self.emitted_again = Counter(
             "tidings_emitted_again",
-            "Results whose completion event was missing and that were told again",
+            "Results emitted again because their completion event was missing",
             registry=registry,
         )
         self.contents_settled = Counter(
             "tidings_contents_settled",
-            "Removed contents of which the relay had nothing under way any more, and that were removed a last time",
+            "Removed contents that were removed a last time, after the relay had finished with them",
             registry=registry,
         )
         self.unaccounted = Gauge(

@@ -6,14 +6,14 @@ a live message and without a result is therefore in progress nowhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
-from services.reconciler.acted import Acted
 from services.reconciler.metrics import ReconcilerMetrics
-from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
+from services.reconciler.recent_actions import RecentActions
+from services.reconciler.relay_client import LABELS_MAX, RelayClient, UnsupportedError
 from services.reconciler.store import NO_ID, Store
+from tidings.process.telemetry import Telemetry
 
 NAME = "open_submissions"
 # The number of submissions in one look, most of which have ended: some milliseconds of an index.
@@ -29,6 +29,17 @@ FAR_EVERY_SECONDS = 3_600.0
 FAR_MAX = 20_000
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`grace_seconds`: the age from which a submission is examined; `repeat_seconds`: the pause before an action is
+    repeated; `open_max`: the number of open submissions that are remembered.
+    """
+
+    grace_seconds: float
+    repeat_seconds: float
+    open_max: int = OPEN_MAX
+
+
 class OpenSubmissions:
     """A pass examines, in bounded steps, the known open submissions and those after the last one read, except those
     younger than the grace. At an interval, a far look examines the earlier ones. The low-water mark lies before the
@@ -38,24 +49,20 @@ class OpenSubmissions:
     def __init__(
         self,
         store: Store,
-        relay: Relay,
-        acted: Acted,
-        metrics: ReconcilerMetrics,
-        log: BoundLogger,
+        relay: RelayClient,
+        telemetry: Telemetry[ReconcilerMetrics],
         *,
         clock: Callable[[], float],
-        grace_seconds: float,
-        open_max: int = OPEN_MAX,
+        limits: Limits,
     ) -> None:
         """`clock` returns monotonic seconds."""
         self._store = store
         self._relay = relay
-        self._acted = acted
-        self._metrics = metrics
-        self._log = log
+        self._recent = RecentActions(limits.repeat_seconds, clock)
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._clock = clock
-        self._grace_seconds = grace_seconds
-        self._open_max = open_max
+        self._limits = limits
         self._after: UUID | None = None
         self._far_after: UUID | None = None
         self._far_at = clock()
@@ -76,9 +83,9 @@ class OpenSubmissions:
             return 1
         if self._again:
             return self._look_again()
-        found = self._store.sweep(self._after, self._grace_seconds, SWEEP_MAX)
+        found = self._store.sweep(self._after, self._limits.grace_seconds, SWEEP_MAX)
         open_ids = [id_ for id_, is_open in found if is_open]
-        self._look_all(open_ids)
+        self._check_all(open_ids)
         self._remember(open_ids)
         self._after = found[-1][0] if found else self._after
         if len(found) == SWEEP_MAX:
@@ -92,49 +99,51 @@ class OpenSubmissions:
     def _look_again(self) -> int:
         ids = self._again[:SWEEP_MAX]
         still = self._store.still_open(ids)
-        self._look_all(still)
+        self._check_all(still)
         self._known -= set(ids) - set(still)
         self._again = self._again[SWEEP_MAX:]
         return len(ids)
 
     def _remember(self, ids: Sequence[UUID]) -> None:
         for id_ in ids:
-            if id_ in self._known or len(self._known) < self._open_max:
+            if id_ in self._known or len(self._known) < self._limits.open_max:
                 self._known.add(id_)
             else:
                 self._forgotten = min(id_, self._forgotten or id_)
                 self._forgotten_count += 1
 
-    def _look_all(self, ids: Sequence[UUID]) -> None:
+    def _check_all(self, ids: Sequence[UUID]) -> None:
         for start in range(0, len(ids), LABELS_MAX):
             self._look(ids[start : start + LABELS_MAX])
 
     def _look(self, ids: Sequence[UUID]) -> None:
-        ids = self._acted.due(ids)
+        ids = self._recent.due(ids)
         if not ids or self._unsupported:
             return
         try:
             holding = self._relay.holding([str(id_) for id_ in ids])
         except UnsupportedError:
             self._unsupported = True
-            self._log.warning("look_unsupported", look=NAME, detail="the relay cannot say which submissions it holds")
+            self._log.warning(
+                "look_unsupported", look=NAME, detail="the relay cannot report which submissions it holds"
+            )
             return
         orphans = [id_ for id_ in ids if str(id_) not in holding.live]
-        dead = [id_ for id_ in orphans if str(id_) in holding.letters]
+        dead = [id_ for id_ in orphans if str(id_) in holding.dead_letters]
         if dead:
-            self._drive(dead, [letter for id_ in dead for letter in holding.letters[str(id_)]])
-        if lost := [id_ for id_ in orphans if str(id_) not in holding.letters]:
+            self._retry_callbacks(dead, [dlq_id for id_ in dead for dlq_id in holding.dead_letters[str(id_)]])
+        if lost := [id_ for id_ in orphans if str(id_) not in holding.dead_letters]:
             nudged = self._store.nudge_submissions(lost)
-            self._acted.add(nudged)
+            self._recent.add(nudged)
             self._metrics.dispatched_again.inc(len(nudged))
             for id_ in nudged:
                 self._log.warning("dispatched_again", submission_id=str(id_))
 
-    def _drive(self, ids: Sequence[UUID], letters: Sequence[str]) -> None:
-        for start in range(0, len(letters), 100):
-            self._relay.retry_letters(letters[start : start + 100])
-        self._acted.add(ids)
-        self._metrics.letters_driven.inc(len(letters))
+    def _retry_callbacks(self, ids: Sequence[UUID], dead_letters: Sequence[str]) -> None:
+        for start in range(0, len(dead_letters), 100):
+            self._relay.retry_dead_letters(dead_letters[start : start + 100])
+        self._recent.add(ids)
+        self._metrics.callbacks_retried.inc(len(dead_letters))
         for id_ in ids:
             self._log.warning("callback_driven", submission_id=str(id_))
 

@@ -10,13 +10,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
-from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
+from services.reconciler.relay_client import LABELS_MAX, RelayClient, UnsupportedError
 from services.reconciler.store import NO_ID, Store
 from tidings.contract.relay_labels import webhook_label
 from tidings.contract.removals import removal_requests
+from tidings.process.telemetry import Telemetry
 
 # Each removal has two labels: that of its calls, and that of its webhooks.
 REMOVALS_MAX = LABELS_MAX // 2
@@ -31,13 +30,13 @@ class RemovedContents:
     """
 
     def __init__(
-        self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger, *, grace_seconds: float
+        self, store: Store, relay: RelayClient, telemetry: Telemetry[ReconcilerMetrics], *, grace_seconds: float
     ) -> None:
         """`grace_seconds`: the time within which the dispatcher publishes a message whose body it has read."""
         self._store = store
         self._relay = relay
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._grace_seconds = grace_seconds
         self._after = _BEGINNING
 
@@ -46,16 +45,16 @@ class RemovedContents:
         found = self._store.unsettled(self._after, self._grace_seconds, REMOVALS_MAX)
         # In order of time: if a submission has several removals, the last one counts.
         upto = {id_: removed_at for removed_at, id_ in found}
-        over = self._over(list(upto))
-        for start in range(0, len(over), ERASED_MAX):
-            self._settle({id_: upto[id_] for id_ in over[start : start + ERASED_MAX]})
+        finished = self._finished(list(upto))
+        for start in range(0, len(finished), ERASED_MAX):
+            self._settle({id_: upto[id_] for id_ in finished[start : start + ERASED_MAX]})
         if len(found) < REMOVALS_MAX:
             self._after = _BEGINNING
             return 0
         self._after = found[-1]
         return len(found)
 
-    def _over(self, ids: Sequence[UUID]) -> list[UUID]:
+    def _finished(self, ids: Sequence[UUID]) -> list[UUID]:
         """Return those of `ids` for which the relay has nothing in progress."""
         labels = [label for id_ in ids for label in (str(id_), webhook_label(id_))]
         if not labels:

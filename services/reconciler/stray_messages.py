@@ -4,23 +4,22 @@ submission, or its row was lost. The messages are kept, because the relay may ha
 
 from __future__ import annotations
 
-from structlog.stdlib import BoundLogger
-
 from services.reconciler.metrics import ReconcilerMetrics
-from services.reconciler.relay import LABELS_MAX, Relay, UnsupportedError
+from services.reconciler.relay_client import LABELS_MAX, RelayClient, UnsupportedError
 from services.reconciler.store import Store
 from tidings.contract.ids import parse_submission_id
+from tidings.process.telemetry import Telemetry
 
 # The number of labels of one pass in the log; the gauge counts all.
 NAMED_MAX = 20
 
 
 class StrayMessages:
-    def __init__(self, store: Store, relay: Relay, metrics: ReconcilerMetrics, log: BoundLogger) -> None:
+    def __init__(self, store: Store, relay: RelayClient, telemetry: Telemetry[ReconcilerMetrics]) -> None:
         self._store = store
         self._relay = relay
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._after = ""
         self._stray: list[str] = []
         self._unsupported = False

@@ -62,7 +62,7 @@ def start() -> None:
         _collect_less_often()
         uvloop.run(serve(settings, vault, tls, sockets, log.get("relay")))
     except (psycopg.OperationalError, SchemaError) as error:
-        text = str(error) if isinstance(error, SchemaError) else f"the database does not answer: {error}"
+        text = str(error) if isinstance(error, SchemaError) else f"the database does not respond: {error}"
         sys.stderr.write(f"{text}\n")
         raise SystemExit(1) from None
     except (CannotListenError, LoopEndedError) as error:

@@ -75,6 +75,6 @@ def _with_tokens(work: Callable[[Tokens], Awaitable[T]]) -> T:
         create_schema(url)
         return asyncio.run(main())
     except psycopg.OperationalError as error:
-        raise click.ClickException(f"the database does not answer: {error}") from None
+        raise click.ClickException(f"the database does not respond: {error}") from None
     except SchemaError as error:
         raise click.ClickException(str(error)) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
-from services.relay.outcome.backoff import asked_pause_seconds
+from services.relay.outcome.backoff import requested_pause_seconds
 from services.relay.outcome.outcome import Answer, Delivered, Failed, Retry, Verdict, judge
 from services.relay.protocol.callback import callbacks
 from services.relay.protocol.headers import listed, readable
@@ -125,7 +125,7 @@ def cooling(message: Claimed, answer: Answer, now: datetime) -> datetime | None:
     """The time until which the flow key pauses for all messages, after a 429, or a 503 that names a time."""
     if message.flow_key is None or message.kind != "message" or answer.status not in {429, 503}:
         return None
-    seconds = asked_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
+    seconds = requested_pause_seconds({name.lower(): value for name, value in answer.headers}, now)
     return None if not seconds else now + timedelta(seconds=seconds)
 
 

@@ -16,15 +16,15 @@ from services.relay.api.authentication import Authenticator
 from services.relay.api.deps import Deps
 from services.relay.api.router import Router
 from services.relay.engine.bodies import Bodies
-from services.relay.engine.courier import Courier
 from services.relay.engine.drain import Drain
-from services.relay.engine.engine import Surroundings, build_engine
-from services.relay.engine.intake import Intake
+from services.relay.engine.engine import Shared, build_engine
+from services.relay.engine.group_commit import GroupCommit
+from services.relay.engine.http_attempt import HttpAttempt
 from services.relay.engine.janitor import Janitor
 from services.relay.engine.loops import Loop
 from services.relay.engine.scheduler import Scheduler
 from services.relay.engine.start_notices import StartNotices
-from services.relay.engine.waking import Waking
+from services.relay.engine.wakeup import Wakeup
 from services.relay.memory.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
@@ -43,6 +43,7 @@ from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
 from services.relay.store.vault import Vault
+from tidings.process.telemetry import Telemetry
 
 # Requests, and the loops that no call in flight depends on. More connections than cores gain little.
 API_CONNECTIONS_MAX = 10
@@ -78,7 +79,7 @@ class Service:
 
     pools: Pools
     drain: Drain
-    courier: Courier
+    http: HttpAttempt
     notices: StartNotices
     signing_keys: SigningKeys
     loops: Sequence[Loop]
@@ -92,8 +93,8 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
     owner, window = uuid.uuid4(), settings.deduplication_seconds
     messages = Messages(api, vault, owner=owner)
     signing_keys = SigningKeys(api, vault, seed(settings))
-    waking = Waking()
-    intake = Intake(messages, deduplication_seconds=window, wake=waking.wake)
+    wakeup = Wakeup()
+    group_commit = GroupCommit(messages, deduplication_seconds=window, wake=wakeup.wake)
     topics = Topics(api, vault)
     authenticator = Authenticator(settings.token.get_secret_value(), Tokens(api).find, time.monotonic)
     schedules = Schedules(
@@ -105,7 +106,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         wait_seconds=authenticator.wait_seconds,
         accepted=metrics.accepted.labels("message").inc,
     )
-    scheduler = Scheduler(schedules, now=_now, fired=waking.wake, log=log)
+    scheduler = Scheduler(schedules, now=_now, fired=wakeup.wake, log=log)
     others = [
         Loop("scheduler", scheduler.run, log),
         Loop("janitor", Janitor(api, settings).run_once, log, every=JANITOR_SECONDS),
@@ -113,16 +114,15 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         Loop("gauge", lambda: _measure(messages, metrics), log, every=GAUGE_SECONDS),
     ]
     memory = Memory(settings.memory_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
-    around = Surroundings(
-        owner, memory, waking, lambda: signing_keys.pair.current, Loop("intake", intake.run, log), others
-    )
+    accepting = Loop("accept", group_commit.run, log)
+    shared = Shared(owner, vault, tls, memory, wakeup, lambda: signing_keys.pair.current, accepting, others)
     bodies = Bodies(Chunks(api), settings.body_bytes_max, memory)
     databases = Database(pools.engine), Database(pools.lease), Database(pools.bodies)
-    engine = build_engine(settings, vault, tls, databases, metrics, log, around)
+    engine = build_engine(settings, databases, Telemetry(metrics, log), shared)
     deps = Deps(
         settings=settings,
         authenticator=authenticator,
-        intake=intake,
+        group_commit=group_commit,
         bodies=bodies,
         memory=memory,
         messages=messages,
@@ -139,14 +139,14 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         metrics=metrics,
         registry=REGISTRY,
         log=log,
-        wake=waking.wake,
+        wake=wakeup.wake,
         abort=engine.calls.abort,
         rescheduled=scheduler.wake,
         faults=engine.readiness.faults,
         now=_now,
     )
 
-    return Service(pools, engine.drain, engine.courier, engine.notices, signing_keys, engine.loops, Router(deps))
+    return Service(pools, engine.drain, engine.http, engine.notices, signing_keys, engine.loops, Router(deps))
 
 
 def build_pools(settings: RelaySettings) -> Pools:

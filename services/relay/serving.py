@@ -42,11 +42,11 @@ async def serve(
             pools = build_pools(settings)
             stack.push_async_callback(_close, pools)
             service = build(settings, vault, tls, pools, log)
-            stack.callback(service.courier.close)
+            stack.callback(service.http.close)
             stack.callback(service.notices.close)
             # After any error raised from here on, the loops end before the connections they use are closed.
             stack.push_async_callback(end_all, service.loops, log)
-            ended = await _run(service, settings, sockets, log, stack, watchdog)
+            ended = await _run(service, settings, sockets, log, watchdog)
     finally:
         watchdog.begin()
     if ended is not None:
@@ -59,7 +59,6 @@ async def _run(
     settings: RelaySettings,
     sockets: Sequence[socket.socket],
     log: BoundLogger,
-    stack: AsyncExitStack,
     watchdog: Watchdog,
 ) -> str | None:
     """Serve, then drain. Returns the name of the loop that ended by itself, if one did."""
@@ -68,16 +67,18 @@ async def _run(
     await _check_signing_keys(service, settings, log)
     runner = build_runner(service.router.answer, settings.body_bytes_max)
     await runner.setup()
-    stack.push_async_callback(_clean_up, runner)
-    listen(sockets, BACKLOG)
-    for loop in service.loops:
-        loop.start()
-    for one in sockets:
-        await web.SockSite(runner, one, backlog=BACKLOG).start()
-    log.info("listening", address=settings.listen)
-    ended = await until_ended(watchdog.begun, service.loops)
-    watchdog.begin()
-    await service.drain.run()
+    try:
+        listen(sockets, BACKLOG)
+        for loop in service.loops:
+            loop.start()
+        for one in sockets:
+            await web.SockSite(runner, one, backlog=BACKLOG).start()
+        log.info("listening", address=settings.listen)
+        ended = await until_ended(watchdog.begun, service.loops)
+        watchdog.begin()
+        await service.drain.run()
+    finally:
+        await within(runner.cleanup(), CLEANUP_SECONDS)
     return ended
 
 
@@ -91,7 +92,3 @@ async def _check_signing_keys(service: Service, settings: RelaySettings, log: Bo
 
 async def _close(pools: Pools) -> None:
     await asyncio.gather(*(pool.close(CLOSE_SECONDS) for pool in pools.all))
-
-
-async def _clean_up(runner: web.ServerRunner) -> None:
-    await within(runner.cleanup(), CLEANUP_SECONDS)

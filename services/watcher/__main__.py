@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from services.watcher.broker import Broker
 from services.watcher.connector import Connector, RegistrationRefusedError, configuration
+from services.watcher.metrics import WatcherMetrics
 from services.watcher.settings import WatcherSettings
 from services.watcher.slot import Slot
 from services.watcher.transactions import TransactionWatch
@@ -19,6 +20,7 @@ from tidings.process import log
 from tidings.process.health import serve_health
 from tidings.process.settings import read_or_exit
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 
 def _watcher(settings: WatcherSettings) -> Watcher:
@@ -40,8 +42,7 @@ def _watcher(settings: WatcherSettings) -> Watcher:
         slot,
         wanted,
         clock=time.monotonic,
-        registry=REGISTRY,
-        log=log.get("watcher"),
+        telemetry=Telemetry(WatcherMetrics(REGISTRY), log.get("watcher")),
     )
 
 
@@ -56,8 +57,8 @@ def _transactions(settings: WatcherSettings) -> TransactionWatch:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--once", is_flag=True, help="Register, wait until the connector runs, and end.")
-@click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: how long at the most.")
+@click.option("--once", is_flag=True, help="Register the connector, wait until it runs, and exit.")
+@click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: the maximum wait in seconds.")
 def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
     """Keep the Debezium connector registered and running. Settings come from the environment: docs/reference/settings.md."""
     settings = read_or_exit(WatcherSettings)
@@ -82,7 +83,7 @@ def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
                 sys.exit(f"the connector does not run: {watcher.fault}")
             shutdown.wait(settings.interval_seconds)
     except RegistrationRefusedError as error:
-        sys.exit(f"Connect refuses the connector: {error}")
+        sys.exit(f"Connect rejects the connector: {error}")
     if health is not None:
         health.stop()
 

@@ -20,9 +20,9 @@ from kafka.structs import TopicPartition
 
 from services.watcher.transactions import (
     BrokerUnavailableError,
-    CoordinatorsAwayError,
-    Fate,
+    CoordinatorUnavailableError,
     OpenTransaction,
+    Ownership,
     RightMissingError,
 )
 from tidings.kafka.cluster import Cluster
@@ -59,8 +59,8 @@ class Broker:
     def open_transactions(self) -> list[OpenTransaction]:
         return self._ask(open_transactions)
 
-    def fates(self, candidates: Collection[OpenTransaction]) -> dict[OpenTransaction, Fate]:
-        return self._ask(lambda admin: fates(admin, candidates))
+    def ownerships(self, candidates: Collection[OpenTransaction]) -> dict[OpenTransaction, Ownership]:
+        return self._ask(lambda admin: ownerships(admin, candidates))
 
     def abort(self, transaction: OpenTransaction) -> None:
         spec = AbortTransactionSpec(
@@ -87,7 +87,7 @@ class Broker:
                     bootstrap_timeout_ms=REQUEST_TIMEOUT_MS,
                 )
             return question(self._admin)
-        except (CoordinatorsAwayError, RightMissingError):
+        except (CoordinatorUnavailableError, RightMissingError):
             raise
         except ClusterAuthorizationFailedError:  # raised by the abort; no other request needs a right on the cluster
             raise RightMissingError(_missing("CLUSTER_ACTION on cluster")) from None
@@ -140,7 +140,7 @@ def _parts(admin: Any) -> Iterator[list[TopicPartition]]:
     ]
     if not any(part.topic.startswith(PREFIX) for part in found):
         raise RightMissingError(
-            f"no topic {PREFIX}* can be seen: none was made yet, or {_missing(f'READ on topic {PREFIX}*')}"
+            f"no topic {PREFIX}* is visible: none exists yet, or {_missing(f'READ on topic {PREFIX}*')}"
         )
     for start in range(0, len(found), PARTITIONS_MAX):
         yield found[start : start + PARTITIONS_MAX]
@@ -170,7 +170,7 @@ def _open(admin: Any, parts: list[TopicPartition]) -> Iterator[OpenTransaction]:
                 )  # fmt: skip
 
 
-def fates(admin: Any, candidates: Collection[OpenTransaction]) -> dict[OpenTransaction, Fate]:
+def ownerships(admin: Any, candidates: Collection[OpenTransaction]) -> dict[OpenTransaction, Ownership]:
     """Return which coordinator ends each of `candidates`. Either all coordinators respond, or the result is not used.
 
     Each partition of Kafka's topic of transactions has a coordinator, its leader. If a coordinator is unavailable or
@@ -182,7 +182,7 @@ def fates(admin: Any, candidates: Collection[OpenTransaction]) -> dict[OpenTrans
     producers = sorted({one.producer_id for one in candidates})
     listed = admin.list_transactions(broker_ids=sorted(set(coordinators.values())), producer_id_filters=producers)
     if _coordinators(admin) != coordinators:
-        raise CoordinatorsAwayError("coordinators of transactions are changing")
+        raise CoordinatorUnavailableError("transaction coordinators are changing")
     ids = {listing.producer_id: listing.transactional_id for listings in listed.values() for listing in listings}
     under_way = {
         (one.producer_id, part.topic, part.partition)
@@ -190,20 +190,20 @@ def fates(admin: Any, candidates: Collection[OpenTransaction]) -> dict[OpenTrans
         if one.state in _UNDER_WAY
         for part in one.topic_partitions
     }
-    return {one: _fate(one, ids.get(one.producer_id), under_way) for one in candidates}
+    return {one: _ownership(one, ids.get(one.producer_id), under_way) for one in candidates}
 
 
-def _fate(one: OpenTransaction, id_: str | None, under_way: Collection[tuple[int, str, int]]) -> Fate:
+def _ownership(one: OpenTransaction, id_: str | None, under_way: Collection[tuple[int, str, int]]) -> Ownership:
     if (one.producer_id, one.topic, one.partition) in under_way:
-        return Fate.COORDINATED
+        return Ownership.COORDINATED
     if id_ is None:
-        return Fate.UNKNOWN
-    return Fate.FORGOTTEN if id_.startswith(OUR_IDS) else Fate.THEIRS
+        return Ownership.UNKNOWN
+    return Ownership.FORGOTTEN if id_.startswith(OUR_IDS) else Ownership.FOREIGN
 
 
 def _coordinators(admin: Any) -> dict[int, int]:
     """Return the broker of each partition of the topic of transactions.
-    Raises `CoordinatorsAwayError` if a partition has none.
+    Raises `CoordinatorUnavailableError` if a partition has none.
     """
     found = {
         partition["partition_index"]: partition["leader_id"]
@@ -212,7 +212,9 @@ def _coordinators(admin: Any) -> dict[int, int]:
     }
     away = sorted(number for number, leader in found.items() if leader < 0)
     if not found:
-        raise CoordinatorsAwayError(f"{TRANSACTIONS} cannot be seen: it is not there, or DESCRIBE on it is not granted")
+        raise CoordinatorUnavailableError(
+            f"{TRANSACTIONS} is not visible: it does not exist, or DESCRIBE on it is not granted"
+        )
     if away:
-        raise CoordinatorsAwayError(f"{len(away)} of {len(found)} coordinators of transactions are away")
+        raise CoordinatorUnavailableError(f"{len(away)} of {len(found)} transaction coordinators do not respond")
     return found

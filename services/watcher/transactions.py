@@ -15,10 +15,10 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from structlog.stdlib import BoundLogger
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 # Partition and coordinator are asked one after the other, so a single contradiction may be a transaction that has just
 # ended. If the same transaction is in the same partition at the next look, it was open all the time.
-LOOKS_MIN = 2
+CHECKS_MIN = 2
 NAMED_MAX = 3
 
 
@@ -26,7 +26,7 @@ class BrokerUnavailableError(Exception):
     """Kafka does not respond; the request must be retried."""
 
 
-class CoordinatorsAwayError(BrokerUnavailableError):
+class CoordinatorUnavailableError(BrokerUnavailableError):
     """Some coordinator did not respond, so no transaction can be classified as hanging."""
 
 
@@ -34,13 +34,13 @@ class RightMissingError(BrokerUnavailableError):
     """Kafka refuses a request; the text names the missing right."""
 
 
-class Fate(StrEnum):
+class Ownership(StrEnum):
     """The classification of an open transaction. The values are for log lines, after the name of the transaction."""
 
     COORDINATED = "a coordinator ends it"
     FORGOTTEN = "no coordinator ends it"
-    THEIRS = "its transactional id is not ours"
-    UNKNOWN = "no coordinator shows its transactional id"
+    FOREIGN = "its transactional id belongs to another system"
+    UNKNOWN = "no coordinator reports its transactional id"
 
 
 @dataclass(frozen=True)
@@ -67,28 +67,30 @@ class BrokerPort(Protocol):
     """Each method raises `BrokerUnavailableError`."""
 
     def open_transactions(self) -> Collection[OpenTransaction]: ...
-    def fates(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Fate]:
-        """Return the fate of each of `candidates`. Also raises `CoordinatorsAwayError`."""
+    def ownerships(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Ownership]:
+        """Return the fate of each of `candidates`. Also raises `CoordinatorUnavailableError`."""
 
     def abort(self, transaction: OpenTransaction) -> None: ...
 
 
 @dataclass
-class _Seen:
+class _Candidate:
     transaction: OpenTransaction
     since: float
-    orphan_looks: int = 0
-    fate: Fate = Fate.COORDINATED
+    orphan_checks: int = 0
+    ownership: Ownership = Ownership.COORDINATED
     refusal: str = ""
-    told: bool = False
+    reported: bool = False
 
     def __str__(self) -> str:
-        reason = self.refusal or ("" if self.fate in {Fate.COORDINATED, Fate.FORGOTTEN} else self.fate.value)
+        reason = self.refusal or (
+            "" if self.ownership in {Ownership.COORDINATED, Ownership.FORGOTTEN} else self.ownership.value
+        )
         return f"{self.transaction} ({reason})" if reason else str(self.transaction)
 
 
 class TransactionWatch:
-    """`run_once` looks every `LOOK_SECONDS`. A transaction of this system that has been open for `seconds_max` without
+    """`run_once` looks every `CHECK_SECONDS`. A transaction of this system that has been open for `seconds_max` without
     a coordinator is aborted; one of unknown ownership is reported.
     """
 
@@ -105,75 +107,77 @@ class TransactionWatch:
         self._seconds_max = seconds_max
         self._clock = clock
         self._log = log
-        self._seen: dict[tuple[str, int, int, int], _Seen] = {}
-        self._look_at = clock()
+        self._seen: dict[tuple[str, int, int, int], _Candidate] = {}
+        self._check_at = clock()
         self._hanging = Gauge(
             "tidings_hanging_transactions", "Open transactions that no coordinator will end", registry=registry
         )
         self._aborted = Counter(
             "tidings_hanging_transactions_aborted", "Hanging transactions that were ended", registry=registry
         )
-        self._said: str | None = None
+        self._reported: str | None = None
         self.fault: str | None = None
 
     def run_once(self) -> int:
         """Look if the interval has passed, and abort what is due; return the number of aborted transactions."""
-        if self._clock() < self._look_at:
+        if self._clock() < self._check_at:
             return 0
-        self._look_at = self._clock() + LOOK_SECONDS
+        self._check_at = self._clock() + CHECK_SECONDS
         try:
-            self._look()
-        except (CoordinatorsAwayError, RightMissingError) as error:
-            self._say(f"open transactions are not judged: {error}")
+            self._check()
+        except (CoordinatorUnavailableError, RightMissingError) as error:
+            self._report(f"open transactions cannot be classified: {error}")
             return 0
         except BrokerUnavailableError as error:
-            self._say(f"Kafka does not answer: {error}")
+            self._report(f"Kafka does not respond: {error}")
             return 0
-        self._said = None
+        self._reported = None
         ended = sum(map(self._end, self._due()))
-        self._judge()
+        self._update_fault()
         return ended
 
-    def _say(self, fault: str) -> None:
+    def _report(self, fault: str) -> None:
         """Report that no transaction could be classified; none is aborted."""
-        if fault != self._said:
+        if fault != self._reported:
             self._log.warning("transactions_not_judged", reason=fault)
-        self._said = self.fault = fault
+        self._reported = self.fault = fault
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         # The request precedes the reset: a failed look must not restart the wait of each transaction.
         found = self._broker.open_transactions()
         now = self._clock()
         before = self._seen
         self._seen = {}
         for one in found:
-            self._seen[one.place] = replace(old, transaction=one) if (old := before.get(one.place)) else _Seen(one, now)
+            self._seen[one.place] = (
+                replace(old, transaction=one) if (old := before.get(one.place)) else _Candidate(one, now)
+            )
         self._ask_coordinators([seen for seen in self._seen.values() if seen.since < now])
 
-    def _ask_coordinators(self, old: Collection[_Seen]) -> None:
+    def _ask_coordinators(self, old: Collection[_Candidate]) -> None:
         if not old:
             return
         try:
-            fates = self._broker.fates([seen.transaction for seen in old])
+            ownerships = self._broker.ownerships([seen.transaction for seen in old])
         except BrokerUnavailableError:
             for seen in old:
-                seen.orphan_looks = 0  # a new coordinator must be asked as often
+                seen.orphan_checks = 0  # a new coordinator must be asked as often
             raise
         for seen in old:
-            seen.fate = fates[seen.transaction]
-            seen.orphan_looks = seen.orphan_looks + 1 if seen.fate is Fate.FORGOTTEN else 0
-            if seen.orphan_looks == LOOKS_MIN:
+            seen.ownership = ownerships[seen.transaction]
+            seen.orphan_checks = seen.orphan_checks + 1 if seen.ownership is Ownership.FORGOTTEN else 0
+            if seen.orphan_checks == CHECKS_MIN:
                 self._log.error(
                     "transaction_hangs", transaction=str(seen.transaction), abort_after_seconds=self._seconds_max
                 )
 
-    def _orphans(self) -> list[_Seen]:
-        return [seen for seen in self._seen.values() if seen.orphan_looks >= LOOKS_MIN]
+    def _orphans(self) -> list[_Candidate]:
+        return [seen for seen in self._seen.values() if seen.orphan_checks >= CHECKS_MIN]
 
-    def _due(self) -> list[_Seen]:
+    def _due(self) -> list[_Candidate]:
         return [seen for seen in self._orphans() if self._clock() - seen.since >= self._seconds_max]
 
-    def _end(self, seen: _Seen) -> int:
+    def _end(self, seen: _Candidate) -> int:
         """Return 1 if the transaction was aborted. A failure does not stop the others; the next look retries it."""
         try:
             self._broker.abort(seen.transaction)
@@ -186,11 +190,11 @@ class TransactionWatch:
         del self._seen[seen.transaction.place]
         return 1
 
-    def _judge(self) -> None:
+    def _update_fault(self) -> None:
         orphans = self._orphans()
         self._hanging.set(len(orphans))
         slow = [seen for seen in self._seen.values() if self._clock() - seen.since > self._seconds_max]
-        self._tell_of_others(slow)
+        self._report_foreign(slow)
         if orphans:
             self.fault = f"no coordinator will end {len(orphans)} open transactions: {_named(orphans)}"
         elif slow:
@@ -198,13 +202,13 @@ class TransactionWatch:
         else:
             self.fault = None
 
-    def _tell_of_others(self, slow: Collection[_Seen]) -> None:
+    def _report_foreign(self, slow: Collection[_Candidate]) -> None:
         """Log, once, each transaction that is left to an operator, because its owner is unknown."""
         for seen in slow:
-            if seen.fate in {Fate.THEIRS, Fate.UNKNOWN} and not seen.told:
-                self._log.warning("transaction_left", transaction=str(seen.transaction), reason=seen.fate.value)
-                seen.told = True
+            if seen.ownership in {Ownership.FOREIGN, Ownership.UNKNOWN} and not seen.reported:
+                self._log.warning("transaction_left", transaction=str(seen.transaction), reason=seen.ownership.value)
+                seen.reported = True
 
 
-def _named(seen: Collection[_Seen]) -> str:
+def _named(seen: Collection[_Candidate]) -> str:
     return ", ".join(sorted(map(str, seen))[:NAMED_MAX])

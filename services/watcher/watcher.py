@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry
-from structlog.stdlib import BoundLogger
-
 from services.watcher.connector import ConnectorState, ConnectUnavailableError
 from services.watcher.metrics import WatcherMetrics
 from services.watcher.slot import DatabaseUnavailableError, SlotState
+from tidings.process.telemetry import Telemetry
 
 # 1, 2, 4 … 30 s between restarts without success; after a minute of normal operation the count restarts.
 FIRST_SECONDS = 1.0
 MAX_SECONDS = 30.0
-WELL_SECONDS = 60.0
+HEALTHY_SECONDS = 60.0
 # Debezium retries many errors indefinitely while Connect reports RUNNING. A restart of Postgres or of the worker takes
 # less than this; a slot that is not read for longer needs an operator.
 UNREAD_SECONDS = 30.0
@@ -41,21 +39,21 @@ def backoff_seconds(restarts: int) -> float:
 def slot_fault(state: SlotState, unread_seconds: float) -> str | None:
     """Return the fault of the slot in words."""
     if not state.published:
-        return "the publication is missing: what is committed meanwhile is never told"
+        return "the publication is missing: rows that are committed meanwhile are never emitted"
     if state.lost:
-        return "the slot is lost: Postgres threw away WAL that it had not told"
+        return "the slot is lost: Postgres removed WAL that was not read"
     if state.wal_status == "unreserved":
-        return f"the slot is about to be lost: {state.retained_bytes} bytes of WAL are not told"
+        return f"the slot is about to be lost: {state.retained_bytes} bytes of WAL are not read"
     if unread_seconds > UNREAD_SECONDS:
         return f"the slot is not read for more than {UNREAD_SECONDS:.0f} s"
     return None
 
 
 @dataclass
-class _Trouble:
+class _Restarts:
     restarts: int = 0
     next_at: float = 0.0
-    well_since: float | None = None
+    healthy_since: float | None = None
 
 
 class Watcher:
@@ -66,19 +64,18 @@ class Watcher:
         wanted: Mapping[str, str],
         *,
         clock: Callable[[], float],
-        registry: CollectorRegistry,
-        log: BoundLogger,
+        telemetry: Telemetry[WatcherMetrics],
     ) -> None:
         self._connector = connector
         self._slot = slot
         self._wanted = wanted
         self._clock = clock
-        self._log = log
-        self._trouble = _Trouble()
+        self._log = telemetry.log
+        self._restarts = _Restarts()
         self._registered = False
         self._read_at = clock()
-        self._metrics = WatcherMetrics(registry)
-        self.connector_fault: str | None = "not looked at yet"
+        self._metrics = telemetry.metrics
+        self.connector_fault: str | None = "not checked yet"
         self.slot_fault: str | None = None
 
     @property
@@ -89,17 +86,17 @@ class Watcher:
         """Look once and act on the result; return the number of actions. Raises `RegistrationRefusedError`."""
         done = 0
         try:
-            done += self._look_at_connector()
+            done += self._check_connector()
         except ConnectUnavailableError as error:
-            self.connector_fault = f"Connect does not answer: {error}"
+            self.connector_fault = f"Connect does not respond: {error}"
         self._metrics.running.set(0 if self.connector_fault else 1)
         try:
-            done += self._look_at_slot()
+            done += self._check_slot()
         except DatabaseUnavailableError as error:
-            self._say_of_slot(f"Postgres does not answer: {error}")
+            self._report_slot(f"Postgres does not respond: {error}")
         return done
 
-    def _look_at_connector(self) -> int:
+    def _check_connector(self) -> int:
         if not self._registered:
             changed = self._connector.register(self._wanted)
             self._registered = True
@@ -120,39 +117,39 @@ class Watcher:
 
     def _restart(self, state: ConnectorState) -> int:
         self.connector_fault = f"failed: {state.trace}"
-        self._trouble.well_since = None
-        if self._clock() < self._trouble.next_at:
+        self._restarts.healthy_since = None
+        if self._clock() < self._restarts.next_at:
             return 0
-        self._trouble.restarts += 1
-        self._trouble.next_at = self._clock() + backoff_seconds(self._trouble.restarts)
-        self._log.error("connector_failed", reason=state.trace, restart=self._trouble.restarts)
+        self._restarts.restarts += 1
+        self._restarts.next_at = self._clock() + backoff_seconds(self._restarts.restarts)
+        self._log.error("connector_failed", reason=state.trace, restart=self._restarts.restarts)
         self._connector.restart_failed()
         self._metrics.restarts.inc()
         return 1
 
     def _recover(self, state: ConnectorState) -> None:
-        if not self._trouble.restarts or not state.running:
+        if not self._restarts.restarts or not state.running:
             return
-        if self._trouble.well_since is None:
-            self._trouble.well_since = self._clock()
-            self._log.info("connector_running_again", restarts=self._trouble.restarts)
-        elif self._clock() - self._trouble.well_since > WELL_SECONDS:
-            self._trouble = _Trouble()
+        if self._restarts.healthy_since is None:
+            self._restarts.healthy_since = self._clock()
+            self._log.info("connector_running_again", restarts=self._restarts.restarts)
+        elif self._clock() - self._restarts.healthy_since > HEALTHY_SECONDS:
+            self._restarts = _Restarts()
 
-    def _look_at_slot(self) -> int:
+    def _check_slot(self) -> int:
         state = self._slot.state()
         if state.active:
             self._read_at = self._clock()
         self._metrics.retained_bytes.set(state.retained_bytes)
-        self._say_of_slot(slot_fault(state, self._clock() - self._read_at))
+        self._report_slot(slot_fault(state, self._clock() - self._read_at))
         if not state.lost or not self._slot.drop_lost():
             return 0
         self._metrics.slots_lost.inc()
         # Debezium then finds neither slot nor position, and snapshot.mode=when_needed emits every stored row again.
-        self._log.warning("lost_slot_dropped", next="all stored rows are told again")
+        self._log.warning("lost_slot_dropped", next="all stored rows are emitted again")
         return 1
 
-    def _say_of_slot(self, fault: str | None) -> None:
+    def _report_slot(self, fault: str | None) -> None:
         if fault != self.slot_fault:
             if fault is None:
                 self._log.info("slot_well_again")

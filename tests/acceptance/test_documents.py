@@ -21,7 +21,7 @@ from stack.home import PORTS
 from stack.jars import class_path, read_lock, repository_of
 from stack.ports import free_ports
 from stack.postgres import programs
-from stack.watching import running_pid
+from stack.screens import running_pid
 from tests.acceptance.conftest import KEPT, Stack
 from tests.commands import blocks_of, run_by
 from tests.process import ROOT

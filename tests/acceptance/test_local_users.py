@@ -100,7 +100,7 @@ def _environments(stack: Stack) -> Iterator[tuple[psutil.Process, dict[str, str]
 def _name(process: psutil.Process) -> str:
     """The Python module or Java class of a process, without its keeper; or its program's name."""
     words: list[str] = process.cmdline()
-    if "stack.keep" in words:
+    if "stack.respawn" in words:
         return words[words.index("-m", 3) + 1]
     known = [word for word in words if word in SERVERS or word.startswith(("services.", "examples."))]
     return known[0] if known else "stack" if "stack" in words else Path(words[0].split(":")[0]).name

@@ -83,7 +83,7 @@ def test_a_call_that_is_a_dead_letter_without_a_callback_is_not_made_again(hasty
         assert hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_) == 1
     shown = hasty.ended(id_, 90)
     assert (shown["outcome"], hasty.calls("given-up")["received"]) == ("failed", 1)
-    assert shown["reason"].startswith("the relay gave the call up")
+    assert shown["reason"].startswith("the call failed and its callback is lost")
     assert hasty.count("SELECT count(*) FROM tidings.submission_nudges WHERE id = %s", id_) >= 1
 
 

@@ -184,7 +184,7 @@ class System:
         if name == "api":
             environment["API_INTERNAL_LISTEN"] = f"127.0.0.1:{self.ports['internal-2']}"
         log = self.stack.home.log / f"{name}-2.log"
-        keeper = (*self.naming.wrapper, sys.executable, "-m", "stack.keep")
+        keeper = (*self.naming.wrapper, sys.executable, "-m", "stack.respawn")
         process = Process(f"services.{name}", environment, log, wrapper=keeper)
         ends.callback(lambda: process.stop() if process.running() else None)
         process.start()

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from stack.jars import class_path, read_lock, repository_of
 from stack.java import find_java
 from stack.ports import free_ports
-from stack.servers import REST_USER, Jvm, connect, kafka
+from stack.servers import REST_USER, ConnectPasswords, Jvm, connect, kafka
 from tests.infra.postgres import ROLE_PASSWORD
 
 REST_PASSWORD = "rest-password"
@@ -58,8 +58,8 @@ class Worker:
 def native_connect(directory: Path, broker: Broker, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[Worker]:
     [port] = free_ports(1)
     server = connect(
-        jvm(), directory / "connect", port=port, kafka_port=broker.port,
-        database_password=ROLE_PASSWORD, rest_password=REST_PASSWORD, more=more,
+        jvm(), directory / "connect", (port, broker.port),
+        ConnectPasswords(database=ROLE_PASSWORD, rest=REST_PASSWORD), more,
     )  # fmt: skip
     server.start()
     try:

@@ -13,7 +13,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from tests.infra.kafka import Broker
 from tests.wait import until
 from tidings.contract.topics import PARTITIONS, RESULTS, SUBMISSIONS, TOPICS
-from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.changes import Changes, Subscription, change_consumer
 from tidings.kafka.cluster import Cluster
 from tidings.kafka.topics import create_topics
 from tidings.process import log
@@ -58,8 +58,7 @@ def test_a_member_that_is_polled_shortly_gets_its_partitions(broker: Broker) -> 
 def member(cluster: Cluster, group: str, instance: str) -> Changes:
     progress = Progress(time.monotonic)
     return change_consumer(
-        cluster, [SUBMISSIONS, RESULTS],
-        group=group, instance=instance, batch_max=1, progress=progress, log=log.get("test"),
+        cluster, Subscription(group, instance, 1, (SUBMISSIONS, RESULTS)), progress=progress, log=log.get("test"),
     )  # fmt: skip
 
 
@@ -83,4 +82,4 @@ def polled(changes: Changes) -> Iterator[Changes]:
 
 
 def _numbers(member: Changes, topic: str) -> set[int]:
-    return {part.partition for part in member.assignment() if part.topic == topic}
+    return {partition.partition for partition in member.assignment() if partition.topic == topic}

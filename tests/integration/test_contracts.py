@@ -13,11 +13,11 @@ import pytest
 from tests.process import ROOT
 
 BREACHES = {
-    "services/relay/store/written.py": ("services.relay.engine.pump", "The relay's rooms"),
+    "services/relay/store/written.py": ("services.relay.engine.claimer", "The relay's rooms"),
     "services/relay/protocol/headers.py": ("services.relay.store.database", "The relay's rooms"),
     "services/relay/outcome/backoff.py": ("asyncio", "What the relay decides is pure"),
     "services/relay/egress/http/reading.py": ("services.relay.message", "The relay's HTTP client"),
-    "services/api/hot.py": ("services.relay.message", "Processes do not import each other"),
+    "services/api/submit.py": ("services.relay.message", "Processes do not import each other"),
     "tidings/contract/topics.py": ("services.api.settings", "What processes share knows no process"),
     "tidings/process/log.py": ("tidings.kafka.loop", "four rooms"),
     "services/api/store.py": ("kafka", "speak Kafka"),

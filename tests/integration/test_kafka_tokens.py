@@ -14,7 +14,7 @@ from kafka.errors import KafkaConnectionError
 from tests.destination import Received, Reply, destination
 from tests.unit.clock import Clock
 from tests.wait import until
-from tidings.kafka.tokens import ANSWER_BYTES_MAX, GIVEN_UP_MAX, REUSE_FRACTION, OAuthClient, TokenProvider
+from tidings.kafka.tokens import ANSWER_BYTES_MAX, REUSE_FRACTION, UNFINISHED_MAX, OAuthClient, TokenProvider
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -66,13 +66,13 @@ def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(start: bytes) -> No
 def test_requests_that_do_not_end_are_bounded() -> None:
     with _dripping(HEAD) as url:
         tokens = TokenProvider(_client(url), seconds_max=0.1)
-        for _ in range(GIVEN_UP_MAX):
+        for _ in range(UNFINISHED_MAX):
             with pytest.raises(KafkaConnectionError, match="in time"):
                 tokens.token()
         with pytest.raises(KafkaConnectionError, match="have not ended"):
             tokens.token()
     # The server is gone, and so are they.
-    until(lambda: not any(fetch.is_alive() for fetch in tokens._given_up), 30)
+    until(lambda: not any(fetch.is_alive() for fetch in tokens._unfinished), 30)
     with pytest.raises(KafkaConnectionError, match="ConnectionError"):
         tokens.token()
 

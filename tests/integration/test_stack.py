@@ -17,10 +17,10 @@ import pytest
 from stack.errors import StackError
 from stack.home import Home, open_home
 from stack.lock import held
+from stack.screens import exclusively, reset
 from stack.servers import Server
 from stack.steps import Steps
-from stack.supervisor import attend, keep_servers
-from stack.watching import alone, reset
+from stack.supervisor import await_then_respawn, respawn_servers
 from tests.process import ROOT
 from tests.wait import until
 
@@ -54,7 +54,7 @@ def test_a_server_that_cannot_be_started_again_now_is_started_when_it_can(
 ) -> None:
     stopping = threading.Event()
     keeping = threading.Thread(
-        target=keep_servers, args=(LivingPostgres(), [server], stopping, threading.Lock()), daemon=True
+        target=respawn_servers, args=(LivingPostgres(), [server], stopping, threading.Lock()), daemon=True
     )
     first = server.process.pid
     # Its log cannot be opened, as with a full disk or without a descriptor.
@@ -74,7 +74,7 @@ def test_servers_are_kept_although_health_was_not_reached(tmp_path: Path, server
     server.kill()
     home = open_home({"TIDINGS_HOME": str(tmp_path / "home")})
     kept: list[bool] = []
-    attend(home, server, Steps(home.steps), lambda: kept.append(True))
+    await_then_respawn(home, server, Steps(home.steps), lambda: kept.append(True))
     assert "server did not start" in home.steps.read_text()
     assert kept == [True]
 
@@ -98,7 +98,7 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_reset_deletes_nothing_while_a_start_is_under_way(home: Home) -> None:
     with held_elsewhere(home.start_lock):
-        with pytest.raises(StackError, match="another process works on"):
+        with pytest.raises(StackError, match="another process uses"):
             reset(home, seconds=0.2)
         assert (home.directory / "secrets.json").exists()
     assert reset(home)
@@ -123,5 +123,5 @@ def test_whoever_waited_for_a_lock_whose_file_was_deleted_does_not_have_it(home:
 def test_a_start_after_a_reset_does_not_go_on_with_deleted_secrets(home: Home) -> None:
     (home.directory / "notes.txt").touch()
     reset(home)
-    with pytest.raises(StackError, match="was deleted meanwhile"), alone(home):
+    with pytest.raises(StackError, match="was deleted meanwhile"), exclusively(home):
         raise AssertionError("its secrets are in no file")

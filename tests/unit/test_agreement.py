@@ -12,8 +12,8 @@ from honcho.environ import parse_procfile
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.api.application import create_app
+from services.api.dependencies import Dependencies
 from services.api.openapi import document
-from services.api.parts import Parts
 from stack.home import PORTS, open_home
 from stack.processes import environment_of
 from stack.servers import REST_USER
@@ -210,7 +210,7 @@ def test_every_example_in_the_openapi_document_is_valid() -> None:
     assert checked >= 6
 
 
-def _parts() -> Parts:
+def _parts() -> Dependencies:
     from typing import Any, cast  # noqa: PLC0415
 
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
@@ -224,4 +224,4 @@ def _parts() -> Parts:
         database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
     )  # type: ignore[call-arg]
     absent = cast("Any", None)  # no view runs here
-    return Parts(settings, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))
+    return Dependencies(settings, absent, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test"))

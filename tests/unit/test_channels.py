@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import pytest
 from kafka.errors import KafkaError, NotControllerError
 
-from services.notifier.channels import SETTLED_SECONDS, STALLS_MAX, Channels, Use
+from services.notifier.channels import SETTLED_SECONDS, STALLS_MAX, Channels, ChannelUse
 from services.notifier.refusals import REFUSED_SECONDS, TRIAL_SECONDS, TRIALS_STALLED_MAX
 from tests.unit.clock import Clock
 from tidings.contract.topics import Topic
@@ -17,20 +17,20 @@ A, B, C = (f"tidings.completions.{name}" for name in "abc")
 
 class Broker:
     def __init__(self, *errors: KafkaError, forbidden: Collection[str] = ()) -> None:
-        self.there: set[str] = set()
+        self.existing: set[str] = set()
         self.made: list[list[str]] = []
         self.forbidden = set(forbidden)
         self._errors = list(errors)
 
     def present(self) -> set[str]:
-        return set(self.there)
+        return set(self.existing)
 
     def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
         if self._errors:
             raise self._errors.pop(0)
         names = [topic.name for topic in topics]
         self.made.append(names)
-        self.there |= set(names) - self.forbidden
+        self.existing |= set(names) - self.forbidden
         return {name: "PolicyViolationError" for name in names if name in self.forbidden}
 
 
@@ -38,8 +38,8 @@ def _channels(broker: Broker, clock: Clock | None = None, channels_max: int = 10
     return Channels(broker, channels_max=channels_max, tenant_max=channels_max, clock=clock or Clock())
 
 
-def uses(*channels: str, tenant: str = "t") -> list[Use]:
-    return [Use(channel, tenant) for channel in channels]
+def uses(*channels: str, tenant: str = "t") -> list[ChannelUse]:
+    return [ChannelUse(channel, tenant) for channel in channels]
 
 
 def found(channels: Channels, *names: str, tenant: str = "t") -> dict[str, str]:
@@ -76,9 +76,9 @@ def test_no_more_topics_are_made_than_the_limit() -> None:
     broker = Broker()
     channels = _channels(broker, channels_max=2)
     channels.make(uses("a", "b", "c"))
-    assert len(broker.there) == len(found(channels, "a", "b", "c")) == 2
+    assert len(broker.existing) == len(found(channels, "a", "b", "c")) == 2
     assert held(channels, "a", "b", "c") == set()
-    assert channels.news(Use("c", "t")) == "too many channels"
+    assert channels.reason_to_log(ChannelUse("c", "t")) == "too many channels"
 
 
 def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
@@ -87,7 +87,7 @@ def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
     channels = _channels(broker, clock)
     channels.make(uses("a", "b"))
     assert (found(channels, "a", "b"), held(channels, "a", "b")) == ({"b": B}, set())
-    assert channels.news(Use("a", "t")) == "PolicyViolationError"
+    assert channels.reason_to_log(ChannelUse("a", "t")) == "PolicyViolationError"
     clock.seconds += REFUSED_SECONDS
     assert held(channels, "a") == {"a"}
     broker.forbidden.clear()
@@ -107,8 +107,8 @@ def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
     broker = Broker()
     channels = _channels(broker)
     channels.make(uses("a"))
-    broker.there.clear()
-    channels.look_again()
+    broker.existing.clear()
+    channels.refresh()
     assert held(channels, "a") == {"a"}
     channels.make(uses("a"))
     assert broker.made == [[A], [A]]
@@ -116,16 +116,16 @@ def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
 
 def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while() -> None:
     clock, broker = Clock(), Broker()
-    broker.there = {A}
+    broker.existing = {A}
     channels = _channels(broker, clock)
-    channels.look_again()
+    channels.refresh()
     assert found(channels, "a") == {"a": A}, "it was there before we were"
-    broker.there = {A, B}
+    broker.existing = {A, B}
     for _ in range(2):
-        channels.look_again()
+        channels.refresh()
         assert (found(channels, "b"), held(channels, "b")) == ({}, {"b"})
     clock.seconds += SETTLED_SECONDS
-    channels.look_again()
+    channels.refresh()
     assert found(channels, "a", "b") == {"a": A, "b": B}
 
 
@@ -153,7 +153,7 @@ def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
     channels.make(uses("a"))
     channels.refuse(A, "too large", "harmful")
     assert (found(channels, "a", tenant="harmful"), found(channels, "a")) == ({}, {"a": A})
-    assert channels.news(Use("a", "harmful")) == "too large"
+    assert channels.reason_to_log(ChannelUse("a", "harmful")) == "too large"
 
 
 def test_of_many_topics_that_refuse_one_is_tried_in_vain_at_a_time() -> None:
@@ -183,7 +183,7 @@ def test_a_topic_that_is_suspected_is_in_doubt_at_once_whatever_else_was_tried()
     assert doubted(channels, "a", "b") == {"a", "b"}
     assert [channels.stalled_alone(A) for _ in range(TRIALS_STALLED_MAX)] == [False] * (TRIALS_STALLED_MAX - 1) + [True]
     assert doubted(channels, "a", "b") == {"b"}
-    channels.accept({Use("b", "t"): B})
+    channels.accept({ChannelUse("b", "t"): B})
     assert found(channels, "a", "b") == {"b": B}
 
 
@@ -200,7 +200,7 @@ def test_a_topic_that_takes_events_again_is_forgiven() -> None:
 def test_stalls_that_nothing_explains_are_blamed_on_the_channels_at_last() -> None:
     channels = _channels(Broker())
     assert [channels.suspects([A]) for _ in range(STALLS_MAX)] == [set()] * (STALLS_MAX - 1) + [{A}]
-    channels.accept({Use("a", "t"): A})
+    channels.accept({ChannelUse("a", "t"): A})
     assert channels.suspects([A]) == set()
 
 
@@ -209,7 +209,7 @@ def test_a_refusal_is_said_once_a_minute() -> None:
     channels = _channels(Broker(), clock)
     channels.refuse(A, "too large")
     [use] = uses("a")
-    assert [channels.news(use), channels.news(use)] == ["too large", None]
+    assert [channels.reason_to_log(use), channels.reason_to_log(use)] == ["too large", None]
     clock.seconds += 60
-    assert channels.news(use) == "too large"
-    assert channels.news(Use("No Such/Name", "t")) == "the name cannot be that of a topic"
+    assert channels.reason_to_log(use) == "too large"
+    assert channels.reason_to_log(ChannelUse("No Such/Name", "t")) == "the name is not valid for a topic"

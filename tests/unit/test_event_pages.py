@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 
 from services.dispatcher.message import webhook
-from services.notifier.channels import Use
-from services.notifier.held import held_record
+from services.notifier.channels import ChannelUse
+from services.notifier.held_events import held_record
 from tests.infra.rights import Right, listed_rights
 from tests.process import ROOT
 from tests.unit.test_events import envelope
@@ -102,7 +102,7 @@ def test_each_reader_of_a_topic_has_the_right_and_who_has_it_for_that_topic_alon
 
 def test_the_headers_of_held_events_and_dead_letters_are_named() -> None:
     event = completion(change(), "http://x")
-    held = held_record(event, Use("team-a", "default"))
+    held = held_record(event, ChannelUse("team-a", "default"))
     added = [name for name, _ in held.headers if name not in dict(event.headers)]
     record = type("Record", (), {"topic": "t", "partition": 0, "offset": 1, "key": b"k", "value": b"v"})
     letter = [name for name, _ in dead_letter(record, "odd").headers]

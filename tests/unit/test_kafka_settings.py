@@ -47,7 +47,7 @@ def test_a_ca_file_that_is_not_there_is_a_fault_of_the_settings(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["CA_FILE", "CERTIFICATE_FILE", "KEY_FILE"])
 def test_a_file_without_tls_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValidationError, match=f"TIDINGS_KAFKA_{name} has no use"):
+    with pytest.raises(ValidationError, match=f"TIDINGS_KAFKA_{name} has no effect"):
         made(**{f"TIDINGS_KAFKA_{name}": str(tmp_path / "file.pem")})
 
 

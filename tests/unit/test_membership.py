@@ -8,7 +8,7 @@ import pytest
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from tests.unit.clock import Clock
-from tidings.kafka.changes import JOIN_POLL_MS, JOIN_SECONDS_MAX, Changes
+from tidings.kafka.changes import JOIN_POLL_MS, JOIN_SECONDS_MAX, Changes, Subscription
 from tidings.kafka.failures import JoinError
 from tidings.process import log
 from tidings.process.progress import Progress
@@ -36,7 +36,11 @@ class Member:
     def __init__(self) -> None:
         self.clock, self.consumer = Clock(), Consumer()
         self.changes = Changes(
-            self.consumer, ["t"], progress=Progress(self.clock), log=log.get("test"), clock=self.clock
+            self.consumer,
+            Subscription("g", "0", 1, ("t",)),
+            progress=Progress(self.clock),
+            log=log.get("test"),
+            clock=self.clock,
         )
 
     def poll_after(self, seconds: float, state: str) -> None:

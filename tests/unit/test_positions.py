@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from kafka.errors import KafkaError, LogTruncationError, NoOffsetForPartitionErr
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata, TopicPartition
 
 from tests.unit.clock import Clock
-from tidings.kafka.changes import Changes
+from tidings.kafka.changes import Changes, Subscription
 from tidings.process import log
 from tidings.process.progress import Progress
 
+SUBSCRIPTION = Subscription("g", "0", 1, ("t",))
 A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
@@ -39,30 +41,30 @@ class Consumer:
     def assignment(self) -> set[TopicPartition]:
         return {A, B}
 
-    def beginning_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+    def beginning_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         assert timeout_ms > 0
-        return {part: self._beginnings[part] for part in parts}
+        return {partition: self._beginnings[partition] for partition in partitions}
 
-    def end_offsets(self, parts: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+    def end_offsets(self, partitions: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         assert timeout_ms > 0
-        return dict.fromkeys(parts, 9)
+        return dict.fromkeys(partitions, 9)
 
-    def position(self, part: TopicPartition, timeout_ms: int) -> int | None:
+    def position(self, partition: TopicPartition, timeout_ms: int) -> int | None:
         assert timeout_ms > 0
         if self.errors:
             raise self.errors.pop()
-        return self.positions.get(part)
+        return self.positions.get(partition)
 
-    def highwater(self, part: TopicPartition) -> int | None:
-        assert part in self.assignment()
+    def highwater(self, partition: TopicPartition) -> int | None:
+        assert partition in self.assignment()
         return None
 
-    def seek(self, part: TopicPartition, offset: int) -> None:
-        self.positions[part] = offset
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.positions[partition] = offset
 
     def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
         assert timeout_ms > 0
-        self.committed |= {part: offset.offset for part, offset in offsets.items()}
+        self.committed |= {partition: offset.offset for partition, offset in offsets.items()}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
     error: KafkaError, beginning: int, goes_on_at: int, missed: int
 ) -> None:
     consumer, progress = Consumer({A: beginning}), Progress(Clock())
-    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=progress, log=log.get("test"))
     consumer.errors = [error]
     assert changes.poll(1) == {}
     assert consumer.positions == consumer.committed == {A: goes_on_at}
@@ -90,7 +92,7 @@ def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
 
 def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
     consumer = Consumer({})
-    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [OffsetOutOfRangeError({TopicPartition("t", 9): 5})]
     assert changes.poll(1) == {}
     assert consumer.positions == {}
@@ -98,8 +100,8 @@ def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
 
 def test_removals_that_expired_are_left_to_the_reconciler() -> None:
     consumer, progress = Consumer({A: 7}), Progress(Clock())
-    changes = Changes(consumer, ["t"], progress=progress, log=log.get("test"), expiry_is_fault=False)
-    progress.turned(2)
+    changes = Changes(consumer, replace(SUBSCRIPTION, expiry_is_fault=False), progress=progress, log=log.get("test"))
+    progress.round_completed(2)
     consumer.errors = [NoOffsetForPartitionError({A})]
     assert changes.poll(1) == {}
     assert consumer.positions == {A: 7}
@@ -108,7 +110,7 @@ def test_removals_that_expired_are_left_to_the_reconciler() -> None:
 
 def test_a_look_places_a_partition_that_a_rebalance_brought_without_a_position() -> None:
     consumer = Consumer({A: 0, B: 0})
-    changes = Changes(consumer, ["t"], progress=Progress(Clock()), log=log.get("test"))
+    changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [NoOffsetForPartitionError({A, B})]
     changes.look()
     assert consumer.positions == {A: 0, B: 0}

@@ -16,21 +16,21 @@ def clock() -> Clock:
 @pytest.fixture
 def progress(clock: Clock) -> Progress:
     made = Progress(clock)
-    made.turned(4)
+    made.round_completed(4)
     return made
 
 
 def _pass(clock: Clock, progress: Progress, seconds: float = AGE_SECONDS_MAX + 1) -> None:
     clock.seconds += seconds
-    progress.turned(4)
+    progress.round_completed(4)
 
 
 def test_it_is_ready_once_it_has_partitions(clock: Clock) -> None:
     progress = Progress(clock)
     assert "not connected" in str(progress.fault())
-    progress.turned(0)
+    progress.round_completed(0)
     assert "no partitions" in str(progress.fault())
-    progress.turned(4)
+    progress.round_completed(4)
     assert progress.fault() is None
 
 
@@ -38,43 +38,43 @@ def test_a_loop_that_does_not_come_round_is_at_fault(clock: Clock, progress: Pro
     clock.seconds += AGE_SECONDS_MAX
     assert progress.fault() is None
     clock.seconds += 1
-    assert "not come round" in str(progress.fault())
+    assert "not completed a round" in str(progress.fault())
 
 
 def test_a_batch_that_is_put_back_again_and_again_grows_old(clock: Clock, progress: Progress) -> None:
     for _ in range(10):
-        progress.holds("the relay does not answer")
+        progress.batch_waits("the relay does not answer")
         _pass(clock, progress, AGE_SECONDS_MAX / 9)
     assert "the relay does not answer" in str(progress.fault())
     assert progress.oldest_seconds > AGE_SECONDS_MAX
-    progress.settled()
+    progress.batch_committed()
     assert (progress.fault(), progress.oldest_seconds) == (None, 0)
 
 
 def test_unread_records_of_a_partition_that_does_not_move_are_a_fault(clock: Clock, progress: Progress) -> None:
-    progress.stands({"a-0": (5, 9), "a-1": (5, 5)})
+    progress.positions({"a-0": (5, 9), "a-1": (5, 5)})
     _pass(clock, progress)
-    progress.stands({"a-0": (5, 20), "a-1": (5, 5)})
+    progress.positions({"a-0": (5, 20), "a-1": (5, 5)})
     assert "do not move: a-0" in str(progress.fault())
-    progress.stands({"a-0": (6, 20), "a-1": (5, 5)})
+    progress.positions({"a-0": (6, 20), "a-1": (5, 5)})
     assert progress.fault() is None
 
 
 def test_records_that_come_after_an_idle_hour_are_young(clock: Clock, progress: Progress) -> None:
-    progress.stands({"a-0": (5, 5)})
+    progress.positions({"a-0": (5, 5)})
     _pass(clock, progress, 3600)
-    progress.stands({"a-0": (5, 6)})
+    progress.positions({"a-0": (5, 6)})
     assert progress.fault() is None
 
 
 def test_a_connection_that_broke_is_told_until_the_next_turn(progress: Progress) -> None:
-    progress.broken("Kafka: away")
+    progress.disconnected("Kafka: away")
     assert progress.fault() == "Kafka: away"
-    progress.turned(4)
+    progress.round_completed(4)
     assert progress.fault() is None
 
 
 def test_what_expired_unread_stays_a_fault(clock: Clock, progress: Progress) -> None:
-    progress.missed(3)
+    progress.records_missed(3)
     _pass(clock, progress, 3600)
     assert progress.fault() == "3 changes expired before they were read"

@@ -39,7 +39,7 @@ class SubmissionChange:
     nudged_at: str | None = None
 
     @property
-    def told_again(self) -> bool:
+    def repeated(self) -> bool:
         """Whether the change may be a repeat."""
         return self.snapshot or self.nudged_at is not None
 
@@ -125,8 +125,8 @@ def decode_result(value: bytes | None) -> ResultChange | None:
             body_size=_number_or_none(row, "body_size"),
             body_sha256=_text_or_none(row, "body_sha256"),
             output=_json(row, "output"),
-            submitted_at=_moment(row, "submitted_at"),
-            completed_at=_moment(row, "created_at"),
+            submitted_at=_time(row, "submitted_at"),
+            completed_at=_time(row, "created_at"),
             snapshot=row[SNAPSHOT],
         )
     except ValueError as error:
@@ -142,7 +142,7 @@ def decode_removal(value: bytes | None) -> ContentRemoval | None:
         return None
     ids = row.get("message_ids")
     if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
-        raise UndecodableChangeError("message_ids is no array of texts")
+        raise UndecodableChangeError("message_ids is not an array of strings")
     try:
         return ContentRemoval(UUID(_text(row, "submission_id")), tuple(ids), snapshot=row[SNAPSHOT])
     except ValueError as error:
@@ -162,7 +162,7 @@ def _row(value: bytes | None) -> Mapping[str, Any] | None:
         raise UndecodableChangeError("not an envelope")
     operation = envelope.get("op")
     if operation is not None and not isinstance(operation, str):
-        raise UndecodableChangeError("op is no text")
+        raise UndecodableChangeError("op is not a string")
     if operation not in {"c", "r"}:
         return None
     after = envelope.get("after")
@@ -177,7 +177,7 @@ def _row(value: bytes | None) -> Mapping[str, Any] | None:
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if not isinstance(value, str):
-        raise UndecodableChangeError(f"{name} is no text")
+        raise UndecodableChangeError(f"{name} is not a string")
     return value
 
 
@@ -188,7 +188,7 @@ def _text_or_none(row: Mapping[str, Any], name: str) -> str | None:
 def _number_or_none(row: Mapping[str, Any], name: str) -> int | None:
     value = row.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise UndecodableChangeError(f"{name} is no whole number")
+        raise UndecodableChangeError(f"{name} is not an integer")
     return value
 
 
@@ -199,7 +199,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
     return outcome
 
 
-def _moment(row: Mapping[str, Any], name: str) -> datetime:
+def _time(row: Mapping[str, Any], name: str) -> datetime:
     moment = datetime.fromisoformat(_text(row, name))
     if moment.tzinfo is None:
         raise UndecodableChangeError(f"{name} has no time zone")
@@ -226,7 +226,7 @@ def _json(row: Mapping[str, Any], name: str) -> Any:
 
 
 def _no_constant(text: str) -> Any:
-    raise UndecodableChangeError(f"{text} is no JSON")
+    raise UndecodableChangeError(f"{text} is not JSON")
 
 
 def _depth(content: Any) -> int:

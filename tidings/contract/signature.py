@@ -111,7 +111,7 @@ def _bytes(text: object) -> bytes:
 
 def _decode(token: str, keys: Iterable[str]) -> Claims:
     if not token.isascii():
-        raise InvalidSignatureError("the signature holds characters that no signature has")
+        raise InvalidSignatureError("the signature contains characters that are not valid in one")
     problem = "no key"
     for key in keys:
         try:
@@ -127,4 +127,4 @@ def _decode(token: str, keys: Iterable[str]) -> Claims:
         # PyJWT lets the last four escape for a header nested too deep, or for claims that are not numbers.
         except (jwt.InvalidTokenError, RecursionError, TypeError, ValueError, OverflowError) as error:
             problem = type(error).__name__
-    raise InvalidSignatureError(f"the signature does not hold ({problem})")
+    raise InvalidSignatureError(f"the signature is not valid ({problem})")

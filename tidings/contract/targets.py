@@ -41,9 +41,9 @@ def _url(url: str) -> str:
 def _headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a header")
+            raise ValueError(f"{name!r} is not a valid header name")
         if not value.isprintable():
-            raise ValueError(f"{name}: the value holds a control character")
+            raise ValueError(f"{name}: the value contains a control character")
     return headers
 
 
@@ -113,7 +113,7 @@ def load_targets(path: Path) -> Mapping[str, Target]:
     if not document:
         faults.append("  there is no target")
     if faults:
-        raise ConfigurationError(f"{path} is wrong:\n" + "\n".join(faults))
+        raise ConfigurationError(f"{path} is not valid:\n" + "\n".join(faults))
     return targets
 
 
@@ -143,7 +143,7 @@ def resolve(target: Target, environ: Mapping[str, str]) -> Resolved | Disabled:
     """Fill in `${NAME}`; `Disabled` names the variables that are not set, never a value."""
     missing = sorted(name for name in variables(target) if not environ.get(name))
     if missing:
-        return Disabled(target, f"target {target.name} is switched off: {', '.join(missing)} not set")
+        return Disabled(target, f"target {target.name} is disabled: {', '.join(missing)} not set")
 
     def fill(text: str) -> str:
         return _VARIABLE.sub(lambda match: environ[match[1]], text)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -38,25 +39,39 @@ ASSIGNORS = (RangePartitionAssignor,)
 HOW_TO = "docs/how-to/expired-changes.md"
 
 # The errors for a position that the log does not contain.
-UNPLACED = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
+POSITION_ERRORS = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
 
 Batch = Mapping[TopicPartition, Sequence[Any]]
 
 
-def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: int) -> Any:
+@dataclass(frozen=True)
+class Subscription:
+    """What a process reads: `topics`, as the member `instance` of `group`, at most `batch_max` records at a time.
+
+    `expiry_is_fault` is false for changes that another process carries out if they were not read.
+    """
+
+    group: str
+    instance: str
+    batch_max: int
+    topics: tuple[str, ...]
+    expiry_is_fault: bool = True
+
+
+def kafka_consumer(cluster: Cluster, subscription: Subscription) -> Any:
     """Create a consumer of kafka-python, with every setting that delivery depends on."""
     return KafkaConsumer(
         **cluster.options,
-        group_id=group,
-        group_instance_id=f"{group}-{instance}",
+        group_id=subscription.group,
+        group_instance_id=f"{subscription.group}-{subscription.instance}",
         partition_assignment_strategy=ASSIGNORS,
-        client_id=f"{group}-{instance}",
+        client_id=f"{subscription.group}-{subscription.instance}",
         enable_auto_commit=False,
         isolation_level="read_committed",
         auto_offset_reset="none",  # a position outside the log is an error; see `Changes`
         fetch_min_bytes=1,
         fetch_max_wait_ms=500,
-        max_poll_records=batch_max,
+        max_poll_records=subscription.batch_max,
         session_timeout_ms=SESSION_TIMEOUT_MS,
         heartbeat_interval_ms=3_000,
         max_poll_interval_ms=300_000,
@@ -67,7 +82,7 @@ def kafka_consumer(cluster: Cluster, *, group: str, instance: str, batch_max: in
 
 
 class Changes:
-    """The changes of `topics`. Each is read once or reported as missed.
+    """The changes of a subscription. Each is read once or reported as missed.
 
     A partition without a committed position is read from its beginning. Records that expired before they were read are
     counted and logged, and `progress` reports a fault until the process is restarted: only an operator knows whether
@@ -77,22 +92,20 @@ class Changes:
     def __init__(
         self,
         consumer: Any,
-        topics: Iterable[str],
+        subscription: Subscription,
         *,
         progress: Progress,
         log: BoundLogger,
         clock: Callable[[], float] = time.monotonic,
-        expiry_is_fault: bool = True,
     ) -> None:
-        """`expiry_is_fault`: false for changes that another process carries out when they were not read."""
-        self._expiry_is_fault = expiry_is_fault
+        self._expiry_is_fault = subscription.expiry_is_fault
         self._consumer = consumer
         self._progress = progress
         self._log = log
         self._clock = clock
         # None once this member has joined its group.
         self._joining_since: float | None = clock()
-        consumer.subscribe(list(topics))
+        consumer.subscribe(list(subscription.topics))
 
     def poll(self, timeout_ms: int) -> Batch:
         """Return the available records, after `timeout_ms` at the latest, or {} if there are none. Raises a
@@ -105,8 +118,8 @@ class Changes:
             timeout_ms = max(timeout_ms, JOIN_POLL_MS)
         try:
             batch: Batch = self._consumer.poll(timeout_ms=timeout_ms)
-        except UNPLACED as error:
-            self._place(error)
+        except POSITION_ERRORS as error:
+            self._reset_positions(error)
             return {}
         self._note_membership()
         return batch
@@ -139,24 +152,24 @@ class Changes:
         The end offset counts committed records only: a hanging transaction stops it. The high watermark, which comes
         with each fetch, continues to move.
         """
-        parts = self.assignment()
-        ends = self._consumer.end_offsets(parts, timeout_ms=ASK_TIMEOUT_MS) if parts else {}
+        partitions = self.assignment()
+        ends = self._consumer.end_offsets(partitions, timeout_ms=ASK_TIMEOUT_MS) if partitions else {}
         standing = {}
-        for part, end in ends.items():
-            position = self._position(part)
+        for partition, end in ends.items():
+            position = self._position(partition)
             if position is not None:
-                standing[part] = (position, max(end, self._consumer.highwater(part) or 0))
-        self._progress.stands(standing)
+                standing[partition] = (position, max(end, self._consumer.highwater(partition) or 0))
+        self._progress.positions(standing)
         return sum(max(0, end - position) for position, end in standing.values())
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=CLOSE_TIMEOUT_MS)
 
-    def _position(self, part: TopicPartition) -> int | None:
+    def _position(self, partition: TopicPartition) -> int | None:
         try:
-            return self._consumer.position(part, timeout_ms=ASK_TIMEOUT_MS)  # type: ignore[no-any-return]
-        except UNPLACED as error:
-            self._place(error)
+            return self._consumer.position(partition, timeout_ms=ASK_TIMEOUT_MS)  # type: ignore[no-any-return]
+        except POSITION_ERRORS as error:
+            self._reset_positions(error)
             return None
 
     def _note_membership(self) -> None:
@@ -168,55 +181,47 @@ class Changes:
         elif now - self._joining_since > JOIN_SECONDS_MAX:
             raise JoinError(f"the consumer has not joined its group for {now - self._joining_since:.0f} s")
 
-    def _place(self, error: Exception) -> None:
+    def _reset_positions(self, error: Exception) -> None:
         """Set a valid position for every partition without one, and commit it for the next start."""
         named = error.divergent_offsets if isinstance(error, LogTruncationError) else error.args[0]
-        parts = set(named) & self.assignment()
-        if not parts:
+        partitions = set(named) & self.assignment()
+        if not partitions:
             return
         positions = named if isinstance(named, Mapping) else {}
-        beginnings = self._consumer.beginning_offsets(parts, timeout_ms=ASK_TIMEOUT_MS)
-        for part in sorted(parts):
+        beginnings = self._consumer.beginning_offsets(partitions, timeout_ms=ASK_TIMEOUT_MS)
+        for partition in sorted(partitions):
             if isinstance(error, LogTruncationError):
-                beginnings[part] = self._truncated(part, positions[part], beginnings[part])
+                beginnings[partition] = self._truncated(partition, positions[partition], beginnings[partition])
             else:
-                self._out_of_range(part, positions.get(part), beginnings[part])
-            self._consumer.seek(part, beginnings[part])
-        self.commit({part: OffsetAndMetadata(offset, "", -1) for part, offset in beginnings.items()})
+                self._out_of_range(partition, positions.get(partition), beginnings[partition])
+            self._consumer.seek(partition, beginnings[partition])
+        self.commit({partition: OffsetAndMetadata(offset, "", -1) for partition, offset in beginnings.items()})
 
-    def _out_of_range(self, part: TopicPartition, position: int | None, beginning: int) -> None:
-        where = {"topic": part.topic, "partition": part.partition, "position": position, "beginning": beginning}
+    def _out_of_range(self, partition: TopicPartition, position: int | None, beginning: int) -> None:
+        where = {
+            "topic": partition.topic,
+            "partition": partition.partition,
+            "position": position,
+            "beginning": beginning,
+        }
         missed = beginning - (position or 0)
         if missed > 0 and not self._expiry_is_fault:
             self._log.warning("changes_expired", **where, missed=missed, next="the reconciler carries them out")
         elif missed > 0:
             self._log.error("changes_expired", **where, missed=missed, how_to=HOW_TO)
-            self._progress.missed(missed)
+            self._progress.records_missed(missed)
         elif position is not None:
             self._log.error("log_shorter_than_read", **where, next="read from the beginning")
 
-    def _truncated(self, part: TopicPartition, safe: Any, beginning: int) -> int:
+    def _truncated(self, partition: TopicPartition, safe: Any, beginning: int) -> int:
         """Return the offset up to which a truncated log, as after an unclean election, still contains the records that
         were read.
         """
         offset: int = safe.offset if safe is not None else beginning
-        self._log.error("log_truncated", topic=part.topic, partition=part.partition, next_offset=offset)
+        self._log.error("log_truncated", topic=partition.topic, partition=partition.partition, next_offset=offset)
         return offset
 
 
-def change_consumer(
-    cluster: Cluster,
-    topics: Iterable[str],
-    *,
-    group: str,
-    instance: str,
-    batch_max: int,
-    progress: Progress,
-    log: BoundLogger,
-    expiry_is_fault: bool = True,
-) -> Changes:
-    """Return a consumer of the changes of `topics`, as the member `instance` of `group`; offsets are committed
-    explicitly.
-    """
-    consumer = kafka_consumer(cluster, group=group, instance=instance, batch_max=batch_max)
-    return Changes(consumer, topics, progress=progress, log=log, expiry_is_fault=expiry_is_fault)
+def change_consumer(cluster: Cluster, subscription: Subscription, *, progress: Progress, log: BoundLogger) -> Changes:
+    """Return a consumer of the changes of `subscription`; offsets are committed explicitly."""
+    return Changes(kafka_consumer(cluster, subscription), subscription, progress=progress, log=log)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
 from kafka.errors import FencedInstanceIdError, KafkaError
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
@@ -21,6 +20,7 @@ from tidings.process.health import serve_health
 from tidings.process.log import fault
 from tidings.process.progress import Progress
 from tidings.process.shutdown import Shutdown
+from tidings.process.telemetry import Telemetry
 
 # The exit status if another instance uses the same name; the supervisor decides on a restart.
 EXIT_FENCED = 70
@@ -28,7 +28,7 @@ EXIT_FENCED = 70
 FIRST_SECONDS = 0.2
 BACKOFF_SECONDS_MAX = 10.0
 # The interval between requests for the end of each log.
-LOOK_SECONDS = 2.0
+LAG_SECONDS = 2.0
 # At shutdown the second loop of a process may be in a request; changes that it has not committed are read again.
 JOIN_SECONDS = 4.0
 
@@ -54,53 +54,35 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A second loop of the process, in its own thread: `name` is in its metrics and its check."""
+class Part:
+    """The part of a process that one loop runs. `name` is in its metrics and its check; the main part has none."""
 
-    name: str
     connect: Callable[[ExitStack], Work]
     progress: Progress
+    name: str = ""
 
 
-def run(
-    reader: Reader,
-    connect: Callable[[ExitStack], Work],
-    *,
-    shutdown: Shutdown,
-    progress: Progress,
-    log: BoundLogger,
-    beside: Beside | None = None,
-) -> int:
-    """Run until a signal, with health and metrics; return the exit status. When one loop ends, the other ends too."""
-    checks = {"kafka": progress.fault} | ({beside.name: beside.progress.fault} if beside else {})
+def run(reader: Reader, main: Part, second: Part, *, shutdown: Shutdown, log: BoundLogger) -> int:
+    """Run until a signal, with health and metrics; return the exit status. When one loop ends, the other ends too.
+
+    The loop of `second` runs in its own thread.
+    """
+    checks = {"kafka": main.progress.fault, second.name: second.progress.fault}
     health = serve_health(f"{reader.name.upper()}_LISTEN", reader.listen, checks)
+    statuses: list[int] = []
 
-    def loop(name: str, connected: Callable[[ExitStack], Work], progressing: Progress) -> int:
-        metrics = LoopMetrics(name, progressing, REGISTRY)
-        made = Loop(
-            connected,
-            reader=reader,
-            shutdown=shutdown,
-            progress=progressing,
-            metrics=metrics,
-            clock=time.monotonic,
-            log=log,
-        )
+    def run_part(part: Part) -> None:
+        name = f"{reader.name}_{part.name}" if part.name else reader.name
+        telemetry = Telemetry(LoopMetrics(name, part.progress, REGISTRY), log)
         try:
-            return made.run()
+            statuses.append(Loop(part, reader, shutdown=shutdown, telemetry=telemetry, clock=time.monotonic).run())
         finally:
             shutdown.request()
 
-    statuses: list[int] = []
-    second = None
-    if beside is not None:
-        name = f"{reader.name}_{beside.name}"
-        work = partial(loop, name, beside.connect, beside.progress)
-        second = threading.Thread(target=lambda: statuses.append(work()), name=beside.name, daemon=True)
-        second.start()
-    statuses.append(loop(reader.name, connect, progress))
-    if second is not None:
-        second.join(JOIN_SECONDS)
+    thread = threading.Thread(target=run_part, args=[second], name=second.name, daemon=True)
+    thread.start()
+    run_part(main)
+    thread.join(JOIN_SECONDS)
     health.stop()
     log.info("stopped", status=max(statuses))
     return max(statuses)
@@ -111,15 +93,13 @@ class LoopMetrics:
 
     def __init__(self, process: str, progress: Progress, registry: CollectorRegistry) -> None:
         self.lag = Gauge(f"tidings_{process}_lag", "Changes on the topics not yet read", registry=registry)
-        oldest = Gauge(
-            f"tidings_{process}_oldest_seconds", "Age of the oldest change that is known to wait", registry=registry
-        )
+        oldest = Gauge(f"tidings_{process}_oldest_seconds", "Age of the oldest waiting change", registry=registry)
         oldest.set_function(lambda: progress.oldest_seconds)
         missed = Gauge(
             f"tidings_{process}_changes_expired", "Changes that expired before they were read", registry=registry
         )
         missed.set_function(lambda: progress.missed_total)
-        self.reconnects = Counter(f"tidings_{process}_reconnects", "Connections to Kafka made anew", registry=registry)
+        self.reconnects = Counter(f"tidings_{process}_reconnects", "Reconnections to Kafka", registry=registry)
 
 
 class Loop:
@@ -129,22 +109,20 @@ class Loop:
 
     def __init__(
         self,
-        connect: Callable[[ExitStack], Work],
-        *,
+        part: Part,
         reader: Reader,
+        *,
         shutdown: Shutdown,
-        progress: Progress,
-        metrics: LoopMetrics,
+        telemetry: Telemetry[LoopMetrics],
         clock: Callable[[], float],
-        log: BoundLogger,
     ) -> None:
-        self._connect = connect
+        self._connect = part.connect
         self._reader = reader
         self._shutdown = shutdown
-        self._progress = progress
-        self._metrics = metrics
+        self._progress = part.progress
+        self._metrics = telemetry.metrics
         self._clock = clock
-        self._log = log
+        self._log = telemetry.log
         self._failures = 0
 
     def run(self) -> int:
@@ -165,7 +143,7 @@ class Loop:
         return 0
 
     def _work(self, work: Work) -> None:
-        looked_at = self._clock()
+        measured_at = self._clock()
         while not self._shutdown.requested():
             try:
                 if work.run_once():
@@ -174,15 +152,15 @@ class Loop:
                 if replaced(self._reader.cluster, work.changes):
                     raise FencedError(str(error)) from error
                 raise
-            self._progress.turned(len(work.changes.assignment()))
-            if self._clock() - looked_at > LOOK_SECONDS:
+            self._progress.round_completed(len(work.changes.assignment()))
+            if self._clock() - measured_at > LAG_SECONDS:
                 self._metrics.lag.set(work.changes.look())
-                looked_at = self._clock()
+                measured_at = self._clock()
 
     def _wait(self, event: str, error: Exception) -> None:
         self._failures += 1
         seconds = min(BACKOFF_SECONDS_MAX, FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
-        self._progress.broken(f"Kafka: {fault(error)}")
+        self._progress.disconnected(f"Kafka: {fault(error)}")
         self._metrics.reconnects.inc()
         self._log.warning(event, error=fault(error), retry_in_seconds=seconds)
         self._shutdown.wait(seconds)

@@ -63,7 +63,7 @@ class KafkaSettings(Settings):
         }
         given = ", ".join(name for name, file in files.items() if file is not None)
         if given and not self.kafka_security.endswith("SSL"):
-            raise ValueError(f"{given} has no use with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
+            raise ValueError(f"{given} has no effect with TIDINGS_KAFKA_SECURITY={self.kafka_security}")
         if self.kafka_key_file is not None and self.kafka_certificate_file is None:
             raise ValueError("TIDINGS_KAFKA_KEY_FILE needs TIDINGS_KAFKA_CERTIFICATE_FILE")
         try:

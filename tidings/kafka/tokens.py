@@ -21,7 +21,7 @@ REQUEST_TIMEOUT_SECONDS = 5.0
 # A token has a few kilobytes.
 ANSWER_BYTES_MAX = 256 * 1024
 # The maximum number of abandoned fetches that still run, each in a thread; a name lookup cannot be cancelled.
-GIVEN_UP_MAX = 8
+UNFINISHED_MAX = 8
 # A token is replaced after this fraction of its lifetime, so that none expires on its way to the broker.
 REUSE_FRACTION = 0.8
 # The lifetime of a token if the response does not state one.
@@ -38,7 +38,7 @@ class OAuthClient:
     scope: str = ""
 
 
-class _Granted(BaseModel):
+class _Grant(BaseModel):
     """RFC 6749, section 5.1."""
 
     access_token: str = Field(min_length=1)
@@ -69,7 +69,7 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pytho
         self._token = ""
         self._reuse_until = 0.0
         self._fetch: _Fetch | None = None
-        self._given_up: list[_Fetch] = []
+        self._unfinished: list[_Fetch] = []
 
     def token(self) -> str:
         """Return the token. Raises `KafkaConnectionError`, which every client retries."""
@@ -77,23 +77,23 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # kafka-pytho
             if self._clock() < self._reuse_until:
                 return self._token
             if self._fetch is None:
-                self._fetch = self._begun()
+                self._fetch = self._start_fetch()
             fetch = self._fetch
-        granted = fetch.granted(self._seconds_max)
+        grant = fetch.grant(self._seconds_max)
         with self._lock:
             if self._fetch is fetch:
                 self._fetch = None
-                self._given_up.append(fetch)
-            if granted is None:
+                self._unfinished.append(fetch)
+            if grant is None:
                 raise KafkaConnectionError(f"no access token for Kafka: {fetch.fault}")
-            self._token = granted.access_token
-            self._reuse_until = self._clock() + REUSE_FRACTION * (granted.expires_in or LIFETIME_SECONDS)
+            self._token = grant.access_token
+            self._reuse_until = self._clock() + REUSE_FRACTION * (grant.expires_in or LIFETIME_SECONDS)
             return self._token
 
-    def _begun(self) -> _Fetch:
-        self._given_up = [fetch for fetch in self._given_up if fetch.is_alive()]
-        if len(self._given_up) >= GIVEN_UP_MAX:
-            raise KafkaConnectionError(f"no access token for Kafka: {GIVEN_UP_MAX} requests for one have not ended")
+    def _start_fetch(self) -> _Fetch:
+        self._unfinished = [fetch for fetch in self._unfinished if fetch.is_alive()]
+        if len(self._unfinished) >= UNFINISHED_MAX:
+            raise KafkaConnectionError(f"no access token for Kafka: {UNFINISHED_MAX} requests for one have not ended")
         fetch = _Fetch(self._client)
         fetch.start()
         return fetch
@@ -105,25 +105,25 @@ class _Fetch(threading.Thread):
     def __init__(self, client: OAuthClient) -> None:
         super().__init__(name="kafka-token", daemon=True)
         self._client = client
-        self._granted: _Granted | None = None
-        self.fault = "the authorization server did not answer in time"
+        self._grant: _Grant | None = None
+        self.fault = "the authorization server did not respond in time"
 
-    def granted(self, seconds: float) -> _Granted | None:
+    def grant(self, seconds: float) -> _Grant | None:
         """Return None if the request failed, or has not ended within `seconds`."""
         self.join(seconds)
-        return self._granted
+        return self._grant
 
     def run(self) -> None:
         try:
-            self._granted = self._asked()
+            self._grant = self._request_token()
         except Exception as error:  # noqa: BLE001  the waiting thread reports it
             self.fault = type(error).__name__
 
-    def _asked(self) -> _Granted:
+    def _request_token(self) -> _Grant:
         form = {"grant_type": "client_credentials"} | ({"scope": self._client.scope} if self._client.scope else {})
         # Both values are form-urlencoded before they are joined (RFC 6749, section 2.3.1).
         credentials = (quote_plus(self._client.client_id), quote_plus(self._client.client_secret))
-        begun = time.monotonic()
+        started = time.monotonic()
         with requests.post(
             self._client.token_url, data=form, auth=credentials, timeout=REQUEST_TIMEOUT_SECONDS, stream=True
         ) as answer:
@@ -133,6 +133,6 @@ class _Fetch(threading.Thread):
                 content += piece
                 if len(content) > ANSWER_BYTES_MAX:
                     raise _TooLargeError
-                if time.monotonic() - begun > FETCH_SECONDS_MAX:
+                if time.monotonic() - started > FETCH_SECONDS_MAX:
                     raise requests.exceptions.ReadTimeout
-        return _Granted.model_validate_json(content)
+        return _Grant.model_validate_json(content)

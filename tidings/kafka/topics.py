@@ -51,7 +51,7 @@ def create_topics(cluster: Cluster, topics: Iterable[Topic]) -> None:
     kafka_topics = KafkaTopics(cluster)
     present = kafka_topics.present()
     for name, reason in kafka_topics.make([topic for topic in topics if topic.name not in present]).items():
-        raise KafkaError(f"topic {name} cannot be made: {reason}")
+        raise KafkaError(f"topic {name} cannot be created: {reason}")
 
 
 class KafkaTopics:

@@ -33,7 +33,7 @@ RETRY_BACKOFF_MS = 5
 CLOSE_SECONDS_MAX = 2.0
 # A commit takes milliseconds. kafka-python retries a record for a deleted topic again and again, so after this time the
 # client asks whether the topics still exist.
-PATIENCE_SECONDS = 1.0
+WAIT_SECONDS = 1.0
 # The maximum time of that request to an unresponsive broker; it must not outlast the transaction.
 ASK_SECONDS_MAX = 4.0
 
@@ -117,25 +117,25 @@ class Transactions:
         is unknown: the caller then reads the committed offsets of the group again.
         """
         self.open()
-        self._learn({message.topic for message in messages})
+        self._load_metadata({message.topic for message in messages})
         first = FirstFailure()
-        begun = self._clock()
+        started = self._clock()
         try:
-            self._commit(messages, offsets, group, first, begun + self._seconds_max)
+            self._commit(messages, offsets, group, first, started + self._seconds_max)
         except BaseException as error:
             producer, self._producer = self._producer, None
             last = producer._transaction_manager.last_error
             discard(producer)
             if not isinstance(error, KafkaError):
                 raise
-            raise_cause(error, last, first, overdue=self._clock() - begun >= TRANSACTION_TIMEOUT_SECONDS)
+            raise_cause(error, last, first, overdue=self._clock() - started >= TRANSACTION_TIMEOUT_SECONDS)
 
     def close(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer, None
             discard(producer)
 
-    def _learn(self, topics: Collection[str]) -> None:
+    def _load_metadata(self, topics: Collection[str]) -> None:
         """Get the metadata of all `topics` with one request: `send` would make one request for each, within the
         transaction's time.
         """
@@ -167,11 +167,11 @@ class Transactions:
             sent.append((message.topic, self._send(message, first)))
         topics = {topic for topic, _ in sent}
         added = manager.send_offsets_to_transaction(offsets, group)
-        if not self._patiently(lambda by: self._within(added, by), end, topics):
+        if not self._wait_for(lambda by: self._within(added, by), end, topics):
             raise stalled(sent)
         for _, record in sent:
             try:
-                if not self._patiently(partial(self._arrived, record), end, topics):
+                if not self._wait_for(partial(self._is_acknowledged, record), end, topics):
                     raise stalled(sent)
             except KafkaError as error:
                 # kafka-python does not abort a transaction if a record was not accepted in time: it would be committed
@@ -180,7 +180,7 @@ class Transactions:
                     raise stalled(sent) from None
                 raise
         if not self._within(manager.begin_commit(), end):
-            raise KafkaTimeoutError("the commit was not answered in time")
+            raise KafkaTimeoutError("the broker did not respond to the commit in time")
 
     def _send(self, message: Outgoing, first: FirstFailure) -> Any:
         try:
@@ -195,18 +195,18 @@ class Transactions:
         first.watch(message.topic, sent)
         return sent
 
-    def _patiently(self, done_by: Callable[[float], bool], end: float, topics: Collection[str]) -> bool:
+    def _wait_for(self, done_by: Callable[[float], bool], end: float, topics: Collection[str]) -> bool:
         """Return whether it is done by `end`.
         Raises `StalledError` as soon as one of `topics` is known to be absent.
         """
         while (now := self._clock()) < end:
-            if done_by(min(end, now + PATIENCE_SECONDS)):
+            if done_by(min(end, now + WAIT_SECONDS)):
                 return True
             if end - self._clock() > ASK_SECONDS_MAX and (absent := self._absent(topics)):
                 raise StalledError(absent)
         return done_by(end)
 
-    def _arrived(self, record: Any, end: float) -> bool:
+    def _is_acknowledged(self, record: Any, end: float) -> bool:
         try:
             record.get(timeout=max(0.0, end - self._clock()))
         except KafkaTimeoutError:

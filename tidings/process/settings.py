@@ -59,7 +59,7 @@ def read(settings: type[S]) -> S:
         return settings()
     except ValidationError as error:
         lines = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_input=False)]
-        raise ConfigurationError("settings are missing or wrong:\n" + "\n".join(sorted(lines))) from None
+        raise ConfigurationError("settings are missing or not valid:\n" + "\n".join(sorted(lines))) from None
 
 
 def read_or_exit(settings: type[S]) -> S:

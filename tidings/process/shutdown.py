@@ -29,14 +29,14 @@ class Shutdown:
 
     def install(self) -> Shutdown:
         """Handle SIGTERM and SIGINT of this process; for the main thread only. Returns itself."""
-        came, tell = os.pipe()
-        os.set_blocking(tell, False)
+        wake_reader, wake_writer = os.pipe()
+        os.set_blocking(wake_writer, False)
         # The interpreter's own handler writes to the pipe, in C. It takes no lock that the interrupted code may hold,
         # and it works while the main thread waits in a library that never returns.
-        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _ignore)
-        threading.Thread(target=self._watch, args=(came,), name="shutdown", daemon=True).start()
+        threading.Thread(target=self._watch, args=(wake_reader,), name="shutdown", daemon=True).start()
         return self
 
     def request(self) -> None:
@@ -49,8 +49,8 @@ class Shutdown:
         """Sleep up to `seconds`; return true if shutdown was requested."""
         return self._event.wait(seconds)
 
-    def _watch(self, came: int) -> None:
-        while os.read(came, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
+    def _watch(self, wake_reader: int) -> None:
+        while os.read(wake_reader, 1)[0] not in (signal.SIGTERM, signal.SIGINT):
             pass  # SIGCHLD and other signals are written to the pipe as well, if a handler exists
         self._event.set()
         time.sleep(self._end_seconds)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from services.api.authentication import guarded_by
-from services.api.parts import Parts
+from services.api.authentication import access
+from services.api.dependencies import Dependencies
 from services.api.problem import ProblemError
 from services.api.routes.reply import id_of, not_found
-from services.api.routes.submissions import shown_reply
+from services.api.routes.submissions import shown_response
 
 
-def add_contents(app: Flask, parts: Parts) -> None:
+def add_contents(app: Flask, dependencies: Dependencies) -> None:
     @app.delete("/v1/submissions/<text>/content")
-    @guarded_by("api_key")
+    @access("api_key")
     def remove_content(text: str) -> Response:
-        tenant, id_ = parts.authentication.tenant(), id_of(text)
-        match parts.store.remove_content(tenant, id_):
+        tenant, id_ = dependencies.authentication.tenant(), id_of(text)
+        match dependencies.store.remove_content(tenant, id_):
             case "unknown":
                 raise not_found()
             case "open":
                 raise ProblemError(409, "the submission has not ended; cancel it first")
-        return shown_reply(parts, tenant, id_)
+        return shown_response(dependencies, tenant, id_)

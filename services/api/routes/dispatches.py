@@ -7,9 +7,9 @@ from typing import Any
 
 from flask import Flask, Response, request
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
+from services.api.dependencies import Dependencies
 from services.api.models import parse_json
-from services.api.parts import Parts
 from services.api.problem import Fault, ProblemError
 from services.api.routes.reply import body_of, json_reply
 from tidings.contract.ids import SubmissionId, parse_submission_id
@@ -17,15 +17,15 @@ from tidings.contract.ids import SubmissionId, parse_submission_id
 DISPATCH_IDS_MAX = 100
 DISPATCH_BYTES_MAX = 16 * 1024 * 1024
 # A hundred ids and ample white space.
-ASKED_BYTES_MAX = 64 * 1024
+REQUEST_BYTES_MAX = 64 * 1024
 
 
-def add_dispatches(app: Flask, parts: Parts) -> None:
+def add_dispatches(app: Flask, dependencies: Dependencies) -> None:
     @app.post("/internal/dispatches")
-    @guarded_by("internal")
+    @access("internal")
     def dispatches() -> Response:
-        parts.authentication.internal()
-        content = parse_json(body_of(request, ASKED_BYTES_MAX), request.content_type or "")
+        dependencies.authentication.internal()
+        content = parse_json(body_of(request, REQUEST_BYTES_MAX), request.content_type or "")
         ids = content.get("ids") if isinstance(content, dict) else None
         parsed = [parse_submission_id(str(text)) for text in ids] if isinstance(ids, list) else [None]
         known = [id_ for id_ in parsed if id_ is not None]
@@ -33,12 +33,12 @@ def add_dispatches(app: Flask, parts: Parts) -> None:
             raise ProblemError(
                 400, "ids is not valid", Fault("ids", f"must be up to {DISPATCH_IDS_MAX} submission ids")
             )
-        return json_reply(_dispatches(parts, known))
+        return json_reply(_dispatches(dependencies, known))
 
 
-def _dispatches(parts: Parts, ids: list[SubmissionId]) -> dict[str, Any]:
-    fitting, left_out = _fitting(parts.store.dispatch(ids))
-    bodies = parts.store.bodies([row["id"] for row in fitting if not row["ended"]])
+def _dispatches(dependencies: Dependencies, ids: list[SubmissionId]) -> dict[str, Any]:
+    fitting, left_out = _within_limit(dependencies.store.dispatch(ids))
+    bodies = dependencies.store.bodies([row["id"] for row in fitting if not row["ended"]])
     found = [
         {
             "id": str(row["id"]),
@@ -53,7 +53,7 @@ def _dispatches(parts: Parts, ids: list[SubmissionId]) -> dict[str, Any]:
     return {"submissions": found, "left_out": left_out}
 
 
-def _fitting(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+def _within_limit(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the submissions whose bodies fit together, always including the first, and the ids of the others."""
     fitting: list[dict[str, Any]] = []
     left_out: list[str] = []

@@ -5,38 +5,38 @@ from __future__ import annotations
 from flask import Flask, Response
 from prometheus_client import generate_latest
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
+from services.api.dependencies import Dependencies
 from services.api.openapi import document
-from services.api.parts import Parts
 from services.api.routes.reply import json_reply
 
 VERSION = "0.1.0"
 
 
-def add_operations(app: Flask, parts: Parts) -> None:
+def add_operations(app: Flask, dependencies: Dependencies) -> None:
     @app.get("/healthz")
-    @guarded_by("public")
+    @access("public")
     def healthz() -> Response:
         return json_reply({"status": "ok"})
 
     @app.get("/readyz")
-    @guarded_by("public")
+    @access("public")
     def readyz() -> Response:
         faults = {}
         try:
-            parts.store.ping()
+            dependencies.store.ping()
         except Exception as error:  # noqa: BLE001  any error means not ready
             faults["postgres"] = type(error).__name__
-        if (fault := parts.committer.fault()) is not None:
+        if (fault := dependencies.committer.fault()) is not None:
             faults["committer"] = fault
         return json_reply({"status": "not ready", "faults": faults}, 503) if faults else json_reply({"status": "ok"})
 
     @app.get("/openapi.json")
-    @guarded_by("public")
+    @access("public")
     def openapi() -> Response:
         return json_reply(document(VERSION))
 
     @app.get("/metrics")
-    @guarded_by("public")
+    @access("public")
     def metrics() -> Response:
-        return Response(generate_latest(parts.registry), content_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(generate_latest(dependencies.registry), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,21 +1,21 @@
-"""Reads a request within its limits and builds JSON responses."""
+"""Reads a request within its limits, and converts replies to Flask's responses."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from flask import Request, Response
 
+from services.api import reply
 from services.api.problem import ProblemError
 from tidings.contract.ids import SubmissionId, parse_submission_id
 
 
-def body_of(asked: Request, bytes_max: int) -> bytes:
+def body_of(request: Request, bytes_max: int) -> bytes:
     """Return the body. Raises `ProblemError` 413."""
-    if (asked.content_length or 0) > bytes_max:
+    if (request.content_length or 0) > bytes_max:
         raise ProblemError(413, f"the body is larger than {bytes_max} bytes")
-    body = asked.get_data(cache=False)
+    body = request.get_data(cache=False)
     if len(body) > bytes_max:
         raise ProblemError(413, f"the body is larger than {bytes_max} bytes")
     return body
@@ -34,4 +34,8 @@ def not_found() -> ProblemError:
 
 
 def json_reply(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(content), status=status, headers=headers, content_type="application/json")
+    return response_of(reply.json_reply(content, status, headers))
+
+
+def response_of(answer: reply.Reply) -> Response:
+    return Response(answer.body, status=answer.status, headers=dict(answer.headers))

@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from flask import Flask, Response
 
-from services.api.authentication import guarded_by
+from services.api.authentication import access
 from services.api.callback import DECODED_BYTES_MAX
 from services.api.coding import decoded
-from services.api.parts import Parts
+from services.api.dependencies import Dependencies
 from services.api.presentation import RETRY_AFTER_SECONDS, image_type, images_in
 from services.api.problem import ProblemError
 from services.api.routes.reply import id_of, not_found
 from tidings.contract.ids import SubmissionId
 
 
-def add_results(app: Flask, parts: Parts) -> None:
+def add_results(app: Flask, dependencies: Dependencies) -> None:
     @app.get("/v1/submissions/<text>/result")
-    @guarded_by("api_key")
+    @access("api_key")
     def result(text: str) -> Response:
-        answer = answer_of(parts, parts.authentication.tenant(), id_of(text))
+        answer = answer_of(dependencies, dependencies.authentication.tenant(), id_of(text))
         # The provider's content is untrusted: a browser must neither execute it nor guess its type.
         headers = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox; default-src 'none'"}
         if answer.coding is not None:
@@ -28,9 +28,9 @@ def add_results(app: Flask, parts: Parts) -> None:
         return Response(answer.body, headers=headers, content_type=answer.content_type or "application/octet-stream")
 
     @app.get("/v1/submissions/<text>/images/<int:number>")
-    @guarded_by("api_key")
+    @access("api_key")
     def image(text: str, number: int) -> Response:
-        found = images_in(answer_of(parts, parts.authentication.tenant(), id_of(text)).content)
+        found = images_in(answer_of(dependencies, dependencies.authentication.tenant(), id_of(text)).content)
         if number >= len(found):
             raise ProblemError(404, f"the answer has {len(found)} image(s)")
         chosen = found[number]
@@ -54,11 +54,11 @@ class Answer:
         return decoded(self.body, self.coding, DECODED_BYTES_MAX) or b""
 
 
-def answer_of(parts: Parts, tenant: str, id_: SubmissionId) -> Answer:
+def answer_of(dependencies: Dependencies, tenant: str, id_: SubmissionId) -> Answer:
     """Return the answer to a submission.
     Raises `ProblemError`: 404 if there is none yet or there will be none, 410 if its content was removed.
     """
-    row = parts.store.result(tenant, id_)
+    row = dependencies.store.result(tenant, id_)
     if row is None:
         raise not_found()
     if row["outcome"] is None:

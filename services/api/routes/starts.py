@@ -8,26 +8,26 @@ from flask import Flask, Response, request
 from prometheus_client import Counter
 from psycopg import OperationalError
 
-from services.api.authentication import guarded_by
-from services.api.parts import Parts
+from services.api.authentication import access
+from services.api.dependencies import Dependencies
 from services.api.problem import Fault, ProblemError
 from services.api.relay_signature import RelaySignature
 from services.api.routes.reply import body_of, json_reply
-from services.api.starts import STARTS_BYTES_MAX, ToldStarts, proven, read_starts
+from services.api.starts import STARTS_BYTES_MAX, ReportedStarts, authentic_starts, read_starts
 from tidings.contract.signature import InvalidSignatureError, check_body
 
 
-def add_starts(app: Flask, parts: Parts) -> None:
+def add_starts(app: Flask, dependencies: Dependencies) -> None:
     starts = Counter(
         "tidings_attempt_starts",
-        "Begun attempts of which the relay told: stored, forged, or repeated (those of unknown submissions too)",
+        "Starts of attempts that the relay reported: stored, forged, or repeated (including unknown submissions)",
         ["outcome"],
-        registry=parts.registry,
+        registry=dependencies.registry,
     )
-    signature = RelaySignature(parts.settings)
+    signature = RelaySignature(dependencies.settings)
 
     @app.post("/callbacks/relay/starts")
-    @guarded_by("signature")
+    @access("signature")
     def relay_starts() -> Response:
         token = request.headers.get("Upstash-Signature", "")
         try:
@@ -38,14 +38,14 @@ def add_starts(app: Flask, parts: Parts) -> None:
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
         return json_reply({"stored": stored(read_starts(raw))})
 
-    def stored(told: ToldStarts) -> int:
+    def stored(report: ReportedStarts) -> int:
         """Return how many starts were new."""
-        known = proven(told, parts.authentication.is_callback_token)
+        known = authentic_starts(report, dependencies.authentication.is_callback_token)
         try:
-            new = parts.store.insert_starts(known) if known else 0
+            new = dependencies.store.insert_starts(known) if known else 0
         except OperationalError:
-            raise ProblemError(503, "the database does not answer") from None
+            raise ProblemError(503, "the database does not respond") from None
         for outcome, count in (("stored", new), ("repeated", len(known) - new)):
             starts.labels(outcome).inc(count)
-        starts.labels("forged").inc(len(told.starts) - len(known))
+        starts.labels("forged").inc(len(report.starts) - len(known))
         return new

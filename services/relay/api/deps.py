@@ -11,7 +11,7 @@ from structlog.stdlib import BoundLogger
 
 from services.relay.api.authentication import Authenticator
 from services.relay.engine.bodies import Bodies
-from services.relay.engine.intake import Intake
+from services.relay.engine.group_commit import GroupCommit
 from services.relay.memory.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
@@ -30,7 +30,7 @@ from services.relay.store.topics import Topics
 
 @dataclass(frozen=True)
 class Deps:
-    """`wake` (the pump): a message may be due in this many seconds. `abort`: this message was cancelled.
+    """`wake` (the claiming loop): a message may be due in this many seconds. `abort`: this message was cancelled.
 
     `rescheduled` (the scheduler): a schedule was created or changed. `faults`: why this process is not ready. `now` is
     aware.
@@ -38,7 +38,7 @@ class Deps:
 
     settings: RelaySettings
     authenticator: Authenticator
-    intake: Intake
+    group_commit: GroupCommit
     bodies: Bodies
     memory: Memory
     messages: Messages

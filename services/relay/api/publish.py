@@ -122,7 +122,7 @@ async def _release(deps: Deps, drafts: Sequence[Draft]) -> None:
 async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accepted]:
     check_amount(drafts)
     check_rate(deps, call, len(drafts))
-    accepted = await deps.intake.accept(drafts)
+    accepted = await deps.group_commit.accept(drafts)
     deps.metrics.accepted.labels("message").inc(sum(not message.deduplicated for message in accepted))
     return accepted
 

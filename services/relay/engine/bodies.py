@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from services.relay.egress.http.faults import NoAnswerError
@@ -47,6 +47,18 @@ STALL_SECONDS = 120.0
 
 class TooLargeError(Exception):
     """The body is larger than the limit: 413."""
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """An answer that is being read: `start` is its beginning, `rest` the pieces after it. The memory for it has the key
+    `key`, and counts under the name `origin`.
+    """
+
+    key: Hashable
+    origin: str
+    start: bytearray
+    rest: AsyncIterator[bytes]
 
 
 class Bodies:
@@ -124,52 +136,36 @@ class Bodies:
         """The transfer of a stored body to `origin`."""
         return Sending(self._chunks, stored, self._places.sending, origin)
 
-    async def hold(
-        self,
-        key: Hashable,
-        origin: str,
-        start: bytearray,
-        rest: AsyncIterator[bytes],
-        size: int | None,
-        limit: asyncio.Timeout | None = None,
-    ) -> bool:
-        """Continue reading an answer into `start`, which has its beginning, while it is small enough to hold in memory.
+    async def hold(self, incoming: Incoming, size: int | None, limit: asyncio.Timeout | None = None) -> bool:
+        """Continue reading an answer into its `start`, while it is small enough to hold in memory.
         Returns whether the answer is complete.
 
         `size` is the length that the head declares. Without it the reservation grows with the answer, since many
         answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
         more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory it
-        takes has the key `key`. Raises `NoAnswerError` when the other side sends no more of it.
+        takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
             return False
-        room = 0
+        start, reserved = incoming.start, 0
         while len(start) <= bytes_max:
-            if len(start) >= room:
-                room = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
+            if len(start) >= reserved:
+                reserved = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
                 try:
                     with standing_still(limit):
-                        await self._held.take(key, room, origin, ANSWER_ROOM_SECONDS)
+                        await self._held.take(incoming.key, reserved, incoming.origin, ANSWER_ROOM_SECONDS)
                 except NoRoomError:
                     break
-            piece = await self._next(rest)
+            piece = await self._next(incoming.rest)
             if not piece:
                 return True
             start += piece
         return False
 
-    async def spool(
-        self,
-        key: Hashable,
-        origin: str,
-        start: bytearray,
-        rest: AsyncIterator[bytes],
-        bytes_max: int,
-        limit: asyncio.Timeout,
-    ) -> tuple[Stored, bool]:
-        """Store an answer, of which `start` has the beginning, up to `bytes_max`. Also returns whether there was more.
-        The memory that `hold` took for `key` is given back, and `start` is empty afterwards. This waits as long as the
+    async def spool(self, incoming: Incoming, bytes_max: int, limit: asyncio.Timeout) -> tuple[Stored, bool]:
+        """Store an answer up to `bytes_max`. Also returns whether there was more.
+        The memory that `hold` took is given back, and `start` is empty afterwards. This waits as long as the
         database is away, and `limit`, the time limit of the call, is paused meanwhile: the answer has arrived and is
         paid for. The same holds while it waits for a place. Otherwise that wait counts, as the destination itself may have
         all its places.
@@ -177,41 +173,41 @@ class Bodies:
         Raises `NoAnswerError` when the other side sends no more of it.
         """
         async with self._writing(limit) as writer:
-            cut = len(start) > bytes_max
-            del start[bytes_max:]
+            cut = len(incoming.start) > bytes_max
+            del incoming.start[bytes_max:]
             with standing_still(limit):
-                await self._begin(writer, key, origin, start)
+                await self._begin(writer, incoming)
             with extended(limit, lambda: self._chunks.silence.seconds):
-                place = await self._places.spooling.take(origin, None)
+                place = await self._places.spooling.take(incoming.origin, None)
             try:
-                while not cut and (piece := await self._next(rest)):
-                    room = bytes_max - writer.size
-                    await writer.write(piece[:room])
-                    cut = len(piece) > room
+                while not cut and (piece := await self._next(incoming.rest)):
+                    left = bytes_max - writer.size
+                    await writer.write(piece[:left])
+                    cut = len(piece) > left
                 return await writer.close(), cut
             finally:
                 place.release()
 
-    async def _begin(self, writer: Writer, key: Hashable, origin: str, start: bytearray) -> None:
+    async def _begin(self, writer: Writer, incoming: Incoming) -> None:
         """Store the beginning of an answer, which may then wait for a place for hours, like many others. Until it is
         stored, its memory counts under no name, so that other answers of its origin cannot delay it.
         """
-        self._held.hold(key, len(start))
+        self._held.hold(incoming.key, len(incoming.start))
         try:
             async with self._places.beginning:
-                await writer.write(start)
-                start.clear()
-                if not self._places.spooling.ready(origin):
+                await writer.write(incoming.start)
+                incoming.start.clear()
+                if not self._places.spooling.ready(incoming.origin):
                     await writer.flush()
         finally:
-            self._held.give(key)
+            self._held.give(incoming.key)
 
     async def _next(self, rest: AsyncIterator[bytes]) -> bytes:
         try:
             async with asyncio.timeout(self._stall_seconds):
                 return await anext(rest, b"")
         except TimeoutError:
-            raise NoAnswerError(f"nothing more of the answer came for {self._stall_seconds:g} s") from None
+            raise NoAnswerError(f"no further data of the answer arrived for {self._stall_seconds:g} s") from None
 
     async def compose(self, draft: Draft) -> Draft:
         """Store the body of a draft if it must be composed. Raises `MissingPieceError`."""

@@ -17,11 +17,11 @@ class DatabaseClock:
         # The difference between `monotonic` and the Unix time in seconds.
         self._offset = time.time() - monotonic()
 
-    def set(self, at: datetime, asked: float) -> None:
+    def set(self, at: datetime, sent_at: float) -> None:
         """Adjust to the database's time `at`, just received in answer to a statement sent at
-        `asked`, by `monotonic`.
+        `sent_at`, by `monotonic`.
         """
-        self._offset = at.timestamp() - (asked + self._monotonic()) / 2
+        self._offset = at.timestamp() - (sent_at + self._monotonic()) / 2
 
     def now(self) -> datetime:
         return datetime.fromtimestamp(self._offset + self._monotonic(), UTC)

@@ -19,16 +19,25 @@ from tidings.process.log import fault
 
 # The tries to store a body after errors that are not connection errors: the first may be a passing one.
 REFUSALS_MAX = 2
+FAULT_PAUSE_SECONDS = 1.0
 
 
 class EndingBodies:
     """Stores callbacks that are too large for a row, and large answers for their dead letters."""
 
-    def __init__(self, bodies: Bodies, log: BoundLogger, *, now: Callable[[], datetime], pause_seconds: float) -> None:
+    def __init__(
+        self,
+        bodies: Bodies,
+        log: BoundLogger,
+        *,
+        now: Callable[[], datetime],
+        pause_seconds: float = FAULT_PAUSE_SECONDS,
+    ) -> None:
+        """`now` is aware and stamps the log. `pause_seconds` is the time between tries, here and of the writer."""
         self._bodies = bodies
         self._log = log
-        self._now = now
-        self._pause_seconds = pause_seconds
+        self.now = now
+        self.pause_seconds = pause_seconds
 
     async def stored(self, ending: Ending) -> Ending:
         """`ending` with its large bodies stored piece by piece. This waits as long as the database is away. If a body is
@@ -45,15 +54,15 @@ class EndingBodies:
             except MissingPieceError as error:
                 answer = replace(ending.answer, spooled=None, error=str(error), truncated=True)
                 final = isinstance(ending.verdict, Failed)
-                follow = ending_of(_bodiless(ending.message), answer, self._now(), final=final)
+                follow = ending_of(_without_body(ending.message), answer, self.now(), final=final)
                 ending = replace(ending, callbacks=follow.callbacks)
             except Exception as error:  # noqa: BLE001
-                self._log.error("callback_unwritten", error=fault(error), message_id=ending.message.id)
+                self._log.error("callback_not_stored", error=fault(error), message_id=ending.message.id)
                 refusals += not is_trouble(error)
                 if refusals >= REFUSALS_MAX:
                     spooled = ending.answer.spooled
-                    return replace(bare(ending, self._now()), unused_keys=() if spooled is None else (spooled.key,))
-                await asyncio.sleep(self._pause_seconds)
+                    return replace(reduced(ending, self.now()), unused_keys=() if spooled is None else (spooled.key,))
+                await asyncio.sleep(self.pause_seconds)
 
     async def _store(self, ending: Ending) -> Ending:
         callbacks = await self._bodies.compose_all(ending.callbacks)
@@ -85,16 +94,16 @@ class EndingBodies:
                 self._log.error("release_failed", error=fault(error), count=len(keys))
 
 
-def bare(ending: Ending, now: datetime) -> Ending:
+def reduced(ending: Ending, now: datetime) -> Ending:
     """A reduced form of an ending that the database refuses, in which nothing needs to be stored. If the message's body
     makes a callback too large for its row, the body is left out. If the rest does, the callbacks are left out.
     """
     answer = Answer(ending.answer.status, (), b"", error="the answer could not be stored")
     found = ending_of(ending.message, answer, now, final=True)
     if found.composing:
-        found = ending_of(_bodiless(ending.message), answer, now, final=True)
+        found = ending_of(_without_body(ending.message), answer, now, final=True)
     return replace(found, callbacks=()) if found.composing else found
 
 
-def _bodiless(message: Claimed) -> Claimed:
+def _without_body(message: Claimed) -> Claimed:
     return replace(message, body=b"", body_key=None, body_size=0)

@@ -6,13 +6,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime
-
-from structlog.stdlib import BoundLogger
 
 from services.relay.ending import Ending
-from services.relay.engine.bodies import Bodies
-from services.relay.engine.ending_bodies import EndingBodies, bare
+from services.relay.engine.ending_bodies import EndingBodies, reduced
 from services.relay.memory.byte_share import Share
 from services.relay.memory.memory import Memory
 from services.relay.message import Claim
@@ -21,19 +17,19 @@ from services.relay.outcome.outcome import Retry, state_of
 from services.relay.store.faults import is_trouble
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process.log import fault
+from tidings.process.telemetry import Telemetry
 
 # The most endings of one transaction.
 FINISH_MAX = 500
 FINISH_BYTES_MAX = 16 * 1024 * 1024
 # The limit on unwritten endings. Beyond it the database is the bottleneck, and further claims would only fill memory.
 UNWRITTEN_MAX = 5_000
-FAULT_PAUSE_SECONDS = 1.0
 # The tries of a batch before its endings are written one by one: after refusals, which are not connection errors, and
 # after connection errors, as one ending may break the connection or outlast the statement timeout.
 REFUSALS_MAX = 2
-TROUBLES_MAX = 5
+CONNECTION_ERRORS_MAX = 5
 # With single endings: after this many connection errors in a row the database counts as away.
-TROUBLES_ALONE_MAX = 2
+CONNECTION_ERRORS_SINGLE_MAX = 2
 # An ending that cannot be written at all is retried after this many pauses.
 ASIDE_PAUSES = 5
 
@@ -58,25 +54,20 @@ class EndingWriter:
     def __init__(
         self,
         messages: Messages,
-        bodies: Bodies,
-        metrics: RelayMetrics,
-        log: BoundLogger,
+        bodies: EndingBodies,
+        telemetry: Telemetry[RelayMetrics],
         *,
         wake: Callable[[float], None],
-        now: Callable[[], datetime],
         held: Share | None = None,
-        pause_seconds: float = FAULT_PAUSE_SECONDS,
     ) -> None:
-        """`now` is aware and stamps the log. `held` is the share of memory for answers. `pause_seconds` is the time
-        between tries.
-        """
+        """`held` is the share of memory for answers."""
         self._messages = messages
-        self._large = EndingBodies(bodies, log, now=now, pause_seconds=pause_seconds)
-        self._metrics = metrics
-        self._log = log
+        self._bodies = bodies
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._wake = wake
-        self._now = now
-        self._pause_seconds = pause_seconds
+        self._now = bodies.now
+        self._pause_seconds = bodies.pause_seconds
         # Bounded by the calls in flight: each call puts one ending, and counts as in flight until that is written.
         self._endings: asyncio.Queue[Ending] = asyncio.Queue()
         self._unwritten: dict[Claim, _Unwritten] = {}
@@ -122,7 +113,7 @@ class EndingWriter:
         self._held.hold(one, one.body_bytes)
         if ending.composing:
             try:
-                ending = await self._large.stored(ending)
+                ending = await self._bodies.stored(ending)
             except BaseException:
                 self._held.give(one)
                 raise
@@ -165,21 +156,21 @@ class EndingWriter:
 
     async def _write_together(self, left: list[Ending]) -> bool:
         """Write all of `left` in one transaction, and empty it. False: the database probably refuses one of them."""
-        refusals = troubles = 0
-        while refusals < REFUSALS_MAX and troubles < TROUBLES_MAX:
+        refusals = connection_errors = 0
+        while refusals < REFUSALS_MAX and connection_errors < CONNECTION_ERRORS_MAX:
             try:
                 kept = await self._messages.finish(left)
             except UnstorableError:
                 return False
             except Exception as error:  # noqa: BLE001  unwritten answers exist only here
                 self._log.error("finish_failed", error=fault(error), count=len(left))
-                troubles += is_trouble(error)
+                connection_errors += is_trouble(error)
                 refusals += not is_trouble(error)
                 await asyncio.sleep(self._pause_seconds)
             else:
                 written = list(left)
                 left.clear()
-                await self._written(written, kept)
+                await self._account_for(written, kept)
                 return True
         return False
 
@@ -188,20 +179,20 @@ class EndingWriter:
         letter with a reduced answer. If the database refuses that too, the ending is put aside for a while, so that the
         others need not wait.
         """
-        troubles = 0
-        while left and troubles < TROUBLES_ALONE_MAX:
+        connection_errors = 0
+        while left and connection_errors < CONNECTION_ERRORS_SINGLE_MAX:
             ending = left[0]
             try:
                 kept = await self._one(ending)
             except Exception as error:  # noqa: BLE001
                 self._log.error("finish_failed", error=fault(error), count=1, message_id=ending.message.id)
-                troubles = troubles + 1 if is_trouble(error) else 0
+                connection_errors = connection_errors + 1 if is_trouble(error) else 0
                 self._put_aside(left.pop(0))
             else:
-                troubles = 0
+                connection_errors = 0
                 left.pop(0)
                 # If the ending was written in its reduced form, all bodies stored for it are released.
-                await self._written([ending], kept)
+                await self._account_for([ending], kept)
 
     async def _one(self, ending: Ending) -> list[Ending]:
         """The endings that were written: this one, or none when the message no longer belonged to this process."""
@@ -211,13 +202,13 @@ class EndingWriter:
             if is_trouble(error):
                 raise
             self._log.error("answer_unstorable", error=fault(error), message_id=ending.message.id)
-            return await self._messages.finish([bare(ending, self._now())])
+            return await self._messages.finish([reduced(ending, self._now())])
 
     def _put_aside(self, ending: Ending) -> None:
         self._suspects.add(ending.message.claim)
         asyncio.get_running_loop().call_later(ASIDE_PAUSES * self._pause_seconds, self._endings.put_nowait, ending)
 
-    async def _written(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
+    async def _account_for(self, endings: Sequence[Ending], kept: Sequence[Ending]) -> None:
         """Account for committed endings. `kept` took effect; the other messages no longer belonged to this process."""
         for ending in endings:
             claim = ending.message.claim
@@ -230,4 +221,4 @@ class EndingWriter:
             self._metrics.put_offs.inc(sum(not retry.counted for retry in retries))
             for seconds in {retry.delay_seconds for retry in retries}:
                 self._wake(seconds)
-        await self._large.release(endings)
+        await self._bodies.release(endings)

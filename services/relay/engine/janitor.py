@@ -54,7 +54,7 @@ class Janitor:
         fault: Exception | None = None
         total = 0
         self._rounds += 1
-        for step in (self._tables, self._prune, self._mend, self._flow_keys):
+        for step in (self._tables, self._prune, self._repair, self._flow_keys):
             try:
                 total += await step()
             except psycopg.Error as error:
@@ -119,10 +119,10 @@ class Janitor:
             "age_seconds": CHUNK_SECONDS,
             "answer_seconds": self._settings.dead_letter_days * 86_400,
         }
-        nouns = ("long", "answers", "chunks", "deduplications", "cancellations", "put_offs", "processes")
-        return sum([await self._count(f"prune_{noun}", parameters) for noun in nouns])
+        tables = ("long", "answers", "chunks", "deduplications", "cancellations", "put_offs", "processes")
+        return sum([await self._count(f"prune_{table}", parameters) for table in tables])
 
-    async def _mend(self) -> int:
+    async def _repair(self) -> int:
         parameters = {"batch_max": BATCH_MAX, "grace_seconds": GRACE_SECONDS, "queues_max": QUEUES_MAX}
 
         async def holders(connection: AsyncConnection[Any]) -> int:
@@ -137,8 +137,8 @@ class Janitor:
             return made
 
         owners = await self._count("mend_owners", {})
-        mended = await self._alone(holders) + await self._alone(waiting)
-        return owners + mended
+        repaired = await self._unless_locked(holders) + await self._unless_locked(waiting)
+        return owners + repaired
 
     async def _flow_keys(self) -> int:
         """Check a bounded number of keys per round, in turn: there may be very many, and most are idle."""
@@ -149,9 +149,9 @@ class Janitor:
         if upto is None:
             return 0
         self._keys_after = upto
-        stretch = {"after": after, "upto": upto, "batch_max": BATCH_MAX}
-        mended = await self._count("mend_flows", stretch)
-        return mended + await self._count("prune_flow_keys", stretch | {"days": self._settings.log_days})
+        key_range = {"after": after, "upto": upto, "batch_max": BATCH_MAX}
+        repaired = await self._count("mend_flows", key_range)
+        return repaired + await self._count("prune_flow_keys", key_range | {"days": self._settings.log_days})
 
     async def _keys_upto(self) -> str | None:
         parameters = {"after": self._keys_after, "batch_max": BATCH_MAX}
@@ -161,7 +161,7 @@ class Janitor:
 
     async def _count(self, name: str, parameters: Mapping[str, Any]) -> int:
         """As `_counted`, but 0 when a lock was refused."""
-        return await self._alone(self._counting(name, parameters))
+        return await self._unless_locked(self._counting(name, parameters))
 
     async def _counted(self, name: str, parameters: Mapping[str, Any]) -> int:
         """The `count` that a statement returns, in its own transaction. Raises `LockNotAvailable`."""
@@ -176,7 +176,7 @@ class Janitor:
 
         return work
 
-    async def _alone(self, work: Work) -> int:
+    async def _unless_locked(self, work: Work) -> int:
         """As `_locked`, but 0 when a lock was refused."""
         try:
             return await self._locked(work)

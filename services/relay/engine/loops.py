@@ -94,7 +94,7 @@ async def end_all(loops: Sequence[Loop], log: BoundLogger) -> None:
         loop.stop()
     ends = await asyncio.gather(*(loop.end() for loop in loops))
     if left := [loop.name for loop, end in zip(loops, ends, strict=True) if not end]:
-        log.error("loops_left", loops=left)
+        log.error("loops_not_ended", loops=left)
 
 
 async def _ended(task: asyncio.Task[None]) -> bool:

@@ -14,18 +14,18 @@ from collections.abc import Callable
 from typing import Literal, assert_never
 
 import orjson
-from structlog.stdlib import BoundLogger
 
-from services.relay.egress.guard import ForbiddenAddressError
+from services.relay.egress.address_policy import ForbiddenAddressError
 from services.relay.egress.http.faults import NoAnswerError, NotSentError
 from services.relay.egress.http.request import request
-from services.relay.egress.ways import Ways
-from services.relay.engine.start_queue import Start, StartQueue, Taken
+from services.relay.egress.routes import Routes
+from services.relay.engine.start_queue import Start, StartBatch, StartQueue
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.protocol.callback import milliseconds
 from tidings.contract.signature import sign_digest
 from tidings.process.log import fault
+from tidings.process.telemetry import Telemetry
 
 # For one request, including its connection. A start is dropped at twice this age.
 REQUEST_SECONDS = 5.0
@@ -38,59 +38,59 @@ Outcome = Literal["told", "refused", "failed"]
 
 
 class StartNotices:
-    """Call `tell` from the event loop. Each address has at most one request in flight. A start is sent at once when the
+    """Call `notify` from the event loop. Each address has at most one request in flight. A start is sent at once when the
     address has none; starts that arrive meanwhile are sent together in the next one.
     """
 
-    def __init__(self, ways: Ways, signing_key: Callable[[], str], metrics: RelayMetrics, log: BoundLogger) -> None:
-        """`close` closes `ways` too. Connections for notices are separate from those of attempts."""
-        self._ways = ways
+    def __init__(self, routes: Routes, signing_key: Callable[[], str], telemetry: Telemetry[RelayMetrics]) -> None:
+        """`close` closes `routes` too. Connections for notices are separate from those of attempts."""
+        self._routes = routes
         self._signing_key = signing_key
-        self._metrics = metrics
-        self._log = log
+        self._metrics = telemetry.metrics
+        self._log = telemetry.log
         self._queue = StartQueue()
         self._senders: dict[str, asyncio.Task[None]] = {}
 
-    def tell(self, message: Claimed, over: Callable[[], bool]) -> None:
+    def notify(self, message: Claimed, over: Callable[[], bool]) -> None:
         """Record that an attempt starts now. `over` says later whether it has ended. Does no I/O and raises nothing."""
-        told = message.options.started_callback
-        if told is None:
+        callback = message.options.started_callback
+        if callback is None:
             return
         start = Start(
             message.id,
             message.label,
             message.retried,
             milliseconds(message.started_at),
-            told.data,
+            callback.data,
             time.monotonic(),
             over,
         )
-        put = self._queue.put(told.url, start)
+        put = self._queue.put(callback.url, start)
         self._metrics.start_notices.labels("dropped").inc(put.dropped)
         if put.evicted is not None:
             self._senders.pop(put.evicted).cancel()
         if put.refused:
             return
-        if told.url not in self._senders:
-            self._senders[told.url] = asyncio.create_task(self._send_all(told.url))
+        if callback.url not in self._senders:
+            self._senders[callback.url] = asyncio.create_task(self._send_all(callback.url))
 
     def close(self) -> None:
         """Drop the notices that were not sent."""
         for sender in self._senders.values():
             sender.cancel()
-        self._ways.close()
+        self._routes.close()
 
     async def _send_all(self, url: str) -> None:
         """Send until no start of the address waits."""
         pause = PAUSE_SECONDS_MIN
         try:
-            while (taken := self._take(url)).batch:
+            while (sent := self._next_batch(url)).batch:
                 try:
-                    outcome = await self._send(url, taken)
+                    outcome = await self._send(url, sent)
                 except asyncio.CancelledError:  # another address took this one's place
-                    self._give_up(taken)
+                    self._give_up(sent)
                     raise
-                self._settle(url, taken, outcome)
+                self._settle(url, sent, outcome)
                 if outcome == "failed":
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, PAUSE_SECONDS_MAX)
@@ -100,64 +100,64 @@ class StartNotices:
             if self._senders.get(url) is asyncio.current_task():
                 del self._senders[url]
 
-    def _take(self, url: str) -> Taken:
-        taken = self._queue.take(url, time.monotonic())
-        self._metrics.start_notices.labels("dropped").inc(taken.late)
-        self._metrics.start_notices.labels("over").inc(taken.over)
-        return taken
+    def _next_batch(self, url: str) -> StartBatch:
+        sent = self._queue.take(url, time.monotonic())
+        self._metrics.start_notices.labels("dropped").inc(sent.late)
+        self._metrics.start_notices.labels("over").inc(sent.over)
+        return sent
 
-    def _settle(self, url: str, taken: Taken, outcome: Outcome) -> None:
+    def _settle(self, url: str, sent: StartBatch, outcome: Outcome) -> None:
         match outcome:
             case "failed":
-                self._queue.give_back(url, taken)
+                self._queue.give_back(url, sent)
             case "told":
-                self._queue.told(url, taken, time.monotonic())
-                self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
+                self._queue.succeeded(url, sent, time.monotonic())
+                self._metrics.start_notices.labels(outcome).inc(len(sent.batch))
             case "refused":
-                self._queue.settle(taken)
-                self._metrics.start_notices.labels(outcome).inc(len(taken.batch))
+                self._queue.settle(sent)
+                self._metrics.start_notices.labels(outcome).inc(len(sent.batch))
             case _:
                 assert_never(outcome)
 
-    def _give_up(self, taken: Taken) -> None:
-        self._queue.settle(taken)
-        self._metrics.start_notices.labels("dropped").inc(len(taken.batch))
+    def _give_up(self, sent: StartBatch) -> None:
+        self._queue.settle(sent)
+        self._metrics.start_notices.labels("dropped").inc(len(sent.batch))
 
-    async def _send(self, url: str, taken: Taken) -> Outcome:
+    async def _send(self, url: str, sent: StartBatch) -> Outcome:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                return outcome_of(await self._status(url, taken))
+                return outcome_of(await self._status(url, sent))
         except ForbiddenAddressError:
             return "refused"
         except (NotSentError, NoAnswerError, OSError) as error:  # OSError includes TimeoutError
             # The address belongs to the sender, and may contain a secret.
-            self._log.debug("start_notices_failed", error=fault(error), count=len(taken.batch))
+            self._log.debug("start_notices_failed", error=fault(error), count=len(sent.batch))
             return "failed"
         except Exception as error:  # noqa: BLE001  after a fault of ours too, waiting starts must not wait for ever
-            self._log.error("start_notices_refused", error=fault(error), count=len(taken.batch))
+            self._log.error("start_notices_refused", error=fault(error), count=len(sent.batch))
             return "refused"
 
-    async def _status(self, url: str, taken: Taken) -> int:
+    async def _status(self, url: str, sent: StartBatch) -> int:
         """The status of the receiver's answer to the batch."""
-        way, target = self._ways.to(url, public_only=False)
-        if way.third_party:
-            raise ForbiddenAddressError("a third party gets no signature of ours, and so no notice")
-        body = written(taken.batch)
+        route, target = self._routes.to(url, public_only=False)
+        if route.third_party:
+            raise ForbiddenAddressError("start notices are signed, and a third party gets no signature")
+        body = request_body(sent.batch)
         signature = sign_digest(self._signing_key(), url, hashlib.sha256(body).digest(), now=int(time.time()))
         headers = {
-            **way.headers,
+            **route.headers,
             "Accept": "*/*",
             "Accept-Encoding": "identity",
             "User-Agent": "Upstash-QStash",
             "Content-Type": "application/json",
             "Upstash-Signature": signature,
         }
-        asked = request("POST", target, headers, body, len(body))
-        with await way.pool.connection(way.origin, REQUEST_SECONDS) as connection:
-            return (await connection.exchange(asked, ANSWER_BYTES_MAX)).status
+        outgoing = request("POST", target, headers, body, len(body))
+        with await route.pool.connection(route.origin, REQUEST_SECONDS) as connection:
+            return (await connection.exchange(outgoing, ANSWER_BYTES_MAX)).status
 
 
-def written(batch: tuple[Start, ...]) -> bytes:
+def request_body(batch: tuple[Start, ...]) -> bytes:
     """The body of one request."""
     starts = [
         {

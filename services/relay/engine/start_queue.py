@@ -17,7 +17,7 @@ STARTS_MAX = 10_000
 URLS_MAX = 64
 # An address without a successful notice for this long gives way to any other address. An address that waits for a
 # shorter time gives way only to one whose last success is more recent. Receivers answer in milliseconds.
-UNTOLD_SECONDS = 1.0
+NO_SUCCESS_SECONDS = 1.0
 # Starts of one request: some 120 KiB, or 1.6 MB with the longest labels and data.
 BATCH_MAX = 500
 # A start notice later than this tells little more than the end of the attempt will.
@@ -41,7 +41,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class StartBatch:
     """The starts of one request, and how many were left out because they are too old or their attempt has ended."""
 
     batch: tuple[Start, ...]
@@ -62,7 +62,7 @@ class Put:
 
 @dataclass(slots=True)
 class _Queue:
-    begun_at: float
+    created_at: float
     starts: deque[Start]
 
 
@@ -75,7 +75,7 @@ class StartQueue:
     def __init__(self) -> None:
         self._waiting: dict[str, _Queue] = {}
         # The time of each address's last success, the latest at the end. It is kept while no start waits.
-        self._told_at: dict[str, float] = {}
+        self._succeeded_at: dict[str, float] = {}
         self._size = 0
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class StartQueue:
         queue = self._waiting.get(url)
         if queue is None:
             if len(self._waiting) >= URLS_MAX:
-                evicted = self._gives_way(url, start.put_at)
+                evicted = self._to_evict(url, start.put_at)
                 if evicted is None:
                     return Put(dropped=1, refused=True)
                 dropped = self._evict(evicted)
@@ -99,11 +99,15 @@ class StartQueue:
             dropped += 1
         return Put(dropped, evicted)
 
-    def _gives_way(self, to: str, now: float) -> str | None:
+    def _to_evict(self, to: str, now: float) -> str | None:
         """The address with the oldest success, if it must give way to `to`."""
-        url = min(self._waiting, key=lambda url: (self._told(url), self._waiting[url].begun_at))
-        untold_since = max(self._told(url), self._waiting[url].begun_at)
-        return url if now - untold_since >= UNTOLD_SECONDS or self._told(to) > self._told(url) else None
+        url = min(self._waiting, key=lambda url: (self._last_success(url), self._waiting[url].created_at))
+        no_success_since = max(self._last_success(url), self._waiting[url].created_at)
+        return (
+            url
+            if now - no_success_since >= NO_SUCCESS_SECONDS or self._last_success(to) > self._last_success(url)
+            else None
+        )
 
     def _evict(self, url: str) -> int:
         """Drop an address. Returns how many of its starts waited."""
@@ -111,10 +115,10 @@ class StartQueue:
         self._size -= dropped
         return dropped
 
-    def _told(self, url: str) -> float:
-        return self._told_at.get(url, -math.inf)
+    def _last_success(self, url: str) -> float:
+        return self._succeeded_at.get(url, -math.inf)
 
-    def take(self, url: str, now: float) -> Taken:
+    def take(self, url: str, now: float) -> StartBatch:
         """The oldest starts of an address that are still worth sending, to be passed to `settle` or `give_back`. If
         there is none, the address is forgotten.
         """
@@ -133,20 +137,20 @@ class StartQueue:
         self._size -= late + over
         if not batch:
             self._waiting.pop(url, None)
-        return Taken(tuple(batch), late, over)
+        return StartBatch(tuple(batch), late, over)
 
-    def told(self, url: str, taken: Taken, now: float) -> None:
+    def succeeded(self, url: str, sent: StartBatch, now: float) -> None:
         """The receiver has accepted the starts."""
-        self.settle(taken)
-        self._told_at.pop(url, None)
-        self._told_at[url] = now
-        while len(self._told_at) > URLS_MAX:
-            del self._told_at[next(iter(self._told_at))]
+        self.settle(sent)
+        self._succeeded_at.pop(url, None)
+        self._succeeded_at[url] = now
+        while len(self._succeeded_at) > URLS_MAX:
+            del self._succeeded_at[next(iter(self._succeeded_at))]
 
-    def settle(self, taken: Taken) -> None:
+    def settle(self, sent: StartBatch) -> None:
         """Drop the starts."""
-        self._size -= len(taken.batch)
+        self._size -= len(sent.batch)
 
-    def give_back(self, url: str, taken: Taken) -> None:
+    def give_back(self, url: str, sent: StartBatch) -> None:
         """Put the starts back, before the others of their address."""
-        self._waiting[url].starts.extendleft(reversed(taken.batch))
+        self._waiting[url].starts.extendleft(reversed(sent.batch))

@@ -27,13 +27,13 @@ def retry_delay_seconds(
     retried: int, expression: str | None, headers: Mapping[str, str], now: datetime, *, limited: bool
 ) -> float:
     """The seconds from now to the next attempt, after attempt number `retried` (0 is the first) failed. `headers` and
-    `limited` are as in `asked_delay_seconds`.
+    `limited` are as in `requested_delay_seconds`.
     """
-    asked = asked_delay_seconds(headers, now, limited=limited)
+    asked = requested_delay_seconds(headers, now, limited=limited)
     return own_delay_seconds(retried, expression) if asked is None else asked
 
 
-def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
+def requested_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: bool) -> float | None:
     """How long the destination asks to wait. None when it does not ask, or asks for more than a day.
 
     `headers` are the answer's, with lower-case names. An explicit `Retry-After` takes precedence. Without one the
@@ -45,9 +45,9 @@ def asked_delay_seconds(headers: Mapping[str, str], now: datetime, *, limited: b
     return asked if asked is not None and asked <= DAY_SECONDS else None
 
 
-def asked_pause_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
-    """How long a message's whole flow key must pause after a 429 or 503. Otherwise as `asked_delay_seconds`."""
-    asked = asked_delay_seconds(headers, now, limited=True)
+def requested_pause_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long a message's whole flow key must pause after a 429 or 503. Otherwise as `requested_delay_seconds`."""
+    asked = requested_delay_seconds(headers, now, limited=True)
     if asked is None or explicit_seconds(headers, now) is not None:
         return asked
     return min(asked, PAUSE_SECONDS_MAX)

@@ -114,11 +114,11 @@ def _final(message: Claimed, answer: Answer, headers: Mapping[str, str], error: 
 
 
 def _error(options: Options, answer: Answer) -> Any:
-    looked_for = options.error_field or ("error" if options.final_errors else None)
-    if looked_for is None or len(answer.body) > JUDGED_BYTES_MAX or answer.body.lstrip()[:1] != b"{":
+    field = options.error_field or ("error" if options.final_errors else None)
+    if field is None or len(answer.body) > JUDGED_BYTES_MAX or answer.body.lstrip()[:1] != b"{":
         return None
     try:
         content = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         return None
-    return content.get(looked_for) if isinstance(content, dict) else None
+    return content.get(field) if isinstance(content, dict) else None

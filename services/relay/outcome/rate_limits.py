@@ -89,7 +89,7 @@ def _seconds(value: str | None, now: datetime) -> float | None:
         return _from_number(float(value), now)
     if (duration := parse_duration(value)) is not None:
         return duration
-    moment = _moment(value)
+    moment = _time(value)
     try:
         return None if moment is None else max(0.0, (moment - now).total_seconds())
     except OverflowError:
@@ -104,7 +104,7 @@ def _from_number(number: float, now: datetime) -> float:
     return max(0.0, number - now.timestamp()) if number > 1e9 else number
 
 
-def _moment(value: str) -> datetime | None:
+def _time(value: str) -> datetime | None:
     for parse in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             moment = parse(value)

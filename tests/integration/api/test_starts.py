@@ -1,4 +1,4 @@
-"""Attempts that begin: told by the relay, stored when the dispatcher asked for it, shown until they end."""
+"""Attempt starts: told by the relay, stored when the dispatcher asked for it, shown until they end."""
 
 from __future__ import annotations
 

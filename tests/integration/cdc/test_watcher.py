@@ -110,7 +110,7 @@ def test_an_outage_longer_than_debeziums_tries_heals_when_it_ends(cdc: Cdc, watc
     with _nobody_let_in(cdc):
         during = cdc.submit()
         ends_at = time.monotonic() + OUTAGE_SECONDS
-        until(lambda: "Postgres does not answer" in watching.faults().get("slot", ""))
+        until(lambda: "Postgres does not respond" in watching.faults().get("slot", ""))
         until(lambda: time.monotonic() > ends_at, 2 * OUTAGE_SECONDS)
     after = cdc.submit()
     events = cdc.events("submissions", cdc.has(before, during, after), 90)

@@ -14,23 +14,25 @@ import pytest
 from kafka.structs import OffsetAndMetadata, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from services.dispatcher.dispatcher import Dispatcher
-from services.dispatcher.message import Callbacks
+from services.dispatcher.api_client import ApiClient
+from services.dispatcher.dispatcher import Connection, Dispatcher
+from services.dispatcher.message import Callbacks, MessageBuilder, Webhooks
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import Outbox, Webhooks
-from services.dispatcher.relay import Relay
-from services.dispatcher.submissions import Submissions
+from services.dispatcher.relay_client import RelayClient
+from services.dispatcher.sender import Sender
+from services.dispatcher.timing import Timing
 from tests.destination import Received, Reply, destination
 from tidings.contract.targets import Disabled, Resolved, Target
 from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 SECRET = f"whsec_{base64.b64encode(b's' * 32).decode()}"
 TARGET = Target(name="on", url="https://provider.example/v1", retries=3, timeout_seconds=5)
 TARGETS: dict[str, Resolved | Disabled] = {
     "on": Resolved(TARGET, TARGET.url, {"Authorization": "Bearer sk"}),
-    "off": Disabled(TARGET, "target off is switched off: KEY not set"),
+    "off": Disabled(TARGET, "target off is disabled: KEY not set"),
 }
 
 
@@ -164,7 +166,7 @@ class Dispatching:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
-            self.progress.turned(2)
+            self.progress.round_completed(2)
 
     def accept(self, received: Received) -> Reply:
         messages = json.loads(received.body)
@@ -221,17 +223,16 @@ def dispatching() -> Iterator[Dispatching]:
     parts = Dispatching()
     with destination(parts.answer) as server:
         parts.url = server.url
-        metrics, logger = DispatcherMetrics(parts.registry), log.get("test")
-        outbox = Outbox(
-            Relay(server.url, "token"),
-            Submissions(server.url, server.url, internal_token="i", signing_key="k" * 32, now=lambda: 1.8e9),
-            TARGETS,
-            callbacks=Callbacks(server.url, "i"), webhooks=Webhooks(server.url, SECRET), now=lambda: 1.8e9,
-            clock=lambda: parts.partitions.now, metrics=metrics, log=logger,
+        timing = Timing(now=lambda: 1.8e9, clock=lambda: parts.partitions.now, jitter=lambda: 0.0)
+        telemetry = Telemetry(DispatcherMetrics(parts.registry), log.get("test"))
+        sender = Sender(
+            RelayClient(server.url, "token"),
+            ApiClient(server.url, server.url, internal_token="i", signing_key="k" * 32, now=timing.now),
+            MessageBuilder(TARGETS, Callbacks(server.url, "i"), Webhooks(server.url, SECRET)),
+            timing=timing, telemetry=telemetry,
         )  # fmt: skip
         parts.dispatcher = Dispatcher(
-            parts.partitions, parts.letters, outbox,
-            clock=lambda: parts.partitions.now, jitter=lambda: 0.0,
-            progress=parts.progress, metrics=metrics, log=logger,
+            Connection(parts.partitions, parts.letters), sender,
+            timing=timing, progress=parts.progress, telemetry=telemetry,
         )  # fmt: skip
         yield parts

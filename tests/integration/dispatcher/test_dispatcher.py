@@ -8,10 +8,10 @@ import pytest
 from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
-from services.dispatcher.__main__ import outbox as outbox_of
+from services.dispatcher.__main__ import make_sender
 from services.dispatcher.message import CALLBACK_RETRY_DELAY
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.outbox import FRESH_SECONDS
+from services.dispatcher.sender import FRESH_SECONDS
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.unknown import UNKNOWN_SECONDS
 from tests.destination import Received, Reply
@@ -20,6 +20,7 @@ from tidings.contract.callback_token import is_callback_token
 from tidings.contract.change import decode_result
 from tidings.contract.topics import DEAD_LETTERS, REMOVALS, RESULTS, SUBMISSIONS
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
@@ -294,7 +295,7 @@ def test_a_webhook_goes_to_public_addresses_unless_the_operator_says_otherwise(
     [record] = [record for records in dispatching.partitions.poll(0).values() for record in records]
     change = decode_result(record.value)
     assert change is not None
-    outbox_of(settings, {}, DispatcherMetrics(CollectorRegistry()), log.get("test")).end([change])
+    make_sender(settings, {}, Telemetry(DispatcherMetrics(CollectorRegistry()), log.get("test"))).end([change])
     [message] = dispatching.published
     assert message["destination"] == "https://hook.example/"
     assert message["headers"].get("Tidings-Addresses") == asked
@@ -360,7 +361,7 @@ def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_bei
     dispatching.submit(A, B, op=op, **columns)
     dispatching.run()
     assert dispatching.labels() == [B]
-    assert dispatching.refused == {A: "the relay gave the call up and its callback is lost; its dead letter is 1-a"}
+    assert dispatching.refused == {A: "the call failed and its callback is lost; the dead letter of the relay is 1-a"}
 
 
 def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispatching) -> None:

@@ -11,20 +11,23 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_state import ChannelState
 from services.notifier.channel_worker import ChannelWorker
 from services.notifier.channels import STALLS_MAX, Channels
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.tenants import Tenants
 from tests.integration.notifier.conftest import Topics
 from tests.wait import until
 from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, RESULTS, Topic
-from tidings.kafka.changes import change_consumer
+from tidings.kafka.changes import Subscription, change_consumer
 from tidings.kafka.failures import StalledError
 from tidings.kafka.topics import KafkaTopics
 from tidings.kafka.transactions import Outgoing, Transactions, transactional_producer
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 CHANNELS = 30
 SECONDS = 120
@@ -57,7 +60,8 @@ class Both:
         kafka_topics = KafkaTopics(topics.cluster)
         self.registry = CollectorRegistry()
         channels = Channels(kafka_topics, channels_max=10_000, tenant_max=10_000, clock=time.monotonic)
-        tenants, metrics, logger = Tenants(time.monotonic), NotifierMetrics(self.registry), log.get("test")
+        state = ChannelState(channels, Tenants(time.monotonic))
+        telemetry = Telemetry(NotifierMetrics(self.registry), log.get("test"))
         changes, transactions = self._joined(RESULTS)
         self.stalling = Stalling(transactions)
         held, held_transactions = self._joined(CHANNEL_EVENTS)
@@ -65,23 +69,23 @@ class Both:
         made: Any = self.stalling
         trying: Any = self.trying
         notifier = Notifier(
-            changes, made, channels, tenants,
-            public_url="http://x", progress=Progress(time.monotonic), metrics=metrics, log=logger,
+            Connection(changes, made), state,
+            public_url="http://x", progress=Progress(time.monotonic), telemetry=telemetry,
         )  # fmt: skip
         worker = ChannelWorker(
-            held, trying, channels, tenants,
-            clock=time.monotonic, progress=Progress(time.monotonic), metrics=metrics, log=logger,
+            Connection(held, trying), state,
+            clock=time.monotonic, progress=Progress(time.monotonic), telemetry=telemetry,
         )  # fmt: skip
         self.loops = (notifier, worker)
         # Whatever other tests have left on the topics is passed over before the channels' topics are looked at.
         until(lambda: not [loop for loop in self.loops if loop.run_once()], SECONDS)
-        channels.look_again()
+        channels.refresh()
 
     def _joined(self, topic: str) -> tuple[Any, Transactions]:
         name = f"{self._name}-{topic}"
         changes = change_consumer(
-            self._topics.cluster, [topic],
-            group=name, instance=name, batch_max=500, progress=Progress(time.monotonic), log=log.get("test"),
+            self._topics.cluster, Subscription(name, name, 500, (topic,)),
+            progress=Progress(time.monotonic), log=log.get("test"),
         )  # fmt: skip
         self._stack.callback(changes.close)
         transactions = Transactions(

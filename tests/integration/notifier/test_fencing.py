@@ -13,7 +13,7 @@ from tests.integration.notifier.conftest import Topics
 from tests.unit.clock import Clock
 from tests.wait import until
 from tidings.contract.topics import COMPLETIONS, RESULTS
-from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.changes import Changes, Subscription, change_consumer
 from tidings.kafka.failures import FencedError, OverdueError
 from tidings.kafka.loop import replaced
 from tidings.kafka.transactions import (
@@ -71,8 +71,8 @@ def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics:
 def test_a_member_knows_whether_another_took_its_name(topics: Topics, instance: str) -> None:
     def member() -> Changes:
         return change_consumer(
-            topics.cluster, [RESULTS],
-            group=instance, instance="0", batch_max=1, progress=Progress(time.monotonic), log=log.get("test"),
+            topics.cluster, Subscription(instance, "0", 1, (RESULTS,)),
+            progress=Progress(time.monotonic), log=log.get("test"),
         )  # fmt: skip
 
     with closing(member()) as first:

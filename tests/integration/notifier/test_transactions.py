@@ -14,19 +14,22 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaTimeoutError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_state import ChannelState
 from services.notifier.channels import Channels
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.tenants import Tenants
 from tests.integration.notifier.conftest import Notifying, Topics
 from tests.wait import until
 from tidings.contract.topics import COMPLETIONS, RESULTS, Topic
-from tidings.kafka.changes import Changes, change_consumer
+from tidings.kafka.changes import Changes, Subscription, change_consumer
 from tidings.kafka.failures import StalledError
 from tidings.kafka.topics import KafkaTopics
 from tidings.kafka.transactions import Outgoing, Transactions, transactional_producer
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 
 class FailsOnce:
@@ -58,15 +61,16 @@ class FailsOnce:
 def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, instance: str) -> None:
     metrics, progress, logger = NotifierMetrics(CollectorRegistry()), Progress(time.monotonic), log.get("test")
     changes = change_consumer(
-        topics.cluster, [RESULTS], group=instance, instance=instance, batch_max=500, progress=progress, log=logger
+        topics.cluster, Subscription(instance, instance, 500, (RESULTS,)), progress=progress, log=logger
     )
     transactions = Transactions(
         lambda: FailsOnce(transactional_producer(topics.cluster, instance)), clock=time.monotonic
     )
+    channels = Channels(KafkaTopics(topics.cluster), channels_max=0, tenant_max=0, clock=time.monotonic)
     with closing(changes), closing(transactions):
         notifier = Notifier(
-            changes, transactions, Channels(KafkaTopics(topics.cluster), channels_max=0, tenant_max=0, clock=time.monotonic), Tenants(time.monotonic),
-            public_url="http://x", progress=progress, metrics=metrics, log=logger,
+            Connection(changes, transactions), ChannelState(channels, Tenants(time.monotonic)),
+            public_url="http://x", progress=progress, telemetry=Telemetry(metrics, logger),
         )  # fmt: skip
         until(lambda: notifier.run_once() == 0 and _at_end(changes), 60)
         FailsOnce.armed = True
@@ -90,7 +94,7 @@ def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics,
     gone = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
     kafka_topics = KafkaTopics(topics.cluster)
     changes = change_consumer(
-        topics.cluster, [RESULTS], group=instance, instance=instance, batch_max=500,
+        topics.cluster, Subscription(instance, instance, 500, (RESULTS,)),
         progress=Progress(time.monotonic), log=log.get("test"),
     )  # fmt: skip
     transactions = Transactions(

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.reconciler.metrics import ReconcilerMetrics
-from services.reconciler.relay import Relay
+from services.reconciler.relay_client import RelayClient
 from services.reconciler.store import Store
 from tests.destination import Received, Reply, destination
 from tests.infra.postgres import PostgresServer
@@ -127,8 +127,8 @@ def fake_relay() -> FakeRelay:
 
 
 @pytest.fixture
-def relay(fake_relay: FakeRelay) -> Iterator[Relay]:
+def relay(fake_relay: FakeRelay) -> Iterator[RelayClient]:
     with destination(fake_relay.answer) as server:
-        client = Relay(server.url, "token")
+        client = RelayClient(server.url, "token")
         yield client
         client.close()

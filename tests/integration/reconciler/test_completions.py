@@ -8,11 +8,12 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from services.reconciler.completions import FAR_EVERY_SECONDS, Completions, EventReader
+from services.reconciler.completions import FAR_EVERY_SECONDS, Completions, EventReader, Intervals
 from tests.integration.reconciler.conftest import Rows
 from tests.wait import until
 from tidings.contract.ids import new_event_id
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 
 class FakeReader:
@@ -41,8 +42,8 @@ class Look:
     def __init__(self, rows: Rows, events: EventReader) -> None:
         self.now = 0.0
         self.look = Completions(
-            rows.store, events, rows.metrics, log.get("test"),
-            clock=lambda: self.now, settle_seconds=1, grace_seconds=60, repeat_seconds=600,
+            rows.store, events, Telemetry(rows.metrics, log.get("test")),
+            clock=lambda: self.now, intervals=Intervals(settle_seconds=1, grace_seconds=60, repeat_seconds=600),
         )  # fmt: skip
 
     def run(self, after_seconds: float = 0.0) -> None:

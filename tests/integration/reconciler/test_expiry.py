@@ -12,6 +12,7 @@ from services.reconciler.expiry import BACK_EVERY, FAR_EVERY, LOOK_MAX, NAME, Ex
 from tests.infra.postgres import PostgresServer
 from tests.integration.reconciler.conftest import Rows
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 
 class Clock:
@@ -33,7 +34,7 @@ def expiry(rows: Rows, clock: Clock) -> Expiry:
 
 
 def _expiry(rows: Rows, clock: Clock) -> Expiry:
-    return Expiry(rows.store, rows.metrics, log.get("test"), now=clock)
+    return Expiry(rows.store, Telemetry(rows.metrics, log.get("test")), now=clock)
 
 
 def _all(expiry: Expiry) -> None:

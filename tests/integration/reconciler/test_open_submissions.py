@@ -7,22 +7,22 @@ import uuid
 import pytest
 
 from services.reconciler import open_submissions
-from services.reconciler.acted import Acted
-from services.reconciler.open_submissions import OpenSubmissions
-from services.reconciler.relay import Relay, RelayUnavailableError
+from services.reconciler.open_submissions import Limits, OpenSubmissions
+from services.reconciler.relay_client import RelayClient, RelayUnavailableError
 from services.reconciler.store import NO_ID
 from services.reconciler.stray_messages import StrayMessages
 from tests.destination import Reply
 from tests.integration.reconciler.conftest import FakeRelay, Rows
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 
 class Look:
-    def __init__(self, rows: Rows, relay: Relay, *, open_max: int = open_submissions.OPEN_MAX) -> None:
+    def __init__(self, rows: Rows, relay: RelayClient, *, open_max: int = open_submissions.OPEN_MAX) -> None:
         self.now = 0.0
         self.look = OpenSubmissions(
-            rows.store, relay, Acted(600, lambda: self.now), rows.metrics, log.get("test"),
-            clock=lambda: self.now, grace_seconds=120, open_max=open_max,
+            rows.store, relay, Telemetry(rows.metrics, log.get("test")),
+            clock=lambda: self.now, limits=Limits(grace_seconds=120, repeat_seconds=600, open_max=open_max),
         )  # fmt: skip
 
     def full_pass(self) -> int:
@@ -34,7 +34,7 @@ class Look:
 
 
 @pytest.fixture
-def look(rows: Rows, relay: Relay) -> Look:
+def look(rows: Rows, relay: RelayClient) -> Look:
     return Look(rows, relay)
 
 
@@ -75,7 +75,7 @@ def test_one_that_ended_while_the_relay_was_asked_is_left_alone(rows: Rows, look
 
 
 def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_one(
-    rows: Rows, relay: Relay, look: Look, fake_relay: FakeRelay
+    rows: Rows, relay: RelayClient, look: Look, fake_relay: FakeRelay
 ) -> None:
     ids = [rows.submit(age_seconds=7200 - n) for n in range(open_submissions.SWEEP_MAX // 500)]
     for id_ in ids[:4]:
@@ -93,7 +93,7 @@ def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_on
 
 
 def test_one_that_is_open_for_long_has_those_after_it_read_once(
-    rows: Rows, relay: Relay, look: Look, fake_relay: FakeRelay
+    rows: Rows, relay: RelayClient, look: Look, fake_relay: FakeRelay
 ) -> None:
     first = rows.submit(age_seconds=7200)
     rows.ended_submissions(open_submissions.SWEEP_MAX + 100, age_seconds=3600)
@@ -113,7 +113,7 @@ def test_one_that_is_open_for_long_has_those_after_it_read_once(
 
 
 def test_open_ones_that_are_more_than_can_be_remembered_are_looked_at_in_each_pass(
-    rows: Rows, relay: Relay, fake_relay: FakeRelay
+    rows: Rows, relay: RelayClient, fake_relay: FakeRelay
 ) -> None:
     look = Look(rows, relay, open_max=2)
     ids = [rows.submit(age_seconds=7200 - n) for n in range(5)]
@@ -179,9 +179,9 @@ def test_a_relay_that_cannot_say_what_it_holds_switches_the_look_off(
 
 
 def test_live_messages_of_submissions_that_do_not_exist_are_counted(
-    rows: Rows, relay: Relay, fake_relay: FakeRelay
+    rows: Rows, relay: RelayClient, fake_relay: FakeRelay
 ) -> None:
     known, stray = rows.submit(), uuid.uuid4()
     fake_relay.live = {str(known), str(stray), "webhook", "a label of somebody else"}
-    assert StrayMessages(rows.store, relay, rows.metrics, log.get("test")).run_once() == 0
+    assert StrayMessages(rows.store, relay, Telemetry(rows.metrics, log.get("test"))).run_once() == 0
     assert rows.counted("tidings_messages_without_submission") == 1

@@ -6,19 +6,20 @@ from uuid import UUID
 
 import pytest
 
-from services.reconciler.relay import Relay, RelayUnavailableError
+from services.reconciler.relay_client import RelayClient, RelayUnavailableError
 from services.reconciler.removed_contents import REMOVALS_MAX, RemovedContents
 from tests.destination import Reply
 from tests.integration.reconciler.conftest import FakeRelay, Rows
 from tests.traces import tables_with
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 SECRET = b"private-answer"
 
 
 @pytest.fixture
-def look(rows: Rows, relay: Relay) -> RemovedContents:
-    return RemovedContents(rows.store, relay, rows.metrics, log.get("test"), grace_seconds=120)
+def look(rows: Rows, relay: RelayClient) -> RemovedContents:
+    return RemovedContents(rows.store, relay, Telemetry(rows.metrics, log.get("test")), grace_seconds=120)
 
 
 def _removed(rows: Rows, *, age_seconds: float = 300) -> UUID:

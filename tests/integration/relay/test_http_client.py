@@ -19,7 +19,7 @@ from services.relay.egress.http.allowance import Allowance
 from services.relay.egress.http.connection import STALE_SECONDS
 from services.relay.egress.http.dns import SystemNames
 from services.relay.egress.http.faults import NoAnswerError, NotSentError, StaleError
-from services.relay.egress.http.pool import Pool
+from services.relay.egress.http.pool import Pool, Times
 from services.relay.egress.http.reading import AHEAD_BYTES_MAX, HEAD_BYTES_MAX, Reading
 from services.relay.egress.http.request import Origin, Request, request
 from services.relay.egress.http.resolving import Names
@@ -248,7 +248,7 @@ def test_what_comes_in_the_middle_of_an_answer_is_not_read_as_another(run: Any) 
         reading = Reading("POST", Allowance(1_000_000), pace=lambda _: None)
         reading.feed(LINE + CHUNKED + b"\r\n%x\r\n" % 70_000 + b"z" * 70_000 + b"\r\n")
         reading.feed(b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok")
-        with pytest.raises(NoAnswerError, match="no valid HTTP"):
+        with pytest.raises(NoAnswerError, match="not valid HTTP"):
             await reading.response
 
     run(scenario())
@@ -299,21 +299,21 @@ def test_names_keep_their_case_and_values_their_bytes(run: Any) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok", "in the middle of the answer"),
         (b"HTTP/1.1 200 OK\r\nContent-Le", "before an answer came"),
         (b"", "before an answer came"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok!", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nA: b\x00c\r\n\r\n", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok!", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok!", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nA: b\x00c\r\n\r\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\rContent-Length: 2\r\n\r\nok", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", "not valid HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", "another protocol"),
-        (b"HTTP/1.1 000 x\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
-        (b"HTTP/1.1 099 x\r\nContent-Length: 2\r\n\r\nok", "no valid HTTP"),
+        (b"HTTP/1.1 000 x\r\nContent-Length: 2\r\n\r\nok", "not valid HTTP"),
+        (b"HTTP/1.1 099 x\r\nContent-Length: 2\r\n\r\nok", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nok", "in the middle of the answer"),
         (b"HTTP/1.1 200 OK\nContent-Le", "before an answer came"),
-        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\nzz\nok\n0\n\n", "no valid HTTP"),
-        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nok\n0\n\n", "no valid HTTP"),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\nzz\nok\n0\n\n", "not valid HTTP"),
+        (b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n1\nok\n0\n\n", "not valid HTTP"),
         (b"HTTP/1.1 200 OK\r\nA: " + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
         (b"HTTP/1.1 200 OK\nA: " + b"x" * (HEAD_BYTES_MAX * 8), "more than"),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * (HEAD_BYTES_MAX // 4), "more than"),
@@ -778,9 +778,9 @@ def test_a_destination_that_takes_nothing_of_the_body_leaves_the_fate_unknown(ru
     async def scenario() -> None:
         server = await asyncio.start_server(deaf, "127.0.0.1", 0)
         origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
-        pool = Pool(tls_context(None), system_names(), stall_seconds=0.5)
+        pool = Pool(tls_context(None), system_names(), times=Times(stall_seconds=0.5))
         asked = request("POST", "/", {"Host": origin.authority}, pieces(), 16 * 1024 * 1024)
-        stuck = pytest.raises(NoAnswerError, match=r"took nothing of the body for 0\.5 s")
+        stuck = pytest.raises(NoAnswerError, match=r"accepted no data of the body for 0\.5 s")
         with await pool.connection(origin, 5) as connection, stuck:
             await connection.exchange(asked, INLINE_BYTES_MAX)
         assert ended == [True]
@@ -809,7 +809,7 @@ def test_a_destination_that_takes_the_body_slowly_gets_all_of_it(run: Any) -> No
         server = await asyncio.start_server(slow, "127.0.0.1", 0)
         origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
         # Less than the whole takes, and far more than a part of it.
-        pool = Pool(tls_context(None), system_names(), stall_seconds=1.0)
+        pool = Pool(tls_context(None), system_names(), times=Times(stall_seconds=1.0))
         asked = request("POST", "/", {"Host": origin.authority}, pieces(), 8 * 1024 * 1024)
         with await pool.connection(origin, 5) as connection:
             assert (await connection.exchange(asked, INLINE_BYTES_MAX)).status == 200

@@ -11,14 +11,14 @@ import pytest
 import uvloop
 
 from services.relay.egress.http.faults import NotSentError
-from services.relay.egress.http.pool import AGE_SECONDS, TLS_BYTES, Pool
+from services.relay.egress.http.pool import AGE_SECONDS, TLS_BYTES, Limits, Pool, Times
 from services.relay.egress.http.proxy import proxy_of
 from services.relay.egress.http.request import Origin
 from services.relay.egress.http.tls import tls_context
 from services.relay.memory.byte_share import Share
 from stack.ports import free_ports
 from tests.certificates import authority
-from tests.integration.relay.test_courier import Proxy
+from tests.integration.relay.test_http_attempt import Proxy
 from tests.integration.relay.test_http_client import OK, Client, Scripted, system_names
 
 MEMORY = 10_000_000
@@ -48,7 +48,7 @@ def test_a_connection_is_kept_until_it_is_old(run: Run, age_seconds: float, conn
 
     async def scenario() -> None:
         listening = await asyncio.start_server(server, "127.0.0.1", 0)
-        pool = Pool(tls_context(None), system_names(), age_seconds=age_seconds)
+        pool = Pool(tls_context(None), system_names(), times=Times(age_seconds=age_seconds))
         client = Client(pool, Origin("http", "127.0.0.1", listening.sockets[0].getsockname()[1]))
         for _ in range(3):
             assert (await client.call()).body == b"ok"
@@ -73,7 +73,7 @@ def test_a_name_that_moves_is_followed_once_the_connection_is_old(run: Run, age_
             await asyncio.start_server(one, address, port)
             for one, address in ((before, "127.0.0.1"), (after, "127.0.0.2"))
         ]
-        pool = Pool(tls_context(None), resolve, age_seconds=age_seconds)
+        pool = Pool(tls_context(None), resolve, times=Times(age_seconds=age_seconds))
         client = Client(pool, Origin("http", "name.example", port))
         await client.call()
         addresses[:] = ["127.0.0.2"]
@@ -92,7 +92,7 @@ def test_connections_that_were_opened_together_do_not_end_together(run: Run) -> 
 
     async def scenario() -> list[float]:
         listening = await asyncio.start_server(server, "127.0.0.1", 0)
-        pool = Pool(tls_context(None), system_names(), jitter=lambda: next(chances))
+        pool = Pool(tls_context(None), system_names(), times=Times(jitter=lambda: next(chances)))
         origin = Origin("http", "127.0.0.1", listening.sockets[0].getsockname()[1])
         now = asyncio.get_running_loop().time()
         opened = [await pool.connection(origin, 5, fresh=True) for _ in range(3)]
@@ -113,7 +113,7 @@ def test_a_connection_over_tls_counts_until_it_is_closed(run: Run, tmp_path: Pat
 
     async def scenario() -> None:
         listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls)
-        pool = Pool(tls_context(bundle), system_names(), memory=memory)
+        pool = Pool(tls_context(bundle), system_names(), limits=Limits(memory=memory))
         client = Client(pool, Origin("https", "127.0.0.1", listening.sockets[0].getsockname()[1]))
         for _ in range(2):
             await client.call()
@@ -134,7 +134,7 @@ def test_a_connection_through_a_proxys_tunnel_counts_too(run: Run, tmp_path: Pat
         listening = await asyncio.start_server(Scripted([OK]), "127.0.0.1", 0, ssl=tls)
         between = await asyncio.start_server(Proxy(listening.sockets[0].getsockname()[1]).serve, "127.0.0.1", 0)
         proxy = proxy_of(f"http://127.0.0.1:{between.sockets[0].getsockname()[1]}")
-        pool = Pool(tls_context(bundle), system_names(), proxy, memory=memory)
+        pool = Pool(tls_context(bundle), system_names(), proxy, limits=Limits(memory=memory))
         await Client(pool, Origin("https", "provider.example", 443)).call()
         assert memory.left == MEMORY - TLS_BYTES
         pool.close()
@@ -152,7 +152,7 @@ def test_nothing_counts_of_a_plain_connection_and_of_one_that_was_refused(run: R
     async def scenario() -> None:
         plain = await asyncio.start_server(Scripted([OK]), "127.0.0.1", 0)
         unknown = await asyncio.start_server(Scripted([OK]), "127.0.0.1", 0, ssl=tls)
-        pool = Pool(tls_context(None), system_names(), memory=memory)
+        pool = Pool(tls_context(None), system_names(), limits=Limits(memory=memory))
         await Client(pool, Origin("http", "127.0.0.1", plain.sockets[0].getsockname()[1])).call()
         with pytest.raises(NotSentError, match="certificate"):
             await Client(pool, Origin("https", "127.0.0.1", unknown.sockets[0].getsockname()[1])).call()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.reconciler.relay import Relay as Client
+from services.reconciler.relay_client import RelayClient as Client
 from tests.destination import Reply, destination
 from tests.integration.relay.conftest import TOKEN, Relay
 from tests.wait import until
@@ -18,16 +18,16 @@ def test_live_messages_and_dead_letters_of_callbacks_are_told_by_label(new_relay
         relay.publish(f"{server.url}/x", Upstash_Label="dead", Upstash_Retries="0", **callback)
         relay.publish(f"{server.url}/x", Upstash_Label="live", Upstash_Delay="1h")
         # Two attempts' callbacks of `dead` end as dead letters: of the attempt, not of the message itself.
-        letters = until(lambda: client.holding(["dead"]).letters.get("dead"), 30)
+        letters = until(lambda: client.holding(["dead"]).dead_letters.get("dead"), 30)
         until(lambda: client.holding(["dead", "live", "other"]).live == {"live"}, 30)
         [letter_id] = letters or []
         assert relay.call("GET", f"/v2/dlq/{letter_id}").json()["url"].endswith("/cb")
         assert client.live_labels("") == ["live"]
         assert client.live_labels("live") == []
         before = len(server.received)
-        client.retry_letters([letter_id])
+        client.retry_dead_letters([letter_id])
         until(lambda: len(server.received) > before, 30)
-        client.retry_letters(["1-gone"])
+        client.retry_dead_letters(["1-gone"])
     client.close()
 
 

@@ -133,7 +133,7 @@ def test_a_lease_is_not_released_when_nothing_could_be_given_back(
         faulty.proxy.heal()
         with faulty.locked("relay.messages"):
             assert ended(relay, 1) == 0
-        assert "drain_unreturned" in log(relay)
+        assert "claims_not_returned" in log(relay)
         assert faulty.rows("SELECT count(*) FROM relay.processes WHERE lease_until > now()") == [(1,)]
 
 

@@ -14,9 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from services.relay.ending import ending_of
 from services.relay.engine.calls import Calls
+from services.relay.engine.claimer import Claimer
 from services.relay.engine.database_clock import DatabaseClock
 from services.relay.engine.ending_writer import EndingWriter
-from services.relay.engine.leases import Leases
+from services.relay.engine.held_claims import HeldClaims
+from services.relay.engine.lease import Lease
+from services.relay.engine.recovery import Recovery
 from services.relay.message import Claimed
 from services.relay.metrics import RelayMetrics
 from services.relay.options import FlowControl
@@ -26,6 +29,7 @@ from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 DEAD = UUID(int=2)
 LEASE_SECONDS = 3.0
@@ -141,19 +145,19 @@ def test_a_process_that_renewed_its_lease_late_sweeps_nobody_up_who_could_not_re
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         await claimed_by_the_dead(stores, 2)
-        leases = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
+        recovery = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
         await Processes(stores.database, owner=DEAD).renew(3600)
-        await beat(leases, LEASE_SECONDS * 1.5)
+        await beat(recovery, LEASE_SECONDS * 1.5)
         await asyncio.sleep(LEASE_SECONDS * 0.7)
         await lapse(stores, DEAD)
-        assert await leases.sweep_once() == 0
-        await leases.beat_once()
-        assert await leases.sweep_once() == 0
+        assert await recovery.sweep_once() == 0
+        await recovery.lease.renew_once()
+        assert await recovery.sweep_once() == 0
         # One that does not come back is swept up all the same.
         deadline, swept_up = time.monotonic() + 60, 0
         while swept_up < 2 and time.monotonic() < deadline:
-            await beat(leases, LEASE_SECONDS / 5)
-            swept_up += await leases.sweep_once()
+            await beat(recovery, LEASE_SECONDS / 5)
+            swept_up += await recovery.sweep_once()
         assert swept_up == 2
 
     run(story)
@@ -165,13 +169,13 @@ def test_leases_that_a_clock_made_lapse_have_a_time_of_grace(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         await claimed_by_the_dead(stores, 2)
-        leases = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
+        recovery = sweeping(stores, lambda _, __: None, lease_seconds=LEASE_SECONDS)
         await Processes(stores.database, owner=DEAD).renew(3600)
-        await beat(leases, LEASE_SECONDS * 1.5)
+        await beat(recovery, LEASE_SECONDS * 1.5)
         await lapse(stores, DEAD)
         await lapse(stores, stores.processes.owner)
-        await leases.beat_once()
-        assert await leases.sweep_once() == 0
+        await recovery.lease.renew_once()
+        assert await recovery.sweep_once() == 0
 
     run(story)
 
@@ -197,11 +201,11 @@ async def lapse(stores: Stores, owner: UUID) -> None:
     )
 
 
-async def beat(leases: Leases, seconds: float) -> None:
+async def beat(recovery: Recovery, seconds: float) -> None:
     """Beats in time, for so long."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        await leases.beat_once()
+        await recovery.lease.renew_once()
         await asyncio.sleep(LEASE_SECONDS / 10)
 
 
@@ -231,25 +235,31 @@ async def died(stores: Stores, times: int) -> None:
 async def swept(stores: Stores) -> list[tuple[Claimed, Answer]]:
     """What a sweep of this process fails."""
     failed: list[tuple[Claimed, Answer]] = []
-    leases = sweeping(stores, lambda message, answer: failed.append((message, answer)), lease_seconds=60)
-    await leases.beat_once()
-    assert await leases.sweep_once() == 1
+    recovery = sweeping(stores, lambda message, answer: failed.append((message, answer)), lease_seconds=60)
+    await recovery.lease.renew_once()
+    assert await recovery.sweep_once() == 1
     return failed
 
 
-def sweeping(stores: Stores, fail: Callable[[Claimed, Answer], None], *, lease_seconds: float) -> Leases:
-    return Leases(
-        stores.processes,
-        stores.claims,
-        Calls(),
-        cast("EndingWriter", None),
-        DatabaseClock(),
-        RelayMetrics(CollectorRegistry()),
-        log.get("test"),
-        lease_seconds=lease_seconds,
-        fail=fail,
-        given_up=lambda: None,
+def sweeping(stores: Stores, fail: Callable[[Claimed, Answer], None], *, lease_seconds: float) -> Recovery:
+    telemetry = Telemetry(RelayMetrics(CollectorRegistry()), log.get("test"))
+    held = HeldClaims(Calls(), cast("EndingWriter", None))
+    return Recovery(
+        Lease(stores.processes, DatabaseClock(), lease_seconds), stores.claims, held, Failing(fail), telemetry
     )
+
+
+class Failing(Claimer):
+    """A claimer that only fails messages."""
+
+    def __init__(self, fail: Callable[[Claimed, Answer], None]) -> None:
+        self._fail = fail
+
+    def fail(self, message: Claimed, answer: Answer) -> None:
+        self._fail(message, answer)
+
+    def wake(self) -> None:
+        pass
 
 
 def test_a_message_under_which_process_after_process_dies_fails_at_last_and_says_why(run: Run) -> None:

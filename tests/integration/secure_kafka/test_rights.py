@@ -42,7 +42,7 @@ def _settings(kafka: SecureKafka, process: str, without: Collection[Right] = ())
     return kafka.environment("SCRAM-SHA-512", TIDINGS_KAFKA_USERNAME=process)
 
 
-def _said(process: Process, event: str) -> list[dict[str, Any]]:
+def _reported(process: Process, event: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
     return [line for line in lines if line["event"] == event]
 
@@ -129,10 +129,10 @@ def test_the_dispatcher_reads_and_puts_aside_with_its_rights_and_says_which_is_m
         process = stack.enter_context(started(_other(kafka, "dispatcher", make)))
         topics.write(topic, odd, b"no JSON")
         until(lambda: any(m.key == odd for m in topics.read(DEAD_LETTERS)), 60)
-        assert _said(process, "kafka_failed") == []
+        assert _reported(process, "kafka_failed") == []
     right = Right("group", group, "READ")
     with started(_other(kafka, "dispatcher", make, [right])) as process:
-        until(lambda: any("AuthorizationFailed" in line["error"] for line in _said(process, "kafka_failed")), 60)
+        until(lambda: any("AuthorizationFailed" in line["error"] for line in _reported(process, "kafka_failed")), 60)
 
 
 def test_the_reconciler_reads_the_completions_with_its_rights(

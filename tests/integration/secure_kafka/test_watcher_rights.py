@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from prometheus_client import CollectorRegistry
 
 from services.watcher.broker import Broker
-from services.watcher.transactions import LOOK_SECONDS, TransactionWatch
+from services.watcher.transactions import CHECK_SECONDS, TransactionWatch
 from tests.infra.hanging import hang
 from tests.infra.rights import Right, grant, kafka_with_rights, listed_rights
 from tests.infra.secure_kafka import SecureKafka
@@ -72,7 +72,7 @@ class Watching:
         ended = 0
         for _ in range(times):
             ended += self.watch.run_once()
-            self.clock.seconds += LOOK_SECONDS
+            self.clock.seconds += CHECK_SECONDS
         return ended
 
     def fault(self) -> str:

@@ -17,7 +17,7 @@ from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.watcher.broker import Broker as Transactions
-from services.watcher.transactions import LOOK_SECONDS, TransactionWatch
+from services.watcher.transactions import CHECK_SECONDS, TransactionWatch
 from stack.ports import free_ports
 from tests.infra.hanging import hang
 from tests.infra.kafka import Broker
@@ -49,12 +49,12 @@ def watching(broker: Broker) -> Iterator[tuple[TransactionWatch, Clock]]:
         )
 
 
-def _look(watching: tuple[TransactionWatch, Clock], times: int) -> int:
+def _check(watching: tuple[TransactionWatch, Clock], times: int) -> int:
     watch, clock = watching
     ended = 0
     for _ in range(times):
         ended += watch.run_once()
-        clock.seconds += LOOK_SECONDS
+        clock.seconds += CHECK_SECONDS
     return ended
 
 
@@ -76,9 +76,9 @@ def test_a_transaction_that_its_coordinator_forgot_is_found_and_ended(
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap)) as producer:
         producer.send(topic, b"behind it").get(timeout=15)
     assert _committed(broker.bootstrap, topic) == []  # or there is nothing to find
-    assert _look(watching, 3) == 0
+    assert _check(watching, 3) == 0
     assert topic in str(watching[0].fault)
-    assert _look(watching, 12) == 1
+    assert _check(watching, 12) == 1
     assert watching[0].fault is None
     until(lambda: _committed(broker.bootstrap, topic) == [b"behind it"], 30)
 
@@ -92,11 +92,11 @@ def test_a_transaction_under_way_is_let_be_however_long_it_takes(
         producer.init_transactions()
         producer.begin_transaction()
         producer.send(topic, b"slow").get(timeout=15)
-        assert _look(watching, 100) == 0
+        assert _check(watching, 100) == 0
         assert "are open for more than 60 s" in str(watching[0].fault)
         producer.commit_transaction()
     assert _committed(broker.bootstrap, topic) == [b"slow"]
-    _look(watching, 2)
+    _check(watching, 2)
     assert watching[0].fault is None
 
 

@@ -1,4 +1,4 @@
-"""Room for bodies, and reading them, on a client by hand."""
+"""The memory for bodies, and reading them, on a client by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.api.bodies import ClientGoneError, Room, read_body
+from services.api.bodies import BodyMemory, ClientGoneError, read_body
 from services.api.problem import ProblemError
 
 
@@ -59,17 +59,17 @@ def test_a_client_that_leaves_is_not_answered(length: int | None) -> None:
 
 def test_an_owner_waits_for_its_own_and_not_for_anothers() -> None:
     async def scene() -> list[str]:
-        room, order = Room(total=100, per_owner=40), []
+        memory, order = BodyMemory(total=100, per_owner=40), []
 
         async def one(owner: str, size: int, name: str) -> None:
-            await room.take(owner, size)
+            await memory.reserve(owner, size)
             order.append(name)
 
         await one("a", 30, "first")
         waiting = asyncio.create_task(one("a", 30, "second"))
         await asyncio.sleep(0)
         await one("b", 30, "other")
-        room.give_back("a", 30)
+        memory.release("a", 30)
         await waiting
         return order
 
@@ -78,12 +78,12 @@ def test_an_owner_waits_for_its_own_and_not_for_anothers() -> None:
 
 def test_a_body_larger_than_a_share_goes_alone() -> None:
     async def scene() -> bool:
-        room = Room(total=100, per_owner=40)
-        await room.take("a", 200)
-        waiting = asyncio.create_task(room.take("b", 1))
+        memory = BodyMemory(total=100, per_owner=40)
+        await memory.reserve("a", 200)
+        waiting = asyncio.create_task(memory.reserve("b", 1))
         await asyncio.sleep(0)
         waited = not waiting.done()
-        room.give_back("a", 200)
+        memory.release("a", 200)
         await waiting
         return waited
 

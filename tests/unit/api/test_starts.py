@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from services.api.presentation import Begun, derived_status, under_way
+from services.api.presentation import StartedAttempt, derived_status, running_attempt
 from services.api.problem import ProblemError
-from services.api.starts import STARTS_BYTES_MAX, STARTS_MAX, proven, read_starts
+from services.api.starts import STARTS_BYTES_MAX, STARTS_MAX, authentic_starts, read_starts
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 ID = "01920000-0000-7000-8000-000000000001"
@@ -22,7 +22,9 @@ def told(**changed: Any) -> dict[str, Any]:
 
 
 def rows(*starts: Any) -> list[tuple[str, int]]:
-    found = proven(read_starts(orjson.dumps({"starts": starts})), lambda token, id_: token == f"token of {id_}")
+    found = authentic_starts(
+        read_starts(orjson.dumps({"starts": starts})), lambda token, id_: token == f"token of {id_}"
+    )
     return [(str(start.submission_id), start.number) for start in found]
 
 
@@ -84,7 +86,7 @@ def attempt(number: int, retry_in: float | None = None) -> dict[str, Any]:
 def test_the_status_with_and_without_an_attempt_under_way(
     outcome: str | None, attempts: list[dict[str, Any]], begun: int | None, status: str
 ) -> None:
-    start = None if begun is None else Begun(begun, NOW)
+    start = None if begun is None else StartedAttempt(begun, NOW)
     assert derived_status(outcome, attempts, start, NOW) == status
-    running = under_way(outcome, attempts, start)
+    running = running_attempt(outcome, attempts, start)
     assert running == (start if status == "running" and (begun or 0) > len(attempts) else None)

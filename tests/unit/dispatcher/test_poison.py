@@ -10,19 +10,21 @@ import pytest
 from kafka.errors import MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
-from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.dispatcher import Connection, Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.timing import Timing
 from services.dispatcher.unknown import UNKNOWN_MAX, UNKNOWN_SECONDS
 from tests.integration.dispatcher.conftest import Letters, Partitions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.topics import SUBMISSIONS
 from tidings.process import log
 from tidings.process.progress import AGE_SECONDS_MAX, Progress
+from tidings.process.telemetry import Telemetry
 
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
 
-class Outbox:
+class SenderDouble:
     """Fails on `poison`, or on all."""
 
     def __init__(self) -> None:
@@ -55,14 +57,14 @@ class Fussy(Letters):
 
 class Running:
     def __init__(self, letters: Letters) -> None:
-        self.partitions, self.letters, self.outbox = Partitions(), letters, Outbox()
+        self.partitions, self.letters, self.sender = Partitions(), letters, SenderDouble()
         self.progress = Progress(lambda: self.partitions.now)
-        outbox: Any = self.outbox
+        sender: Any = self.sender
         partitions: Any = self.partitions
         self.dispatcher = Dispatcher(
-            partitions, self.letters, outbox,
-            clock=lambda: self.partitions.now, jitter=lambda: 0.0, progress=self.progress,
-            metrics=DispatcherMetrics(CollectorRegistry()), log=log.get("test"),
+            Connection(partitions, self.letters), sender,
+            timing=Timing(now=lambda: 0.0, clock=lambda: self.partitions.now, jitter=lambda: 0.0),
+            progress=self.progress, telemetry=Telemetry(DispatcherMetrics(CollectorRegistry()), log.get("test")),
         )  # fmt: skip
 
     def submit(self, *ids: str) -> None:
@@ -74,7 +76,7 @@ class Running:
         until = self.partitions.now + seconds
         while self.partitions.now < until:
             self.dispatcher.run_once()
-            self.progress.turned(2)
+            self.progress.round_completed(2)
 
 
 @pytest.fixture(params=[Letters, Fussy])
@@ -84,10 +86,10 @@ def running(request: pytest.FixtureRequest) -> Running:
 
 
 def test_one_change_that_fails_for_ever_is_put_aside_and_holds_nobody_up(running: Running) -> None:
-    running.outbox.poison = {B}
+    running.sender.poison = {B}
     running.submit(A, B, C)
     running.run(30)
-    assert running.outbox.sent == [A, C]
+    assert running.sender.sent == [A, C]
     assert running.partitions.committed == {SUBMISSIONS: 3}
     last = running.letters.sent[-1]
     assert b"ZeroDivisionError" in dict(last["headers"])["reason"]
@@ -95,13 +97,13 @@ def test_one_change_that_fails_for_ever_is_put_aside_and_holds_nobody_up(running
 
 
 def test_one_that_fails_after_it_was_unknown_is_put_aside_and_holds_nobody_up(running: Running) -> None:
-    running.outbox.poison, running.outbox.unknown = {B}, {A, B}
+    running.sender.poison, running.sender.unknown = {B}, {A, B}
     running.submit(A, B, C)
     running.run(5)
-    assert (running.outbox.sent, running.partitions.committed) == ([C], {SUBMISSIONS: 0})
-    running.outbox.unknown = set()
+    assert (running.sender.sent, running.partitions.committed) == ([C], {SUBMISSIONS: 0})
+    running.sender.unknown = set()
     running.run(30)
-    assert sorted(running.outbox.sent) == [A, C]
+    assert sorted(running.sender.sent) == [A, C]
     assert running.partitions.committed == {SUBMISSIONS: 3}
     last = running.letters.sent[-1]
     assert b"ZeroDivisionError" in dict(last["headers"])["reason"]
@@ -109,26 +111,26 @@ def test_one_that_fails_after_it_was_unknown_is_put_aside_and_holds_nobody_up(ru
 
 
 def test_a_fault_that_hits_every_change_puts_none_aside_and_is_told(running: Running) -> None:
-    running.outbox.poison = {A, B}
+    running.sender.poison = {A, B}
     running.submit(A, B)
     running.run(AGE_SECONDS_MAX + 20)
     assert (running.letters.sent, running.partitions.committed) == ([], {})
     assert "ZeroDivisionError" in str(running.progress.fault())
-    running.outbox.poison = set()
+    running.sender.poison = set()
     running.run(20)
-    assert (running.outbox.sent, running.partitions.committed) == ([A, B], {SUBMISSIONS: 2})
+    assert (running.sender.sent, running.partitions.committed) == ([A, B], {SUBMISSIONS: 2})
     assert running.progress.fault() is None
 
 
 def test_more_unknown_submissions_than_are_waited_for_hold_up_the_others_for_a_bounded_time() -> None:
     running = Running(Letters())
     unknown = [f"01930000-0000-7000-8000-{n:012d}" for n in range(UNKNOWN_MAX + 100)]
-    running.outbox.unknown = set(unknown)
+    running.sender.unknown = set(unknown)
     # Half a batch, so that one of the unknown fits in part.
     known = [f"01940000-0000-7000-8000-{n:012d}" for n in range(50)]
     running.submit(*known, *unknown, A)
     running.run(4 * UNKNOWN_SECONDS)
-    assert running.outbox.sent == [*known, A]
+    assert running.sender.sent == [*known, A]
     assert len(running.letters.sent) == len(unknown)
     assert running.partitions.committed == {SUBMISSIONS: len(known) + len(unknown) + 1}
     assert running.progress.fault() is None
@@ -139,6 +141,6 @@ def test_an_operation_that_is_no_text_is_put_aside(running: Running, value: byte
     running.partitions.add(SUBMISSIONS, value)
     running.submit(A)
     running.run(2)
-    assert running.outbox.sent == [A]
+    assert running.sender.sent == [A]
     assert len({dict(letter["headers"])["source"] for letter in running.letters.sent}) == 1
     assert running.partitions.committed == {SUBMISSIONS: 2}

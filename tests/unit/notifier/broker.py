@@ -11,8 +11,8 @@ from typing import Any
 from kafka.errors import NotControllerError
 from kafka.structs import TopicPartition
 
-from services.notifier.channels import Channels, Use
-from services.notifier.held import held_record
+from services.notifier.channels import Channels, ChannelUse
+from services.notifier.held_events import held_record
 from services.notifier.tenants import Tenants
 from tests.unit.clock import Clock
 from tests.unit.test_events import ROW
@@ -44,7 +44,7 @@ class Broker:
         self.committed: list[Outgoing] = []
         self.offset = 0
         self.verdict: Verdict = lambda _: None
-        self.there: set[str] = set()
+        self.existing: set[str] = set()
         self.attempts = 0
         self.away = False
         self.made: list[list[str]] = []
@@ -54,8 +54,8 @@ class Broker:
 
     def has(self, *topics: str) -> None:
         """Somebody made these topics beforehand."""
-        self.there |= set(topics)
-        self.channels.look_again()
+        self.existing |= set(topics)
+        self.channels.refresh()
 
     def tell(self, channel: str | None = None, *, tenant: str = "default") -> str:
         row = ROW | {"submission_id": str(uuid.uuid4()), "channel": channel, "tenant": tenant}
@@ -65,7 +65,7 @@ class Broker:
     def hold(self, channel: str, *, tenant: str = "default") -> str:
         """An event that waits for its channel's topic, as the loop of completions writes it."""
         id_ = str(uuid.uuid4())
-        held = held_record(Completion(id_.encode(), (("ce_id", b"1"),), b"{}"), Use(channel, tenant))
+        held = held_record(Completion(id_.encode(), (("ce_id", b"1"),), b"{}"), ChannelUse(channel, tenant))
         self.add(held.value or b"", id_.encode(), held.headers)
         return id_
 
@@ -94,14 +94,14 @@ class Broker:
         self.offset = offset.offset
 
     def present(self) -> Collection[str]:
-        return self.there
+        return self.existing
 
     def make(self, topics: Collection[Topic]) -> Mapping[str, str]:
         if self.away:
             raise NotControllerError
         names = [topic.name for topic in topics]
         self.made.append(names)
-        self.there |= set(names) - set(self.unmade)
+        self.existing |= set(names) - set(self.unmade)
         return {name: self.unmade[name] for name in names if name in self.unmade}
 
     def on(self, topic: str) -> list[str]:

@@ -9,8 +9,10 @@ import pytest
 from kafka.errors import MessageSizeTooLargeError, NotControllerError
 from prometheus_client import CollectorRegistry
 
-from services.notifier.channel_worker import LOOK_SECONDS, NEW_MAX, TRIES_MAX, ChannelWorker, in_turn
-from services.notifier.channels import Use
+from services.notifier.channel_state import ChannelState
+from services.notifier.channel_worker import LOOK_SECONDS, NEW_MAX, TRIES_MAX, ChannelWorker, round_robin
+from services.notifier.channels import ChannelUse
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import BATCH_MAX, Broker, refusing
@@ -20,6 +22,7 @@ from tidings.kafka.topics import NOT_READY
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 
@@ -30,9 +33,9 @@ class Working:
         self.registry = CollectorRegistry()
         made: Any = self.broker
         self.worker = ChannelWorker(
-            made, made, self.broker.channels, self.broker.tenants,
-            clock=self.broker.clock, progress=Progress(Clock()), metrics=NotifierMetrics(self.registry),
-            log=log.get("test"),
+            Connection(made, made), ChannelState(self.broker.channels, self.broker.tenants),
+            clock=self.broker.clock, progress=Progress(Clock()),
+            telemetry=Telemetry(NotifierMetrics(self.registry), log.get("test")),
         )  # fmt: skip
 
     def run(self) -> int:
@@ -43,7 +46,7 @@ class Working:
             assert batches < 1000, "events are held again and again"
         return batches
 
-    def kept_off(self) -> float:
+    def main_topic_only(self) -> float:
         return self.registry.get_sample_value("tidings_notifier_channels_refused_total") or 0.0
 
 
@@ -78,7 +81,7 @@ def test_a_topic_that_is_not_ready_is_waited_for_and_then_left_out(working: Work
     working.worker.run_once()
     assert working.broker.on(B) == [id_]
     assert working.run() == TRIES_MAX - 1
-    assert (working.broker.on(A), working.kept_off()) == ([], 1)
+    assert (working.broker.on(A), working.main_topic_only()) == ([], 1)
 
 
 def test_a_topic_that_is_ready_later_has_its_event(working: Working) -> None:
@@ -87,7 +90,7 @@ def test_a_topic_that_is_ready_later_has_its_event(working: Working) -> None:
     working.worker.run_once()
     working.broker.unmade = {}
     working.run()
-    assert (working.broker.on(A), working.kept_off()) == ([id_], 0)
+    assert (working.broker.on(A), working.main_topic_only()) == ([id_], 0)
 
 
 def test_a_topic_that_may_not_be_made_holds_up_nothing(working: Working) -> None:
@@ -95,7 +98,7 @@ def test_a_topic_that_may_not_be_made_holds_up_nothing(working: Working) -> None
     working.broker.hold("a")
     id_ = working.broker.hold("b")
     assert working.run() == 1
-    assert (working.broker.on(B), working.kept_off()) == ([id_], 1)
+    assert (working.broker.on(B), working.main_topic_only()) == ([id_], 1)
 
 
 def test_beyond_the_limit_of_channels_events_are_on_the_main_topic_alone() -> None:
@@ -103,7 +106,7 @@ def test_beyond_the_limit_of_channels_events_are_on_the_main_topic_alone() -> No
     for number in range(5):
         working.broker.hold(f"x{number}")
     working.run()
-    assert (len(working.broker.there), working.kept_off()) == (2, 3)
+    assert (len(working.broker.existing), working.main_topic_only()) == (2, 3)
 
 
 def test_a_tenant_that_has_used_up_its_channels_leaves_another_its_own() -> None:
@@ -116,10 +119,10 @@ def test_a_tenant_that_has_used_up_its_channels_leaves_another_its_own() -> None
     working.run()
     assert (working.broker.on(A), working.broker.on(B)) == ([other], [late])
     assert working.broker.on("tidings.completions.x0") == [harmful[0], again]
-    assert (len(working.broker.there), working.kept_off()) == (5, 17)
-    assert working.broker.channels.news(Use("x9", "harmful")) is None, "it was said"
+    assert (len(working.broker.existing), working.main_topic_only()) == (5, 17)
+    assert working.broker.channels.reason_to_log(ChannelUse("x9", "harmful")) is None, "it was said"
     working.broker.clock.seconds += 60
-    assert working.broker.channels.news(Use("x9", "harmful")) == "too many channels of its tenant"
+    assert working.broker.channels.reason_to_log(ChannelUse("x9", "harmful")) == "too many channels of its tenant"
 
 
 def test_topics_of_many_tenants_that_refuse_cost_no_other_tenant_an_event(working: Working) -> None:
@@ -158,7 +161,7 @@ def test_a_topic_that_is_deleted_meanwhile_is_made_again(working: Working) -> No
     def deleted(messages: Sequence[Outgoing]) -> None:
         if working.broker.attempts == 1:
             assert messages
-            working.broker.there.discard(A)
+            working.broker.existing.discard(A)
             raise StalledError(frozenset({A}))
 
     working.broker.has(A)
@@ -193,7 +196,7 @@ def test_a_broker_that_is_away_loses_nothing(working: Working) -> None:
 
 def test_what_another_copy_made_is_known_after_a_while(working: Working) -> None:
     working.worker.run_once()
-    working.broker.there = {A}
+    working.broker.existing = {A}
     for _ in range(2):
         working.broker.clock.seconds += LOOK_SECONDS
         working.worker.run_once()
@@ -210,5 +213,5 @@ def test_what_somebody_wrote_by_hand_is_passed_over(working: Working) -> None:
 
 
 def test_names_are_taken_in_turn_and_once() -> None:
-    assert in_turn([["a", "b", "c"], ["d"], ["b", "e"]], 4) == ["a", "d", "b", "e"]
-    assert in_turn([], 4) == []
+    assert round_robin([["a", "b", "c"], ["d"], ["b", "e"]], 4) == ["a", "d", "b", "e"]
+    assert round_robin([], 4) == []

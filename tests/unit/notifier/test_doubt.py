@@ -9,8 +9,10 @@ import pytest
 from kafka.errors import KafkaError, MessageSizeTooLargeError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_state import ChannelState
 from services.notifier.channel_worker import TRIALS_MAX
 from services.notifier.channels import STALLS_MAX
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
 from services.notifier.refusals import REFUSED_SECONDS, TRIAL_SECONDS
@@ -22,6 +24,7 @@ from tidings.kafka.failures import StalledError
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 NAMES = [f"c{number}" for number in range(30)]
@@ -54,9 +57,9 @@ def test_after_stalls_that_name_no_topic_every_channels_event_is_held() -> None:
     broker = Broker()
     made: Any = broker
     notifier = Notifier(
-        made, made, broker.channels, broker.tenants,
-        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
-        log=log.get("test"),
+        Connection(made, made), ChannelState(broker.channels, broker.tenants),
+        public_url="http://x", progress=Progress(Clock()),
+        telemetry=Telemetry(NotifierMetrics(CollectorRegistry()), log.get("test")),
     )  # fmt: skip
 
     def outage(_: Sequence[Outgoing]) -> None:
@@ -73,7 +76,7 @@ def test_after_stalls_that_name_no_topic_every_channels_event_is_held() -> None:
         ids += [broker.tell(name, tenant=name) for name in NAMES]
         notifier.run_once()
     assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS)) == (ids, ids)
-    assert not [name for name in NAMES if broker.tenants.left_out(name)]
+    assert not [name for name in NAMES if broker.tenants.excluded(name)]
 
 
 def test_many_topics_in_doubt_are_each_tried_alone_and_have_their_events_at_once(working: Working) -> None:
@@ -86,7 +89,7 @@ def test_many_topics_in_doubt_are_each_tried_alone_and_have_their_events_at_once
     assert working.run() == 1
     assert {name: working.broker.on(f"{COMPLETIONS}.{name}") for name in NAMES} == ids
     assert alone == [{topic} for topic in TOPICS] + [set(TOPICS)]
-    assert working.kept_off() == 0
+    assert working.main_topic_only() == 0
 
 
 def test_a_topic_that_hangs_alone_is_refused_and_the_others_have_their_events(working: Working) -> None:
@@ -95,7 +98,7 @@ def test_a_topic_that_hangs_alone_is_refused_and_the_others_have_their_events(wo
     ids = [working.broker.hold(name, tenant=name) for name in NAMES]
     working.run()
     assert [working.broker.on(topic) for topic in TOPICS] == [[], *([id_] for id_ in ids[1:])]
-    assert working.kept_off() == 1
+    assert working.main_topic_only() == 1
     working.broker.hold(NAMES[0], tenant=NAMES[0])
     before = working.broker.attempts
     working.run()
@@ -118,7 +121,7 @@ def test_one_batch_waits_for_one_trial_that_hangs_and_for_no_more_trials_than_th
     working.worker.run_once()
     assert (len(stalled), working.broker.on(f"{COMPLETIONS}.new")) == (1, [other])
     working.run()
-    assert working.kept_off() == len(NAMES)
+    assert working.main_topic_only() == len(NAMES)
 
     many = Working()
     names = [f"m{number}" for number in range(TRIALS_MAX + 1)]
@@ -180,7 +183,7 @@ def test_a_topic_in_doubt_that_is_gone_is_made_again(working: Working) -> None:
     def deleted(messages: Sequence[Outgoing]) -> None:
         if working.broker.attempts == 1:
             assert messages
-            working.broker.there.discard(A)
+            working.broker.existing.discard(A)
             raise StalledError(frozenset({A}))
 
     working.broker.verdict = deleted

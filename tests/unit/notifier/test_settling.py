@@ -9,10 +9,12 @@ import pytest
 from kafka.errors import KafkaError, MessageSizeTooLargeError, TopicAuthorizationFailedError
 from prometheus_client import CollectorRegistry
 
+from services.notifier.channel_failures import FAILURES_MAX
+from services.notifier.channel_state import ChannelState
 from services.notifier.channels import STALLS_MAX
+from services.notifier.connection import Connection
 from services.notifier.metrics import NotifierMetrics
 from services.notifier.notifier import Notifier
-from services.notifier.troubles import FAILURES_MAX
 from tests.unit.clock import Clock
 from tests.unit.notifier.broker import Broker, Verdict, refusing
 from tidings.contract.topics import CHANNEL_EVENTS, COMPLETIONS, DEAD_LETTERS, RESULTS
@@ -20,6 +22,7 @@ from tidings.kafka.failures import RefusedError, StalledError
 from tidings.kafka.transactions import Outgoing
 from tidings.process import log
 from tidings.process.progress import Progress
+from tidings.process.telemetry import Telemetry
 
 A, B = "tidings.completions.a", "tidings.completions.b"
 
@@ -33,9 +36,9 @@ def broker() -> Broker:
 def notifier(broker: Broker) -> Notifier:
     made: Any = broker
     return Notifier(
-        made, made, broker.channels, broker.tenants,
-        public_url="http://x", progress=Progress(Clock()), metrics=NotifierMetrics(CollectorRegistry()),
-        log=log.get("test"),
+        Connection(made, made), ChannelState(broker.channels, broker.tenants),
+        public_url="http://x", progress=Progress(Clock()),
+        telemetry=Telemetry(NotifierMetrics(CollectorRegistry()), log.get("test")),
     )  # fmt: skip
 
 
@@ -108,7 +111,7 @@ def test_a_record_that_is_refused_in_a_topic_of_two_tenants_is_blamed_on_neither
 def test_an_event_without_a_topic_is_held_and_nothing_is_made(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell("a"), broker.tell()]
     notifier.run_once()
-    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.there) == (ids, ids[:1], set())
+    assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.existing) == (ids, ids[:1], set())
     [held] = [message for message in broker.committed if message.topic == CHANNEL_EVENTS]
     [told] = [message for message in broker.committed if message.topic == COMPLETIONS and message.key == held.key]
     assert (held.value, list(held.headers)[: len(told.headers)]) == (told.value, list(told.headers))
@@ -145,7 +148,7 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
         topic = f"tidings.completions.{deleting[0]}"
         if any(message.topic == topic for message in messages):
             deleting.pop(0)
-            broker.there.discard(topic)
+            broker.existing.discard(topic)
             raise StalledError(frozenset({topic}))
 
     broker.verdict = deleted
@@ -179,7 +182,7 @@ def test_of_a_topic_that_several_tenants_share_none_is_left_out(broker: Broker, 
         broker.tell(name, tenant="one")
         broker.tell(name, tenant="another")
         notifier.run_once()
-    assert not [tenant for tenant in ("one", "another") if broker.tenants.left_out(tenant)]
+    assert not [tenant for tenant in ("one", "another") if broker.tenants.excluded(tenant)]
 
 
 def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from services.notifier.tenants import FORGOTTEN_SECONDS, LEFT_OUT_SECONDS, LEFT_OUT_SECONDS_MAX, TENANTS_MAX, Tenants
+from services.notifier.tenants import EXCLUDED_SECONDS, EXCLUDED_SECONDS_MAX, FORGOTTEN_SECONDS, TENANTS_MAX, Tenants
 from tests.unit.clock import Clock
 
 
 def test_the_first_time_is_free_and_the_next_ones_cost_ever_more() -> None:
     clock = Clock()
     tenants = Tenants(clock)
-    assert tenants.blame(["a"]) == {}
-    assert not tenants.left_out("a")
+    assert tenants.count_failure(["a"]) == {}
+    assert not tenants.excluded("a")
     seconds = []
     for _ in range(8):
-        [cost] = tenants.blame(["a"]).values()
-        assert tenants.left_out("a")
-        assert not tenants.left_out("b")
+        [cost] = tenants.count_failure(["a"]).values()
+        assert tenants.excluded("a")
+        assert not tenants.excluded("b")
         clock.seconds += cost
-        assert not tenants.left_out("a")
+        assert not tenants.excluded("a")
         seconds.append(cost)
-    assert seconds[:3] == [LEFT_OUT_SECONDS, 2 * LEFT_OUT_SECONDS, 4 * LEFT_OUT_SECONDS]
-    assert seconds[-1] == LEFT_OUT_SECONDS_MAX
+    assert seconds[:3] == [EXCLUDED_SECONDS, 2 * EXCLUDED_SECONDS, 4 * EXCLUDED_SECONDS]
+    assert seconds[-1] == EXCLUDED_SECONDS_MAX
 
 
 def test_after_a_while_all_is_forgotten() -> None:
     clock = Clock()
     tenants = Tenants(clock)
-    tenants.blame(["a"])
+    tenants.count_failure(["a"])
     clock.seconds += FORGOTTEN_SECONDS + 1
-    assert tenants.blame(["a"]) == {}
+    assert tenants.count_failure(["a"]) == {}
 
 
 def test_no_more_tenants_are_remembered_than_the_limit() -> None:
     tenants = Tenants(Clock())
     for number in range(TENANTS_MAX + 1):
-        tenants.blame([str(number)])
-    assert tenants.blame(["1", str(TENANTS_MAX)]) == {"1": LEFT_OUT_SECONDS, str(TENANTS_MAX): LEFT_OUT_SECONDS}
-    assert tenants.blame(["0"]) == {}
+        tenants.count_failure([str(number)])
+    assert tenants.count_failure(["1", str(TENANTS_MAX)]) == {"1": EXCLUDED_SECONDS, str(TENANTS_MAX): EXCLUDED_SECONDS}
+    assert tenants.count_failure(["0"]) == {}

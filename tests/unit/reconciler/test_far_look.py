@@ -13,6 +13,7 @@ from services.reconciler.expiry import BACK, FAR, Expiry
 from services.reconciler.metrics import ReconcilerMetrics
 from services.reconciler.store import Due
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,7 +39,7 @@ class SlowStore:
 
 def test_a_far_look_that_takes_too_long_is_not_repeated_at_once() -> None:
     store = SlowStore()
-    expiry = Expiry(store, ReconcilerMetrics(CollectorRegistry()), log.get("test"), now=lambda: NOW)  # type: ignore[arg-type]
+    expiry = Expiry(store, Telemetry(ReconcilerMetrics(CollectorRegistry()), log.get("test")), now=lambda: NOW)  # type: ignore[arg-type]
     with pytest.raises(psycopg.errors.QueryCanceled):
         expiry.run_once()
     assert expiry.run_once() == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.relay.egress.http.allowance import UNASKED_BYTES_MAX, Allowance
+from services.relay.egress.http.allowance import FREE_BYTES_MAX, Allowance
 from services.relay.egress.http.reading import Reading
 from services.relay.egress.http.response import Response
 
@@ -42,7 +42,7 @@ def test_an_answer_of_unknown_size_is_handed_over_early_when_there_is_no_room(ro
         asked.append(room)
         return room
 
-    chunk = b"%x\r\n" % UNASKED_BYTES_MAX + b"z" * UNASKED_BYTES_MAX + b"\r\n"
+    chunk = b"%x\r\n" % FREE_BYTES_MAX + b"z" * FREE_BYTES_MAX + b"\r\n"
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert begun(grow, head, chunk) == (None, [])
     assert asked == []

@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from services.relay.egress.http.faults import NoAnswerError
-from services.relay.engine.bodies import Bodies
+from services.relay.engine.bodies import Bodies, Incoming
 from services.relay.memory.memory import Memory
 from services.relay.message import Stored
 from services.relay.store.chunks import Chunks, Writer
@@ -54,7 +54,7 @@ def test_an_answer_that_comes_to_a_stand_is_not_held() -> None:
     async def story() -> None:
         bodies = Bodies(cast(Chunks, Table()), BYTES_MAX, stall_seconds=0.05)
         with pytest.raises(NoAnswerError):
-            await bodies.hold("call", ORIGIN, bytearray(70_000), stalled(), None)
+            await bodies.hold(Incoming("call", ORIGIN, bytearray(70_000), stalled()), None)
 
     asyncio.run(asyncio.wait_for(story(), 20))
 
@@ -71,7 +71,7 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
 
         async def spool() -> tuple[Stored, bool]:
             async with asyncio.timeout(20) as limit:
-                return await bodies.spool("call", ORIGIN, start, following(b"cd"), BYTES_MAX, limit)
+                return await bodies.spool(Incoming("call", ORIGIN, start, following(b"cd")), BYTES_MAX, limit)
 
         spooling = asyncio.create_task(spool())
         for _ in range(20):  # whatever could go on has done so
@@ -97,7 +97,7 @@ def test_an_answer_that_waits_for_memory_does_so_on_the_relays_time() -> None:
 
         async def hold() -> bool:
             async with asyncio.timeout(1.0) as limit:
-                return await bodies.hold("call", ORIGIN, start, following(b"b"), None, limit)
+                return await bodies.hold(Incoming("call", ORIGIN, start, following(b"b")), None, limit)
 
         holding = asyncio.create_task(hold())
         await passes(1.5)
@@ -121,7 +121,8 @@ def test_an_answer_waits_for_a_place_on_the_relays_time_while_its_database_is_aw
 
         async def spool() -> tuple[Stored, bool]:
             async with asyncio.timeout(1.0) as limit:
-                return await bodies.spool("call", ORIGIN, bytearray(b"ab" * 35_000), following(b"cd"), BYTES_MAX, limit)
+                incoming = Incoming("call", ORIGIN, bytearray(b"ab" * 35_000), following(b"cd"))
+                return await bodies.spool(incoming, BYTES_MAX, limit)
 
         spooling = asyncio.create_task(spool())
         with table.silence.statement() if away else nullcontext():

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from services.relay.engine.calls import Call, Calls
-from services.relay.engine.leases import astray
+from services.relay.engine.recovery import lost_claims
 from services.relay.store.claims import Difference
 
 FIRST = ("msg_1", datetime(2026, 11, 25, tzinfo=UTC))
@@ -111,5 +111,5 @@ def test_astray_is_what_is_leased_here_old_enough_and_not_held() -> None:
         Difference(("held since", FIRST[1]), leased=True, taken_over=False, age_seconds=8.0),
         Difference(("cancelled", FIRST[1]), leased=False, taken_over=False, age_seconds=0.0),
     ]
-    lost = astray(found, lambda claim: claim[0] == "held since", 8.0)
+    lost = lost_claims(found, lambda claim: claim[0] == "held since", 8.0)
     assert [one.claim[0] for one in lost] == ["lost"]

@@ -57,7 +57,7 @@ def test_a_message_that_no_callback_can_tell_of_ends_nevertheless() -> None:
 
 
 def test_what_was_not_attempted_comes_again_without_a_retry_and_nobody_is_told() -> None:
-    answer = Answer(0, (), b"", error="this relay has too many files open", fate="not attempted", later_seconds=1.5)
+    answer = Answer(0, (), b"", error="this relay has too many open files", fate="not attempted", later_seconds=1.5)
     last = replace(MESSAGE, retried=MESSAGE.retries_max, on_unknown="fail")
     ending = ending_of(last, answer, NOW)
     assert ending.verdict == Retry(1.5, counted=False)

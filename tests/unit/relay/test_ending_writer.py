@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from services.relay.ending import Ending, ending_of
 from services.relay.engine.bodies import Bodies
+from services.relay.engine.ending_bodies import EndingBodies
 from services.relay.engine.ending_writer import EndingWriter
 from services.relay.memory.byte_share import Share
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
@@ -22,6 +23,7 @@ from services.relay.options import CallbackOptions, Options
 from services.relay.outcome.outcome import Answer, Spooled
 from services.relay.store.messages import Messages, UnstorableError
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
@@ -57,17 +59,9 @@ class Database:
 def writer(
     database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: Share | None = None
 ) -> EndingWriter:
-    metrics = RelayMetrics(registry or CollectorRegistry())
-    return EndingWriter(
-        cast("Messages", database),
-        cast("Bodies", bodies),
-        metrics,
-        log.get("test"),
-        wake=lambda _seconds: None,
-        now=lambda: NOW,
-        held=held,
-        pause_seconds=0.01,
-    )
+    ending_bodies = EndingBodies(cast("Bodies", bodies), log.get("test"), now=lambda: NOW, pause_seconds=0.01)
+    telemetry = Telemetry(RelayMetrics(registry or CollectorRegistry()), log.get("test"))
+    return EndingWriter(cast("Messages", database), ending_bodies, telemetry, wake=lambda _seconds: None, held=held)
 
 
 def ending(id_: str, body: bytes = b"", *, started_at: datetime = NOW) -> Ending:

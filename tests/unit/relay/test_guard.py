@@ -10,13 +10,19 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.relay.egress.guard import ForbiddenAddressError, Guard, GuardedResolver, Network, permitted
+from services.relay.egress.address_policy import (
+    AddressPolicy,
+    CheckedResolver,
+    ForbiddenAddressError,
+    Network,
+    permitted,
+)
 from services.relay.egress.hosts import HostPorts
 from services.relay.egress.http.request import Origin
 
 
-def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> Guard:
-    return Guard([ipaddress.ip_network(text) for text in allowed], HostPorts(hosts))
+def guard(allowed: Sequence[str] = (), hosts: Sequence[str] = ()) -> AddressPolicy:
+    return AddressPolicy([ipaddress.ip_network(text) for text in allowed], HostPorts(hosts))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +251,7 @@ class Answers:
 def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
     async def scenario() -> None:
         answers = Answers("8.8.8.8", "169.254.169.254", "8.8.4.4")
-        resolve = GuardedResolver(guard(), answers)
+        resolve = CheckedResolver(guard(), answers)
         # Asked once, and what is connected to is what was checked.
         assert await resolve("rebinding.example") == ["8.8.8.8"]
         assert len(answers.left) == 2
@@ -256,6 +262,6 @@ def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
 
 
 def test_an_address_in_place_of_a_name_is_checked_when_it_is_connected_to() -> None:
-    resolve = GuardedResolver(guard(), Answers("10.0.0.1"))
+    resolve = CheckedResolver(guard(), Answers("10.0.0.1"))
     with pytest.raises(ForbiddenAddressError, match=r"10\.0\.0\.1 is not a public address"):
         asyncio.run(resolve("10.0.0.1"))

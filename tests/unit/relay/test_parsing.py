@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.relay.egress.guard import permitted
+from services.relay.egress.address_policy import permitted
 from services.relay.outcome.backoff import default_backoff_seconds, retry_delay_seconds
 from services.relay.outcome.expression import ExpressionError, evaluate_ms
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.outcome.backoff import PAUSE_SECONDS_MAX, asked_delay_seconds, asked_pause_seconds
+from services.relay.outcome.backoff import PAUSE_SECONDS_MAX, requested_delay_seconds, requested_pause_seconds
 from tests.unit.relay.quick import quick
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,20 +56,20 @@ EPOCH = int(NOW.timestamp())
     ],
 )  # fmt: skip
 def test_what_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    asked = asked_delay_seconds(headers, NOW, limited=True)
+    asked = requested_delay_seconds(headers, NOW, limited=True)
     assert asked == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_only_a_rate_limit_makes_resets_count() -> None:
-    assert asked_delay_seconds({"x-ratelimit-reset": "5"}, NOW, limited=False) is None
-    assert asked_delay_seconds({"retry-after-ms": "5000"}, NOW, limited=False) == 5
+    assert requested_delay_seconds({"x-ratelimit-reset": "5"}, NOW, limited=False) is None
+    assert requested_delay_seconds({"retry-after-ms": "5000"}, NOW, limited=False) == 5
 
 
 def test_a_reset_pauses_a_whole_key_for_an_hour_at_the_most_and_an_explicit_time_as_long_as_it_says() -> None:
-    assert asked_pause_seconds({"x-ratelimit-reset-requests": "12h0m0s"}, NOW) == PAUSE_SECONDS_MAX
-    assert asked_pause_seconds({"x-ratelimit-reset-requests": "5s"}, NOW) == 5
-    assert asked_pause_seconds({"retry-after": "7200", "x-ratelimit-reset-requests": "1s"}, NOW) == 7200
-    assert asked_pause_seconds({}, NOW) is None
+    assert requested_pause_seconds({"x-ratelimit-reset-requests": "12h0m0s"}, NOW) == PAUSE_SECONDS_MAX
+    assert requested_pause_seconds({"x-ratelimit-reset-requests": "5s"}, NOW) == 5
+    assert requested_pause_seconds({"retry-after": "7200", "x-ratelimit-reset-requests": "1s"}, NOW) == 7200
+    assert requested_pause_seconds({}, NOW) is None
 
 
 NAMES = st.sampled_from(
@@ -82,5 +82,5 @@ VALUES = st.text(max_size=40) | st.text('0123456789.;=,"rtsmh:-TZ+ ', max_size=4
 @quick
 @given(st.dictionaries(NAMES, VALUES))
 def test_any_headers_ask_for_a_day_at_the_most(headers: dict[str, str]) -> None:
-    asked = asked_delay_seconds(headers, NOW, limited=True)
+    asked = requested_delay_seconds(headers, NOW, limited=True)
     assert asked is None or 0 <= asked <= 86_400

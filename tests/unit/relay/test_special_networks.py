@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.egress import special_networks
-from services.relay.egress.guard import Network
+from services.relay.egress.address_policy import Network
 from services.relay.egress.special_networks import is_public
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -16,11 +16,12 @@ from services.relay.engine.start_queue import URLS_MAX
 from services.relay.metrics import RelayMetrics
 from services.relay.options import Options, StartedCallback
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 ALIVE = "http://alive"
 
 
-class Ways:
+class Routes:
     """Connections to receivers that never answer, and one that does."""
 
     def __init__(self) -> None:
@@ -55,9 +56,9 @@ class Ways:
 
 class Telling:
     def __init__(self) -> None:
-        self.ways, self.registry = Ways(), CollectorRegistry()
-        ways: Any = self.ways
-        self.notices = StartNotices(ways, lambda: "k" * 32, RelayMetrics(self.registry), log.get("test"))
+        self.routes, self.registry = Routes(), CollectorRegistry()
+        routes: Any = self.routes
+        self.notices = StartNotices(routes, lambda: "k" * 32, Telemetry(RelayMetrics(self.registry), log.get("test")))
 
     def tell(self, url: str) -> None:
         callback = StartedCallback(url)
@@ -68,7 +69,7 @@ class Telling:
             started_at=datetime(2026, 1, 1, tzinfo=UTC),
             options=Options(started_callback=callback),
         )
-        self.notices.tell(message, lambda: False)
+        self.notices.notify(message, lambda: False)
 
     def counted(self, outcome: str) -> float:
         return self.registry.get_sample_value("relay_start_notices_total", {"outcome": outcome}) or 0.0
@@ -87,14 +88,14 @@ def test_addresses_that_never_answer_give_way_to_one_that_does_with_their_connec
         dead = [f"http://dead-{number}" for number in range(URLS_MAX)]
         for url in dead:
             telling.tell(url)
-        await telling.until(lambda: telling.ways.open == dead)
+        await telling.until(lambda: telling.routes.open == dead)
         telling.tell(ALIVE)
         await telling.until(lambda: telling.counted("told") == 2)
-        assert telling.ways.open == dead[1:]
+        assert telling.routes.open == dead[1:]
         assert telling.counted("dropped") == 1
         # The place that is free again may be that of the one that gave way.
         telling.tell(dead[0])
-        await telling.until(lambda: telling.ways.asked.count(dead[0]) == 2)
+        await telling.until(lambda: telling.routes.asked.count(dead[0]) == 2)
         telling.notices.close()
 
     asyncio.run(run())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from services.relay.engine.start_queue import (
     AGE_SECONDS_MAX,
     BATCH_MAX,
+    NO_SUCCESS_SECONDS,
     STARTS_MAX,
-    UNTOLD_SECONDS,
     URLS_MAX,
     Put,
     Start,
@@ -24,9 +24,9 @@ def start(number: int, put_at: float = 0.0, over: Callable[[], bool] = lambda: F
 
 def numbers(queue: StartQueue, url: str = API, now: float = 0.0) -> list[int]:
     """Of the next batch, which is settled."""
-    taken = queue.take(url, now)
-    queue.settle(taken)
-    return [int(one.message_id.removeprefix("msg_")) for one in taken.batch]
+    sent = queue.take(url, now)
+    queue.settle(sent)
+    return [int(one.message_id.removeprefix("msg_")) for one in sent.batch]
 
 
 def test_a_single_start_is_a_batch_of_its_own() -> None:
@@ -47,9 +47,9 @@ def test_a_batch_that_is_given_back_comes_first_again() -> None:
     queue = StartQueue()
     queue.put(API, start(1))
     queue.put(API, start(2))
-    taken = queue.take(API, 0.0)
+    sent = queue.take(API, 0.0)
     queue.put(API, start(3))
-    queue.give_back(API, taken)
+    queue.give_back(API, sent)
     assert len(queue) == 3
     assert (numbers(queue), len(queue)) == ([1, 2, 3], 0)
 
@@ -58,8 +58,8 @@ def test_a_start_is_told_until_it_is_too_old() -> None:
     queue = StartQueue()
     queue.put(API, start(1, put_at=0.0))
     queue.put(API, start(2, put_at=0.5))
-    taken = queue.take(API, AGE_SECONDS_MAX + 0.25)
-    assert ([one.message_id for one in taken.batch], taken.late, len(queue)) == (["msg_2"], 1, 1)
+    sent = queue.take(API, AGE_SECONDS_MAX + 0.25)
+    assert ([one.message_id for one in sent.batch], sent.late, len(queue)) == (["msg_2"], 1, 1)
 
 
 def test_an_attempt_that_has_ended_is_not_told() -> None:
@@ -67,8 +67,8 @@ def test_an_attempt_that_has_ended_is_not_told() -> None:
     queue.put(API, start(1, over=lambda: ended[0]))
     queue.put(API, start(2))
     ended[0] = True
-    taken = queue.take(API, 0.0)
-    assert ([one.message_id for one in taken.batch], taken.over, taken.late) == (["msg_2"], 1, 0)
+    sent = queue.take(API, 0.0)
+    assert ([one.message_id for one in sent.batch], sent.over, sent.late) == (["msg_2"], 1, 0)
 
 
 def test_when_all_is_full_the_longest_queue_makes_room() -> None:
@@ -85,9 +85,9 @@ def test_starts_under_way_count() -> None:
     queue = StartQueue()
     for number in range(STARTS_MAX):
         queue.put(API, start(number))
-    taken = queue.take(API, 0.0)
+    sent = queue.take(API, 0.0)
     assert queue.put(API, start(STARTS_MAX)).dropped == 1
-    queue.settle(taken)
+    queue.settle(sent)
     assert queue.put(API, start(STARTS_MAX + 1)).dropped == 0
 
 
@@ -111,18 +111,18 @@ def test_addresses_are_bounded_and_forgotten_when_nothing_waits() -> None:
 def test_the_address_that_was_told_nothing_for_the_longest_time_gives_way() -> None:
     queue = full()
     queue.put(f"{DEAD}/0", start(URLS_MAX, 0.5))
-    assert queue.put(API, start(1, UNTOLD_SECONDS)) == Put(dropped=2, evicted=f"{DEAD}/0")
+    assert queue.put(API, start(1, NO_SUCCESS_SECONDS)) == Put(dropped=2, evicted=f"{DEAD}/0")
     assert (numbers(queue, API), len(queue)) == ([1], URLS_MAX - 1)
 
 
 def test_one_that_is_told_again_and_again_keeps_its_place() -> None:
     queue = full()
     for number in range(URLS_MAX):
-        taken = queue.take(f"{DEAD}/{number}", 0.1)
+        sent = queue.take(f"{DEAD}/{number}", 0.1)
         if number:
-            queue.told(f"{DEAD}/{number}", taken, 5.0 + number / 1000)
+            queue.succeeded(f"{DEAD}/{number}", sent, 5.0 + number / 1000)
         else:
-            queue.give_back(f"{DEAD}/0", taken)
+            queue.give_back(f"{DEAD}/0", sent)
     assert queue.put(API, start(1, 5.5)).evicted == f"{DEAD}/0"
     assert queue.put(f"{API}/2", start(1, 5.5)).refused
 
@@ -131,7 +131,7 @@ def test_one_that_was_told_something_has_its_place_from_those_that_never_were() 
     """Whoever names new addresses as fast as they can keeps out none that answers."""
     queue = StartQueue()
     queue.put(API, start(1))
-    queue.told(API, queue.take(API, 0.0), 0.0)
+    queue.succeeded(API, queue.take(API, 0.0), 0.0)
     assert numbers(queue, API) == []
     for number in range(URLS_MAX):
         queue.put(f"{DEAD}/{number}", start(number, 0.1))
@@ -143,6 +143,6 @@ def test_no_more_addresses_are_remembered_than_the_limit() -> None:
     queue = StartQueue()
     for number in range(3 * URLS_MAX):
         queue.put(f"{API}/{number}", start(1))
-        queue.told(f"{API}/{number}", queue.take(f"{API}/{number}", 0.0), 0.0)
+        queue.succeeded(f"{API}/{number}", queue.take(f"{API}/{number}", 0.0), 0.0)
         assert numbers(queue, f"{API}/{number}") == []
-    assert len(queue._told_at) == URLS_MAX
+    assert len(queue._succeeded_at) == URLS_MAX

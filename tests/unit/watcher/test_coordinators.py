@@ -10,8 +10,8 @@ import pytest
 from kafka.admin._transactions import TransactionState
 from kafka.structs import TopicPartition
 
-from services.watcher.broker import TRANSACTIONS, fates
-from services.watcher.transactions import CoordinatorsAwayError, Fate, OpenTransaction
+from services.watcher.broker import TRANSACTIONS, ownerships
+from services.watcher.transactions import CoordinatorUnavailableError, OpenTransaction, Ownership
 
 ONE = OpenTransaction("tidings.x", 0, 3, 10470, -1, 20918)
 
@@ -57,42 +57,42 @@ class Cluster:
 
 
 def test_all_coordinators_are_asked() -> None:
-    assert fates(Cluster({0: 1, 1: 2}, {2: [3]}), [ONE]) == {ONE: Fate.COORDINATED}
+    assert ownerships(Cluster({0: 1, 1: 2}, {2: [3]}), [ONE]) == {ONE: Ownership.COORDINATED}
 
 
 @pytest.mark.parametrize(
-    ("prefix", "fate"),
+    ("prefix", "ownership"),
     [
-        ("tidings-notifier-", Fate.FORGOTTEN),
-        ("connect-cluster-tidings-", Fate.FORGOTTEN),
-        ("connect-cluster-", Fate.THEIRS),
-        ("theirs-", Fate.THEIRS),
+        ("tidings-notifier-", Ownership.FORGOTTEN),
+        ("connect-cluster-tidings-", Ownership.FORGOTTEN),
+        ("connect-cluster-", Ownership.FOREIGN),
+        ("theirs-", Ownership.FOREIGN),
     ],
 )
-def test_only_one_whose_transactional_id_is_ours_is_known_to_be_forgotten(prefix: str, fate: Fate) -> None:
+def test_only_one_whose_transactional_id_is_ours_is_known_to_be_forgotten(prefix: str, ownership: Ownership) -> None:
     cluster = Cluster({0: 1, 1: 2}, {2: [3]})
     cluster.prefix, cluster.state = prefix, TransactionState.COMPLETE_COMMIT
-    assert fates(cluster, [ONE]) == {ONE: fate}
+    assert ownerships(cluster, [ONE]) == {ONE: ownership}
 
 
 def test_one_whose_transactional_id_is_not_shown_is_not_known() -> None:
-    assert fates(Cluster({0: 1, 1: 2}, {2: [4]}), [ONE]) == {ONE: Fate.UNKNOWN}
+    assert ownerships(Cluster({0: 1, 1: 2}, {2: [4]}), [ONE]) == {ONE: Ownership.UNKNOWN}
 
 
 def test_while_one_has_no_broker_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: -1}, {2: [3]})
     cluster.brokers = {1}
-    with pytest.raises(CoordinatorsAwayError, match="1 of 2 coordinators"):
-        fates(cluster, [ONE])
+    with pytest.raises(CoordinatorUnavailableError, match="1 of 2 transaction coordinators"):
+        ownerships(cluster, [ONE])
 
 
 def test_while_one_changes_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: 2}, {})
     cluster.after = {0: 1, 1: 1}
-    with pytest.raises(CoordinatorsAwayError, match="changing"):
-        fates(cluster, [ONE])
+    with pytest.raises(CoordinatorUnavailableError, match="changing"):
+        ownerships(cluster, [ONE])
 
 
 def test_whoever_may_not_see_the_coordinators_judges_nothing() -> None:
-    with pytest.raises(CoordinatorsAwayError, match="DESCRIBE"):
-        fates(Cluster({}, {}), [ONE])
+    with pytest.raises(CoordinatorUnavailableError, match="DESCRIBE"):
+        ownerships(Cluster({}, {}), [ONE])

@@ -9,11 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.watcher.transactions import (
-    LOOK_SECONDS,
+    CHECK_SECONDS,
     BrokerUnavailableError,
-    CoordinatorsAwayError,
-    Fate,
+    CoordinatorUnavailableError,
     OpenTransaction,
+    Ownership,
     RightMissingError,
     TransactionWatch,
 )
@@ -33,7 +33,7 @@ class Broker:
         self.away = False
         self.coordinators_away = False
         self.missing = ""
-        self.otherwise = Fate.FORGOTTEN
+        self.otherwise = Ownership.FORGOTTEN
 
     def open_transactions(self) -> Collection[OpenTransaction]:
         if self.away:
@@ -42,10 +42,10 @@ class Broker:
             raise RightMissingError(self.missing)
         return list(self.open)
 
-    def fates(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Fate]:
+    def ownerships(self, candidates: Collection[OpenTransaction]) -> Mapping[OpenTransaction, Ownership]:
         if self.coordinators_away:
-            raise CoordinatorsAwayError("1 of 50 coordinators of transactions are away")
-        return {one: Fate.COORDINATED if one in self.known else self.otherwise for one in candidates}
+            raise CoordinatorUnavailableError("1 of 50 transaction coordinators do not respond")
+        return {one: Ownership.COORDINATED if one in self.known else self.otherwise for one in candidates}
 
     def abort(self, transaction: OpenTransaction) -> None:
         if transaction in self.refused:
@@ -64,7 +64,7 @@ class Watching:
     def look(self, times: int = 1) -> None:
         for _ in range(times):
             self.watch.run_once()
-            self.clock.seconds += LOOK_SECONDS
+            self.clock.seconds += CHECK_SECONDS
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_what_hangs_is_said_first_and_aborted_after_its_time(watching: Watching)
     watching.broker.open = [ONE]
     watching.look(3)
     assert "tidings.x-0 at 20918 of producer 3" in str(watching.watch.fault)
-    watching.look(int(SECONDS_MAX / LOOK_SECONDS) - 3)
+    watching.look(int(SECONDS_MAX / CHECK_SECONDS) - 3)
     assert watching.broker.aborted == []
     watching.look()
     assert (watching.broker.aborted, watching.watch.fault) == ([ONE], None)
@@ -110,7 +110,7 @@ def test_transactions_that_follow_each_other_are_not_one_long_one(watching: Watc
 def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
     watching.broker.away = True
     watching.look()
-    assert watching.watch.fault == "Kafka does not answer: KafkaTimeoutError"
+    assert watching.watch.fault == "Kafka does not respond: KafkaTimeoutError"
     watching.broker.away = False
     watching.look()
     assert watching.watch.fault is None
@@ -118,7 +118,7 @@ def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
 
 def test_looks_that_fail_do_not_begin_the_wait_anew(watching: Watching) -> None:
     watching.broker.open = [ONE]
-    for _ in range(int(SECONDS_MAX / LOOK_SECONDS)):
+    for _ in range(int(SECONDS_MAX / CHECK_SECONDS)):
         watching.look()
         watching.broker.away = True
         watching.look()
@@ -130,19 +130,19 @@ def test_looks_that_fail_do_not_begin_the_wait_anew(watching: Watching) -> None:
 def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -> None:
     other = replace(ONE, topic="tidings.y")
     watching.broker.open, watching.broker.refused = [ONE, other], {ONE}
-    watching.look(int(SECONDS_MAX / LOOK_SECONDS) + 2)
+    watching.look(int(SECONDS_MAX / CHECK_SECONDS) + 2)
     assert watching.broker.aborted == [other]
     assert "tidings.x-0" in str(watching.watch.fault)
     assert "CLUSTER_ACTION is missing" in str(watching.watch.fault)
 
 
-@pytest.mark.parametrize("fate", [Fate.UNKNOWN, Fate.THEIRS])
-def test_one_that_is_not_known_to_be_ours_is_said_and_not_aborted(watching: Watching, fate: Fate) -> None:
-    watching.broker.open, watching.broker.otherwise = [ONE], fate
+@pytest.mark.parametrize("ownership", [Ownership.UNKNOWN, Ownership.FOREIGN])
+def test_one_that_is_not_known_to_be_ours_is_said_and_not_aborted(watching: Watching, ownership: Ownership) -> None:
+    watching.broker.open, watching.broker.otherwise = [ONE], ownership
     watching.look(100)
     assert watching.broker.aborted == []
     assert watching.watch.fault == (
-        f"1 transactions are open for more than 60 s: tidings.x-0 at 20918 of producer 3 ({fate.value})"
+        f"1 transactions are open for more than 60 s: tidings.x-0 at 20918 of producer 3 ({ownership.value})"
     )
 
 
@@ -151,7 +151,7 @@ def test_a_right_that_is_missing_is_a_fault_that_names_it_and_ends_nothing(watch
     watching.look(3)
     watching.broker.missing = "READ on topic tidings.* is missing"
     watching.look(100)
-    assert watching.watch.fault == "open transactions are not judged: READ on topic tidings.* is missing"
+    assert watching.watch.fault == "open transactions cannot be classified: READ on topic tidings.* is missing"
     assert watching.broker.aborted == []
 
 
@@ -160,7 +160,9 @@ def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: W
     watching.look(3)
     watching.broker.coordinators_away = True
     watching.look(100)
-    assert watching.watch.fault == ("open transactions are not judged: 1 of 50 coordinators of transactions are away")
+    assert watching.watch.fault == (
+        "open transactions cannot be classified: 1 of 50 transaction coordinators do not respond"
+    )
     watching.broker.known = {ONE}
     watching.broker.coordinators_away = False
     watching.look(100)

@@ -9,9 +9,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.watcher.connector import ConnectorState, ConnectUnavailableError, cause
+from services.watcher.metrics import WatcherMetrics
 from services.watcher.slot import DatabaseUnavailableError, SlotState
 from services.watcher.watcher import UNREAD_SECONDS, Watcher, backoff_seconds
 from tidings.process import log
+from tidings.process.telemetry import Telemetry
 
 RUNNING = ConnectorState("RUNNING", ("RUNNING",), "")
 FAILED = ConnectorState("RUNNING", ("FAILED",), "boom")
@@ -86,7 +88,9 @@ def made() -> tuple[Watcher, FakeConnector, Clock]:
 
 
 def made_with_slot(connector: FakeConnector, slot: FakeSlot, clock: Clock) -> Watcher:
-    return Watcher(connector, slot, {}, clock=clock, registry=CollectorRegistry(), log=log.get("test"))
+    return Watcher(
+        connector, slot, {}, clock=clock, telemetry=Telemetry(WatcherMetrics(CollectorRegistry()), log.get("test"))
+    )
 
 
 def test_it_registers_once_and_again_when_the_connector_is_gone() -> None:

@@ -61,7 +61,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._reading: Reading | None = None
         self._writable: asyncio.Future[None] | None = None
-        # For `_heard`. It is created once, as creating it costs ten times as much as polling.
+        # For `_has_input`. It is created once, as creating it costs ten times as much as polling.
         self._poll: select.poll | None = None
         self._sent = self._used = self._ended = False
         self._began = 0.0
@@ -114,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         Raises `NotSentError`, `NoAnswerError`, `StaleError`, and what a streamed body raises.
         """
         transport = self._transport
-        if transport is None or transport.is_closing() or (self._used and self._heard()):
+        if transport is None or transport.is_closing() or (self._used and self._has_input()):
             self.abort()
             fault = StaleError if self._used else NotSentError
             raise fault("the connection was closed before the request was sent")
@@ -129,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
             self._sent = await self._send(request.body, reading.response)
         return await reading.response
 
-    def _heard(self) -> bool:
+    def _has_input(self) -> bool:
         """Whether the socket has a FIN or unsolicited bytes to read. The event loop would see them only after it has
         sent the request. The check costs a microsecond. It does not apply to new connections, as TLS tickets arrive
         unsolicited.
@@ -163,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
             if done:
                 return
             if self._transport is not None and self._transport.get_write_buffer_size() >= left:
-                raise NoAnswerError(f"the destination took nothing of the body for {self._stall_seconds:g} s")
+                raise NoAnswerError(f"the destination accepted no data of the body for {self._stall_seconds:g} s")
 
     async def secure(self, tls: ssl.SSLContext, host: str) -> None:
         """Switch the connection, a plain tunnel so far, to TLS with `host`. Raises `OSError`."""
@@ -171,9 +171,9 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         self._transport = await loop.start_tls(self._transport, self, tls, server_hostname=host)
         self._reading = None
-        self._hold_back()
+        self._pause_reading()
 
-    def _hold_back(self) -> None:
+    def _pause_reading(self) -> None:
         """Keep TLS from reading ahead from the socket while reading is paused. uvloop drops the bytes between them when
         the other side closes, and the end of a large answer would be lost.
         """
@@ -193,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._hold_back()
+        self._pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         return self._buffers.large if self._reading is not None and self._reading.streaming else self._buffers.small
@@ -224,8 +224,8 @@ class Connection(asyncio.BufferedProtocol):
             self.closed(self)
         self.resume_writing()
         if self._reading is not None:
-            soon = self._used and asyncio.get_running_loop().time() - self._began <= STALE_SECONDS
-            self._reading.closed(error, ended=self._ended, soon=soon)
+            early = self._used and asyncio.get_running_loop().time() - self._began <= STALE_SECONDS
+            self._reading.closed(error, ended=self._ended, early=early)
 
     def pause_writing(self) -> None:
         self._writable = asyncio.get_running_loop().create_future()

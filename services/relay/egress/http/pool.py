@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import aiohappyeyeballs
 
@@ -45,6 +46,23 @@ _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 _Key = tuple[str, str, int]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """`slow`: see `Openings`; pools may share it. `memory` is the share that counts TLS buffers."""
+
+    slow: SlowCalls | None = None
+    memory: Share | None = None
+
+
+@dataclass(frozen=True)
+class Times:
+    """`jitter` gives random numbers from 0 to 1."""
+
+    stall_seconds: float = STALL_SECONDS
+    age_seconds: float = AGE_SECONDS
+    jitter: Callable[[], float] = random.random
+
+
 class Pool:
     """`connection` gives one for an exchange. Calls with a connection are bounded where they start. Calls that wait for
     one are bounded by origin: see `Openings`. Names are resolved for each new connection.
@@ -56,29 +74,26 @@ class Pool:
         resolve: Resolve,
         proxy: Proxy | None = None,
         *,
-        slow: SlowCalls | None = None,
-        memory: Share | None = None,
-        stall_seconds: float = STALL_SECONDS,
-        age_seconds: float = AGE_SECONDS,
-        jitter: Callable[[], float] = random.random,
+        limits: Limits | None = None,
+        times: Times | None = None,
     ) -> None:
-        """`resolve` is not called when there is a proxy, which resolves names itself. `slow`: see `Openings`; pools may
-        share it. `memory` is the share that counts TLS buffers. `jitter` gives random numbers from 0 to 1.
+        """`resolve` is not called when there is a proxy, which resolves names itself.
 
         Must be created inside a running event loop.
         """
         self._tls = tls
         self._resolve = resolve
         self._proxy = proxy
-        self._memory = memory
-        self._stall_seconds = stall_seconds
-        self._age_seconds = age_seconds
-        self._jitter = jitter
+        limits, times = limits or Limits(), times or Times()
+        self._memory = limits.memory
+        self._stall_seconds = times.stall_seconds
+        self._age_seconds = times.age_seconds
+        self._jitter = times.jitter
         self._buffers = new_buffers()
         self._idle: dict[_Key, deque[Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        self._openings = Openings(slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
-        self._looker: asyncio.TimerHandle | None = None
+        self._openings = Openings(limits.slow or SlowCalls(SLOW_MAX), asyncio.get_running_loop().time)
+        self._check_timer: asyncio.TimerHandle | None = None
 
     @property
     def opening(self) -> int:
@@ -87,7 +102,7 @@ class Pool:
 
     def close(self) -> None:
         """Close idle connections. Calls in flight belong to their callers."""
-        for timer in (self._sweeper, self._looker):
+        for timer in (self._sweeper, self._check_timer):
             if timer is not None:
                 timer.cancel()
         self._close_idle()
@@ -107,8 +122,8 @@ class Pool:
 
     async def _opened(self, origin: Origin, key: _Key, seconds: float, *, fresh: bool) -> Connection:
         opening = self._openings.begin(key)
-        if self._looker is None:
-            self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+        if self._check_timer is None:
+            self._check_timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._check_openings)
         connection = None
         try:
             async with asyncio.timeout(seconds) as opening.limit:
@@ -127,8 +142,8 @@ class Pool:
     def _not_sent(self, error: Exception) -> NotSentError:
         if isinstance(error, OSError) and error.errno in _NO_FILES:
             self._close_idle()
-            return NotAttemptedError("this relay has too many files open", FILES_SECONDS)
-        return NotSentError(f"no connection: {type(error).__name__}: {_told(error)}")
+            return NotAttemptedError("this relay has too many open files", FILES_SECONDS)
+        return NotSentError(f"no connection: {type(error).__name__}: {_description(error)}")
 
     async def _open(self, origin: Origin, key: _Key) -> Connection:
         connection = Connection(lambda free: self._keep(key, free), self._buffers, self._stall_seconds)
@@ -177,9 +192,11 @@ class Pool:
         if self._sweeper is None:
             self._sweeper = loop.call_later(IDLE_SECONDS, self._sweep)
 
-    def _look(self) -> None:
+    def _check_openings(self) -> None:
         self._openings.look()
-        self._looker = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self._openings else None
+        self._check_timer = (
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._check_openings) if self._openings else None
+        )
 
     def _close_idle(self) -> None:
         for idle in self._idle.values():
@@ -205,7 +222,7 @@ def _address_info(address: str, port: int) -> tuple[int, int, int, str, tuple[st
     return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
 
 
-def _told(error: Exception) -> str:
+def _description(error: Exception) -> str:
     """The reason, without the resolved address, which the sender must not learn."""
     if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | socket.gaierror):
         return str(error)

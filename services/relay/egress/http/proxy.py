@@ -36,8 +36,8 @@ class Proxy:
         try:
             host = f"[{origin.host}]" if ":" in origin.host else origin.host
             authority = f"{host}:{origin.port}"
-            asked = request("CONNECT", authority, {"Host": authority, **self.headers}, b"", 0)
-            response = await connection.exchange(asked, 0)
+            connect = request("CONNECT", authority, {"Host": authority, **self.headers}, b"", 0)
+            response = await connection.exchange(connect, 0)
             if 200 <= response.status <= 299:
                 await connection.secure(tls, origin.host)
                 return

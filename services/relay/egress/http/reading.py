@@ -33,9 +33,27 @@ class Reading:
     """
 
     __slots__ = (
-        "_allowance", "_body", "_chunked", "_error", "_headers", "_keep", "_method", "_moved", "_odd", "_pace",
-        "_parser", "_paused", "_pieces", "_received", "_rewriting", "_size", "_status", "_to_end", "complete",
-        "response", "streaming",
+        "_allowance",
+        "_body",
+        "_chunked",
+        "_error",
+        "_headers",
+        "_keep",
+        "_malformed",
+        "_method",
+        "_moved",
+        "_pace",
+        "_parser",
+        "_paused",
+        "_pieces",
+        "_received",
+        "_rewriting",
+        "_size",
+        "_status",
+        "_to_end",
+        "complete",
+        "response",
+        "streaming",
     )  # fmt: skip
 
     def __init__(self, method: str, allowance: Allowance, *, pace: Callable[[bool], None]) -> None:
@@ -48,7 +66,7 @@ class Reading:
         self._pieces: list[bytes] = []
         self._received = 0
         self._rewriting: Rewriting | Following | None = None
-        self._keep = self._odd = self.streaming = self._paused = False
+        self._keep = self._malformed = self.streaming = self._paused = False
         self._begin()
         self._error: Exception | None = None
         self._moved: asyncio.Future[None] | None = None
@@ -66,7 +84,7 @@ class Reading:
             return
         # This is one function, as it runs for each answer.
         if not self._received:
-            self._odd = not data.startswith(b"H")  # an empty line, which the parser skips
+            self._malformed = not data.startswith(b"H")  # an empty line, which the parser skips
         if self._received < HEAD_BYTES_MAX and self._rewriting is None:
             self._pieces.append(data)
         else:
@@ -81,8 +99,8 @@ class Reading:
         if self._received - self._size > HEAD_BYTES_MAX and not self.complete:
             self._check_overhead()
 
-    def closed(self, error: Exception | None, *, ended: bool, soon: bool) -> None:
-        """The connection is gone. `ended`: the other side announced the end. `soon`: the request was sent on a reused
+    def closed(self, error: Exception | None, *, ended: bool, early: bool) -> None:
+        """The connection is gone. `ended`: the other side announced the end. `early`: the request was sent on a reused
         connection, and the end came so soon that the connection may have been closed before.
         """
         self._keep = False
@@ -90,7 +108,7 @@ class Reading:
             return
         if ended and error is None and self._status and self._to_end:
             self._end()
-        elif soon and not self._received:
+        elif early and not self._received:
             self._fail(StaleError("the connection, kept from before, was closed before an answer came"))
         else:
             where = "in the middle of the answer" if self._status else "before an answer came"
@@ -114,13 +132,13 @@ class Reading:
         unless they already were.
         """
         if isinstance(error, HttpParserUpgrade):
-            self._fail(NoAnswerError("the destination switched to another protocol, unasked"))
+            self._fail(NoAnswerError("the destination switched to another protocol without a request"))
         elif self._pieces and not self.complete and not self.streaming:
             self._parse_again()
         elif self._pieces and not self.complete and self._chunked:
             self._follow()
         else:
-            self._fail(NoAnswerError(f"the answer is no valid HTTP: {error}"))
+            self._fail(NoAnswerError(f"the answer is not valid HTTP: {error}"))
 
     def _parse_again(self) -> None:
         """Parse once more from the first byte: malformed parts show in an answer's head or its
@@ -128,7 +146,7 @@ class Reading:
         """
         data = b"".join(self._pieces)
         self._pieces.clear()
-        self._odd = True
+        self._malformed = True
         self._rewriting = Rewriting()
         self._begin()
         assert self._parser is not None
@@ -150,9 +168,9 @@ class Reading:
         except (HttpParserUpgrade, HttpParserError, ValueError) as error:
             self._broken(error)
 
-    def was_odd(self) -> None:
+    def mark_malformed(self) -> None:
         """Mark the answer that `_follow` continues as malformed."""
-        self._odd = True
+        self._malformed = True
 
     # Callbacks of the parser.
 
@@ -179,7 +197,7 @@ class Reading:
         """
         assert self._parser is not None
         if coding != b"chunked" or self._status or self._chunked or self._parser.get_http_version() != "1.1":
-            self._odd = True
+            self._malformed = True
         self._chunked = coding.rpartition(b",")[2].strip() == b"chunked"
         self._to_end = not self._chunked
 
@@ -187,7 +205,7 @@ class Reading:
         status = 0 if self._parser is None else self._parser.get_status_code()
         if status < 200:
             if status < 100:
-                self._fail(NoAnswerError(f"the answer is no valid HTTP: status {status:03}"))
+                self._fail(NoAnswerError(f"the answer is not valid HTTP: status {status:03}"))
             return
         self._status = status
         if not self._chunked:
@@ -216,11 +234,11 @@ class Reading:
             else:
                 self._pieces.clear()
             # The reader may first have to wait for memory, and the kernel's buffer is the better place meanwhile.
-            self._hold_up()
+            self._pause_reading()
             start = bytearray(self._taken())
             self.response.set_result(Response(self._status, tuple(self._headers), start, self._rest()))
         if self.streaming and len(self._body) > AHEAD_BYTES_MAX:
-            self._hold_up()
+            self._pause_reading()
 
     def on_message_complete(self) -> None:
         if self.complete or self._parser is None:
@@ -231,7 +249,7 @@ class Reading:
             self._to_end = True
             self._chunked = False
             return
-        self._keep = self._parser.should_keep_alive() and not self._odd
+        self._keep = self._parser.should_keep_alive() and not self._malformed
         self._end()
 
     def _end(self) -> None:
@@ -263,12 +281,12 @@ class Reading:
         if self._moved is not None and not self._moved.done():
             self._moved.set_result(None)
 
-    def _hold_up(self) -> None:
+    def _pause_reading(self) -> None:
         if not self._paused:
             self._paused = True
             self._pace(True)
 
-    def _go_on(self) -> None:
+    def _resume_reading(self) -> None:
         if self._paused:
             self._paused = False
             self._pace(False)
@@ -276,14 +294,14 @@ class Reading:
     async def _rest(self) -> AsyncIterator[bytes]:
         while True:
             if self._body:
-                self._hold_up()  # see on_body
+                self._pause_reading()  # see on_body
                 yield self._taken()
             elif self.complete:
-                self._go_on()
+                self._resume_reading()
                 return
             elif self._error is not None:
                 raise self._error
             else:
-                self._go_on()
+                self._resume_reading()
                 self._moved = asyncio.get_running_loop().create_future()
                 await self._moved

@@ -147,11 +147,11 @@ def _framed(fields: Sequence[_Field]) -> tuple[list[_Field], bool]:
     lengths = set(_listed(fields, _LENGTH))
     if not codings and (len(lengths) > 1 or not all(length.isdigit() for length in lengths)):
         raise ValueError("the length is no number, or there are several")
-    said = {_CODING: b", ".join(codings), _LENGTH: b"" if codings else b"".join(lengths)}
+    joined = {_CODING: b", ".join(codings), _LENGTH: b"" if codings else b"".join(lengths)}
     framed: list[_Field] = []
     for name, value in fields:
         lowered = name.lower()
-        known = said.pop(lowered, b"") if lowered in {_CODING, _LENGTH} else value
+        known = joined.pop(lowered, b"") if lowered in {_CODING, _LENGTH} else value
         if known or lowered not in {_CODING, _LENGTH}:
             framed.append((name, known))
     return framed, codings[-1:] == [b"chunked"]
