@@ -22,6 +22,7 @@ ANSWER_BYTES = 1_000_000
 BODY_BYTES = 5 * MIB
 # Four bodies a request: `/v2/batch` takes 50 MB.
 BODIES = ours.Sending(batch=4, senders=4)
+ANSWERS_AT_ONCE = 500
 # So long at most for one more to arrive.
 STALL_SECONDS = 120.0
 # How long the full queue is watched while the receiver does not answer.
@@ -52,19 +53,25 @@ def _run(ground: Ground, *, callbacks: bool) -> Line:
 
 
 async def _callbacks(ground: Ground, relay: ours.Ours) -> Line:
-    """Calls that are answered with 1 MB at once, and a receiver of callbacks that answers none until all have arrived."""
+    """Calls that are answered with 1 MB at once, and a receiver of callbacks that answers none until all are queued.
+
+    The calls are made in parts: 10,000 answers that wait on one machine, at the sender and at the receiver, exceed the
+    kernel's memory for TCP (`tcp_mem`), which then drops packets.
+    """
     ids = _ids(ground.scale.memory_callbacks)
-    messages = []
-    for number, id_ in enumerate(ids):
-        origin = ground.upstream.origin(number)
-        receiver = f"{origin}/callback?id={id_}&bytes={ANSWER_BYTES}&delay=hold"
-        url = f"{origin}/call?id={id_}&delay=0&bytes={ANSWER_BYTES}"
-        messages.append(ours.message(url, "{}", Upstash_Callback=receiver))
     async with ours.client(relay) as session:
-        await ours.publish(session, messages)
-        await _arrived(ground.upstream, "calls", len(ids))
-        doubled = await _released(ground, "callbacks", ids)
+        for start in range(0, len(ids), ANSWERS_AT_ONCE):
+            part = ids[start : start + ANSWERS_AT_ONCE]
+            messages = [_call(ground, number, id_) for number, id_ in enumerate(part)]
+            await ours.all_delivered(session, await ours.publish(session, messages), STALL_SECONDS, every=0.5)
+        doubled = await _released(session, ground, "callbacks", ids)
         return {"queued_mib": len(ids) * ANSWER_BYTES // MIB, "doubled": doubled, "errors": await _errors(session)}
+
+
+def _call(ground: Ground, number: int, id_: str) -> dict[str, object]:
+    origin = ground.upstream.origin(number)
+    receiver = f"{origin}/callback?id={id_}&bytes={ANSWER_BYTES}&delay=hold"
+    return ours.message(f"{origin}/call?id={id_}&delay=0&bytes={ANSWER_BYTES}", "{}", Upstash_Callback=receiver)
 
 
 async def _bodies(ground: Ground, relay: ours.Ours) -> Line:
@@ -76,7 +83,7 @@ async def _bodies(ground: Ground, relay: ours.Ours) -> Line:
             part = ids[start : start + BODIES.batch * BODIES.senders]
             urls = [f"{ground.upstream.origin(n)}/call?id={id_}&delay=hold" for n, id_ in enumerate(part)]
             await _published(session, [ours.message(url, body) for url in urls])
-        doubled = await _released(ground, "calls", ids)
+        doubled = await _released(session, ground, "calls", ids)
         return {"queued_mib": len(ids) * BODY_BYTES // MIB, "doubled": doubled, "errors": await _errors(session)}
 
 
@@ -84,11 +91,11 @@ async def _published(session: aiohttp.ClientSession, messages: list[dict[str, ob
     await ours.publish(session, messages, BODIES)
 
 
-async def _released(ground: Ground, kind: str, ids: list[str]) -> int:
+async def _released(session: aiohttp.ClientSession, ground: Ground, kind: str, ids: list[str]) -> int:
     """Have the receiver answer, and wait for the rest. How many calls and callbacks came twice."""
     await asyncio.sleep(HELD_SECONDS)
     ground.upstream.release()
-    await _arrived(ground.upstream, kind, len(ids))
+    await _arrived(session, ground.upstream, kind, len(ids))
     seen = ground.upstream.seen()
     missing = len(ids) - len(seen.callbacks if kind == "callbacks" else seen.calls)
     if missing or seen.wrong:
@@ -105,7 +112,7 @@ async def _errors(session: aiohttp.ClientSession) -> dict[str, int]:
     return dict(found)
 
 
-async def _arrived(upstream: StandIn, kind: str, count: int) -> None:
+async def _arrived(session: aiohttp.ClientSession, upstream: StandIn, kind: str, count: int) -> None:
     """Wait until `count` calls or callbacks have arrived. Raises `VoidError` once none more arrives for long."""
     most, since = -1, time.monotonic()
     while most < count:
@@ -113,7 +120,8 @@ async def _arrived(upstream: StandIn, kind: str, count: int) -> None:
         if now > most:
             most, since = now, time.monotonic()
         elif time.monotonic() - since > STALL_SECONDS:
-            raise VoidError(f"{most} of {count} {kind} after {STALL_SECONDS:g} s without another")
+            errors = await _errors(session)
+            raise VoidError(f"{most} of {count} {kind} after {STALL_SECONDS:g} s without another; {errors}")
         await asyncio.sleep(0.25)
 
 
