@@ -1,4 +1,6 @@
-"""The relay's figures, each beside its peers and floors in one run: makespan, drain, held, publish, latency."""
+"""The relay's figures, each beside its peers and floors in one run: makespan, drain, held, publish,
+latency; and memory, which stands alone.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from functools import partial
 import click
 
 from benchmarks.figures import write
-from benchmarks.relay import beside, drain, held, latency, makespan, publish
+from benchmarks.relay import beside, drain, held, latency, makespan, memory, publish
 from benchmarks.relay.contest import Contestant, Line, Spread, compete
 from benchmarks.relay.ground import QUICK, Ground, Scale, ground
 from benchmarks.relay.ours import BATCHES, ONE_BY_ONE
@@ -31,7 +33,10 @@ FIGURES = {
     "held": Figure(held.contestants, held.report),
     "publish": Figure(publish.contestants, publish.report),
     "latency": Figure(latency.contestants, latency.report),
+    "memory": Figure(memory.contestants, memory.report),
 }
+# Some 20 GB go through the database; `all` leaves it out.
+APART = frozenset({"memory"})
 
 
 @click.command()
@@ -45,7 +50,7 @@ FIGURES = {
 @click.option("--seed", type=int, default=None, help="Of the random order; told in the results.")
 def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], base: str | None, seed: int | None) -> None:
     """Print a line a run and a table a figure; write results/relay-<figure>.json."""
-    chosen = list(FIGURES) if figure == "all" else [figure]
+    chosen = [name for name in FIGURES if name not in APART] if figure == "all" else [figure]
     seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
     with ExitStack() as closing:
         here = closing.enter_context(ground(QUICK if quick else Scale()))

@@ -30,6 +30,8 @@ class Scale:
     held_seconds: float = 5.0
     publish_seconds: float = 6.0
     latency_calls: int = 300
+    memory_callbacks: int = 10_000
+    memory_bodies: int = 2_000
 
 
 QUICK = Scale(
@@ -40,6 +42,8 @@ QUICK = Scale(
     held_seconds=1.0,
     publish_seconds=2.0,
     latency_calls=60,
+    memory_callbacks=200,
+    memory_bodies=40,
 )
 
 

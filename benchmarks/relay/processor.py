@@ -30,6 +30,13 @@ def unique_kib(pid: int) -> float:
     return total / 1024
 
 
+def peak_mib(pid: int) -> float:
+    """The most resident memory that the process ever had (VmHWM of proc(5)), in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kib] = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return kib / 1024
+
+
 def load_average() -> float:
     """Of the last minute."""
     return round(os.getloadavg()[0], 1)

@@ -18,13 +18,15 @@ from urllib.parse import parse_qs
 import uvloop
 
 ANSWER_BYTES = 1000
-REQUEST_BYTES_MAX = 4 * 1024 * 1024
+REQUEST_BYTES_MAX = 8 * 1024 * 1024
+# Larger callbacks are judged as they arrive: 10,000 of them would not fit into this process.
+KEPT_BYTES_MAX = 64 * 1024
 BACKLOG = 16_384
 
 
-def answer_of(id_: str) -> bytes:
-    """The body of the answer to the call `id_`: 1,000 bytes of JSON, so that a mixed up one is seen."""
-    return json.dumps({"id": id_, "text": ""}).encode().replace(b'""', b'"' + b"x" * (ANSWER_BYTES - 40) + b'"')
+def answer_of(id_: str, size_bytes: int = ANSWER_BYTES) -> bytes:
+    """The body of the answer to the call `id_`: JSON of about `size_bytes`. It names the call, so that a mix-up shows."""
+    return json.dumps({"id": id_, "text": ""}).encode().replace(b'""', b'"' + b"x" * (size_bytes - 40) + b'"')
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Seen:
     calls: dict[str, list[float]] = field(default_factory=dict)
     callbacks: dict[str, list[float]] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
     held: list[tuple[Exchange, bytes]] = field(default_factory=list)
     released: bool = False
 
@@ -42,7 +45,7 @@ class Seen:
 
     def report(self) -> dict[str, object]:
         wrong = [id_ for id_, body in self.bodies.items() if not _carries(body, id_)]
-        return {"calls": self.calls, "callbacks": self.callbacks, "wrong": wrong}
+        return {"calls": self.calls, "callbacks": self.callbacks, "wrong": self.wrong + wrong}
 
     def release(self) -> None:
         """Answer all that is held, and what comes to be held later at once."""
@@ -57,7 +60,9 @@ class Exchange(asyncio.Protocol):
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._head_bytes = 0
+        self._length: int | None = None
         self._began = 0.0
         self._transport: asyncio.Transport | None = None
 
@@ -75,14 +80,24 @@ class Exchange(asyncio.Protocol):
         if len(self._buffer) > REQUEST_BYTES_MAX and self._transport is not None:
             self._transport.abort()
             return
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        head = self._buffer[:end].decode("latin-1")
-        body = _body(head.lower(), self._buffer[end + 4 :])
-        if body is not None:
-            self._buffer = b""  # nobody here sends a second request before the answer to the first
+        if not self._head_bytes:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._head_bytes = end + 4
+            self._length = _length(self._buffer[:end].decode("latin-1").lower())
+        if self._arrived():
+            head = self._buffer[: self._head_bytes].decode("latin-1")
+            body = bytes(self._buffer[self._head_bytes :])
+            self._buffer = bytearray()  # nobody here sends a second request before the answer to the first
+            self._head_bytes = 0
             self._answer(head.split(" ", 2)[1], body)
+
+    def _arrived(self) -> bool:
+        """Whether the whole body is here. A chunked one is kept as it came: nobody reads it."""
+        if self._length is None:
+            return self._buffer.endswith(b"0\r\n\r\n")
+        return len(self._buffer) - self._head_bytes >= self._length
 
     def write(self, answer: bytes) -> None:
         if self._transport is not None:
@@ -94,10 +109,7 @@ class Exchange(asyncio.Protocol):
             case "/call":
                 self._call({name: values[0] for name, values in parse_qs(query).items()})
             case "/callback":
-                id_ = query.removeprefix("id=")
-                self._seen.callbacks.setdefault(id_, []).append(self._began)
-                self._seen.bodies[id_] = body
-                self.write(_response(b""))
+                self._callback({name: values[0] for name, values in parse_qs(query).items()}, body)
             case "/control/counts":
                 self.write(_response(json.dumps(self._seen.counts()).encode()))
             case "/control/report":
@@ -113,34 +125,49 @@ class Exchange(asyncio.Protocol):
 
     def _call(self, asked: dict[str, str]) -> None:
         self._seen.calls.setdefault(asked["id"], []).append(self._began)
-        answer = _response(answer_of(asked["id"]))
-        if asked["delay"] == "hold" and self._seen.released:
-            self.write(answer)
-        elif asked["delay"] == "hold":
-            self._seen.held.append((self, answer))
+        answer = _response(answer_of(asked["id"], int(asked.get("bytes", ANSWER_BYTES))))
+        if asked["delay"] == "hold":
+            self._held(answer)
         elif (seconds := float(asked["delay"])) > 0:
             asyncio.get_running_loop().call_later(seconds, self.write, answer)
         else:
             self.write(answer)
 
+    def _callback(self, asked: dict[str, str], body: bytes) -> None:
+        id_ = asked["id"]
+        self._seen.callbacks.setdefault(id_, []).append(self._began)
+        if len(body) <= KEPT_BYTES_MAX:
+            self._seen.bodies[id_] = body
+        elif not _carries(body, id_, int(asked["bytes"])):
+            self._seen.wrong.append(id_)
+        if asked.get("delay") == "hold":
+            self._held(_response(b""))
+        else:
+            self.write(_response(b""))
 
-def _body(head: str, rest: bytes) -> bytes | None:
-    """The request's body, or none while some of it is missing. A chunked one is kept as it came: nobody reads it."""
+    def _held(self, answer: bytes) -> None:
+        if self._seen.released:
+            self.write(answer)
+        else:
+            self._seen.held.append((self, answer))
+
+
+def _length(head: str) -> int | None:
+    """The length of the request's body in bytes. `None`: it is chunked."""
     if "\r\ntransfer-encoding: chunked" in head:
-        return rest if rest.endswith(b"0\r\n\r\n") else None
+        return None
     _, _, value = head.partition("\r\ncontent-length:")
-    length = int(value.partition("\r\n")[0] or 0)
-    return rest if len(rest) >= length else None
+    return int(value.partition("\r\n")[0] or 0)
 
 
 def _response(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def _carries(body: bytes, id_: str) -> bool:
+def _carries(body: bytes, id_: str, size_bytes: int = ANSWER_BYTES) -> bool:
     """Whether a callback of the QStash protocol holds the answer to `id_`, byte by byte."""
     try:
-        return base64.b64decode(json.loads(body)["body"]) == answer_of(id_)
+        return base64.b64decode(json.loads(body)["body"]) == answer_of(id_, size_bytes)
     except (ValueError, KeyError, TypeError):
         return False
 
