@@ -15,6 +15,7 @@ from stack.servers import answers
 
 # The relay ends within 25 s (5 s of drain, and 20 s), and starts in a few; a busy machine takes longer.
 RESTART_SECONDS_MAX = 90.0
+_ENDED = "the stack ended meanwhile"
 PROCESSES = {
     name: command.split()[-1] for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items()
 }
@@ -29,9 +30,12 @@ def restart(home: Home, name: str, *, seconds: float = RESTART_SECONDS_MAX) -> N
         pid = running_pid(home)
         if pid is None:
             raise StackError("nothing is running; `make up` starts the stack")
-        respawner = _respawner(psutil.Process(pid), PROCESSES[name])
-        before = _children(respawner)
-        respawner.send_signal(signal.SIGHUP)
+        try:
+            respawner = _respawner(psutil.Process(pid), PROCESSES[name])
+            before = _children(respawner)
+            respawner.send_signal(signal.SIGHUP)
+        except psutil.NoSuchProcess:
+            raise StackError(_ENDED) from None
         health = home.url(name) + ("/healthz" if name == "provider" else "/readyz")
         deadline = time.monotonic() + seconds
         # The new process is started when the old one has ended, so no answer is the old one's.
@@ -56,4 +60,4 @@ def _children(respawner: psutil.Process) -> set[int]:
     try:
         return {child.pid for child in respawner.children()}
     except psutil.NoSuchProcess:
-        raise StackError("the stack ended meanwhile") from None
+        raise StackError(_ENDED) from None
