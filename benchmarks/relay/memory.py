@@ -23,6 +23,8 @@ BODY_BYTES = 5 * MIB
 # Four bodies a request: `/v2/batch` takes 50 MB.
 BODIES = ours.Sending(batch=4, senders=4)
 ANSWERS_AT_ONCE = 500
+# The receiver answers none for minutes; after the default of 300 s a callback would be repeated.
+TIMEOUT = {"Upstash_Callback_Timeout": "1h"}
 # So long at most for one more to arrive.
 STALL_SECONDS = 120.0
 # How long the full queue is watched while the receiver does not answer.
@@ -71,7 +73,9 @@ async def _callbacks(ground: Ground, relay: ours.Ours) -> Line:
 def _call(ground: Ground, number: int, id_: str) -> dict[str, object]:
     origin = ground.upstream.origin(number)
     receiver = f"{origin}/callback?id={id_}&bytes={ANSWER_BYTES}&delay=hold"
-    return ours.message(f"{origin}/call?id={id_}&delay=0&bytes={ANSWER_BYTES}", "{}", Upstash_Callback=receiver)
+    return ours.message(
+        f"{origin}/call?id={id_}&delay=0&bytes={ANSWER_BYTES}", "{}", Upstash_Callback=receiver, **TIMEOUT
+    )
 
 
 async def _bodies(ground: Ground, relay: ours.Ours) -> Line:
