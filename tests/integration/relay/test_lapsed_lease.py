@@ -75,7 +75,7 @@ def test_a_lease_that_is_renewed_after_it_lapsed_brings_no_earlier_claim_back(
         faulty.proxy.heal()
         # The lease is renewed, but which claims are left of it is not known yet.
         faulty.proxy.lose_answers(b"WITH mine AS MATERIALIZED")
-        holds = f"SELECT FROM relay.processes WHERE owner = '{owner}' AND lease_until > clock_timestamp()"  # noqa: S608
+        holds = f"SELECT FROM relay.processes WHERE owner = '{owner}' AND lease_until > clock_timestamp()"
         until(lambda: faulty.rows(holds), TAKEN_OVER_SECONDS)
         server.answer_held()
         until(lambda: held.received, TAKEN_OVER_SECONDS)
