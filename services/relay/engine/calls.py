@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ class Call:
 
     __slots__ = ("_lapsed", "claim", "sent", "settled", "task")
 
-    def __init__(self, claim: Claim, lapsed: Callable[[], bool]) -> None:
+    def __init__(self, claim: Claim, lapsed: Callable[[datetime], bool]) -> None:
         self.claim = claim
         self._lapsed = lapsed
         self.sent = False
@@ -36,7 +37,7 @@ class Call:
         another process may be calling the message by now. If no process has it, the claim is recovered as a lost one.
         `cancel` would not do: it takes effect only after the first bytes.
         """
-        if self._lapsed():
+        if self._lapsed(self.claim[1]):
             raise asyncio.CancelledError("the relay's lease has lapsed")
         self.sent = True
 
@@ -60,9 +61,9 @@ class Calls:
         self,
         monotonic: Callable[[], float] = time.monotonic,
         memory: Memory | None = None,
-        lapsed: Callable[[], bool] = lambda: False,
+        lapsed: Callable[[datetime], bool] = lambda _: False,
     ) -> None:
-        """`lapsed`: whether another process may own the claims of this process by now."""
+        """`lapsed`: whether another process may own a claim of this process by now, by the time of the claim."""
         self._monotonic = monotonic
         self._lapsed = lapsed
         self._memory = memory or Memory()

@@ -89,7 +89,7 @@ def build_engine(
     lease = Lease(processes, clock, settings.lease_seconds)
     ending_bodies = EndingBodies(bodies, log, now=clock.now)
     writer = EndingWriter(messages, ending_bodies, telemetry, wake=wakeup.wake, held=memory.answers)
-    held = HeldClaims(Calls(memory=memory, lapsed=lambda: lease.lapsed), writer)
+    held = HeldClaims(Calls(memory=memory, lapsed=lease.lapsed), writer)
     metrics.in_flight.set_function(lambda: len(held.calls))
     runner = AttemptRunner(http, writer, clock, telemetry, notify_start=notices.notify)
     capacity = Capacity(held, http, settings.concurrency_max)

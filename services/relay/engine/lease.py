@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from services.relay.engine.database_clock import DatabaseClock
 from services.relay.store.processes import Processes
@@ -25,14 +26,18 @@ class Lease:
         self._sweeping_from = float("inf")
         # Since when the renewals are in time: claims may have been lost before. By the monotonic clock.
         self.steady_since = float("-inf")
+        # The renewal before which the lease may have lapsed, by the database's clock.
+        self._held_since: datetime | None = None
 
-    @property
-    def lapsed(self) -> bool:
-        """Whether another process may have taken over the claims of this one, because the lease was not renewed in
-        time. The time is taken before each renewal is sent, so this is true before the lease lapses by the database's
-        clock.
+    def lapsed(self, started_at: datetime) -> bool:
+        """Whether another process may have taken over a claim of this time, because the lease was not renewed in time
+        since. A later renewal does not bring the claim back. The time is taken before each renewal is sent, so this is
+        true before the lease lapses by the database's clock.
         """
-        return float("-inf") < self.renewed < time.monotonic() - self.seconds
+        if float("-inf") < self.renewed < time.monotonic() - self.seconds:
+            return True
+        # While the lease had lapsed nothing was claimed, so a later claim is one of the renewed lease.
+        return self._held_since is not None and started_at < self._held_since
 
     @property
     def may_sweep(self) -> bool:
@@ -51,6 +56,8 @@ class Lease:
         if not (steady and kept and started - self.renewed <= self.late_seconds):
             self._sweeping_from = time.monotonic() + self.seconds
             self.steady_since = started
+        if time.monotonic() - self.renewed > self.seconds:
+            self._held_since = now
         self.renewed = started
         self._steady = True
 

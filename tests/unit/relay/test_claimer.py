@@ -265,7 +265,7 @@ class Connected:
 @pytest.mark.parametrize(("lapses", "sent"), [([False], 1), ([True], 0), ([False, True], 1)])
 def test_nothing_is_sent_once_the_lease_has_lapsed(lapses: list[bool], sent: int) -> None:
     left = iter(lapses)
-    http, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda: next(left))
+    http, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda _: next(left))
 
     async def story() -> None:
         await claimer(One(NOW), http, ends, calls).claim_once()
