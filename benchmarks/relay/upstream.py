@@ -1,7 +1,8 @@
-"""The slow service everybody calls: answers after the time its query asks for, and counts calls and callbacks by id.
+"""The slow service that all contestants call: it answers after the time in the query, and counts calls and callbacks by
+id.
 
-A raw protocol on uvloop, so that it costs little beside what is measured. Its own process, `python -m`, on several loopback
-addresses. Its clock is `time.time()`, as the other processes' is; only what is noted here is ever compared.
+It is an `asyncio.Protocol` on uvloop, which takes little processor time from the measured process. It is a separate
+process, `python -m`, on several loopback addresses. Its clock is `time.time()`, like that of the other processes.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ BACKLOG = 16_384
 
 
 def answer_of(id_: str) -> bytes:
-    """The body of the answer to the call `id_`: 1,000 bytes of JSON, so that a mixed up one is seen."""
+    """The body of the answer to the call `id_`: 1,000 bytes of JSON that contain the id, so that a wrong answer is
+    detected.
+    """
     return json.dumps({"id": id_, "text": ""}).encode().replace(b'""', b'"' + b"x" * (ANSWER_BYTES - 40) + b'"')
 
 
 @dataclass
 class Seen:
-    """Times of arrival of the first bytes, by id, and the bodies of callbacks."""
+    """The times at which the first bytes arrived, by id, and the bodies of callbacks."""
 
     calls: dict[str, list[float]] = field(default_factory=dict)
     callbacks: dict[str, list[float]] = field(default_factory=dict)
@@ -45,7 +48,7 @@ class Seen:
         return {"calls": self.calls, "callbacks": self.callbacks, "wrong": wrong}
 
     def release(self) -> None:
-        """Answer all that is held, and what comes to be held later at once."""
+        """Answer all calls that are held, and later calls at once."""
         self.released = True
         for exchange, answer in self.held:
             exchange.write(answer)
@@ -53,7 +56,7 @@ class Seen:
 
 
 class Exchange(asyncio.Protocol):
-    """One connection: one request after another, each answered when it is time."""
+    """One connection: one request after another, each answered after its delay."""
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
@@ -62,7 +65,9 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass of it
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transport is not a subclass of asyncio.Transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -81,7 +86,7 @@ class Exchange(asyncio.Protocol):
         head = self._buffer[:end].decode("latin-1")
         body = _body(head.lower(), self._buffer[end + 4 :])
         if body is not None:
-            self._buffer = b""  # nobody here sends a second request before the answer to the first
+            self._buffer = b""  # no client of this benchmark sends a second request before the answer to the first
             self._answer(head.split(" ", 2)[1], body)
 
     def write(self, answer: bytes) -> None:
@@ -125,7 +130,7 @@ class Exchange(asyncio.Protocol):
 
 
 def _body(head: str, rest: bytes) -> bytes | None:
-    """The request's body, or none while some of it is missing. A chunked one is kept as it came: nobody reads it."""
+    """The request's body, or None while it is incomplete. A chunked body stays encoded, as it is not read."""
     if "\r\ntransfer-encoding: chunked" in head:
         return rest if rest.endswith(b"0\r\n\r\n") else None
     _, _, value = head.partition("\r\ncontent-length:")
@@ -138,7 +143,7 @@ def _response(body: bytes) -> bytes:
 
 
 def _carries(body: bytes, id_: str) -> bool:
-    """Whether a callback of the QStash protocol holds the answer to `id_`, byte by byte."""
+    """Whether a callback of the QStash protocol contains the bytes of the answer to `id_`."""
     try:
         return base64.b64decode(json.loads(body)["body"]) == answer_of(id_)
     except (ValueError, KeyError, TypeError):
@@ -146,7 +151,7 @@ def _carries(body: bytes, id_: str) -> bool:
 
 
 async def main(listen: str) -> None:
-    """Serve on `host,host:port` until killed."""
+    """Serve on `host,host:port` until the process is killed."""
     hosts, _, port = listen.rpartition(":")
     seen = Seen()
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How long connections are kept, and what those over TLS take of the memory."""
+"""The age of kept connections, and the memory of those with TLS."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def test_a_connection_is_kept_until_it_is_old(run: Run, age_seconds: float, conn
 
 
 @pytest.mark.parametrize(("age_seconds", "moved"), [(AGE_SECONDS, False), (0.0, True)])
-def test_a_name_that_moves_is_followed_once_the_connection_is_old(run: Run, age_seconds: float, moved: bool) -> None:
+def test_a_name_with_a_new_address_is_followed_once_the_connection_is_old(
+    run: Run, age_seconds: float, moved: bool
+) -> None:
     before, after = Scripted([OK] * 2), Scripted([OK] * 2)
     addresses = ["127.0.0.1"]
 
@@ -145,7 +147,7 @@ def test_a_connection_through_a_proxys_tunnel_counts_too(run: Run, tmp_path: Pat
     run(scenario())
 
 
-def test_nothing_counts_of_a_plain_connection_and_of_one_that_was_refused(run: Run, tmp_path: Path) -> None:
+def test_a_plain_connection_and_a_refused_one_do_not_count(run: Run, tmp_path: Path) -> None:
     _, tls = authority(tmp_path)
     memory = Share(MEMORY)
 

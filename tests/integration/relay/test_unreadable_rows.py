@@ -1,4 +1,4 @@
-"""A message that this version cannot read, or whose end the database refuses, takes no other's place."""
+"""A message that this version cannot read, or whose end the database refuses, does not delay others."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def faulty(postgres: PostgresServer) -> Iterator[Edge]:
     ("content", "state"),
     [({"headers": {}, "of_a_newer_version": True}, "waiting"), ({"headers": {}, "callback": {"no": 1}}, "failed")],
 )
-def test_a_row_that_cannot_be_read_breaks_no_claim(
+def test_a_row_that_cannot_be_read_does_not_break_the_claim(
     new_relay: Callable[..., Relay], faulty: Edge, content: dict[str, object], state: str
 ) -> None:
-    """One with an option of a newer version waits for a process that knows it; another one fails."""
+    """A message with an option of a newer version waits for a process that knows it. An unreadable one fails."""
     key = Fernet.generate_key().decode()
     relay = new_relay(**faulty.direct, RELAY_ENCRYPTION_KEYS=key)
     with destination() as server:
@@ -42,7 +42,7 @@ def test_a_row_that_cannot_be_read_breaks_no_claim(
     assert server.to("/bad") == []
 
 
-def test_endings_that_the_database_refuses_take_no_places(new_relay: Callable[..., Relay], faulty: Edge) -> None:
+def test_endings_that_the_database_refuses_use_no_places(new_relay: Callable[..., Relay], faulty: Edge) -> None:
     relay = new_relay(**faulty.direct, RELAY_CONCURRENCY_MAX="5")
     faulty.execute("""
         CREATE FUNCTION relay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -53,7 +53,7 @@ class Stores:
         self.flow_keys = FlowKeys(database)
         self.topics = Topics(database, vault)
         self.schedules = Schedules(database, vault, self.messages, self.topics)
-        # Keys of stored bodies that letters and queues gave up.
+        # The keys of stored bodies that dead letters and queues no longer refer to.
         self.discarded: list[str] = []
         self.queues = Queues(database, discard=self.discarded.extend)
         self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
@@ -74,7 +74,7 @@ class Stores:
         return len(await self.messages.finish(endings))
 
     async def expire(self) -> int:
-        """Another process puts back what dead ones held; how many."""
+        """Another process recovers the claims of dead ones; return their number."""
         await Processes(self.database, owner=OTHER).renew(60)
         return await self.other.expire(10)
 
@@ -90,7 +90,7 @@ Run = Callable[[Callable[[Stores], Awaitable[Any]]], None]
 
 @pytest.fixture(scope="session")
 def relay_template(postgres: PostgresServer) -> Iterator[str]:
-    """A database with the relay's schema alone, to be cloned."""
+    """A template database with the relay's schema."""
     with postgres.database(template="template1") as name:
         create_schema(postgres.url(name))
         yield name
@@ -104,7 +104,7 @@ def relay_url(postgres: PostgresServer, relay_template: str) -> Iterator[str]:
 
 @pytest.fixture
 def run(relay_url: str) -> Run:
-    """Run an asynchronous story with the stores."""
+    """Run a coroutine function with the stores."""
 
     def runner(story: Callable[[Stores], Awaitable[Any]]) -> None:
         async def main() -> None:
@@ -118,13 +118,13 @@ def run(relay_url: str) -> Run:
 
 @pytest.fixture
 def administrator(relay_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection beside the stores' own, in autocommit."""
+    """A separate connection, in autocommit."""
     with psycopg.connect(relay_url, autocommit=True) as connection:
         yield connection
 
 
 def draft(**changes: Any) -> Draft:
-    """`changes` are fields of `Draft` or of its `Options`."""
+    """A draft; `changes` are fields of `Draft` or of its `Options`."""
     options = Options(**{name: changes.pop(name) for name in OPTION_NAMES & changes.keys()})
     given: dict[str, Any] = {
         "url": "https://example.com/path?q=1",
@@ -137,7 +137,7 @@ def draft(**changes: Any) -> Draft:
 
 
 def settings(**changes: Any) -> RelaySettings:
-    """Of a relay whose messages are not kept after their end."""
+    """The stores of a relay that deletes messages at their end."""
     given: dict[str, Any] = {
         "database_url": SecretStr("postgresql://unused"), "token": SecretStr("unused"),
         "current_signing_key": SecretStr("unused"), "next_signing_key": SecretStr("unused"),

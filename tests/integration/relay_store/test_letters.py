@@ -18,14 +18,14 @@ from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
 async def fail(stores: Stores, *drafts: Draft) -> list[str]:
-    """Let `drafts` fail one after the other; their letters' ids, the first first."""
+    """Let `drafts` fail one after the other; return their dead letters' ids in this order."""
     for one in drafts:
         await stores.accept(one)
         await stores.finish(await stores.claim(), 404, b"404 Not Found", final=True)
     return [row["id"] for row in await stores.rows("SELECT id FROM relay.dead_letters ORDER BY id")]
 
 
-def test_a_letter_shows_the_message_and_its_last_answer(run: Run) -> None:
+def test_a_dead_letter_shows_the_message_and_its_last_answer(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [letter_id] = await fail(stores, draft(headers={"X-A": "1"}, labels=("one", "two"), body=b"sent"))
         letter = await stores.letters.get(letter_id)
@@ -39,7 +39,7 @@ def test_a_letter_shows_the_message_and_its_last_answer(run: Run) -> None:
     run(story)
 
 
-def test_pages_are_the_newest_first_and_hold_all(run: Run) -> None:
+def test_pages_are_newest_first_and_hold_all(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await fail(stores, *(draft(body=str(n).encode()) for n in range(5)))
         seen: list[str] = []
@@ -78,7 +78,9 @@ def test_pages_are_the_newest_first_and_hold_all(run: Run) -> None:
         ({"message_ids": ("unknown",)}, set()),
     ],
 )
-def test_filters_are_or_within_a_field_and_and_across(run: Run, filters: dict[str, Any], expected: set[int]) -> None:
+def test_filters_are_or_within_a_field_and_and_between_fields(
+    run: Run, filters: dict[str, Any], expected: set[int]
+) -> None:
     async def story(stores: Stores) -> None:
         ids = await fail(
             stores,
@@ -91,7 +93,7 @@ def test_filters_are_or_within_a_field_and_and_across(run: Run, filters: dict[st
     run(story)
 
 
-def test_letters_are_removed_one_by_one_and_by_filters(run: Run) -> None:
+def test_dead_letters_are_removed_singly_and_by_filters(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await fail(stores, *(draft(labels=(f"l{n % 2}",)) for n in range(5)))
         assert await stores.letters.delete(ids[0])
@@ -106,7 +108,7 @@ def test_letters_are_removed_one_by_one_and_by_filters(run: Run) -> None:
     run(story)
 
 
-def test_a_retry_publishes_it_again_with_what_was_given_anew(run: Run) -> None:
+def test_a_retry_publishes_the_message_again_with_the_given_options(run: Run) -> None:
     async def story(stores: Stores) -> None:
         original = draft(
             headers={"X-A": "1", "X-B": "2"}, deduplication_id="once", retries_max=7, labels=("old",), queue="q",
@@ -133,7 +135,7 @@ def test_a_retry_publishes_it_again_with_what_was_given_anew(run: Run) -> None:
     run(story)
 
 
-def test_a_letter_stays_when_its_retry_is_refused(run: Run) -> None:
+def test_a_dead_letter_stays_when_its_retry_is_refused(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [letter_id] = await fail(stores, draft())
         with pytest.raises(InvalidRequestError):
@@ -144,7 +146,7 @@ def test_a_letter_stays_when_its_retry_is_refused(run: Run) -> None:
     run(story)
 
 
-def test_many_are_retried_together_but_for_those_that_cannot_be_read(run: Run) -> None:
+def test_many_are_retried_together_except_those_that_cannot_be_read(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await fail(stores, *(draft(body=str(n).encode()) for n in range(3)))
         await stores.rows("UPDATE relay.dead_letters SET sealed = 'junk' WHERE id = %(id)s RETURNING id", id=ids[1])
@@ -173,7 +175,7 @@ def test_a_dead_letter_with_an_option_of_a_newer_version_stays(run: Run) -> None
     run(story)
 
 
-def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
+def test_a_large_body_is_moved_from_the_dead_letter_to_the_new_message(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [letter_id] = await fail(stores, draft(body=Stored("pieces", 70_000_000, b"hash")))
         await stores.letters.retry(letter_id, {})
@@ -183,7 +185,7 @@ def test_a_large_body_goes_with_the_letter_to_the_new_message(run: Run) -> None:
     run(story)
 
 
-def test_letters_with_different_stored_bodies_are_different_content(run: Run) -> None:
+def test_dead_letters_with_different_stored_bodies_have_different_content(run: Run) -> None:
     async def story(stores: Stores) -> None:
         stored = [draft(body=Stored(f"pieces-{n}", 70_000, sha256(bytes([n])).digest())) for n in range(2)]
         letters = await fail(stores, *stored)
@@ -198,7 +200,7 @@ def test_letters_with_different_stored_bodies_are_different_content(run: Run) ->
     run(story)
 
 
-def test_a_letter_stays_when_its_retry_is_a_duplicate(run: Run) -> None:
+def test_a_dead_letter_stays_when_its_retry_is_a_duplicate(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [letter_id] = await fail(stores, draft(body=b"paid for", deduplication_id="own"))
         [other] = await stores.accept(draft(deduplication_id="taken"))
@@ -207,7 +209,7 @@ def test_a_letter_stays_when_its_retry_is_a_duplicate(run: Run) -> None:
         assert retried == Accepted(other, deduplicated=True)
         assert await stores.letters.get(letter_id) is not None
         assert (await stores.claim(), stores.discarded) == ([], [])
-        # Its own id, under which it failed and which is still taken, does not count: this is the same message.
+        # Its own deduplication id, which has not expired, does not count, as this is the same message.
         ids, _ = await stores.letters.retry_many(Filters(dlq_ids=(letter_id,)))
         assert [(one.id, one.body) for one in await stores.claim()] == [(ids[0], b"paid for")]
         assert await stores.letters.get(letter_id) is None
@@ -216,7 +218,7 @@ def test_a_letter_stays_when_its_retry_is_a_duplicate(run: Run) -> None:
 
 
 @pytest.mark.parametrize("way", ["delete", "delete_many", "retry", "retry_many"])
-def test_the_stored_bodies_of_a_letter_are_given_up_with_it(run: Run, way: str) -> None:
+def test_the_stored_bodies_of_a_dead_letter_are_released_with_it(run: Run, way: str) -> None:
     async def story(stores: Stores) -> None:
         [letter_id] = await fail(stores, draft(body=Stored("pieces", 70_000_000, b"hash")))
         await stores.rows("UPDATE relay.dead_letters SET response_key = 'answer', response_size = 1 RETURNING id")

@@ -12,7 +12,7 @@ from services.relay.store.vault import Vault
 from tests.integration.relay_store.conftest import Run, Stores
 
 
-def test_a_token_is_found_until_it_is_revoked_and_stored_nowhere(run: Run) -> None:
+def test_a_token_is_found_until_it_is_revoked_and_not_stored_in_plain_text(run: Run) -> None:
     async def story(stores: Stores) -> None:
         token = await stores.tokens.create("ci", writes=False, publishes_per_second=5)
         found = await stores.tokens.find(token)
@@ -32,7 +32,7 @@ def test_a_token_is_found_until_it_is_revoked_and_stored_nowhere(run: Run) -> No
     run(story)
 
 
-def test_signing_keys_are_seeded_once_and_rotated_for_all_processes(run: Run) -> None:
+def test_signing_keys_are_created_once_and_rotated_for_all_processes(run: Run) -> None:
     async def story(stores: Stores) -> None:
         one = SigningKeys(stores.database, stores.vault, KeyPair("sig_a", "sig_b"))
         other = SigningKeys(stores.database, stores.vault, KeyPair("sig_other", "sig_other"))

@@ -102,7 +102,7 @@ def test_an_option_is_read_from_its_header(name: str) -> None:
 
 
 @EVERY
-def test_an_option_is_the_same_in_what_is_claimed_shown_and_retried(name: str) -> None:
+def test_an_option_is_the_same_when_claimed_shown_and_retried(name: str) -> None:
     message = published(name)
     sealed = Sealer(VAULT).seal(message)
     assert claimed(sealed).options == message.options
@@ -154,7 +154,7 @@ STORED_BEFORE = {
 }  # fmt: skip
 
 
-def test_what_was_stored_before_options_had_a_class_is_read() -> None:
+def test_options_that_were_stored_before_they_had_a_class_are_read() -> None:
     expected = Options(
         callback=CallbackOptions("https://c.example/", "PUT", {"X": "1"}, retries_max=2, timeout_ms=5000),
         started_callback=StartedCallback("https://s.example/", "token"),
@@ -173,7 +173,7 @@ def test_what_was_stored_before_options_had_a_class_is_read() -> None:
     assert message_view(VAULT, row_of(sealed)).options == expected
 
 
-def test_an_option_of_a_newer_version_is_left_to_it() -> None:
+def test_a_message_with_an_option_of_a_newer_version_is_left_to_that_version() -> None:
     sealed = VAULT.seal({"headers": {"X-A": "1"}, "retry_delay": "1000", "of_a_newer_version": True})
     assert claimed(sealed).newer
     assert message_view(VAULT, row_of(sealed)).options == Options(retry_delay="1000")

@@ -1,4 +1,4 @@
-"""The memory budget: who gets room, who waits for it, and who does not."""
+"""The memory budget: which requests get memory, which wait for it, and which are refused."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def asked(share: Share, key: str, size: int, name: str = "", seconds: float = 20
 
 
 async def settled() -> None:
-    """Whatever could go on has done so."""
+    """Let every task run that can."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_who_finds_no_room_waits_until_there_is_some_and_is_served_in_order() -> None:
+def test_a_request_without_memory_waits_until_there_is_some_and_is_served_in_order() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 60, "one")
@@ -48,7 +48,7 @@ def test_who_finds_no_room_waits_until_there_is_some_and_is_served_in_order() ->
     told(story)
 
 
-def test_the_wait_is_bounded_and_what_was_not_got_is_not_held() -> None:
+def test_the_wait_is_bounded_and_memory_that_was_not_granted_is_not_held() -> None:
     async def story() -> None:
         share = Share(100)
         share.hold("a", 100)
@@ -60,7 +60,7 @@ def test_the_wait_is_bounded_and_what_was_not_got_is_not_held() -> None:
     told(story)
 
 
-def test_one_who_leaves_lets_in_those_behind() -> None:
+def test_a_request_that_gives_up_lets_later_ones_proceed() -> None:
     async def story() -> None:
         share = Share(100)
         share.hold("a", 60)
@@ -73,7 +73,7 @@ def test_one_who_leaves_lets_in_those_behind() -> None:
     told(story)
 
 
-def test_one_name_has_half_at_the_most_and_others_pass_it() -> None:
+def test_one_owner_has_at_most_half_and_others_overtake_it() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 40, "greedy")
@@ -87,7 +87,7 @@ def test_one_name_has_half_at_the_most_and_others_pass_it() -> None:
     told(story)
 
 
-def test_what_is_larger_than_all_room_is_admitted_alone() -> None:
+def test_a_request_larger_than_the_limit_is_admitted_alone() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 500, "one")
@@ -100,7 +100,7 @@ def test_what_is_larger_than_all_room_is_admitted_alone() -> None:
     told(story)
 
 
-def test_a_key_is_counted_once_and_given_back_once() -> None:
+def test_a_key_is_counted_once_and_released_once() -> None:
     share = Share(100)
     share.hold("a", 50, "one")
     share.hold("a", 20, "one")
@@ -110,7 +110,7 @@ def test_a_key_is_counted_once_and_given_back_once() -> None:
     assert share.left == 100
 
 
-def test_who_is_let_in_and_cancelled_in_the_same_moment_holds_nothing() -> None:
+def test_a_request_that_is_admitted_and_cancelled_at_the_same_time_holds_nothing() -> None:
     async def story() -> None:
         share = Share(100)
         share.hold("a", 100)
@@ -124,7 +124,7 @@ def test_who_is_let_in_and_cancelled_in_the_same_moment_holds_nothing() -> None:
     told(story)
 
 
-def test_no_more_wait_than_can_be_served() -> None:
+def test_the_number_of_waiting_requests_is_limited() -> None:
     async def story() -> None:
         share = Share(100)
         share.hold("a", 100)
@@ -141,7 +141,7 @@ def test_no_more_wait_than_can_be_served() -> None:
     told(story)
 
 
-def test_a_request_gives_back_what_it_held() -> None:
+def test_a_request_releases_its_memory() -> None:
     async def story() -> None:
         memory = Memory()
         free = (memory.requests.left, memory.batches.left)
@@ -165,7 +165,7 @@ def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
     assert isinstance(memory.holding("one"), Holding)
 
 
-def test_names_that_have_all_the_room_and_wait_for_more_hold_nobody_else_up() -> None:
+def test_owners_that_use_all_memory_and_wait_for_more_delay_no_other() -> None:
     async def story() -> None:
         share = Share(100 * WAITING_BYTES)
         await share.take("a", 50 * WAITING_BYTES, "one")
@@ -179,7 +179,7 @@ def test_names_that_have_all_the_room_and_wait_for_more_hold_nobody_else_up() ->
     told(story)
 
 
-def test_one_name_has_a_quarter_of_the_places_to_wait_that_are_left() -> None:
+def test_one_owner_has_a_quarter_of_the_free_waiting_places() -> None:
     async def story() -> None:
         share = Share(100, waiting_max=100)
         share.hold("a", 100)
@@ -196,7 +196,7 @@ def test_one_name_has_a_quarter_of_the_places_to_wait_that_are_left() -> None:
     told(story)
 
 
-def test_of_a_fair_share_two_names_do_not_take_all() -> None:
+def test_two_owners_do_not_use_all_of_a_fair_share() -> None:
     async def story() -> None:
         share = Share(100, fair=True)
         waiting = [asked(share, f"{name}{n}", 4, name) for name in ("one", "two") for n in range(50)]
@@ -209,7 +209,7 @@ def test_of_a_fair_share_two_names_do_not_take_all() -> None:
     told(story)
 
 
-def test_one_that_is_larger_than_all_room_lets_others_pass_until_it_is_alone() -> None:
+def test_a_request_larger_than_the_limit_lets_others_overtake_until_it_is_alone() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 10, "one")
@@ -224,7 +224,7 @@ def test_one_that_is_larger_than_all_room_lets_others_pass_until_it_is_alone() -
     told(story)
 
 
-def test_of_two_that_grow_the_first_gets_what_it_needs_and_then_the_other() -> None:
+def test_of_two_growing_requests_the_first_gets_its_memory_and_then_the_other() -> None:
     async def story() -> None:
         share = Share(100, first_grows=True)
         await share.take("a", 50, "one")
@@ -239,7 +239,7 @@ def test_of_two_that_grow_the_first_gets_what_it_needs_and_then_the_other() -> N
     told(story)
 
 
-def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
+def test_memory_that_was_granted_without_a_wait_can_exceed_the_limit() -> None:
     share = Share(100)
     share.hold("a", 49)
     assert not share.crowded
@@ -249,7 +249,7 @@ def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
     assert not share.crowded
 
 
-def test_what_grows_takes_only_the_difference_and_keeps_what_it_has_while_it_waits() -> None:
+def test_a_growing_request_takes_only_the_difference_and_keeps_its_memory_while_it_waits() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 20, "one")
@@ -271,7 +271,7 @@ def test_what_grows_takes_only_the_difference_and_keeps_what_it_has_while_it_wai
     told(story)
 
 
-def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
+def test_a_growing_request_has_its_owners_half_at_most_unless_it_is_alone() -> None:
     async def story() -> None:
         share = Share(100)
         await share.take("a", 20, "one")
@@ -285,7 +285,7 @@ def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
     told(story)
 
 
-def test_only_what_holds_something_grows_at_once_and_no_further_than_there_is_room() -> None:
+def test_only_a_request_that_holds_memory_grows_at_once_and_only_within_the_limit() -> None:
     share = Share(100)
     assert not share.grow("a", 10)
     share.hold("a", 20, "one")
@@ -294,7 +294,7 @@ def test_only_what_holds_something_grows_at_once_and_no_further_than_there_is_ro
     assert share.left == 100
 
 
-def test_a_call_with_an_answer_that_begins_is_counted_with_it_until_it_ends() -> None:
+def test_the_first_bytes_of_an_answer_count_with_its_call_until_it_ends() -> None:
     memory = Memory()
     free = memory.calls.left
     memory.calls.hold("call", CALL_BYTES)
