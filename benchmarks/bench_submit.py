@@ -1,5 +1,5 @@
-"""Durable submissions per second of our api, of a plain Flask application on gunicorn's threads, and of pgbench with the
-same INSERT, measured in turn.
+"""Durable submissions per second of our api, of a plain Flask application on gunicorn's threads, and of pgbench with
+the same INSERT, measured in turn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The load generator, a separate process: each of its keep-alive connections repeats the same POST after each answer.
 
-It is an `asyncio.Protocol`, because it shares the processors with the server that it measures: asyncio's streams took as
-much processor time as the server.
+It is an `asyncio.Protocol`, because it shares the processors with the server that it measures: asyncio's streams took
+as much processor time as the server.
 """
 
 from __future__ import annotations

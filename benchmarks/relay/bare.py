@@ -1,4 +1,5 @@
-"""A bare aiohttp loop on uvloop, without a database: the cost of the calls alone. A separate process, `drain` or `hold`.
+"""A bare aiohttp loop on uvloop, without a database: the cost of the calls alone. A separate process, `drain` or
+`hold`.
 
 It reads one order per line, `{"urls": […], "concurrency": 200}`, and answers each with the times of its start and end.
 """

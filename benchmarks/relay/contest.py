@@ -84,8 +84,8 @@ def ratio_to_best(found: Sequence[Line], figure: str, name: str, others: Sequenc
 
 
 def table(found: Sequence[Line], names: Sequence[str], figures: Sequence[str]) -> str:
-    """A Markdown table with one row per contestant: medians (lowest to highest, rounds that count), or the reason why its
-    last round was void.
+    """A Markdown table with one row per contestant: medians (lowest to highest, rounds that count), or the reason why
+    its last round was void.
     """
     rows = ["| | " + " | ".join(figures) + " |", "|---" * (len(figures) + 1) + "|"]
     for name in names:

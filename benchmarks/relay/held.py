@@ -80,7 +80,8 @@ async def _ours_run(ground: Ground, relay: ours.Ours, count: int) -> Line:
         await asyncio.sleep(ground.scale.held_seconds)
         peak = unique_kib(relay.pid)
         ground.upstream.release()
-        # Only the messages that were answered last are requested, and rarely, as requests cost the relay processor time.
+        # Only the messages that were answered last are requested, and rarely, as requests cost the relay processor
+        # time.
         seen = ground.upstream.seen()
         tail = [named[number] for number in seen.arrived_last(ids, TAIL)]
         await ours.all_delivered(session, tail, SECONDS_MAX, every=0.5)

@@ -17,7 +17,8 @@ from benchmarks.relay.ground import Ground
 from tests.wait import until
 
 WARM = 20
-# Long enough that the relay is idle at each publish, and uneven, so that they do not coincide with a timer of the relay.
+# Long enough that the relay is idle at each publish, and uneven, so that they do not coincide with a timer of the
+# relay.
 PAUSE_SECONDS = (0.03, 0.12)
 FIGURES = ("p50_ms", "p99_ms", "answered_p50_ms", "cpu_system_seconds", "cpu_postgres_seconds")
 

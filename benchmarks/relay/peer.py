@@ -1,4 +1,5 @@
-"""One run of a peer: a sender and a worker with the peer's interpreter, a new database or redis, and the saved answers."""
+"""One run of a peer: a sender and a worker with the peer's interpreter, a new database or redis, and the saved answers.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Peer:
-    """`worker` is the arguments after the interpreter. `result_key` is the key of an answer in redis, if it is saved there."""
+    """`worker` is the arguments after the interpreter. `result_key` is the key of an answer in redis, if it is saved
+    there.
+    """
 
     name: str
     module: str
@@ -62,7 +65,9 @@ PEERS = (PGQUEUER, PROCRASTINATE, CELERY, ARQ)
 
 @dataclass
 class Working:
-    """A peer with a running sender. `start` starts its worker, `enqueue` sends jobs, and `wait` waits for their answers."""
+    """A peer with a running sender. `start` starts its worker, `enqueue` sends jobs, and `wait` waits for their
+    answers.
+    """
 
     peer: Peer
     python: Path

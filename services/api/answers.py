@@ -1,5 +1,5 @@
-"""The JSON of the api's answers as pydantic models: schemas of the OpenAPI description. No view builds its answer with them;
-services/api/presentation.py does.
+"""The JSON of the api's answers as pydantic models: schemas of the OpenAPI description. No view builds its answer with
+them; services/api/presentation.py does.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def address(id_: str, delay: str) -> str:
 
 
 def orders(enqueue: Callable[[list[dict[str, str]]], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
-    """Read orders, one per line: `{"ids": […], "delay": "5", "batch": 100, "senders": 4}`. Enqueue in batches of `batch`,
-    `senders` at once. Print the times at which each order began and ended, in epoch seconds.
+    """Read orders, one per line: `{"ids": […], "delay": "5", "batch": 100, "senders": 4}`. Enqueue in batches of
+    `batch`, `senders` at once. Print the times at which each order began and ended, in epoch seconds.
     """
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

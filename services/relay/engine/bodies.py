@@ -137,13 +137,13 @@ class Bodies:
         return Sending(self._chunks, stored, self._places.sending, origin)
 
     async def hold(self, incoming: Incoming, size: int | None, limit: asyncio.Timeout | None = None) -> bool:
-        """Continue reading an answer into its `start`, while it is small enough to hold in memory.
-        Returns whether the answer is complete.
+        """Continue reading an answer into its `start`, while it is small enough to hold in memory. Returns whether the
+        answer is complete.
 
         `size` is the length that the head declares. Without it the reservation grows with the answer, since many
         answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
-        more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory it
-        takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
+        more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory
+        it takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
@@ -164,11 +164,10 @@ class Bodies:
         return False
 
     async def spool(self, incoming: Incoming, bytes_max: int, limit: asyncio.Timeout) -> tuple[Stored, bool]:
-        """Store an answer up to `bytes_max`. Also returns whether there was more.
-        The memory that `hold` took is given back, and `start` is empty afterwards. This waits as long as the
-        database is away, and `limit`, the time limit of the call, is paused meanwhile: the answer has arrived and is
-        paid for. The same holds while it waits for a place. Otherwise that wait counts, as the destination itself may have
-        all its places.
+        """Store an answer up to `bytes_max`. Also returns whether there was more. The memory that `hold` took is given
+        back, and `start` is empty afterwards. This waits as long as the database is away, and `limit`, the time limit
+        of the call, is paused meanwhile: the answer has arrived and is paid for. The same holds while it waits for a
+        place. Otherwise that wait counts, as the destination itself may have all its places.
 
         Raises `NoAnswerError` when the other side sends no more of it.
         """

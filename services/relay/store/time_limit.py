@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# A statement takes milliseconds. One that lasts longer than this, with its repetitions, waits for a database that is away.
+# A statement takes milliseconds. One that lasts longer than this, with its repetitions, waits for a database that is
+# away.
 SLOW_SECONDS = 1.0
 
 

@@ -1,4 +1,5 @@
-"""Channels that are suspected after stalls that name no topic, on a real broker: each of their events is written once."""
+"""Channels that are suspected after stalls that name no topic, on a real broker: each of their events is written once.
+"""
 
 from __future__ import annotations
 

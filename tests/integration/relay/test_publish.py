@@ -1,4 +1,5 @@
-"""Publishing over HTTP: statuses and shapes, URL groups, queues, batches, options in the query, and the first version."""
+"""Publishing over HTTP: statuses and shapes, URL groups, queues, batches, options in the query, and the first version.
+"""
 
 from __future__ import annotations
 

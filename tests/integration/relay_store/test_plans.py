@@ -340,7 +340,8 @@ def test_the_newest_page_scans_the_index_of_time_backwards(million: str) -> None
 
 
 def test_the_loops_scan_no_large_table_when_they_run(million: str) -> None:
-    """Executed often enough to be prepared with a generic plan, and with the effects of functions, which no plan shows."""
+    """Executed often enough to be prepared with a generic plan, and with the effects of functions, which no plan shows.
+    """
 
     async def story() -> list[int]:
         async with AsyncConnectionPool(million, min_size=1, max_size=1, open=False) as pool:
