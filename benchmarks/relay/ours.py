@@ -79,8 +79,7 @@ async def client(ours: Ours) -> AsyncIterator[aiohttp.ClientSession]:
 async def publish(
     session: aiohttp.ClientSession, messages: Sequence[dict[str, Any]], sending: Sending = BATCHES
 ) -> list[str]:
-    """Publish by `/v2/batch`, or by `/v2/publish` when a batch is one message. Return ids in the order of `messages`.
-    """
+    """Publish by `/v2/batch`, or by `/v2/publish` when a batch is one message. Return ids in the order of `messages`."""
     batches = [messages[start : start + sending.batch] for start in range(0, len(messages), sending.batch)]
     found: list[list[str]] = [[] for _ in batches]
     waiting = iter(range(len(batches)))

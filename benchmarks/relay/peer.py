@@ -1,5 +1,4 @@
-"""One run of a peer: a sender and a worker with the peer's interpreter, a new database or redis, and the saved answers.
-"""
+"""One run of a peer: a sender and a worker with the peer's interpreter, a new database or redis, and the saved answers."""
 
 from __future__ import annotations
 

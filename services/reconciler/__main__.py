@@ -110,8 +110,7 @@ def _consumer(settings: ReconcilerSettings) -> Any:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Dispatch, emit and call back again what was lost, and expire submissions. Settings: docs/reference/settings.md.
-    """
+    """Dispatch, emit and call back again what was lost, and expire submissions. Settings: docs/reference/settings.md."""
     settings = read_or_exit(ReconcilerSettings)
     log.configure("reconciler", level=settings.log_level, log_format=settings.log_format)
     shutdown = Shutdown().install()

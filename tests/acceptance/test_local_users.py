@@ -1,5 +1,4 @@
-"""What other programs and users of this machine can read of a running stack: environments, files, and Connect's REST.
-"""
+"""What other programs and users of this machine can read of a running stack: environments, files, and Connect's REST."""
 
 from __future__ import annotations
 

@@ -75,8 +75,7 @@ class QuietClient:
         self.ids: set[str] = set()
 
     def times(self, submissions: int, *, every_seconds: float) -> list[float]:
-        """The seconds from each submission to the reading of its completion. Submissions do not wait for earlier ones.
-        """
+        """The seconds from each submission to the reading of its completion. Submissions do not wait for earlier ones."""
         arrived: dict[str, float] = {}
         begun = time.monotonic()
         with ThreadPoolExecutor(submissions) as threads:

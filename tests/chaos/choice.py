@@ -30,8 +30,7 @@ class Choice:
 
 
 def choose(chance: Random, key: str, webhook: str, now: float) -> Choice:
-    """Of ten submissions, six go to a plain target, two to a limited one, and two to one whose calls are not repeated.
-    """
+    """Of ten submissions, six go to a plain target, two to a limited one, and two to one whose calls are not repeated."""
     target = chance.choices(("chaos-images", "chaos-limited", "chaos-paid"), (6, 2, 2))[0]
     asked: dict[str, Any] = {"call_id": key, "latency_seconds": round(chance.uniform(0.05, 2.5), 2), "faults": []}
     content: dict[str, Any] = {"target": target, "metadata": {"key": key}}

@@ -1,5 +1,4 @@
-"""Each kind of fault: a function begins it, and returns a function that undoes it. Raises the error that prevented it.
-"""
+"""Each kind of fault: a function begins it, and returns a function that undoes it. Raises the error that prevented it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`python -m tests.chaos.table REPORT...`: the recoveries of several runs as one table of docs/reference/guarantees.md.
-"""
+"""`python -m tests.chaos.table REPORT...`: the recoveries of several runs as one table of docs/reference/guarantees.md."""
 
 from __future__ import annotations
 

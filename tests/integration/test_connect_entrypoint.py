@@ -1,5 +1,4 @@
-"""The start of Connect's image by compose: with a password where the image supports it, and with a warning elsewhere.
-"""
+"""The start of Connect's image by compose: with a password where the image supports it, and with a warning elsewhere."""
 
 from __future__ import annotations
 

@@ -81,8 +81,7 @@ def test_servers_are_kept_running_although_they_never_became_healthy(tmp_path: P
 
 @contextmanager
 def held_elsewhere(path: Path) -> Iterator[None]:
-    """The lock of `path`, held by another process until the end of the block, as a process's own locks do not block it.
-    """
+    """The lock of `path`, held by another process until the end of the block, as a process's own locks do not block it."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

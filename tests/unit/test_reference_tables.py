@@ -1,5 +1,4 @@
-"""The tables of settings and metrics in docs/ agree with the code: each name, its process, its default and its meaning.
-"""
+"""The tables of settings and metrics in docs/ agree with the code: each name, its process, its default and its meaning."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import assert_never
 from services.relay.egress.http.faults import NoAnswerError
 from services.relay.engine.discards import Discards
 from services.relay.engine.sending import Sending
-from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.byte_budget import NoRoomError
 from services.relay.memory.memory import Memory
 from services.relay.message import (
     ANSWER_INLINE_BYTES_MAX,
@@ -30,7 +30,7 @@ from services.relay.message import (
     Unstored,
 )
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
-from services.relay.store.time_limit import extended, standing_still
+from services.relay.store.time_limit import extended, paused_limit
 
 # The first reservation for an answer of unknown size. Each further one is twice the bytes received so far.
 ANSWER_ROOM_BYTES = 128 * 1024
@@ -153,7 +153,7 @@ class Bodies:
             if len(start) >= reserved:
                 reserved = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
                 try:
-                    with standing_still(limit):
+                    with paused_limit(limit):
                         await self._held.take(incoming.key, reserved, incoming.origin, ANSWER_ROOM_SECONDS)
                 except NoRoomError:
                     break
@@ -174,7 +174,7 @@ class Bodies:
         async with self._writing(limit) as writer:
             cut = len(incoming.start) > bytes_max
             del incoming.start[bytes_max:]
-            with standing_still(limit):
+            with paused_limit(limit):
                 await self._begin(writer, incoming)
             with extended(limit, lambda: self._chunks.silence.seconds):
                 place = await self._places.spooling.take(incoming.origin, None)

@@ -13,7 +13,7 @@ SLOW_SECONDS = 1.0
 
 
 @contextmanager
-def standing_still(limit: asyncio.Timeout | None) -> Iterator[None]:
+def paused_limit(limit: asyncio.Timeout | None) -> Iterator[None]:
     """Pause the limit during the block. A nested block with the same limit changes nothing, nor does a block without
     one.
     """

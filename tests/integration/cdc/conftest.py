@@ -63,8 +63,7 @@ class Cdc:
         }
 
     def config(self, **changed: str) -> dict[str, str]:
-        """The file's configuration with the names of this test. Keyword arguments: `snapshot_mode` is `snapshot.mode`.
-        """
+        """The file's configuration with the names of this test. Keyword arguments: `snapshot_mode` is `snapshot.mode`."""
         address = psycopg.conninfo.conninfo_to_dict(self._postgres.url(self.database))
         values = {
             "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),

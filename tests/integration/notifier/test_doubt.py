@@ -1,5 +1,4 @@
-"""Channels that are suspected after stalls that name no topic, on a real broker: each of their events is written once.
-"""
+"""Channels that are suspected after stalls that name no topic, on a real broker: each of their events is written once."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Edge:
         """The number of messages by state. Ended messages are kept for a minute."""
         return Counter(dict(self.rows("SELECT state, count(*) FROM relay.messages GROUP BY state")))
 
-    def letters(self) -> int:
+    def dead_letters(self) -> int:
         return int(self.rows("SELECT count(*) FROM relay.dead_letters")[0][0])
 
 

@@ -18,14 +18,14 @@ def test_live_messages_and_dead_letters_of_callbacks_are_listed_by_label(new_rel
         relay.publish(f"{server.url}/x", Upstash_Label="dead", Upstash_Retries="0", **callback)
         relay.publish(f"{server.url}/x", Upstash_Label="live", Upstash_Delay="1h")
         # The callbacks of two attempts of `dead` become dead letters: those of the attempt and not of the message.
-        letters = until(lambda: client.holding(["dead"]).dead_letters.get("dead"), 30)
+        dead_letters = until(lambda: client.holding(["dead"]).dead_letters.get("dead"), 30)
         until(lambda: client.holding(["dead", "live", "other"]).live == {"live"}, 30)
-        [letter_id] = letters or []
-        assert relay.call("GET", f"/v2/dlq/{letter_id}").json()["url"].endswith("/cb")
+        [dlq_id] = dead_letters or []
+        assert relay.call("GET", f"/v2/dlq/{dlq_id}").json()["url"].endswith("/cb")
         assert client.live_labels("") == ["live"]
         assert client.live_labels("live") == []
         before = len(server.received)
-        client.retry_dead_letters([letter_id])
+        client.retry_dead_letters([dlq_id])
         until(lambda: len(server.received) > before, 30)
         client.retry_dead_letters(["1-gone"])
     client.close()

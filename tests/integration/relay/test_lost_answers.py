@@ -50,7 +50,7 @@ def test_no_message_is_lost_or_called_twice_when_answers_are_lost(
         assert len(set(publishing.result(120))) == MESSAGES
         until(lambda: faulty.states() == {"delivered": MESSAGES}, 120)
     assert calls(server) == dict.fromkeys(paths, 1)
-    assert faulty.letters() == 0
+    assert faulty.dead_letters() == 0
 
 
 def test_messages_of_a_dead_relay_end_once_when_the_answers_to_their_recovery_are_lost(
@@ -67,7 +67,7 @@ def test_messages_of_a_dead_relay_end_once_when_the_answers_to_their_recovery_ar
         until(lambda: faulty.proxy.lost >= 3, 60)
         faulty.proxy.heal()
         until(lambda: faulty.states() == {"failed": len(paths)}, 60)
-        assert faulty.letters() == len(paths)
+        assert faulty.dead_letters() == len(paths)
         assert calls(server) == dict.fromkeys(paths, 1)
 
 
@@ -93,7 +93,7 @@ def test_calls_in_flight_are_made_once_when_the_database_is_down_for_three_lease
         until(lambda: server.to("/after"), 30)
         until(lambda: all(ready(relay)() for relay in relays), 60)
     assert calls(server) == dict.fromkeys([*paths, "/after"], 1)
-    assert faulty.letters() == 0
+    assert faulty.dead_letters() == 0
     assert all(relay.process.stop() == 0 for relay in relays)
 
 

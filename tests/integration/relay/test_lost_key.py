@@ -8,8 +8,8 @@ import psycopg
 from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import draft_of
-from services.relay.store.vault import Vault
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay
 from tests.process import Process, started
@@ -41,7 +41,7 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_r
     assert state == {"state": "failed"}
     assert letter["message_id"] == lost
     assert letter["response_body"] == b"the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS"
-    draft = draft_of(Vault(f"{new},{old}"), letter)
+    draft = draft_of(Encryption(f"{new},{old}"), letter)
     assert (draft.url, draft.body) == (f"{server.url}/lost", b"body")
     assert draft.headers["Authorization"] == "Bearer secret"
 

@@ -1,5 +1,4 @@
-"""Publishing over HTTP: statuses and shapes, URL groups, queues, batches, options in the query, and the first version.
-"""
+"""Publishing over HTTP: statuses and shapes, URL groups, queues, batches, options in the query, and the first version."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_a_stop_during_a_backlog_leaves_no_claim_and_no_unknown_fate(
             assert faulty.states()["active"] == 0
             assert "drain_incomplete" not in log(relay)
         assert faulty.states()["waiting"] > 0, "the backlog was too short"
-        assert faulty.letters() == 0
+        assert faulty.dead_letters() == 0
         assert set(calls(server).values()) == {1}
         assert faulty.states()["delivered"] == len(server.received)
 

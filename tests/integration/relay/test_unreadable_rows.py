@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography.fernet import Fernet
 
-from services.relay.store.vault import Vault
+from services.relay.store.encryption import Encryption
 from tests.destination import destination
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay.conftest import Relay
@@ -33,7 +33,7 @@ def test_a_row_that_cannot_be_read_does_not_break_the_claim(
     relay = new_relay(**faulty.direct, RELAY_ENCRYPTION_KEYS=key)
     with destination() as server:
         [bad, *_] = publish(relay, server, ["/bad", *[f"/{n}" for n in range(20)]], Upstash_Delay="3s")
-        sealed = Vault(key).seal(content).decode()
+        sealed = Encryption(key).seal(content).decode()
         faulty.execute(f"UPDATE relay.messages SET sealed = convert_to('{sealed}', 'UTF8') WHERE id = '{bad}'")
         until(lambda: len(server.received) == 20, 30)
         until(lambda: faulty.rows(f"SELECT state FROM relay.messages WHERE id = '{bad}' AND lease_owner IS NULL")

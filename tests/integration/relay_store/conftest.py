@@ -22,9 +22,10 @@ from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
 from services.relay.store.claims import Claims
 from services.relay.store.database import Database
+from services.relay.store.dead_letters import DeadLetters
+from services.relay.store.encryption import Encryption
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
-from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
@@ -32,7 +33,6 @@ from services.relay.store.queues import Queues
 from services.relay.store.schedules import Schedules
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
-from services.relay.store.vault import Vault
 from tests.infra.postgres import PostgresServer
 
 T = TypeVar("T")
@@ -43,22 +43,22 @@ OTHER = UUID(int=3)
 class Stores:
     """All stores on one pool, and the steps of a relay's work."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
         self.database = database
-        self.vault = vault
-        self.messages = Messages(database, vault, owner=OWNER)
-        self.claims = Claims(database, vault, owner=OWNER)
+        self.encryption = encryption
+        self.messages = Messages(database, encryption, owner=OWNER)
+        self.claims = Claims(database, encryption, owner=OWNER)
         self.processes = Processes(database, owner=OWNER)
-        self.other = Claims(database, vault, owner=OTHER)
+        self.other = Claims(database, encryption, owner=OTHER)
         self.flow_keys = FlowKeys(database)
-        self.topics = Topics(database, vault)
-        self.schedules = Schedules(database, vault, self.messages, self.topics)
+        self.topics = Topics(database, encryption)
+        self.schedules = Schedules(database, encryption, self.messages, self.topics)
         # The keys of stored bodies that dead letters and queues no longer refer to.
         self.discarded: list[str] = []
         self.queues = Queues(database, discard=self.discarded.extend)
-        self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
-        self.events = Events(database, vault)
-        self.views = MessageViews(database, vault)
+        self.dead_letters = DeadLetters(database, encryption, self.messages, discard=self.discarded.extend)
+        self.events = Events(database, encryption)
+        self.views = MessageViews(database, encryption)
         self.tokens = Tokens(database)
 
     async def accept(self, *drafts: Draft) -> list[str]:
@@ -109,7 +109,7 @@ def run(relay_url: str) -> Run:
     def runner(story: Callable[[Stores], Awaitable[Any]]) -> None:
         async def main() -> None:
             async with AsyncConnectionPool(relay_url, min_size=1, max_size=6, timeout=10, open=False) as pool:
-                await story(Stores(Database(pool), Vault(Fernet.generate_key().decode())))
+                await story(Stores(Database(pool), Encryption(Fernet.generate_key().decode())))
 
         asyncio.run(main())
 

@@ -43,7 +43,7 @@ async def claimed_by_the_dead(stores: Stores, count: int) -> None:
     """A process that claimed all due messages, and then released its lease."""
     processes = Processes(stores.database, owner=DEAD)
     await processes.renew(60)
-    assert len(await Messages(stores.database, stores.vault, owner=DEAD).claim(count)) == count
+    assert len(await Messages(stores.database, stores.encryption, owner=DEAD).claim(count)) == count
     await processes.release()
 
 
@@ -217,7 +217,7 @@ def test_a_claim_that_was_taken_over_is_distinguished_from_one_that_was_never_se
         assert len(await stores.claims.take_over(10)) == 1
         [lost] = await stores.claims.differences([])
         assert (lost.leased, lost.taken_over) == (True, True)
-        other = Claims(stores.database, stores.vault, owner=UUID(int=3))
+        other = Claims(stores.database, stores.encryption, owner=UUID(int=3))
         assert await other.give_back([lost.claim]) == 0
 
     run(story)

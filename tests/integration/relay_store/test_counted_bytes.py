@@ -14,7 +14,7 @@ from services.relay.message import Draft
 from services.relay.options import FlowControl
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
-from services.relay.store.letters import RETRY_BYTES_MAX
+from services.relay.store.dead_letters import RETRY_BYTES_MAX
 from services.relay.store.messages import CLAIM_BYTES_MAX, Messages
 from services.relay.store.processes import Processes
 from services.relay.store.record import STATEMENT_BYTES_MAX
@@ -69,7 +69,7 @@ def test_claims_of_dead_processes_are_recovered_within_the_bytes_of_a_claim(run:
         await dead.renew(60)
         claimed = 0
         while claimed < count:
-            claimed += len(await Messages(stores.database, stores.vault, owner=DEAD).claim(100))
+            claimed += len(await Messages(stores.database, stores.encryption, owner=DEAD).claim(100))
         await dead.release()
         await stores.processes.renew(60)
         taken = [len(await stores.claims.take_over(250)) for _ in range(3)]
@@ -79,7 +79,7 @@ def test_claims_of_dead_processes_are_recovered_within_the_bytes_of_a_claim(run:
     run(story)
 
 
-async def letters(stores: Stores, count: int) -> None:
+async def dead_letters(stores: Stores, count: int) -> None:
     """The headers of all messages, read in few statements, as there are many."""
     await stores.accept(*(draft() for _ in range(count)))
     await stores.finish(await stores.claim(count), 404, final=True)
@@ -93,8 +93,8 @@ async def letters(stores: Stores, count: int) -> None:
 
 def test_dead_letters_are_removed_without_reading_their_headers(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        await letters(stores, 200)
-        assert await most_bytes(lambda: stores.letters.delete_many(Filters())) < 2 * MIB
+        await dead_letters(stores, 200)
+        assert await most_bytes(lambda: stores.dead_letters.delete_many(Filters())) < 2 * MIB
         assert await stores.rows("SELECT FROM relay.dead_letters") == []
 
     run(story)
@@ -103,11 +103,11 @@ def test_dead_letters_are_removed_without_reading_their_headers(run: Run) -> Non
 def test_dead_letters_are_retried_within_the_bytes_of_their_headers(run: Run) -> None:
     async def story(stores: Stores) -> None:
         count = RETRY_BYTES_MAX // 40_000
-        await letters(stores, count)
-        ids, text = await stores.letters.retry_many(Filters())
+        await dead_letters(stores, count)
+        ids, text = await stores.dead_letters.retry_many(Filters())
         assert RETRY_BYTES_MAX // 80_000 < len(ids) <= RETRY_BYTES_MAX // 60_000
         assert text is not None
-        more, end = await stores.letters.retry_many(Filters(cursor=decode_cursor(text)))
+        more, end = await stores.dead_letters.retry_many(Filters(cursor=decode_cursor(text)))
         assert (len(ids) + len(more), end) == (count, None)
 
     run(story)

@@ -20,7 +20,7 @@ from services.relay.protocol.schedule import schedule_draft
 from services.relay.schema import create_schema
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
-from tests.integration.relay_store.test_letters import fail
+from tests.integration.relay_store.test_dead_letters import fail
 
 KEYED = FlowControl("k", None, None)
 
@@ -89,11 +89,11 @@ def test_a_page_of_dead_letters_is_limited_by_bytes(run: Run) -> None:
         cursor: str | None = ""
         while cursor is not None:
             filters = Filters(cursor=decode_cursor(cursor) if cursor else None)
-            page, cursor = await stores.letters.list(filters)
+            page, cursor = await stores.dead_letters.list(filters)
             assert {len(letter.response_body) for letter in page} == {PAGE_BYTES_MAX // 2 - 10_000}
             seen.append([letter.id for letter in page])
         assert seen == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
-        [trimmed] = (await stores.letters.list(Filters(count=1, trim_body=3)))[0]
+        [trimmed] = (await stores.dead_letters.list(Filters(count=1, trim_body=3)))[0]
         assert trimmed.response_body == b"yyy"
 
     run(story)
@@ -127,11 +127,11 @@ def test_large_bodies_in_dead_letters_of_older_versions_are_not_shown_and_become
     async def story(stores: Stores) -> None:
         one, other = await fail(stores, draft(), draft())
         await enlarge(stores, "dead_letters", 2_000_001)
-        letter = await stores.letters.get(one)
+        letter = await stores.dead_letters.get(one)
         assert letter is not None
         assert letter.message.body == b""
-        assert await stores.letters.retry(one, {}) is not None
-        await stores.letters.retry_many(Filters(dlq_ids=(other,)))
+        assert await stores.dead_letters.retry(one, {}) is not None
+        await stores.dead_letters.retry_many(Filters(dlq_ids=(other,)))
         for claimed in await stores.claim():
             assert claimed.stored is not None
             body = await pieces(stores, claimed.body_key)
@@ -144,9 +144,9 @@ def test_large_bodies_in_dead_letters_of_older_versions_are_not_shown_and_become
 def test_dead_letters_with_different_stored_bodies_are_both_retried_under_content_based_deduplication(run: Run) -> None:
     async def story(stores: Stores) -> None:
         bodies = [Stored(f"body_{n}", 100_000, bytes([n]) * 32) for n in range(2)]
-        letters = await fail(stores, *(draft(body=body) for body in bodies))
-        for letter in letters:
-            await stores.letters.retry(letter, {"Upstash-Content-Based-Deduplication": "true"})
+        dead_letters = await fail(stores, *(draft(body=body) for body in bodies))
+        for letter in dead_letters:
+            await stores.dead_letters.retry(letter, {"Upstash-Content-Based-Deduplication": "true"})
         assert {one.body_key for one in await stores.claim()} == {"body_0", "body_1"}
 
     run(story)
@@ -155,7 +155,7 @@ def test_dead_letters_with_different_stored_bodies_are_both_retried_under_conten
 def test_the_retry_of_many_is_limited_by_the_bytes_of_their_bodies(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await fail(stores, *(draft(body=b"x" * INLINE_BYTES_MAX) for _ in range(3)))
-        ids, cursor = await stores.letters.retry_many(Filters(all=True))
+        ids, cursor = await stores.dead_letters.retry_many(Filters(all=True))
         assert (len(ids), cursor) == (3, None)
 
     run(story)

@@ -19,8 +19,8 @@ from services.relay.options import NO_OPTIONS
 from services.relay.protocol.filters import Filters
 from services.relay.store import written
 from services.relay.store.database import Database, queries
+from services.relay.store.encryption import Encryption
 from services.relay.store.filtering import filtered, parameters
-from services.relay.store.vault import Vault
 from services.relay.store.written import claims
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import OWNER, Stores, draft
@@ -186,8 +186,8 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("topics", "select", {"name": "t"}),
     ("tokens", "find", {"sha256": b""}),
     ("database", "configure", {"pid": 1, "statement_ms": 1000, "lock_ms": 1000, "idle_ms": 1000}),
-    ("janitor", "alone", {"lock_id": 1}),
-    ("janitor", "patience", {"lock_timeout_ms": 200}),
+    ("janitor", "try_lock", {"lock_id": 1}),
+    ("janitor", "set_lock_timeout", {"lock_timeout_ms": 200}),
     ("janitor", "make_partitions", {}),
     ("janitor", "period_is_over", {"period_seconds": 600.0}),
     ("janitor", "open_period", {}),
@@ -195,7 +195,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("janitor", "move_waiting", _PERIOD),
     ("janitor", "close_period", _PERIOD),
     ("janitor", "drop_events", {"days": 3.0}),
-    ("janitor", "drop_letters", {"days": 3.0}),
+    ("janitor", "drop_dead_letters", {"days": 3.0}),
     *(
         ("janitor", f"prune_{noun}", _PRUNING)
         for noun in (
@@ -210,9 +210,9 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
         )
     ),
     ("janitor", "keys_upto", _PRUNING),
-    ("janitor", "mend_holders", _PRUNING),
-    ("janitor", "mend_owners", {}),
-    ("janitor", "mend_flows", _PRUNING),
+    ("janitor", "free_places_of_ended", _PRUNING),
+    ("janitor", "add_missing_owners", {}),
+    ("janitor", "wake_flow_keys", _PRUNING),
     ("janitor", "queued_in", _PRUNING),
     ("janitor", "make_queues", {"queues": ["q1"]}),
 ]
@@ -232,13 +232,13 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("events", "earliest", _ANYTHING),
     ("events", "attempts", {"message_id": _IDS[0]}),
     ("events", "told", {"ids": _IDS} | _BYTES),
-    ("letters", "newest", _ANYTHING),
-    ("letters", "earliest", _ANYTHING),
-    ("letters", "matching", _ANYTHING),
-    ("letters", "sealed", {"ids": ["1"]}),
-    ("letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
-    ("letters", "take", {"ids": ["1"]} | _BYTES),
-    ("letters", "delete", {"ids": ["1"]}),
+    ("dead_letters", "newest", _ANYTHING),
+    ("dead_letters", "earliest", _ANYTHING),
+    ("dead_letters", "matching", _ANYTHING),
+    ("dead_letters", "sealed", {"ids": ["1"]}),
+    ("dead_letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
+    ("dead_letters", "take", {"ids": ["1"]} | _BYTES),
+    ("dead_letters", "delete", {"ids": ["1"]}),
     ("queues", "select", {"name": "q1"}),
     ("queues", "cancel_queued", {"name": "nobody", "batch_max": 100}),
     ("flow_keys", "select", {"key": "k2", "text": "", "keys_max": 100}),
@@ -246,7 +246,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("chunks", "answer", {"message_id": "msg_1", "attempt": 0}),
     ("labels", "held", {"labels": ["l10", "l20"], "letters_max": 100}),
     ("labels", "next", {"after": "l10", "limit": 100}),
-    ("contents", "letters", {"labels": ["l10"]}),
+    ("contents", "dead_letters", {"labels": ["l10"]}),
     ("contents", "ended", {"labels": ["l13", "webhook-l13"]}),
     ("contents", "messages", {"labels": ["l13", "webhook-l13"]}),
     ("contents", "answers", {"ids": _IDS}),
@@ -260,7 +260,7 @@ _FEW = "request only: of a table that people fill by hand"
 REQUEST_ONLY: dict[tuple[str, str], str] = {
     ("filtering", "common"): _PART,
     ("columns", "facts"): _PART,
-    **{(noun, "filters"): _PART for noun in ("events", "letters", "message_views")},
+    **{(noun, "filters"): _PART for noun in ("events", "dead_letters", "message_views")},
     **{("queues", name): _BY_KEY for name in ("upsert", "set_paused", "lock", "delete")},
     **{("flow_keys", name): _BY_KEY for name in ("pause", "resume", "pin", "unpin", "reset_rate", "set_cooling")},
     **{("schedules", name): _BY_KEY for name in ("upsert", "delete", "pause", "lock", "resume")},
@@ -325,7 +325,7 @@ def test_no_loop_reads_more_pages_than_its_batch_needs(
 def test_the_removal_of_contents_reads_a_bounded_number_of_pages_for_each_label(million: str, labels: int) -> None:
     """Executed, with the maximum of labels in a request. All messages of each have ended."""
     asked = {"labels": [f"l{n * 10 + 3}" for n in range(labels)], "ids": _IDS}
-    for name in ("letters", "ended", "messages", "answers", "events"):
+    for name in ("dead_letters", "ended", "messages", "answers", "events"):
         plan = explained(million, "ANALYZE, BUFFERS", "contents", name, asked)
         # 20 messages per label, with the index pages that lead to them. Each message is updated.
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500 + 500 * labels, (name, plan)
@@ -340,12 +340,11 @@ def test_the_newest_page_scans_the_index_of_time_backwards(million: str) -> None
 
 
 def test_the_loops_scan_no_large_table_when_they_run(million: str) -> None:
-    """Executed often enough to be prepared with a generic plan, and with the effects of functions, which no plan shows.
-    """
+    """Executed often enough to be prepared with a generic plan, and with the effects of functions, which no plan shows."""
 
     async def story() -> list[int]:
         async with AsyncConnectionPool(million, min_size=1, max_size=1, open=False) as pool:
-            stores = Stores(Database(pool), Vault(Fernet.generate_key().decode()))
+            stores = Stores(Database(pool), Encryption(Fernet.generate_key().decode()))
             counts = []
             for n in range(12):
                 [made] = await stores.accept(draft(labels=(f"own-{n}",), queue="q0"))

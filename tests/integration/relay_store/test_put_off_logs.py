@@ -35,7 +35,10 @@ async def put_off(stores: Stores, on_unknown: str, flow: FlowControl | None) -> 
 
 async def die(stores: Stores) -> Claimed:
     """Recover what another process had claimed before it died."""
-    processes, messages = Processes(stores.database, owner=OTHER), Messages(stores.database, stores.vault, owner=OTHER)
+    processes, messages = (
+        Processes(stores.database, owner=OTHER),
+        Messages(stores.database, stores.encryption, owner=OTHER),
+    )
     await processes.renew(60)
     [claimed] = [*await messages.claim(1), *await messages.claim_keyed(1)]
     await processes.release()

@@ -10,16 +10,16 @@ from tests.integration.relay_store.conftest import Run, Stores, draft
 
 def test_a_queue_is_created_on_first_use_and_counts_messages_that_have_not_ended(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        assert await stores.queues.get("letters") is None
-        await stores.accept(*(draft(queue="letters") for _ in range(3)))
-        queue = await stores.queues.get("letters")
+        assert await stores.queues.get("dead_letters") is None
+        await stores.accept(*(draft(queue="dead_letters") for _ in range(3)))
+        queue = await stores.queues.get("dead_letters")
         assert queue is not None
         assert (queue.parallelism, queue.paused, queue.lag) == (1, False, 3)
         await stores.finish(await stores.claim())
-        again = await stores.queues.get("letters")
+        again = await stores.queues.get("dead_letters")
         assert again is not None
         assert again.lag == 2
-        assert [one.name for one in await stores.queues.all()] == ["letters"]
+        assert [one.name for one in await stores.queues.all()] == ["dead_letters"]
 
     run(story)
 

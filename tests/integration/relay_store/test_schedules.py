@@ -221,7 +221,7 @@ def test_firings_count_against_the_limit_of_the_token_that_created_the_schedule(
             Token("free", writes=True, publishes_per_second=None),
         )
         schedules = Schedules(
-            stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=limit.wait_seconds
+            stores.database, stores.encryption, stores.messages, stores.topics, wait_seconds=limit.wait_seconds
         )
         every_second = parse_cron("* * * * * *")
         for n in range(15):
@@ -251,7 +251,9 @@ def test_a_firing_into_a_group_counts_once_for_each_endpoint(run: Run) -> None:
             counted.append((token.name, publishes))
             return 0.0
 
-        schedules = Schedules(stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=wait_seconds)
+        schedules = Schedules(
+            stores.database, stores.encryption, stores.messages, stores.topics, wait_seconds=wait_seconds
+        )
         await stores.topics.add_endpoints("g", [EndpointView(f"https://{n}.example") for n in range(3)])
         await schedules.upsert(schedule(destination="g"), NOON, Token("t", writes=True, publishes_per_second=5))
         assert await schedules.fire_once(10, NOON + MINUTE) == 1

@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 from services.relay.options import CallbackOptions, FlowControl, Options
 from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database
-from services.relay.store.vault import Vault
+from services.relay.store.encryption import Encryption
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 
@@ -35,14 +35,14 @@ def test_processes_that_start_at_once_create_it_once(postgres: PostgresServer) -
 
 
 def test_a_message_of_the_first_schema_is_delivered_by_the_newest(postgres: PostgresServer) -> None:
-    vault = Vault(Fernet.generate_key().decode())
+    encryption = Encryption(Fernet.generate_key().decode())
     flow = {"key": "k", "parallelism": None, "rate": 3, "period_seconds": 1}
     given = {
         "headers": {"Authorization": "Bearer x"},
         "callback": None,
         "failure_callback": {"url": "http://f.example/"},
     }
-    sealed = vault.seal(given | {"retry_delay": "1000", "final_status": [400], "flow": flow})
+    sealed = encryption.seal(given | {"retry_delay": "1000", "final_status": [400], "flow": flow})
     first = resources.files("services.relay").joinpath("schema_files/0001_messages.sql").read_bytes()
     with postgres.database(template="template1") as name:
         with psycopg.connect(postgres.url(name)) as connection:
@@ -60,7 +60,7 @@ def test_a_message_of_the_first_schema_is_delivered_by_the_newest(postgres: Post
 
         async def story() -> None:
             async with AsyncConnectionPool(postgres.url(name), min_size=1, max_size=2, open=False) as pool:
-                [claimed] = await Stores(Database(pool), vault).claim()
+                [claimed] = await Stores(Database(pool), encryption).claim()
             assert (claimed.id, claimed.body, claimed.labels) == ("msg_old", b"hi", ("l",))
             assert claimed.headers == {"Authorization": "Bearer x"}
             assert claimed.options == Options(

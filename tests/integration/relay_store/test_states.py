@@ -66,7 +66,7 @@ async def with_a_dead_process(stores: Stores) -> None:
     processes = Processes(stores.database, owner=dead)
     await stores.accept(draft(), draft(on_unknown="fail"))
     await processes.renew(60)
-    assert len(await Messages(stores.database, stores.vault, owner=dead).claim(10)) == 2
+    assert len(await Messages(stores.database, stores.encryption, owner=dead).claim(10)) == 2
     await processes.release()
     assert await stores.expire() == 1
     await stores.processes.renew(60)

@@ -1,5 +1,4 @@
-"""Each promise with the evidence of a run without faults, and its negative control: the smallest change that breaks it.
-"""
+"""Each promise with the evidence of a run without faults, and its negative control: the smallest change that breaks it."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ from qstash.url_group import parse_url_group_response
 
 from services.relay.options import CallbackOptions, FlowControl, Options, Redaction
 from services.relay.protocol.answers import (
+    dead_letter_object,
     event_object,
     flow_object,
-    letter_object,
     message_object,
     published_object,
     queue_object,
@@ -38,10 +38,10 @@ from services.relay.protocol.answers_v1 import (
 )
 from services.relay.protocol.views import (
     AttemptView,
+    DeadLetterView,
     EndpointView,
     EventView,
     FlowView,
-    LetterView,
     MessageView,
     QueueView,
     ScheduleView,
@@ -151,13 +151,13 @@ def test_a_message_shows_its_attempts_and_the_times_of_those_to_come() -> None:
 
 
 def test_a_dead_letter_is_readable_by_the_client() -> None:
-    letter = LetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found")
-    read = parse_dlq_message_response(plain_json(letter_object(letter)))
+    letter = DeadLetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found")
+    read = parse_dlq_message_response(plain_json(dead_letter_object(letter)))
     assert (read.dlq_id, read.response_status, read.response_body) == ("1-0", 404, "404 Not Found")
     assert read.response_headers == {"Content-Type": ["text/plain"]}
     assert (read.message_id, read.label, read.retry_delay_expression) == ("msg_1", "a", "1000 * (1 + retried)")
     assert read.flow_control == FlowControlProperties("key", None, 23, 5403)
-    assert letter_object(replace(letter, response_body=b"\xff"))["responseBodyBase64"] == "/w=="
+    assert dead_letter_object(replace(letter, response_body=b"\xff"))["responseBodyBase64"] == "/w=="
 
 
 EVENT = EventView(

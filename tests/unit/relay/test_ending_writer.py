@@ -16,7 +16,7 @@ from services.relay.ending import Ending, ending_of
 from services.relay.engine.bodies import Bodies
 from services.relay.engine.ending_bodies import EndingBodies
 from services.relay.engine.ending_writer import EndingWriter
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
 from services.relay.options import CallbackOptions, Options
@@ -58,7 +58,7 @@ class Database:
 
 
 def writer(
-    database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: Share | None = None
+    database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: ByteBudget | None = None
 ) -> EndingWriter:
     ending_bodies = EndingBodies(cast("Bodies", bodies), log.get("test"), now=lambda: NOW, pause_seconds=0.01)
     telemetry = Telemetry(RelayMetrics(registry or CollectorRegistry()), log.get("test"))
@@ -131,7 +131,7 @@ def test_an_ending_that_cannot_be_written_is_kept_and_no_other_waits_for_it(trou
 
 def test_endings_of_two_claims_of_a_message_are_two_and_those_of_one_claim_are_one() -> None:
     async def story() -> None:
-        database, held = Database(), Share(10_000)
+        database, held = Database(), ByteBudget(10_000)
         written = writer(database, held=held)
         await written.put(ending("a", b"x" * 100))
         await written.put(ending("a", b"x" * 100))
@@ -164,7 +164,7 @@ def test_a_stop_during_the_removal_of_bodies_leaves_no_ending_unwritten() -> Non
             await asyncio.Event().wait()
 
     async def story() -> None:
-        bodies, held = Held(), Share(10_000)
+        bodies, held = Held(), ByteBudget(10_000)
         written = writer(Database(), bodies=bodies, held=held)
         one = ending("a")
         await written.put(replace(one, message=replace(one.message, body_key="k")))
@@ -251,8 +251,8 @@ class Storing:
         self.released += keys
 
 
-def storing() -> tuple[EndingWriter, Storing, Share, Letterbox]:
-    bodies, share, database = Storing(), Share(10_000_000), Letterbox()
+def storing() -> tuple[EndingWriter, Storing, ByteBudget, Letterbox]:
+    bodies, share, database = Storing(), ByteBudget(10_000_000), Letterbox()
     return writer(database, bodies=bodies, held=share), bodies, share, database
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.memory.byte_share import WAITING_MAX, NoRoomError, Share
+from services.relay.memory.byte_budget import WAITING_MAX, ByteBudget, NoRoomError
 from services.relay.memory.memory import (
     BEGINNING_BYTES,
     CALL_BYTES,
@@ -24,7 +24,7 @@ def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def asked(share: Share, key: str, size: int, name: str = "", seconds: float = 20.0) -> asyncio.Task[None]:
+def asked(share: ByteBudget, key: str, size: int, name: str = "", seconds: float = 20.0) -> asyncio.Task[None]:
     return asyncio.create_task(share.take(key, size, name, seconds))
 
 
@@ -36,7 +36,7 @@ async def settled() -> None:
 
 def test_a_request_without_memory_waits_until_there_is_some_and_is_served_in_order() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 60, "one")
         waiting = [asked(share, "b", 50, "two"), asked(share, "c", 10, "three")]
         await settled()
@@ -50,7 +50,7 @@ def test_a_request_without_memory_waits_until_there_is_some_and_is_served_in_ord
 
 def test_the_wait_is_bounded_and_memory_that_was_not_granted_is_not_held() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         with pytest.raises(NoRoomError):
             await share.take("b", 1, "one", 0.01)
@@ -62,7 +62,7 @@ def test_the_wait_is_bounded_and_memory_that_was_not_granted_is_not_held() -> No
 
 def test_a_request_that_gives_up_lets_later_ones_proceed() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 60)
         large, small = asked(share, "b", 80), asked(share, "c", 10)
         await settled()
@@ -75,7 +75,7 @@ def test_a_request_that_gives_up_lets_later_ones_proceed() -> None:
 
 def test_one_owner_has_at_most_half_and_others_overtake_it() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 40, "greedy")
         second = asked(share, "b", 20, "greedy")
         await asked(share, "c", 30, "modest")
@@ -89,7 +89,7 @@ def test_one_owner_has_at_most_half_and_others_overtake_it() -> None:
 
 def test_a_request_larger_than_the_limit_is_admitted_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 500, "one")
         other = asked(share, "b", 1, "two")
         await settled()
@@ -101,7 +101,7 @@ def test_a_request_larger_than_the_limit_is_admitted_alone() -> None:
 
 
 def test_a_key_is_counted_once_and_released_once() -> None:
-    share = Share(100)
+    share = ByteBudget(100)
     share.hold("a", 50, "one")
     share.hold("a", 20, "one")
     assert share.left == 80
@@ -112,7 +112,7 @@ def test_a_key_is_counted_once_and_released_once() -> None:
 
 def test_a_request_that_is_admitted_and_cancelled_at_the_same_time_holds_nothing() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         waiting = asked(share, "b", 100)
         await settled()
@@ -126,7 +126,7 @@ def test_a_request_that_is_admitted_and_cancelled_at_the_same_time_holds_nothing
 
 def test_the_number_of_waiting_requests_is_limited() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         waiting = [asked(share, f"w{n}", 1) for n in range(WAITING_MAX)]
         await settled()
@@ -167,7 +167,7 @@ def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
 
 def test_owners_that_use_all_memory_and_wait_for_more_delay_no_other() -> None:
     async def story() -> None:
-        share = Share(100 * WAITING_BYTES)
+        share = ByteBudget(100 * WAITING_BYTES)
         await share.take("a", 50 * WAITING_BYTES, "one")
         await share.take("b", 50 * WAITING_BYTES, "two")
         waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(100)]
@@ -181,7 +181,7 @@ def test_owners_that_use_all_memory_and_wait_for_more_delay_no_other() -> None:
 
 def test_one_owner_has_a_quarter_of_the_free_waiting_places() -> None:
     async def story() -> None:
-        share = Share(100, waiting_max=100)
+        share = ByteBudget(100, waiting_max=100)
         share.hold("a", 100)
         waiting = [asked(share, f"{name}{n}", 1, name) for name in ("one", "two") for n in range(50)]
         await settled()
@@ -198,7 +198,7 @@ def test_one_owner_has_a_quarter_of_the_free_waiting_places() -> None:
 
 def test_two_owners_do_not_use_all_of_a_fair_share() -> None:
     async def story() -> None:
-        share = Share(100, fair=True)
+        share = ByteBudget(100, fair=True)
         waiting = [asked(share, f"{name}{n}", 4, name) for name in ("one", "two") for n in range(50)]
         await settled()
         assert share.left >= 50
@@ -211,7 +211,7 @@ def test_two_owners_do_not_use_all_of_a_fair_share() -> None:
 
 def test_a_request_larger_than_the_limit_lets_others_overtake_until_it_is_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 10, "one")
         large = asked(share, "b", 500, "two")
         await share.take("c", 10, "three", 1.0)
@@ -226,7 +226,7 @@ def test_a_request_larger_than_the_limit_lets_others_overtake_until_it_is_alone(
 
 def test_of_two_growing_requests_the_first_gets_its_memory_and_then_the_other() -> None:
     async def story() -> None:
-        share = Share(100, first_grows=True)
+        share = ByteBudget(100, first_grows=True)
         await share.take("a", 50, "one")
         await share.take("b", 50, "two")
         second = asked(share, "b", 200, "two")
@@ -240,7 +240,7 @@ def test_of_two_growing_requests_the_first_gets_its_memory_and_then_the_other() 
 
 
 def test_memory_that_was_granted_without_a_wait_can_exceed_the_limit() -> None:
-    share = Share(100)
+    share = ByteBudget(100)
     share.hold("a", 49)
     assert not share.crowded
     share.hold("b", 1)
@@ -251,7 +251,7 @@ def test_memory_that_was_granted_without_a_wait_can_exceed_the_limit() -> None:
 
 def test_a_growing_request_takes_only_the_difference_and_keeps_its_memory_while_it_waits() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 20, "one")
         await share.take("a", 40, "one")
         assert share.left == 60
@@ -273,7 +273,7 @@ def test_a_growing_request_takes_only_the_difference_and_keeps_its_memory_while_
 
 def test_a_growing_request_has_its_owners_half_at_most_unless_it_is_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 20, "one")
         await share.take("b", 20, "one")
         with pytest.raises(NoRoomError):
@@ -286,7 +286,7 @@ def test_a_growing_request_has_its_owners_half_at_most_unless_it_is_alone() -> N
 
 
 def test_only_a_request_that_holds_memory_grows_at_once_and_only_within_the_limit() -> None:
-    share = Share(100)
+    share = ByteBudget(100)
     assert not share.grow("a", 10)
     share.hold("a", 20, "one")
     assert [share.grow("a", 50), share.left, share.grow("a", 31), share.left] == [True, 30, False, 30]

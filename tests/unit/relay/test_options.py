@@ -15,8 +15,8 @@ from services.relay.protocol.headers import canonical
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import draft, lasting, merged, options_of
 from services.relay.protocol.redaction import shown_headers
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import Sealer, open_sealed
-from services.relay.store.vault import Vault
 from tests.unit.relay.quick import parsed, quick
 
 OF_ONE_HOP = {"host", "te", "expect", "upgrade", "trailer", "connection", "keep-alive", "content-length",
@@ -295,8 +295,8 @@ def test_sealed_options_are_opened_with_their_bytes() -> None:
         {"Upstash-Forward-X": "Jos\udce9", "Upstash-Callback": "b.example", "Upstash-Redact-Fields": "header[X]",
          "Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "token"}
     )  # fmt: skip
-    vault = Vault(Fernet.generate_key().decode())
-    opened = open_sealed(vault, Sealer(vault).seal(message))
+    encryption = Encryption(Fernet.generate_key().decode())
+    opened = open_sealed(encryption, Sealer(encryption).seal(message))
     assert (
         opened.options.started_callback
         == message.options.started_callback

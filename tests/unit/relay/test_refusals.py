@@ -21,7 +21,7 @@ from services.relay.api.publish import check_amount
 from services.relay.api.rates import check_rate
 from services.relay.api.reply import RefusedError, done_reply, not_found
 from services.relay.api.router import Access, Route, Router
-from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.byte_budget import NoRoomError
 from services.relay.memory.memory import Memory
 from services.relay.message import Draft
 from services.relay.protocol.invalid import InvalidRequestError

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from services.relay.store.time_limit import Silence, extended, standing_still
+from services.relay.store.time_limit import Silence, extended, paused_limit
 
 
 async def never() -> None:
@@ -34,7 +34,7 @@ def test_a_limit_pauses_within_the_block_and_continues_after_it() -> None:
 
     async def call() -> None:
         async with asyncio.timeout(0.2) as limit:
-            with standing_still(limit):
+            with paused_limit(limit):
                 await passes(0.5)
                 passed.append("block")
             await never()
@@ -47,8 +47,8 @@ def test_a_limit_pauses_within_the_block_and_continues_after_it() -> None:
 def test_a_nested_block_does_not_continue_it_earlier() -> None:
     async def story() -> None:
         async with asyncio.timeout(0.2) as limit:
-            with standing_still(limit):
-                with standing_still(limit):
+            with paused_limit(limit):
+                with paused_limit(limit):
                     pass
                 await passes(0.5)
 
@@ -59,7 +59,7 @@ def test_a_cancellation_within_the_block_ends_it() -> None:
     async def story() -> None:
         async def call() -> None:
             async with asyncio.timeout(20) as limit:
-                with standing_still(limit):
+                with paused_limit(limit):
                     await never()
 
         task = asyncio.create_task(call())
@@ -74,7 +74,7 @@ def test_a_cancellation_within_the_block_ends_it() -> None:
 def test_without_a_limit_nothing_pauses() -> None:
     async def call() -> None:
         async with asyncio.timeout(0.05):
-            with standing_still(None):
+            with paused_limit(None):
                 await never()
 
     with pytest.raises(TimeoutError):

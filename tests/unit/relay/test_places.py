@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.memory.shares import NoPlaceError, Place, Shares
+from services.relay.memory.places import NoPlaceError, Place, Places
 
 PLACES = 20
 # A fifth of the places.
@@ -19,7 +19,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-async def taken(shares: Shares, key: str) -> list[Place]:
+async def taken(shares: Places, key: str) -> list[Place]:
     """All places that `key` gets without waiting."""
     found = []
     while True:
@@ -31,7 +31,7 @@ async def taken(shares: Shares, key: str) -> list[Place]:
 
 def test_one_key_has_a_fifth_and_many_leave_one_for_the_next() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         assert len(await taken(shares, "first")) == ALONE
         for number in range(8):
             assert await taken(shares, f"other-{number}")
@@ -42,7 +42,7 @@ def test_one_key_has_a_fifth_and_many_leave_one_for_the_next() -> None:
 
 def test_a_released_place_goes_to_the_first_waiting_call() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         held = await taken(shares, "a")
         order: list[int] = []
 
@@ -65,7 +65,7 @@ def test_a_released_place_goes_to_the_first_waiting_call() -> None:
 
 def test_too_many_waiting_calls_are_refused_by_key() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 20)
+        shares = Places(PLACES, 20)
         await taken(shares, "a")
         await taken(shares, "b")
         waiting = [asyncio.create_task(shares.take("a", 10)) for _ in range(20)]
@@ -85,7 +85,7 @@ def test_too_many_waiting_calls_are_refused_by_key() -> None:
 @pytest.mark.parametrize("granted_first", [False, True])
 def test_a_call_that_is_cancelled_while_waiting_loses_no_place(granted_first: bool) -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         held = await taken(shares, "a")
         waiting = asyncio.create_task(shares.take("a", 10))
         await asyncio.sleep(0)
@@ -101,7 +101,7 @@ def test_a_call_that_is_cancelled_while_waiting_loses_no_place(granted_first: bo
 
 def test_a_waiting_key_is_served_when_others_release_places() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         others = [place for number in range(PLACES) for place in await taken(shares, f"other-{number}")]
         waiting = [asyncio.create_task(shares.take("late", 10)) for _ in range(ALONE)]
         await asyncio.sleep(0)

@@ -23,12 +23,12 @@ def buried(relay: Relay, server: Destination, count: int = 1, **headers: str) ->
         for n in range(count)
     ]
 
-    def letters() -> list[dict[str, Any]]:
+    def dead_letters() -> list[dict[str, Any]]:
         answer = relay.call("GET", f"/v2/dlq?messageId={','.join(ids)}").json()
         found: list[dict[str, Any]] = answer["messages"]
         return found if len(found) == count else []
 
-    return until(letters)
+    return until(dead_letters)
 
 
 def test_a_dead_letter_shows_the_message_and_the_last_answer(shared: Relay) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from services.relay.memory.shares import PART
+from services.relay.memory.places import PART
 
 # How long a request waits for others to end. Its client has a timeout of its own, usually 30 s or more.
 WAIT_SECONDS = 10.0
@@ -27,7 +27,7 @@ class _Waiting:
     granted: asyncio.Future[None]
 
 
-class Share:
+class ByteBudget:
     """`bytes_max` bytes for one use. Each part held has a key, and may have a name: a token, or a destination.
 
     One name gets at most half, or, with `fair`, a quarter of what remains for it, so that a few names cannot take all.
