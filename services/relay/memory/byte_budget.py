@@ -44,7 +44,7 @@ class ByteBudget:
         self._waiting_max = waiting_max
         self._fair = fair
         self._first_grows = first_grows
-        # How often a part was given back.
+        # How often a part was released.
         self.given = 0
         self._used = 0
         self._taken = 0  # the part of _used that has a name

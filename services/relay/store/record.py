@@ -1,4 +1,4 @@
-"""What is written of attempts in addition to their verdicts: log, put-offs, dead letters, kept answers."""
+"""The rows of attempts in addition to their verdicts: log, put-offs, dead letters, kept answers."""
 
 from __future__ import annotations
 

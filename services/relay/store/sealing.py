@@ -29,7 +29,7 @@ class UnreadableError(Exception):
 
 
 class Opened(NamedTuple):
-    """What was sealed. `newer`: it has an option that this version does not know."""
+    """The opened content. `newer`: it has an option that this version does not know."""
 
     headers: dict[str, str]
     options: Options

@@ -69,7 +69,7 @@ class Silence:
         # The starts of the statements in progress, the oldest first.
         self._began: dict[object, float] = {}
         self._counted = 0.0
-        # The end of what is counted.
+        # The time up to which silences are counted.
         self._upto = float("-inf")
 
     @contextmanager

@@ -97,7 +97,7 @@ class Pool:
 
     @property
     def opening(self) -> int:
-        """Calls that will soon have a connection, new or given back by another call."""
+        """Calls that will soon have a connection, a new one or one that another call released."""
         return self._openings.counted
 
     def close(self) -> None:
