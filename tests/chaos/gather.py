@@ -55,7 +55,7 @@ class Gatherer:
             figures = self._figures(process)
             found |= {f"{name} of {process}": int(figures.get(name, 0)) for name in names}
         provider = requests.get(f"{self._system.url('provider')}/calls", timeout=10).json()
-        found["calls under way at the provider"] = provider["received"] - provider["answered"] - provider["cut"]
+        found["calls in progress at the provider"] = provider["received"] - provider["answered"] - provider["cut"]
         found |= {f"{name} is not ready": int(not self._system.ready(name)) for name in self._system.names}
         return found
 

@@ -89,7 +89,7 @@ class Silence:
         return self._with(next(iter(self._began.values())))[0] if self._began else self._counted
 
     def _with(self, began: float) -> tuple[float, float]:
-        """The count and its end, with the statement in progress that `began` then, and all older ones."""
+        """The count and its end, including the statements in progress that started at `began` or earlier."""
         now = self._monotonic()
         if now - began <= self._slow_seconds:
             return self._counted, self._upto

@@ -59,7 +59,7 @@ def test_a_waiting_message_is_moved_out_of_its_period_and_delivered(run: Run) ->
         claimed = await stores.claim()
         await age(stores)
         await janitor.run_once()
-        assert await periods(stores) == [1, 2], "calls under way keep it"
+        assert await periods(stores) == [1, 2], "calls in progress keep it"
         await stores.finish(claimed)
         await janitor.run_once()
         assert await periods(stores) == [2]

@@ -103,7 +103,7 @@ def test_the_number_of_addresses_is_limited_and_those_without_starts_are_forgott
     queue = full()
     assert queue.put(API, start(1, 0.1)) == Put(dropped=1, refused=True)
     assert numbers(queue, f"{DEAD}/0") == [0]
-    assert queue.put(API, start(1, 0.1)).refused, "its last request may be under way"
+    assert queue.put(API, start(1, 0.1)).refused, "its last request may be in progress"
     assert numbers(queue, f"{DEAD}/0") == []
     assert queue.put(API, start(1, 0.1)) == Put()
 
