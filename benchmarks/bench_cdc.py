@@ -1,4 +1,6 @@
-"""From a result's COMMIT to its completion event in `poll()`: our settings of Debezium, then its defaults, in one run."""
+"""The latency from a result's COMMIT to its completion event in `poll()`, in one run with our settings of Debezium and
+with its defaults.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,14 @@ from tidings.contract.ids import new_submission_id
 from tidings.contract.topics import COMPLETIONS
 
 RATES = (10, 200)
-# What Debezium and Kafka do when nobody sets anything.
+# The defaults of Debezium and Kafka.
 DEFAULTS = {
     "poll.interval.ms": "500",
     "max.batch.size": "2048",
     "max.queue.size": "8192",
     "producer.override.linger.ms": "5",
 }
-# As in the real thing a submission's row went the same way before its result's, so Debezium has both to carry.
+# In production, Debezium reads a submission's row before that of its result. The benchmark inserts both.
 SUBMISSION = """
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint)
 VALUES (%s, 'bench', 'bench', '{}', 'application/json', sha256('x'))
@@ -49,13 +51,13 @@ VALUES (%s, %s, 'bench', 'bench', 'succeeded', 200, 'application/json', '{}', 2,
 
 
 def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[str, Any]:
-    """Insert `rows` at an even rate, each its own commit; milliseconds from commit to event, of all of them."""
+    """Insert `rows` at an even rate, one commit each. Return the milliseconds from each commit to its event."""
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap, isolation_level="read_committed", enable_auto_commit=False, fetch_max_wait_ms=500
     )
     parts = [TopicPartition(COMPLETIONS, number) for number in consumer.partitions_for_topic(COMPLETIONS)]
     consumer.assign(parts)
-    # Not seek_to_end, which on a crowded machine settled on an end that was past the first events: they seemed lost.
+    # On a busy machine seek_to_end chose a position after the first events, and these seemed lost.
     for part, end in consumer.end_offsets(parts).items():
         consumer.seek(part, end)
     committed: dict[str, float] = {}
@@ -83,7 +85,7 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
                 seen.setdefault(record.key.decode(), now)
     thread.join()
     consumer.close()
-    # An event can be read before the thread has noted its commit: at the earliest at the same moment then.
+    # An event may be read before the thread has noted the time of its commit. Its latency is then 0.
     delays = [max(0.0, seen[id_] - at) * 1000 for id_, at in committed.items() if id_ in seen]
     return {
         "rows_per_second": rows_per_second,
@@ -97,7 +99,7 @@ def measure(url: str, bootstrap: str, rows_per_second: int, rows: int) -> dict[s
 
 
 def medians(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of the rounds, for each rate; the control's p50 and p99 over ours within each round."""
+    """The medians of the rounds, by rate, and the ratios of the control's p50 and p99 to ours within each round."""
     lines = []
     for rate in RATES:
         ours, control = (
@@ -115,21 +117,21 @@ def medians(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def setting(postgres: PostgresServer, worker: Worker, database: str, changed: Mapping[str, str]) -> None:
-    """Have the connector run with our settings, less `changed`."""
+    """Start the connector with our settings, in which `changed` replaces some."""
     port = postgres.admin_url.rpartition(":")[2].partition("/")[0]
     values = {"HOST": "127.0.0.1", "PORT": port, "NAME": database}
     named = {f"TIDINGS_CDC_DATABASE_{name}": value for name, value in values.items()}
     connector = Connector(worker.url, "tidings", worker.password)
     connector.register(configuration(ROOT / "debezium" / "connector.json", named) | dict(changed))
-    time.sleep(2)  # the old task ends first; its state would be taken for the new one's
+    time.sleep(2)  # until the old task has ended: its state must not be read as the new task's
     until(lambda: (state := connector.state()) is not None and state.running, 60)
 
 
 @click.command()
-@click.option("--seconds", default=15, show_default=True, help="How long each rate is held.")
-@click.option("--rounds", default=3, show_default=True, help="Ours and the control in turn, so often.")
+@click.option("--seconds", default=15, show_default=True, help="The duration of each rate.")
+@click.option("--rounds", default=3, show_default=True, help="The number of rounds of our settings and the control.")
 def main(seconds: int, rounds: int) -> None:
-    """Print a line a measurement and the medians; write results/cdc.json."""
+    """Print one line per measurement and the medians. Write results/cdc.json."""
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -159,7 +161,7 @@ def main(seconds: int, rounds: int) -> None:
                                 )
                                 print(json.dumps(line), flush=True)
                                 found.append(line)
-                Connector(worker.url, "tidings", worker.password)._call("DELETE", "")  # noqa: SLF001  so that the slot can go with its database
+                Connector(worker.url, "tidings", worker.password)._call("DELETE", "")  # noqa: SLF001  the slot must be inactive before its database is dropped
                 with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
                     until(
                         lambda: (

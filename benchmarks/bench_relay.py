@@ -1,5 +1,5 @@
-"""The relay's figures, each beside its peers and floors in one run: makespan, drain, held, publish,
-latency; and memory, which stands alone.
+"""The relay's figures (makespan, drain, held, publish, latency), each measured with its peers and floors in one run; and
+memory, which has no peers.
 """
 
 from __future__ import annotations
@@ -42,14 +42,12 @@ APART = frozenset({"memory"})
 @click.command()
 @click.option("--figure", type=click.Choice([*FIGURES, "all"]), default="all", show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 100), default=5, show_default=True)
-@click.option("--quick", is_flag=True, help="Few calls: whether it works, not how fast it is. Kept as relay-quick-*.")
+@click.option("--quick", is_flag=True, help="Few calls, to test the benchmark itself. Results: relay-quick-*.")
 @click.option("--only", multiple=True, help="A contestant's name; all of them by default.")
-@click.option(
-    "--base", help="A commit: only our relay, of this checkout and of that one in turn. Kept as relay-base-*."
-)
-@click.option("--seed", type=int, default=None, help="Of the random order; told in the results.")
+@click.option("--base", help="Compare our relay with that of this commit, without peers. Results: relay-base-*.")
+@click.option("--seed", type=int, default=None, help="The seed of the random order, which the results contain.")
 def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], base: str | None, seed: int | None) -> None:
-    """Print a line a run and a table a figure; write results/relay-<figure>.json."""
+    """Print one line per run and one table per figure. Write results/relay-<figure>.json."""
     chosen = [name for name in FIGURES if name not in APART] if figure == "all" else [figure]
     seed = random.SystemRandom().randrange(1 << 30) if seed is None else seed
     with ExitStack() as closing:

@@ -1,4 +1,6 @@
-"""Durable submissions a second: ours, a plain Flask on gunicorn's threads, and pgbench with the same INSERT, in turn."""
+"""Durable submissions per second of our api, of a plain Flask application on gunicorn's threads, and of pgbench with
+the same INSERT, measured in turn.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from tidings.database.migrate import add_api_key
 
 KEY = "benchmark-key"
 CLIENTS = 64
-# The same row as the api stores, with a body of the same size.
+# The row that the api stores, with a body of the same size.
 PGBENCH = """\
 INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, created_at) VALUES
   (uuidv7(), 'default', 'demo-images', convert_to(repeat('x', 913), 'UTF8'), 'application/json', sha256('x'), now());
@@ -37,7 +39,7 @@ INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerp
 
 
 def load(port: int, seconds: float) -> dict[str, Any]:
-    """What the clients saw, and the processor's seconds that the server's own processes took for 1,000 answers."""
+    """The clients' figures, and the processor seconds of the server's processes per 1,000 answers."""
     command = [sys.executable, "-m", "benchmarks.load", str(port), str(seconds), str(CLIENTS), KEY]
     before = server_cpu_seconds(port)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=seconds + 60)
@@ -49,7 +51,7 @@ def load(port: int, seconds: float) -> dict[str, Any]:
 
 
 def server_cpu_seconds(port: int) -> float:
-    """Of the child of ours that was started for `port`, and of its workers; Postgres is not among them."""
+    """The processor seconds of the server on `port` and of its workers, without Postgres."""
     address = f"127.0.0.1:{port}"
     total = 0.0
     for child in psutil.Process().children():
@@ -61,7 +63,7 @@ def server_cpu_seconds(port: int) -> float:
 
 
 def floor(url: str, directory: Path, seconds: int) -> float:
-    """What Postgres itself commits, the best of 8, 16 and 32 clients."""
+    """The commits per second of Postgres alone: the best of 8, 16 and 32 clients."""
     script = directory / "insert.sql"
     script.write_text(PGBENCH)
     script.chmod(0o644)
@@ -106,7 +108,9 @@ def ours(url: str, directory: Path) -> tuple[Process, int]:
 
 @contextmanager
 def orderly(process: Process) -> Iterator[Process]:
-    """The process, started, and asked to end at the end: granian's worker is a child that outlives a killed parent."""
+    """Start the process, and terminate it at the end of the block. SIGKILL would leave granian's worker, a child,
+    running.
+    """
     try:
         yield process.start()
     finally:
@@ -174,10 +178,10 @@ def run(postgres: PostgresServer, directory: Path, database: str, *, seconds: in
 
 
 @click.command()
-@click.option("--seconds", default=6, show_default=True, help="Of each load.")
+@click.option("--seconds", default=6, show_default=True, help="The duration of each load.")
 @click.option("--rounds", default=5, show_default=True)
 def main(seconds: int, rounds: int) -> None:
-    """Print a line a round and the medians of the ratios; write results/submit.json."""
+    """Print one line per round and the medians of the ratios. Write results/submit.json."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)

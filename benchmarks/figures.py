@@ -1,4 +1,4 @@
-"""Percentiles, and writing what was seen."""
+"""Percentiles, and the file of the results."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that `share` of all are not above."""
+    """The smallest value that is at least as large as `share` of all values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def write(name: str, content: dict[str, Any]) -> Path:
-    """`results/<name>.json`, with when and on what it was seen."""
+    """Write `results/<name>.json`, with the time and the machine of the measurement."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     machine = {"cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}

@@ -1,7 +1,7 @@
 """The processor time of one attempt by the relay's `HttpAttempt`, without a database, beside a bare aiohttp POST.
 
-`python -m benchmarks.http_attempt`: the destination is a process of its own, so only the caller's time is counted;
-medians of interleaved rounds.
+`python -m benchmarks.http_attempt` prints medians of interleaved rounds. The destination is a separate process, so only
+the caller's time is counted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
 from services.relay.store.database import Database
 
-# As many at once as the relay opens.
+# The number of connections that the relay opens at once.
 AT_ONCE = 100
-# Shaped like an AI provider's answer and its headers.
+# The form of an AI provider's answer, with its headers.
 ANSWER = json.dumps({"id": "chatcmpl-1", "choices": [{"message": {"content": "x" * 1200}}]}).encode()
 
 
 def message(url: str) -> Claimed:
-    """A claimed message like those of the article."""
+    """A claimed message with the headers of the article's example."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     body = json.dumps({"model": "m", "prompt": "p" * 400}).encode()
     return Claimed(
@@ -61,7 +61,7 @@ def message(url: str) -> Claimed:
 
 
 def made_http() -> HttpAttempt:
-    """An `HttpAttempt` whose database is never asked: no body here is large. Made inside a running event loop."""
+    """An `HttpAttempt` that never uses its database, as no body is large. Needs a running event loop."""
     settings = RelaySettings.model_validate(
         {
             "RELAY_DATABASE_URL": "postgresql://unused",
@@ -95,7 +95,7 @@ async def _serve() -> None:
 
 
 async def _timed(call: Callable[[], Awaitable[None]], count: int) -> float:
-    """Microseconds of this process's processor time for each of `count` calls, AT_ONCE at a time."""
+    """This process's processor time per call, in microseconds, over `count` calls, AT_ONCE of them concurrently."""
     left = iter(range(count))
 
     async def worker() -> None:
@@ -145,11 +145,11 @@ async def _main(count: int, rounds: int) -> None:
 
 
 @click.command()
-@click.option("--serve", is_flag=True, help="Be the destination.")
+@click.option("--serve", is_flag=True, help="Run the destination.")
 @click.option("--count", default=3000)
 @click.option("--rounds", default=5)
 def main(*, serve: bool, count: int, rounds: int) -> None:
-    """Measure an attempt beside a bare aiohttp POST."""
+    """Compare the processor time of an attempt with that of a bare aiohttp POST."""
     uvloop.run(_serve() if serve else _main(count, rounds))
 
 

@@ -1,7 +1,7 @@
-"""A load maker: keep-alive connections that each send the same POST again as soon as it is answered. Its own process.
+"""The load generator, a separate process: each of its keep-alive connections repeats the same POST after each answer.
 
-A bare protocol, as the load maker shares the processors with what it measures: asyncio's streams took as much of them as
-the answer did.
+It is an `asyncio.Protocol`, because it shares the processors with the server that it measures: asyncio's streams took
+as much processor time as the server.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ async def repeat(
     *,
     accepted: bytes = b"HTTP/1.1 202",
 ) -> None:
-    """Send `request` again and again until that time; any answer that does not begin with `accepted` is a fault."""
+    """Repeat `request` until the time is over. An answer that does not begin with `accepted` is a fault."""
     _, client = await asyncio.get_running_loop().create_connection(
         lambda: _Client(request, until, delays, faults, accepted), "127.0.0.1", port
     )
@@ -36,7 +36,9 @@ async def repeat(
 
 
 class _Client(asyncio.Protocol):
-    """One connection: `delays` (seconds) and `faults` (heads of answers that do not begin with `accepted`) are added to."""
+    """One connection. It appends to `delays` (seconds) and `faults` (heads of answers that do not begin with
+    `accepted`).
+    """
 
     def __init__(self, request: bytes, until: float, delays: list[float], faults: list[str], accepted: bytes) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -49,7 +51,9 @@ class _Client(asyncio.Protocol):
         self._begin = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transport is not a subclass of asyncio.Transport
         self._send()
 
     def data_received(self, data: bytes) -> None:

@@ -1,4 +1,6 @@
-"""The peer of bench_submit: what one would write first. Flask, a psycopg pool, one INSERT and COMMIT a request."""
+"""The peer of bench_submit: the simplest implementation, with Flask, a psycopg pool, and one INSERT and COMMIT per
+request.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A certificate authority of a test's own, and a server's certificate of it."""
+"""A certificate authority for one test, and a server certificate that it signed."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 STEPS = "tests/acceptance/test_documents.py::"
 SERVER = "tests/integration/test_document_commands.py::"
-# By page, the test of each block in the order of the page; None: in NOT_RUN.
+# By page, the test of each block in the order of the page. None: the block is in NOT_RUN.
 RUN: dict[str, tuple[str | None, ...]] = {
     "README.md": (
         "tests/acceptance/test_commands.py::test_the_demo_shows_a_completion_and_leaves_nothing_behind",
@@ -27,7 +27,7 @@ RUN: dict[str, tuple[str | None, ...]] = {
     "docs/tutorial.md": (STEPS + "test_the_tutorial",) * 9,
     "docs/how-to/add-a-target.md": (STEPS + "test_submitting_to_a_target",),
     "docs/how-to/back-up.md": (STEPS + "test_a_backup",),
-    "docs/how-to/existing-postgres-and-kafka.md": (SERVER + "test_a_database_of_your_own",),
+    "docs/how-to/existing-postgres-and-kafka.md": (SERVER + "test_the_commands_for_an_existing_database",),
     "docs/how-to/expired-changes.md": (
         STEPS + "test_expired_changes",
         None,
@@ -35,12 +35,12 @@ RUN: dict[str, tuple[str | None, ...]] = {
         STEPS + "test_expired_changes",
     ),
     "docs/how-to/hanging-transaction.md": (None,),
-    "docs/how-to/move-from-qstash.md": (SERVER + "test_a_relay_of_your_own",) * 2,
+    "docs/how-to/move-from-qstash.md": (SERVER + "test_the_commands_for_the_relay_alone",) * 2,
     "docs/how-to/receive-webhooks.md": (STEPS + "test_a_submission_with_a_webhook",),
     "docs/how-to/run-with-docker.md": (None,),
     "docs/how-to/stuck-submission.md": (STEPS + "test_a_stuck_submission",) * 3,
 }
-# By page and first line.
+# By page and first line, the reason.
 NOT_RUN = {
     ("README.md", "make test"): "it runs the tests, so that one of them would start itself",
     ("README.md", "make down"): "it needs an account of a provider; the tutorial's step 6 is the same with one of its own",
@@ -55,7 +55,7 @@ NOT_RUN = {
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page, without the indentation of the list that it is in."""
+    """A block of a page, without the indentation of the list that contains it."""
 
     page: str
     language: str
@@ -75,13 +75,13 @@ def blocks_in(page: str, text: str) -> list[Block]:
 
 
 def blocks_of(page: str, language: str | None = None) -> list[Block]:
-    """The blocks of a page in their order, of one language or of all."""
+    """The blocks of a page in order, of one language or of all."""
     found = blocks_in(page, (ROOT / page).read_text())
     return found if language is None else [block for block in found if block.language == language]
 
 
 def run_by(page: str, test: str) -> Sequence[str]:
-    """The commands of a page that `test` of its file has to run."""
+    """The commands of a page that `test` of its file must run."""
     tests = RUN[page]
     return [
         block.text

@@ -28,13 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Also without xdist: fixtures are then made and ended as often as with it."""
+    """Also without xdist, so that fixtures are created and ended equally often with and without it."""
     ranks = {name: rank for rank, name in enumerate(order.in_order([item.nodeid for item in items]))}
     items.sort(key=lambda item: ranks[item.nodeid])
 
 
 class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Hands out the units of tests/order.py in their order. `--dist loadfile` makes it one."""
+    """Distributes the units of tests/order.py in their order. `--dist loadfile` creates this class."""
 
     def _split_scope(self, nodeid: str) -> str:
         return order.unit_of(nodeid)
@@ -44,7 +44,7 @@ class Units(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
     if config.getoption("dist") != "loadfile":
         return None
-    # By xdist's own order the file with the most tests is first: those of many small ones.
+    # xdist's own order begins with the file that has the most tests, and those may be short.
     config.option.loadscopereorder = False
     return Units(config, log)
 
@@ -60,14 +60,14 @@ def run_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def docker(pytestconfig: pytest.Config) -> bool:
-    """Whether the servers come from images; testcontainers' own cleaner needs an image more, and is not used."""
+    """Whether the servers run in containers. testcontainers' cleanup container needs another image, and is not used."""
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     return bool(pytestconfig.getoption("--infra") == "docker")
 
 
 @pytest.fixture(scope="session")
 def postgres(run_directory: Path, docker: bool) -> Iterator[PostgresServer]:
-    """A Postgres server, with the migrated template that `database` clones."""
+    """A Postgres server with a migrated template, which `database` clones."""
     with choose_postgres(run_directory, docker) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
         server.migrate(TEMPLATE)
@@ -76,21 +76,21 @@ def postgres(run_directory: Path, docker: bool) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database(postgres: PostgresServer) -> Iterator[str]:
-    """The name of a migrated database of this test alone; see `PostgresServer.url`."""
+    """The name of a migrated database for this test alone. See `PostgresServer.url`."""
     with postgres.database() as name:
         yield name
 
 
 @pytest.fixture(scope="session")
 def broker(run_directory: Path, docker: bool) -> Iterator[Broker]:
-    """A Kafka broker of this run. Tests share it, and keep apart by names of their own."""
+    """The Kafka broker of this run. Tests share it, and use names of their own."""
     with choose_kafka(run_directory, docker) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def connect(run_directory: Path, broker: Broker, docker: bool) -> Iterator[Worker]:
-    """A Connect worker of this run, with Debezium; without any connector."""
+    """The Connect worker of this run, with Debezium and without a connector."""
     with choose_connect(run_directory, broker, docker) as started:
         yield started
 

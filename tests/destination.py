@@ -1,4 +1,4 @@
-"""An HTTP server that tests aim at: it keeps what it received and answers as the test says."""
+"""An HTTP server that tests send requests to: it records them, and answers as the test defines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Reply:
-    """`status` 0: none at all, the connection is closed after the request was read."""
+    """`status` 0: no answer. The connection is closed after the request was read."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -37,7 +37,7 @@ Answering = Callable[[Received], Reply]
 
 
 class Server(ThreadingHTTPServer):
-    """With room for a hundred connections at once: past the library's 5 the system drops them, to come again after seconds."""
+    """A backlog of 100 connections: the library's default is 5, and clients repeat a dropped SYN only after seconds."""
 
     daemon_threads = True
     request_queue_size = 1024
@@ -55,12 +55,12 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is killed resets its connections, which is no fault of a test."""
+        """A killed client resets its connections, which is not an error of the test."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def server_close(self) -> None:
-        """Clients keep connections open, which would stay so for as long as the tests run."""
+        """Clients keep connections open, which would otherwise remain open as long as the tests run."""
         super().server_close()
         for connection in list(self._connections):
             with suppress(OSError):
@@ -68,7 +68,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Destination:
-    """`url` is its address; `received` what came so far, in order; `answer` may be exchanged at any time."""
+    """`url` is its address. `received` has the requests so far, in order. `answer` may be replaced at any time."""
 
     def __init__(self, answer: Answering, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
@@ -101,7 +101,7 @@ class Destination:
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one  # noqa: N815
 
             def log_message(self, *_args: object) -> None:
-                """Tests look at `received`."""
+                """No output: tests read `received`."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         if tls is not None:
@@ -110,7 +110,7 @@ class Destination:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def to(self, path: str) -> list[Received]:
-        """What came to `path`, whatever its query."""
+        """The requests to `path`, with any query."""
         return [received for received in list(self.received) if received.path.partition("?")[0] == path]
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
-"""Which tests run one after the other in one process of xdist, and which of these units begin first."""
+"""The order of tests in the processes of xdist: the units that run in one process, and those that begin first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Files whose tests share one running stack: it takes half a minute of a processor to start, and half a processor while
-# it stands idle, so that a run has one and not one for each process.
+# Files whose tests share one running stack. Its start takes half a minute of processor time, and it uses half a
+# processor when idle, so a run has one stack, not one per process.
 STACK = "running stack"
 STACK_FILES = {
     "tests/acceptance/test_kills.py",
@@ -17,14 +17,14 @@ STACK_FILES = {
 }
 # A folder whose files share one Connect worker.
 CONNECT = "tests/integration/cdc/"
-# Files whose tests share nothing and take minutes together: each test is a unit of its own.
+# Files whose tests share nothing and take minutes together: each test is a unit.
 SPLIT = {
     "tests/acceptance/test_commands.py",
     "tests/integration/relay/test_lost_answers.py",
     "tests/integration/relay/test_stops.py",
 }
-# What takes longest begins first, so that no process works alone at the end. What is named by no line follows in the
-# order of its files; tests without I/O are last, and fill what is left. Each line is the beginning of a unit's name.
+# The longest units begin first, so that no process works alone at the end. Unlisted units follow in the order of their
+# files. Tests without I/O are last. Each line is the beginning of a unit's name.
 FIRST = (
     STACK,
     "tests/integration/relay/test_stops.py",

@@ -1,4 +1,6 @@
-"""A process of ours as tests drive it: started with an environment, killed in every way, its output kept."""
+"""A process of ours under the control of a test: started with an environment, ended by any signal, with its output
+kept.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Running(Protocol):
-    """What a `Process` asks of what it started; as of `subprocess.Popen`."""
+    """The methods that `Process` uses, as in `subprocess.Popen`."""
 
     @property
     def pid(self) -> int: ...
@@ -32,8 +34,8 @@ class Running(Protocol):
 
 
 class Process:
-    """`python -m module`, restartable with the same environment. `wrapper` is a command that executes what follows it;
-    `tree` is the checkout whose module runs.
+    """`python -m module`, which can be restarted with the same environment. `wrapper` is a command that executes the
+    command after it. `tree` is the checkout whose module runs.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Process:
             return subprocess.Popen(command, cwd=self.tree, env=environment, stdout=output, stderr=output)
 
     def kill(self, number: int = signal.SIGKILL) -> int:
-        """Send a signal and wait for the end; the exit status, negative for a signal."""
+        """Send a signal and wait for the end. Return the exit status, which is negative for a signal."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
@@ -83,7 +85,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process that runs, or ran last."""
+        """The id of the running process, or of the last one."""
         assert self._process is not None
         return self._process.pid
 
@@ -100,7 +102,7 @@ class Process:
 
 @contextmanager
 def started(process: Process) -> Iterator[Process]:
-    """The process, started, and killed at the end if it still runs."""
+    """Start the process, and kill it at the end of the block if it still runs."""
     try:
         yield process.start()
     finally:

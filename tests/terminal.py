@@ -1,4 +1,4 @@
-"""A terminal in which a reader types the commands of a document."""
+"""A terminal that runs the commands of a document."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tests.wait import patient
 
-# What later commands of the same terminal still have: files that were read, and variables.
+# The commands whose effects later commands of the same terminal need: sourced files and variables.
 _LASTING = re.compile(r"^(?:\. \S+|(?:export )?[A-Za-z_]+=(?:'[^']*'|\S*)(?: [A-Z_]+=\S*)*)$")
 
 
 class Terminal:
-    """A shell in `directory`. `replaced`: what a document has in place of a value that only its reader knows."""
+    """A shell in `directory`. `replaced`: the values for placeholders in documents."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str], replaced: Mapping[str, str]) -> None:
         self.directory = directory
@@ -26,7 +26,7 @@ class Terminal:
         self._lasting: list[str] = []
 
     def run(self, text: str, *, seconds: float = 60) -> str:
-        """Run commands to their end, and return what they print. The first that fails fails the test."""
+        """Run commands to their end, and return their output. The first that fails fails the test."""
         done = subprocess.run(
             self._command(text), cwd=self.directory, env=self.environment,
             capture_output=True, text=True, timeout=patient(seconds), check=False,
@@ -36,7 +36,7 @@ class Terminal:
 
     @contextmanager
     def running(self, text: str) -> Iterator[Path]:
-        """Run commands that do not end by themselves; yields the file that has what they print. Ctrl-C ends them."""
+        """Run commands that do not end by themselves. Yields the file with their output. Ctrl-C ends them."""
         number = len(list(self.directory.glob("*.printed")))
         printed = self.directory / f"{number}.printed"
         with printed.open("wb") as output:

@@ -1,4 +1,4 @@
-"""Looking for bytes in all tables of a database: as text, in bytea, and in base64, as callbacks carry bodies."""
+"""Searches all tables of a database for bytes: as text, in bytea, and in base64, the form of bodies in callbacks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import base64
 
 import psycopg
 
-# The least text in which base64 of it is looked for without what its neighbours decide.
+# The minimum length of a text whose base64 has a part that does not depend on the neighbouring bytes.
 SECRET_BYTES_MIN = 12
 
 
 def tables_with(url: str, secret: bytes) -> dict[str, int]:
-    """How many rows of each table, of every schema of ours, hold `secret`."""
+    """The number of rows that contain `secret`, for each table of our schemas."""
     assert len(secret) >= SECRET_BYTES_MIN
     forms = [secret, *_in_base64(secret)]
     patterns = [f"%{text}%" for form in forms for text in (form.decode(), form.hex())]
@@ -33,5 +33,5 @@ def tables_with(url: str, secret: bytes) -> dict[str, int]:
 
 
 def _in_base64(secret: bytes) -> list[bytes]:
-    """What of `secret` every base64 of a text with it has, wherever in the text it stands."""
+    """The parts of base64 text that every text containing `secret` has, one for each alignment."""
     return [base64.b64encode(b"\0" * before + secret)[4:-4] for before in range(3)]

@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline: the only sleeping that tests do."""
+"""Waits for a condition with a deadline: the only place where tests sleep."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-# Tests name their deadlines for a machine that does nothing else. One whose two processors are asked for by eight to
-# fifteen others takes several times as long, to start a process above all. A deadline costs nothing while its condition
-# comes.
+# Tests choose their deadlines for an idle machine. A machine with two processors and eight to fifteen busy processes
+# takes several times as long, especially to start a process. A long deadline costs nothing when its condition is met
+# early.
 BUSY_TIMES = 4.0
 
 
 def patient(seconds: float) -> float:
-    """A deadline of `seconds`, as a busy machine needs it."""
+    """A deadline of `seconds`, multiplied for a busy machine."""
     return seconds * BUSY_TIMES
 
 
 def until(condition: Callable[[], T], seconds: float = 20.0, *, every: float = 0.05) -> T:
-    """The first truthy answer of `condition`. Raises `AssertionError` with the last answer after `patient(seconds)`."""
+    """The first truthy result of `condition`. Raises `AssertionError` with the last result after `patient(seconds)`."""
     allowed = patient(seconds)
     deadline = time.monotonic() + allowed
     while True:

@@ -1,1 +1,1 @@
-"""The relay beside its peers: one noun a module, run by benchmarks/bench_relay.py."""
+"""Compares the relay with its peers; benchmarks/bench_relay.py is the command."""

@@ -1,6 +1,7 @@
-"""A bare aiohttp loop without a database, on uvloop: what the calls alone cost. Its own process: `drain` or `hold`.
+"""A bare aiohttp loop on uvloop, without a database: the cost of the calls alone. A separate process, `drain` or
+`hold`.
 
-It reads orders `{"urls": […], "concurrency": 200}` a line and answers each with when it began and ended.
+It reads one order per line, `{"urls": […], "concurrency": 200}`, and answers each with the times of its start and end.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ BODY = '{"prompt": "' + "x" * 985 + '"}'
 
 
 async def run(session: aiohttp.ClientSession, urls: Sequence[str], concurrency: int) -> list[int]:
-    """Call them all, at most so many at a time; the sizes of the answers."""
+    """Call all `urls`, at most `concurrency` at a time. Return the sizes of the answers."""
     sizes = []
     waiting = iter(urls)
 
@@ -32,7 +33,7 @@ async def run(session: aiohttp.ClientSession, urls: Sequence[str], concurrency: 
 
 
 async def gather(session: aiohttp.ClientSession, urls: Sequence[str]) -> list[int]:
-    """All at once, as one would write it."""
+    """Call all `urls` at once with `asyncio.gather`."""
 
     async def call(url: str) -> int:
         async with session.post(url, data=BODY) as response:

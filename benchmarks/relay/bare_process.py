@@ -1,4 +1,4 @@
-"""The bare loop's process, and orders to it."""
+"""Starts the process of the bare loop, and sends it orders."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Bare:
     process: subprocess.Popen[str]
 
     def order(self, urls: Sequence[str], concurrency: int | None) -> None:
-        """Have it call `urls`, so many at a time, or all at once; ask for the `answer` later."""
+        """Order calls of `urls`, `concurrency` at a time (None: all at once). `answer` waits for their end."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"urls": list(urls), "concurrency": concurrency}) + "\n")
         self.process.stdin.flush()
 
     def answer(self) -> dict[str, float]:
-        """When the last order began and ended, in epoch seconds, and how many answers came."""
+        """The start and the end of the last order, in epoch seconds, and the number of its answers."""
         assert self.process.stdout is not None
         text = self.process.stdout.readline()
         assert text, "the bare loop ended"

@@ -1,4 +1,4 @@
-"""This checkout's relay beside that of an earlier commit, in turn, under the same load program."""
+"""Compares this checkout's relay with that of an earlier commit, in turn, under the same load."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.relay.ground import Ground
 from tests.process import ROOT
 
 BASE = "-base"
-# What tells nothing of the relay's speed.
+# Figures that do not depend on the relay's speed.
 _NO_FIGURES = frozenset({"round", "took_seconds", "late_seen"})
 
 
 @contextmanager
 def checkout(commit: str) -> Iterator[Path]:
-    """The tree of `commit` in a folder of its own."""
+    """The tree of `commit` in a temporary folder."""
     with tempfile.TemporaryDirectory() as directory:
         tree = Path(directory) / "base"
         subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", tree, commit], check=True, timeout=60)
@@ -31,7 +31,7 @@ def checkout(commit: str) -> Iterator[Path]:
 
 
 def both(contestants: Callable[[Ground], list[Contestant]], here: Ground, tree: Path) -> list[Contestant]:
-    """Ours alone, of both trees."""
+    """The contestants that run our relay, once for each of the two trees."""
     there = dataclasses.replace(here, tree=tree)
     ours = [one for one in contestants(here) if one.name.startswith("relay")]
     theirs = [Contestant(one.name + BASE, one.run) for one in contestants(there) if one.name.startswith("relay")]
@@ -39,7 +39,9 @@ def both(contestants: Callable[[Ground], list[Contestant]], here: Ground, tree: 
 
 
 def ratios(found: Sequence[Line]) -> dict[str, object]:
-    """This checkout's figures by those of the base, within each round: 1.05 of a time is 5 % worse, of a rate 5 % better."""
+    """The ratios of this checkout's figures to the base's, within each round: 1.05 is 5 % worse for a time, and 5 %
+    better for a rate.
+    """
     names = sorted({line["name"].removesuffix(BASE) for line in found})
     said: dict[str, object] = {}
     for name in names:

@@ -1,4 +1,6 @@
-"""Rounds of contestants in random order, and what their figures come to: median, lowest, highest, ratios within a round."""
+"""Runs rounds of contestants in random order, and summarizes their figures: median, lowest, highest, and ratios within
+a round.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,26 @@ Line = dict[str, Any]
 
 
 class VoidError(Exception):
-    """The run lost, doubled or mixed up something, so its speed says nothing."""
+    """The run lost, doubled or confused calls or answers, so its speed does not count."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """`run` makes one round, answering its figures; any error of it makes the round void, and is told as its reason."""
+    """`run` runs one round and returns its figures. An error makes the round void, and is the reason in the results."""
 
     name: str
     run: Callable[[], Line]
 
 
 def compete(contestants: Sequence[Contestant], rounds: int, order: random.Random) -> list[Line]:
-    """All of them, `rounds` times; a line each."""
+    """Run all contestants `rounds` times. Return one line per run."""
     found = []
     for number in range(rounds):
         for contestant in order.sample(contestants, len(contestants)):
             before, began = load_average(), time.monotonic()
             try:
                 seen = contestant.run()
-            except Exception as error:  # noqa: BLE001  a peer's fault of any kind is a result to be told
+            except Exception as error:  # noqa: BLE001  any error of a peer is a result
                 seen = {"void": f"{type(error).__name__}: {error}"[:500]}
             line = {"round": number, "name": contestant.name} | seen
             line |= {"load_average": [before, load_average()], "took_seconds": round(time.monotonic() - began, 1)}
@@ -48,7 +50,7 @@ def compete(contestants: Sequence[Contestant], rounds: int, order: random.Random
 
 @dataclass(frozen=True)
 class Spread:
-    """Of the rounds that count."""
+    """The median, the lowest and the highest value of the rounds that count."""
 
     median: float
     lowest: float
@@ -60,18 +62,18 @@ class Spread:
 
 
 def spread(found: Sequence[Line], name: str, figure: str) -> Spread | None:
-    """Of one contestant's figure; none when no round of it counts."""
+    """The spread of one contestant's figure; None when no round of it counts."""
     return _spread([float(line[figure]) for line in found if line["name"] == name and figure in line])
 
 
 def ratio(found: Sequence[Line], figure: str, name: str, other: str) -> Spread | None:
-    """Of `name` to `other`, within each round in which both count."""
+    """The ratios of `name` to `other` within each round in which both count."""
     pairs = [(_one(found, number, name, figure), _one(found, number, other, figure)) for number in _rounds(found)]
     return _spread([one / two for one, two in pairs if one is not None and two])
 
 
 def ratio_to_best(found: Sequence[Line], figure: str, name: str, others: Sequence[str]) -> Spread | None:
-    """Of `name` to the lowest of `others` in that round."""
+    """The ratios of `name` to the lowest of `others` in the same round."""
     ratios = []
     for number in _rounds(found):
         one = _one(found, number, name, figure)
@@ -82,7 +84,9 @@ def ratio_to_best(found: Sequence[Line], figure: str, name: str, others: Sequenc
 
 
 def table(found: Sequence[Line], names: Sequence[str], figures: Sequence[str]) -> str:
-    """As Markdown: a row a contestant, medians (lowest to highest, rounds that count); a void one with its last reason."""
+    """A Markdown table with one row per contestant: medians (lowest to highest, rounds that count), or the reason why
+    its last round was void.
+    """
     rows = ["| | " + " | ".join(figures) + " |", "|---" * (len(figures) + 1) + "|"]
     for name in names:
         cells = [str(spread(found, name, figure) or "-") for figure in figures]
@@ -94,7 +98,7 @@ def table(found: Sequence[Line], names: Sequence[str], figures: Sequence[str]) -
 
 
 def _short(value: float) -> str:
-    """Three digits or all of a whole number."""
+    """`value` with three significant digits, or with all digits before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

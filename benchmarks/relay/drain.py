@@ -1,4 +1,6 @@
-"""Drain: calls a second out of a queue filled beforehand, the upstream answering at once; a call counts when its end is saved."""
+"""Drain: the calls per second from a queue that is full at the start. The upstream answers at once, and a call counts
+when its end is saved.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,25 @@ from benchmarks.relay.peer import PGQUEUER, PROCRASTINATE, Peer, upstream_has, w
 from tests.wait import until
 
 SECONDS_MAX = 300.0
-# The bare loop was at its best with 20 to 50 at a time on two cores.
+# The bare loop was fastest with 20 to 50 concurrent calls on two cores.
 BARE_CONCURRENCY = 50
-# What served each best of 10 to 1,000: procrastinate fetches one job a query, pgqueuer a batch.
+# The fastest of 10 to 1,000 for each peer: procrastinate fetches one job per query, pgqueuer a batch.
 PEER_CONCURRENCY = {"pgqueuer": 1_000, "procrastinate": 100}
-# procrastinate gets a fifth of the calls, or a round would take minutes; its rate is told, and a short queue is no harm to it.
+# procrastinate gets a fifth of the calls, as a round would otherwise take minutes. The figure is a rate, and a shorter
+# queue does not lower it.
 PEER_SHARE = {"pgqueuer": 1.0, "procrastinate": 0.2}
-# The relay must be full before its messages are due: so many a second are published at least.
+# The queue must be full before its messages are due: at least this many are published per second.
 FILL_PER_SECOND_MIN = 600
 FILL_SPARE_SECONDS = 3
-# These arrived last, so they are asked for first: when they are saved, the rest nearly always is.
+# The messages that arrived last are requested first: when they are saved, nearly always all are.
 TAIL = 50
 FIGURES = ("calls_per_second", "cpu_system_seconds", "cpu_postgres_seconds")
 
 
 def contestants(ground: Ground) -> list[Contestant]:
-    """`unsaved` makes the call and marks the job done, but throws the answer away, as the relay does when nobody asked for a
-    callback; `relay-callback` has each answer delivered to a receiver, which is a second call."""
+    """`unsaved` makes the call, marks the job done and discards the answer, as the relay does for a message without a
+    callback. `relay-callback` delivers each answer to a receiver, which is a second call.
+    """
     return [
         Contestant("relay", lambda: _ours(ground, callback=False)),
         Contestant("relay-callback", lambda: _ours(ground, callback=True)),

@@ -1,4 +1,4 @@
-"""What Postgres itself accepts: pgbench with one INSERT a commit, and psycopg's COPY of 100 rows a commit."""
+"""The rate of Postgres alone: pgbench with one INSERT per commit, and psycopg's COPY with 100 rows per commit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count(url: str) -> int:
 
 
 def inserts_per_second(url: str, directory: Path, seconds: float) -> dict[str, float]:
-    """The best of 8, 16 and 32 clients, each for a third of the time."""
+    """The best rate of 8, 16 and 32 clients, each measured for a third of the time."""
     script = directory / "floor.sql"
     script.write_text(load_queries("benchmarks.relay")["floor_insert"])
     script.chmod(0o644)
@@ -46,7 +46,7 @@ def inserts_per_second(url: str, directory: Path, seconds: float) -> dict[str, f
 
 
 def copies_per_second(url: str, seconds: float) -> float:
-    """Rows a second over one connection, committed by 100."""
+    """The rows per second over one connection, with 100 rows per commit."""
     statement = load_queries("benchmarks.relay")["floor_copy"]
     due = datetime.now(UTC) + timedelta(hours=1)
     body, sealed = b"x" * 1000, b"y" * 300

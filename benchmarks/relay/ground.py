@@ -1,4 +1,4 @@
-"""What every figure stands on: one Postgres, one upstream, a directory, and how much of each is to be done."""
+"""The environment of every figure: one Postgres, one upstream, a directory, and the sizes of the runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from benchmarks.relay.standin import StandIn, stand_in
 from tests.infra.postgres import PostgresServer, native_postgres
 from tests.process import ROOT
 
-# Descriptors a process needs beside its calls: the database's, logs, listeners, the interpreter's.
+# The file descriptors that a process needs besides its calls: of the database, logs, listeners and the interpreter.
 SPARE_FILES = 300
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of each figure is done."""
+    """The sizes of the runs of each figure."""
 
     makespan_calls: int = 1_000
     makespan_seconds: float = 5.0
@@ -58,12 +58,12 @@ class Ground:
     tree: Path = ROOT
 
     def meter(self, system: Sequence[int], sender: Sequence[int] = ()) -> Meter:
-        """Of the measured processes, of those that send to them (this one, if none is named), and of Postgres."""
+        """A meter of the measured processes, of their senders (default: this process) and of Postgres."""
         return Meter({"system": system, "sender": sender, "postgres": [self.postgres_pid]})
 
 
 class Meter:
-    """Processor seconds since it was made."""
+    """The processor seconds of groups of processes since the meter was created."""
 
     def __init__(self, groups: dict[str, Sequence[int]]) -> None:
         self._groups = groups
@@ -80,7 +80,7 @@ class Meter:
 
 @contextmanager
 def ground(scale: Scale) -> Iterator[Ground]:
-    """Everything started, and gone at the end; as many open files as this machine lets us have."""
+    """Start the environment, and stop it at the end of the block. Raises the limit of open files to its maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as name:
@@ -91,5 +91,5 @@ def ground(scale: Scale) -> Iterator[Ground]:
 
 
 def calls_max() -> int:
-    """Most connections that one process may hold here."""
+    """The maximum of connections that one process may hold on this machine."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1] - SPARE_FILES

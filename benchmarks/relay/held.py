@@ -1,4 +1,6 @@
-"""Held: memory and processor time for a call in flight, by how many there are; ours with its bookkeeping, beside a bare gather."""
+"""Held: the memory and processor time per call in flight, by their number: our relay with its bookkeeping, and a bare
+`asyncio.gather`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def contestants(ground: Ground) -> list[Contestant]:
 
 
 def counts(ground: Ground) -> list[int]:
-    """As many as the figure asks for, or as one process may have open here."""
+    """The numbers of calls to hold, limited by the connections that one process may have on this machine."""
     return sorted({min(count, calls_max()) for count in ground.scale.held_calls})
 
 
@@ -58,7 +60,7 @@ def _urls(ground: Ground, ids: Sequence[str], delay: str) -> list[str]:
 
 
 def _ours(ground: Ground, count: int) -> Line:
-    # The default of 10,000 calls at a time would keep the largest run from being held at once.
+    # The default limit of 10,000 concurrent calls is below the largest run.
     with ours.relay(ground, RELAY_CONCURRENCY_MAX="30000") as relay:
         return asyncio.run(_ours_run(ground, relay, count))
 
@@ -78,7 +80,8 @@ async def _ours_run(ground: Ground, relay: ours.Ours, count: int) -> Line:
         await asyncio.sleep(ground.scale.held_seconds)
         peak = unique_kib(relay.pid)
         ground.upstream.release()
-        # Those answered last stand for all, and are asked for seldom: asking is charged to the relay.
+        # Only the messages that were answered last are requested, and rarely, as requests cost the relay processor
+        # time.
         seen = ground.upstream.seen()
         tail = [named[number] for number in seen.arrived_last(ids, TAIL)]
         await ours.all_delivered(session, tail, SECONDS_MAX, every=0.5)

@@ -1,4 +1,6 @@
-"""Added latency: from the sending of a publish to the first byte at the destination, one at a time on an idle system."""
+"""The added latency: the time from sending a publish to the first byte at the destination, one message at a time on an
+idle system.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from benchmarks.relay.ground import Ground
 from tests.wait import until
 
 WARM = 20
-# Far apart, so that each finds the relay idle, and uneven, so that they do not keep step with a timer of it.
+# Long enough that the relay is idle at each publish, and uneven, so that they do not coincide with a timer of the
+# relay.
 PAUSE_SECONDS = (0.03, 0.12)
 FIGURES = ("p50_ms", "p99_ms", "answered_p50_ms", "cpu_system_seconds", "cpu_postgres_seconds")
 
@@ -42,7 +45,7 @@ def _ours(ground: Ground) -> Line:
 
 
 def _direct(ground: Ground) -> Line:
-    """The same call without a relay between: what the sender, the loopback and the upstream take."""
+    """The same call without the relay: the time of the sender, the loopback and the upstream."""
     ground.upstream.reset()
     headers = {"Content-Type": "application/json"}
     sent, answered = _send(ground.upstream.port, ground.scale.latency_calls, headers, "/call?id={id}&delay=0")
@@ -56,7 +59,7 @@ def _publish(ground: Ground, port: int, count: int) -> tuple[dict[str, float], l
 
 
 def _send(port: int, count: int, headers: dict[str, str], target: str) -> tuple[dict[str, float], list[float]]:
-    """When each was sent, in epoch seconds, and how long its answer took."""
+    """The time at which each request was sent, in epoch seconds by id, and the seconds until each answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     body = '{"prompt": "' + "x" * 985 + '"}'
     sent: dict[str, float] = {}

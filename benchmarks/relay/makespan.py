@@ -1,6 +1,5 @@
-"""Makespan: 1,000 calls of 5 s, from the first publish to the last answer saved (and, with us, called back), one worker process.
-
-Published by batches of 100, or each by itself.
+"""Makespan: the time of 1,000 calls of 5 s with one worker process, from the first publish to the last answer that is
+saved, and with our relay also called back. Calls are published singly or in batches of 100.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def contestants(ground: Ground, sending: Sending) -> list[Contestant]:
 
 
 def report(found: list[Line], ground: Ground) -> tuple[str, dict[str, object]]:
-    """The table, and the two ratios that have an aim."""
+    """The table, and the two ratios for which there is an aim."""
     mine = spread(found, "relay", "makespan_seconds")
     names = [peer.name for peer in PEERS]
     aims = {

@@ -1,4 +1,4 @@
-"""Our relay as a process on a database of its own, and what its users say to it: publish, ask for a message, cancel."""
+"""Our relay as a process with its own database, and the requests of its clients: publish, get a message, cancel."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ASKERS = 16
 
 @dataclass(frozen=True)
 class Sending:
-    """So many messages or jobs a request, so many requests at once: the same for us and for the peers."""
+    """The messages or jobs per request, and the concurrent requests: the same for our relay and for its peers."""
 
     batch: int
     senders: int
 
 
-# Four at once keep the other side busy while one batch waits for its commit.
+# With four requests at once, the server has work while one batch waits for its commit.
 BATCHES = Sending(batch=100, senders=4)
 ONE_BY_ONE = Sending(batch=1, senders=16)
 
@@ -46,7 +46,7 @@ class Ours:
 
 @contextmanager
 def relay(ground: Ground, **settings: str) -> Iterator[Ours]:
-    """One relay with its default settings but for `settings` and what a test on loopback needs."""
+    """One relay with default settings, except `settings` and those that a test on loopback needs."""
     [port] = free_ports(1)
     with ground.postgres.database(template="template1") as database:
         environment = {
@@ -57,7 +57,7 @@ def relay(ground: Ground, **settings: str) -> Iterator[Ours]:
             "QSTASH_NEXT_SIGNING_KEY": "sig_next_key_of_the_benchmark_012345",
             "RELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode(),
             "RELAY_ALLOW_PRIVATE": "127.0.0.0/8",
-            "RELAY_KEEP_SECONDS": "3600",  # so that each can be asked for after the run
+            "RELAY_KEEP_SECONDS": "3600",  # so that each message can be requested after the run
             "RELAY_DRAIN_SECONDS": "1",
             "TIDINGS_LOG_LEVEL": "WARNING",
         }
@@ -79,7 +79,7 @@ async def client(ours: Ours) -> AsyncIterator[aiohttp.ClientSession]:
 async def publish(
     session: aiohttp.ClientSession, messages: Sequence[dict[str, Any]], sending: Sending = BATCHES
 ) -> list[str]:
-    """By `/v2/batch`, or by `/v2/publish` when a batch is one; the relay's ids, in the order of `messages`."""
+    """Publish by `/v2/batch`, or by `/v2/publish` when a batch is one message. Return ids in the order of `messages`."""
     batches = [messages[start : start + sending.batch] for start in range(0, len(messages), sending.batch)]
     found: list[list[str]] = [[] for _ in batches]
     waiting = iter(range(len(batches)))
@@ -102,7 +102,7 @@ async def _many(session: aiohttp.ClientSession, messages: Sequence[dict[str, Any
 
 
 async def _one(session: aiohttp.ClientSession, message: dict[str, Any]) -> list[str]:
-    url = URL(f"/v2/publish/{message['destination']}", encoded=True)  # as it is, not encoded anew
+    url = URL(f"/v2/publish/{message['destination']}", encoded=True)  # already encoded
     async with session.post(url, data=message["body"], headers=message["headers"]) as response:
         answer = orjson.loads(await response.read())
         assert response.status == 200, f"{response.status}: {str(answer)[:300]}"
@@ -110,7 +110,7 @@ async def _one(session: aiohttp.ClientSession, message: dict[str, Any]) -> list[
 
 
 async def states(session: aiohttp.ClientSession, ids: Sequence[str]) -> dict[str, str]:
-    """What `GET /v2/messages/{id}` says of each; `missing` when it says 404."""
+    """The states from `GET /v2/messages/{id}`, by id; `missing` for a 404."""
     found: dict[str, str] = {}
     waiting = iter(ids)
 
@@ -127,7 +127,7 @@ async def states(session: aiohttp.ClientSession, ids: Sequence[str]) -> dict[str
 async def all_delivered(
     session: aiohttp.ClientSession, ids: Sequence[str], seconds: float, *, every: float = 0.02
 ) -> None:
-    """Ask until all of `ids` are delivered. Raises `TimeoutError`, saying how many are not."""
+    """Wait until all of `ids` are delivered. Raises `TimeoutError` with the number of those that are not."""
     left = list(ids)
     deadline = asyncio.get_running_loop().time() + seconds
     while left:
@@ -139,6 +139,6 @@ async def all_delivered(
 
 
 def message(url: str, body: str, **headers: str) -> dict[str, Any]:
-    """One entry of a batch; header names are given with underscores: `Upstash_Retries="3"`."""
+    """One entry of a batch. Names of headers have underscores instead of dashes: `Upstash_Retries="3"`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return {"destination": url, "body": body, "headers": {"Content-Type": "application/json"} | named}

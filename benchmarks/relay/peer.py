@@ -1,4 +1,4 @@
-"""One peer at work: a sender and a worker in its own interpreter, on a fresh database or redis, and the answers it kept."""
+"""One run of a peer: a sender and a worker with the peer's interpreter, a new database or redis, and the saved answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Peer:
-    """`worker` follows the interpreter; `result_key` is how its answers are named in redis, if they are kept there."""
+    """`worker` is the arguments after the interpreter. `result_key` is the key of an answer in redis, if it is saved
+    there.
+    """
 
     name: str
     module: str
@@ -62,7 +64,9 @@ PEERS = (PGQUEUER, PROCRASTINATE, CELERY, ARQ)
 
 @dataclass
 class Working:
-    """A peer with its sender ready; `start` its worker, `enqueue`, then ask what it has `saved`."""
+    """A peer with a running sender. `start` starts its worker, `enqueue` sends jobs, and `wait` waits for their
+    answers.
+    """
 
     peer: Peer
     python: Path
@@ -76,14 +80,14 @@ class Working:
     system: list[int] = field(default_factory=list)
 
     def start(self) -> None:
-        """The worker; it may take a second until it works."""
+        """Start the worker. It may take a second until it accepts jobs."""
         words = self.peer.worker or (self.peer.script, "work")
         command = [str(self.python), "-m", *(word.format(concurrency=self.concurrency) for word in words)]
         worker = self.stack.enter_context(_child(command, self.environment, self.log))
         self.system.append(worker.pid)
 
     def enqueue(self, ids: Sequence[str], delay: str, sending: Sending = BATCHES) -> tuple[float, float]:
-        """When the sender began and ended, in epoch seconds."""
+        """Send jobs. Return the times at which the sender began and ended, in epoch seconds."""
         order = {"ids": list(ids), "delay": delay, "batch": sending.batch, "senders": sending.senders}
         assert self.sender.stdin is not None
         self.sender.stdin.write(json.dumps(order) + "\n")
@@ -92,14 +96,14 @@ class Working:
         return said["began"], said["ended"]
 
     def wait(self, ids: Sequence[str], prefix: str, seconds: float) -> float:
-        """Until all answers are saved; when the last was, in epoch seconds. Raises `VoidError`."""
+        """Wait until all answers are saved. Return the time of the last, in epoch seconds. Raises `VoidError`."""
         if self.redis is not None:
             return self._wait_in_redis(ids, seconds)
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             return _wait_in_postgres(connection, len(ids), f"{prefix}%", seconds)
 
     def left(self) -> int:
-        """Of those on Postgres: jobs whose end is not on record."""
+        """The number of jobs without a stored end, of a peer on Postgres."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             row = connection.execute(load_queries("benchmarks.relay")[f"left_{self.peer.name}"]).fetchone()
         assert row is not None
@@ -125,7 +129,7 @@ class Working:
 def working(
     peer: Peer, ground: Ground, *, concurrency: int, keep: bool = True, notify: bool = False
 ) -> Iterator[Working]:
-    """A peer with a fresh store and a sender that waits for orders; no worker yet."""
+    """A peer with a new store and a sender that waits for orders. Its worker is not started."""
     python = interpreter(peer.pins)
     log = ground.directory / f"{peer.name}.log"
     with ExitStack() as stack:
@@ -220,12 +224,12 @@ def _line(process: subprocess.Popen[str], log: Path) -> dict[str, float]:
 
 
 def settle(worker: Working, prefix: str) -> None:
-    """One call through it all, so that the worker is up and connected when the clock starts."""
+    """Run one job, so that the worker is running and connected when the measurement begins."""
     first = f"{prefix}-warm"
     worker.enqueue([first], "0")
     worker.wait([first], first, 30)
 
 
 def upstream_has(ground: Ground, count: int, seconds: float, what: str = "calls") -> None:
-    """Wait until the upstream had `calls` or `callbacks` of `count` different ids."""
+    """Wait until the upstream has received `calls` or `callbacks` of `count` different ids."""
     until(lambda: ground.upstream.counts()[what] >= count, seconds, every=POLL_SECONDS)

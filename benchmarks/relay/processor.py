@@ -1,4 +1,4 @@
-"""Processor seconds and memory of a process with all its children, from /proc."""
+"""The processor seconds and the memory of a process with all its children, from /proc."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of the processes and of all their descendants, those that ended included."""
+    """The user and system time of the processes and all their descendants, including those that have ended."""
     total = 0.0
     for pid in pids:
         root = psutil.Process(pid)
@@ -18,13 +18,13 @@ def cpu_seconds(pids: Sequence[int]) -> float:
             try:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:
-                continue  # its parent has its time by now, or will have it at the next look
+                continue  # it has ended: its time is added to its parent's, at the latest by the next reading
             total += times.user + times.system + times.children_user + times.children_system
     return total
 
 
 def unique_kib(pid: int) -> float:
-    """What would be free again if the process and its children ended (USS), in KiB."""
+    """The unique set size (USS) of the process and its children, in KiB: the memory that their end would free."""
     root = psutil.Process(pid)
     total = sum(int(process.memory_full_info().uss) for process in (root, *root.children(recursive=True)))
     return total / 1024
@@ -38,7 +38,7 @@ def peak_mib(pid: int) -> float:
 
 
 def load_average() -> float:
-    """Of the last minute."""
+    """The load average of the last minute."""
     return round(os.getloadavg()[0], 1)
 
 

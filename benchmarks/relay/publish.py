@@ -1,4 +1,6 @@
-"""Publishes a second, one by one and by batches of 100, beside what Postgres itself accepts of such rows."""
+"""Publish: the messages per second, singly and in batches of 100, and the rate at which Postgres alone stores such
+rows.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,7 @@ def _load(port: int, seconds: float, clients: int, kind: str, label: str) -> dic
 
 
 def _cancelled(relay: ours.Ours, label: str) -> int:
-    """How many there were of this label, by cancelling them; a relay may take a part at a time."""
+    """Cancel the messages of this label and return their number. One request cancels a bounded part of them."""
     total = 0
     headers = {"Authorization": f"Bearer {ours.TOKEN}"}
     while True:

@@ -1,4 +1,6 @@
-"""The load of the figure `publish`: keep-alive connections that each publish again as soon as they are answered. Its own process."""
+"""The load of the figure `publish`, a separate process: each of its keep-alive connections publishes again after each
+answer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import uvloop
 from benchmarks.load import repeat, summary
 from benchmarks.relay import ours
 
-# Due long after the run: what is measured is accepting alone.
+# Due long after the run, so that only the acceptance of messages is measured.
 DELAY = "1h"
 BODY = '{"prompt": "' + "x" * 985 + '"}'
 DESTINATION = "http://127.0.0.1:9/call?id=publish&delay=0"

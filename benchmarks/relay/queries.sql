@@ -1,5 +1,5 @@
 -- name: create_answers
--- Where a peer keeps its answers. No key: a doubled one is to be seen, and an index would cost the peers.
+-- The answers that a peer saves. Without a key: doubled answers must be detected, and an index would slow the peers down.
 CREATE TABLE answers (id text NOT NULL, body text NOT NULL, saved_at timestamptz NOT NULL DEFAULT clock_timestamp())
 
 -- name: saved
@@ -16,7 +16,7 @@ SELECT count(*) FROM pgqueuer
 SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')
 
 -- name: create_floor
--- A row of the shape of the relay's message, with the two indexes that a queue cannot do without.
+-- A row like a message of the relay, with the two indexes that every queue needs.
 CREATE TABLE floor_messages (
   id text PRIMARY KEY, kind text NOT NULL, protocol smallint NOT NULL, url text NOT NULL, method text NOT NULL,
   body bytea NOT NULL, sealed bytea NOT NULL, label text, retries_max integer NOT NULL, timeout_ms bigint NOT NULL,
@@ -25,7 +25,7 @@ CREATE TABLE floor_messages (
 CREATE INDEX floor_messages_due ON floor_messages (due_at) WHERE state = 'waiting';
 
 -- name: floor_insert
--- Given to pgbench, one commit each.
+-- Run by pgbench, with one commit per row.
 INSERT INTO floor_messages (id, kind, protocol, url, method, body, sealed, label, retries_max, timeout_ms, caller_ip,
   not_before, due_at)
 VALUES ('msg_' || uuidv7()::text, 'message', 2, 'http://127.0.0.1:8080/call?id=publish-0&delay=0', 'POST',

@@ -1,4 +1,4 @@
-"""A redis-server of our own: a free port, an append-only file with fsync always, and a client of a few lines."""
+"""Starts a redis-server on a free port, with an append-only file and `appendfsync always`. Has a minimal client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Reply = int | bytes | None
 
 
 class RedisError(Exception):
-    """There is no redis-server here, or it said `-ERR`."""
+    """redis-server is not installed, or has answered `-ERR`."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Redis:
     pid: int
 
     def command(self, *words: str, database: int = 0) -> Reply:
-        """One command's answer: a number, a status or string, or nothing (RESP 2; no arrays)."""
+        """The answer to one command: a number, a status, a string or None (RESP 2, without arrays)."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
             reader = connection.makefile("rb")
             connection.sendall(_encoded(("SELECT", str(database))) + _encoded(words))
@@ -38,7 +38,7 @@ class Redis:
 
 @contextmanager
 def redis_server(directory: Path) -> Iterator[Redis]:
-    """A server whose every write is on the disk before it is answered, as it is with the others here."""
+    """A server that answers a write when it is on the disk, as Postgres does in this benchmark."""
     program = shutil.which("redis-server")
     if program is None:
         raise RedisError("redis-server is not installed")

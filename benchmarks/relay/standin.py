@@ -1,4 +1,4 @@
-"""The driver of the upstream's process: starts it, asks what it has seen, and judges a run by that."""
+"""Starts the upstream's process, and reads the calls and callbacks that it has received."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 from stack.ports import free_ports
 from tests.process import Process, started
 
-# 28,000 local ports can lead to one address and port; so many addresses take the largest run.
+# Linux has 28,000 local ports per destination. The largest run needs this many addresses.
 HOSTS = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Arrival times in epoch seconds, by id."""
+    """The times of arrival, in epoch seconds, by id."""
 
     calls: dict[str, list[float]]
     callbacks: dict[str, list[float]]
@@ -29,11 +29,11 @@ class Seen:
         return sum(id_ not in self.calls for id_ in ids)
 
     def doubled(self) -> int:
-        """Calls and callbacks beyond the first of an id."""
+        """The number of calls and callbacks after the first of each id."""
         return sum(len(times) - 1 for times in (*self.calls.values(), *self.callbacks.values()))
 
     def arrived_last(self, ids: Sequence[str], count: int) -> list[int]:
-        """Which of `ids` (by their place in it) came last; all of them must have come."""
+        """The indexes of the `count` of `ids` that arrived last. All of them must have arrived."""
         return sorted(range(len(ids)), key=lambda number: self.calls[ids[number]][0])[-count:]
 
     def first(self) -> float:
@@ -45,14 +45,14 @@ class StandIn:
     port: int
 
     def origin(self, number: int = 0) -> str:
-        """`http://host:port` for the call `number`: they go round all the addresses."""
+        """`http://host:port` for the call `number`: each address in turn."""
         return f"http://{HOSTS[number % len(HOSTS)]}:{self.port}"
 
     def reset(self) -> None:
         self._ask("/control/reset")
 
     def release(self) -> None:
-        """Answer all that is held."""
+        """Answer all calls that are held."""
         self._ask("/control/release")
 
     def counts(self) -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""The slow service everybody calls: answers after the time its query asks for, and counts calls and callbacks by id.
+"""The slow service that all contestants call: it answers after the time in the query, and counts calls and callbacks by
+id.
 
-A raw protocol on uvloop, so that it costs little beside what is measured. Its own process, `python -m`, on several loopback
-addresses. Its clock is `time.time()`, as the other processes' is; only what is noted here is ever compared.
+It is an `asyncio.Protocol` on uvloop, which takes little processor time from the measured process. It is a separate
+process, `python -m`, on several loopback addresses. Its clock is `time.time()`, like that of the other processes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def answer_of(id_: str, size_bytes: int = ANSWER_BYTES) -> bytes:
 
 @dataclass
 class Seen:
-    """Times of arrival of the first bytes, by id, and the bodies of callbacks."""
+    """The times at which the first bytes arrived, by id, and the bodies of callbacks."""
 
     calls: dict[str, list[float]] = field(default_factory=dict)
     callbacks: dict[str, list[float]] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Seen:
         return {"calls": self.calls, "callbacks": self.callbacks, "wrong": self.wrong + wrong}
 
     def release(self) -> None:
-        """Answer all that is held, and what comes to be held later at once."""
+        """Answer all calls that are held, and later calls at once."""
         self.released = True
         for exchange, answer in self.held:
             exchange.write(answer)
@@ -56,7 +57,7 @@ class Seen:
 
 
 class Exchange(asyncio.Protocol):
-    """One connection: one request after another, each answered when it is time."""
+    """One connection: one request after another, each answered after its delay."""
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
@@ -67,7 +68,9 @@ class Exchange(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass of it
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's transport is not a subclass of asyncio.Transport
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -173,7 +176,7 @@ def _carries(body: bytes, id_: str, size_bytes: int = ANSWER_BYTES) -> bool:
 
 
 async def main(listen: str) -> None:
-    """Serve on `host,host:port` until killed."""
+    """Serve on `host,host:port` until the process is killed."""
     hosts, _, port = listen.rpartition(":")
     seen = Seen()
     loop = asyncio.get_running_loop()

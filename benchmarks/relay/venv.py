@@ -1,4 +1,6 @@
-"""The peers' own interpreters: made once with `python -m venv`, from the pins beside this file, kept under .tidings."""
+"""The peers' virtual environments under .tidings, created once by `python -m venv` with the pinned packages in this
+folder.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ INSTALL_SECONDS_MAX = 600
 
 
 class VenvError(Exception):
-    """The pins could not be installed; the text is the end of what pip said."""
+    """The pinned packages could not be installed. The text is the end of pip's output."""
 
 
 def interpreter(pins: str, keep: Path = ROOT / ".tidings" / "bench-peers") -> Path:
-    """The python of the venv for `pins` (a file's name), made when there is none of exactly these pins."""
+    """The python of the virtual environment for the file `pins`. Creates it unless one for the same content exists."""
     text = (HERE / pins).read_bytes()
     directory = keep / f"{Path(pins).stem}-{hashlib.sha256(text + sys.version.encode()).hexdigest()[:12]}"
     python = directory / "bin" / "python"

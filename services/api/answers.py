@@ -1,5 +1,5 @@
-"""The JSON of the api's answers as pydantic models: schemas of the OpenAPI description. No view builds its answer with them;
-services/api/presentation.py does.
+"""The JSON of the api's answers as pydantic models: schemas of the OpenAPI description. No view builds its answer with
+them; services/api/presentation.py does.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AttemptShown(BaseModel):
     )
     retry_at: str | None = Field(description="when the next attempt is due; null when none follows")
     started_at: str | None = Field(description=_A_TIME)
-    ended_at: str | None = Field(description="null: the attempt is under way, and nothing but its start is known")
+    ended_at: str | None = Field(description="null: the attempt is in progress, and nothing but its start is known")
 
 
 class SubmissionShown(BaseModel):
@@ -63,7 +63,7 @@ class SubmissionShown(BaseModel):
 
     id: str = Field(description=_AN_ID)
     status: str = Field(description="queued, running, retrying, or the outcome")
-    running_since: str | None = Field(description="when the attempt under way began; null when none is known to be")
+    running_since: str | None = Field(description="when the attempt in progress began; null when none is known to be")
     target: str
     channel: str | None = Field(description=_AS_SUBMITTED)
     metadata: dict[str, JsonValue] | None = Field(description=_AS_SUBMITTED)

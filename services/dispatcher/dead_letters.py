@@ -1,4 +1,4 @@
-"""The dispatcher's writes to `tidings.dead-letters`: changes that are put aside."""
+"""The dispatcher's writes to `tidings.dead-letters`: changes that cannot be handled."""
 
 from __future__ import annotations
 

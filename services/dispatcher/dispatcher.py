@@ -162,7 +162,7 @@ class Dispatcher:
             self._read_again()
             raise UnavailableError(f"unexpected: {fault(error)}") from error
         self._outage_ended()
-        # A batch that waits may hold them: what is settled here is not asked for again.
+        # A batch that waits may contain them. A submission that is settled here is not requested again.
         self._sent |= {one.id for one in due} - unknown
         for one in self._unknowns.update(due, unknown, self._clock()):
             self._metrics.unknown.inc()
@@ -174,7 +174,7 @@ class Dispatcher:
         self._metrics.unknown_waiting.set(len(self._unknowns))
 
     def _read_again(self) -> None:
-        """Read again from the first unknown submission on, so that the one that fails is put aside."""
+        """Read again from the first unknown submission on, so that the failing one becomes a dead letter."""
         self._rewound = self._unknowns.floors()
         self._handled |= self._rewound
         self._unknowns.clear()
@@ -194,7 +194,7 @@ class Dispatcher:
             raise UnavailableError(f"unexpected: {fault(error)}") from error
 
     def _handle_each(self, records: Sequence[Any]) -> None:
-        """Handle the changes one by one, and put aside those that fail if others succeed.
+        """Handle the changes one by one. Those that fail become dead letters if others succeed.
 
         If none succeeds, the fault lies in the system itself, and the changes wait until it is repaired.
         """

@@ -19,7 +19,7 @@ class DispatcherMetrics:
         )
         self.unknown = Counter(
             "tidings_dispatcher_unknown",
-            "Changes put aside because the api did not know their submission",
+            "Changes written to tidings.dead-letters because the api did not know their submission",
             registry=registry,
         )
         self.unknown_waiting = Gauge(

@@ -1,4 +1,4 @@
-"""The submissions that the api does not know yet. Each is asked for again on its own schedule, while others proceed."""
+"""The submissions that the api does not know yet. Each is requested again on its own schedule, while others proceed."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Notifier:
 
     def _settle(self, decided: Sequence[Decided]) -> None:
         """Commit `decided`. A record that the broker refuses for a channel is omitted; one that it refuses for the main
-        topic is put aside.
+        topic becomes a dead letter.
         """
         failures, unclear = 0, set[str]()
         while True:

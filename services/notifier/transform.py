@@ -19,7 +19,7 @@ class Event:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """The change is to be put aside, for this reason; without its value if the broker refuses the value too."""
+    """The change becomes a dead letter with this reason, and without its value if the broker refuses the value too."""
 
     reason: str
     bare: bool = False

@@ -12,7 +12,7 @@ class ReconcilerMetrics:
         self.expired = Counter("tidings_expired", "Submissions ended as expired", registry=registry)
         self.dispatched_again = Counter(
             "tidings_dispatched_again",
-            "Open submissions that no relay held and that were dispatched again",
+            "Open submissions without a relay message that were dispatched again",
             registry=registry,
         )
         self.callbacks_retried = Counter(

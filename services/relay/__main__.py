@@ -17,8 +17,8 @@ from services.relay.listening import CannotListenError, bind
 from services.relay.schema import SchemaError, create_schema
 from services.relay.serving import serve
 from services.relay.settings import RelaySettings
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import UnreadableError
-from services.relay.store.vault import Vault
 from tidings.process import log
 from tidings.process.files import raise_file_limit
 from tidings.process.settings import EXIT_CONFIGURATION, read_or_exit, split_listen
@@ -46,7 +46,7 @@ def start() -> None:
     settings = read_or_exit(RelaySettings)
     log.configure("relay", level=settings.log_level, log_format=settings.log_format)
     try:
-        vault = Vault(settings.encryption_keys.get_secret_value())
+        encryption = Encryption(settings.encryption_keys.get_secret_value())
     except ValueError:
         sys.stderr.write("RELAY_ENCRYPTION_KEYS: each must be 32 random bytes in url-safe base64\n")
         raise SystemExit(EXIT_CONFIGURATION) from None
@@ -60,7 +60,7 @@ def start() -> None:
         create_schema(settings.database_url.get_secret_value())
         settings = _fitting(settings, raise_file_limit())
         _collect_less_often()
-        uvloop.run(serve(settings, vault, tls, sockets, log.get("relay")))
+        uvloop.run(serve(settings, encryption, tls, sockets, log.get("relay")))
     except (psycopg.OperationalError, SchemaError) as error:
         text = str(error) if isinstance(error, SchemaError) else f"the database does not respond: {error}"
         sys.stderr.write(f"{text}\n")

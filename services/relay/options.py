@@ -109,13 +109,14 @@ def restored_options(content: dict[str, Any]) -> Options:
     for name, restore in _RESTORE:
         if (value := content.get(name)) is not None:
             content[name] = restore(value)
-    # Without `__init__`, which sets ten fields one by one, for each message that is claimed. The class has the others.
+    # Without `__init__`, which sets the fields one by one for each message that is claimed. Fields that are not in
+    # `content` are read from the class, which has their defaults.
     options = object.__new__(Options)
     options.__dict__.update(content)
     return options
 
 
-# How the values are made that JSON has not.
+# The conversions of values whose types JSON does not have.
 _RESTORE: tuple[tuple[str, Callable[[Any], Any]], ...] = (
     ("callback", lambda content: CallbackOptions(**content)),
     ("failure_callback", lambda content: CallbackOptions(**content)),

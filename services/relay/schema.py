@@ -56,7 +56,7 @@ def create_schema(database_url: str, *, lock_seconds: float = LOCK_SECONDS) -> i
 
 
 def _apply(connection: psycopg.Connection[Any], queries: Queries, file: Traversable) -> None:
-    connection.execute(queries["patience"], {"lock_timeout_ms": round(TABLE_SECONDS * 1000)})
+    connection.execute(queries["set_lock_timeout"], {"lock_timeout_ms": round(TABLE_SECONDS * 1000)})
     try:
         connection.execute(file.read_bytes())
     except psycopg.errors.LockNotAvailable:
@@ -66,7 +66,7 @@ def _apply(connection: psycopg.Connection[Any], queries: Queries, file: Traversa
 
 def _lock(connection: psycopg.Connection[Any], queries: Queries, seconds: float) -> None:
     """Take the lock for changes of the schema, until the end of the transaction."""
-    connection.execute(queries["patience"], {"lock_timeout_ms": round(seconds * 1000)})
+    connection.execute(queries["set_lock_timeout"], {"lock_timeout_ms": round(seconds * 1000)})
     try:
         connection.execute(queries["lock"], {"lock_id": _LOCK_ID})
     except psycopg.errors.LockNotAvailable:

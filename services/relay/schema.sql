@@ -13,7 +13,7 @@ SELECT name FROM relay.schema_files
 -- name: add
 INSERT INTO relay.schema_files VALUES (%(name)s)
 
--- name: patience
+-- name: set_lock_timeout
 -- Until the end of the transaction.
 SELECT set_config('lock_timeout', %(lock_timeout_ms)s::integer::text, true)
 

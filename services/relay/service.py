@@ -31,10 +31,11 @@ from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
 from services.relay.store.contents import Contents
 from services.relay.store.database import Database, Pool, new_pool
+from services.relay.store.dead_letters import DeadLetters
+from services.relay.store.encryption import Encryption
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.labels import Labels
-from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
 from services.relay.store.queues import Queues
@@ -42,7 +43,6 @@ from services.relay.store.schedules import Schedules
 from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
-from services.relay.store.vault import Vault
 from tidings.process.telemetry import Telemetry
 
 # Requests, and the loops that no call in flight depends on. More connections than cores gain little.
@@ -86,20 +86,22 @@ class Service:
     router: Router
 
 
-def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Pools, log: BoundLogger) -> Service:
+def build(
+    settings: RelaySettings, encryption: Encryption, tls: ssl.SSLContext, pools: Pools, log: BoundLogger
+) -> Service:
     """Wire everything. Nothing runs yet, and no statement has been sent to the database."""
     metrics = RelayMetrics(REGISTRY)
     api = Database(pools.api)
     owner, window = uuid.uuid4(), settings.deduplication_seconds
-    messages = Messages(api, vault, owner=owner)
-    signing_keys = SigningKeys(api, vault, seed(settings))
+    messages = Messages(api, encryption, owner=owner)
+    signing_keys = SigningKeys(api, encryption, seed(settings))
     wakeup = Wakeup()
     group_commit = GroupCommit(messages, deduplication_seconds=window, wake=wakeup.wake)
-    topics = Topics(api, vault)
+    topics = Topics(api, encryption)
     authenticator = Authenticator(settings.token.get_secret_value(), Tokens(api).find, time.monotonic)
     schedules = Schedules(
         api,
-        vault,
+        encryption,
         messages,
         topics,
         deduplication_seconds=window,
@@ -115,7 +117,7 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
     ]
     memory = Memory(settings.memory_bytes_max, calls_max=max(1, settings.concurrency_max // 2))
     accepting = Loop("accept", group_commit.run, log)
-    shared = Shared(owner, vault, tls, memory, wakeup, lambda: signing_keys.pair.current, accepting, others)
+    shared = Shared(owner, encryption, tls, memory, wakeup, lambda: signing_keys.pair.current, accepting, others)
     bodies = Bodies(Chunks(api), settings.body_bytes_max, memory)
     databases = Database(pools.engine), Database(pools.lease), Database(pools.bodies)
     engine = build_engine(settings, databases, Telemetry(metrics, log), shared)
@@ -126,15 +128,15 @@ def build(settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, pools: Poo
         bodies=bodies,
         memory=memory,
         messages=messages,
-        views=MessageViews(api, vault),
+        views=MessageViews(api, encryption),
         queues=Queues(api, discard=bodies.discard),
         flow_keys=FlowKeys(api),
         topics=topics,
         schedules=schedules,
-        letters=Letters(api, vault, messages, discard=bodies.discard, deduplication_seconds=window),
+        dead_letters=DeadLetters(api, encryption, messages, discard=bodies.discard, deduplication_seconds=window),
         labels=Labels(api),
         contents=Contents(api),
-        events=Events(api, vault),
+        events=Events(api, encryption),
         signing_keys=signing_keys,
         metrics=metrics,
         registry=REGISTRY,

@@ -18,7 +18,7 @@ from services.relay.engine.loops import LoopEndedError, end_all, until_ended, wi
 from services.relay.listening import listen
 from services.relay.service import Pools, Service, build, build_pools, seed
 from services.relay.settings import RelaySettings
-from services.relay.store.vault import Vault
+from services.relay.store.encryption import Encryption
 from services.relay.watchdog import Watchdog
 
 # Connections that wait to be accepted by the process.
@@ -26,7 +26,11 @@ BACKLOG = 1024
 
 
 async def serve(
-    settings: RelaySettings, vault: Vault, tls: ssl.SSLContext, sockets: Sequence[socket.socket], log: BoundLogger
+    settings: RelaySettings,
+    encryption: Encryption,
+    tls: ssl.SSLContext,
+    sockets: Sequence[socket.socket],
+    log: BoundLogger,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain: calls in flight get the drain time, and accepted messages are
     committed.
@@ -41,7 +45,7 @@ async def serve(
         async with AsyncExitStack() as stack:
             pools = build_pools(settings)
             stack.push_async_callback(_close, pools)
-            service = build(settings, vault, tls, pools, log)
+            service = build(settings, encryption, tls, pools, log)
             stack.callback(service.http.close)
             stack.callback(service.notices.close)
             # After any error raised from here on, the loops end before the connections they use are closed.

@@ -60,7 +60,9 @@ def _transactions(settings: WatcherSettings) -> TransactionWatch:
 @click.option("--once", is_flag=True, help="Register the connector, wait until it runs, and exit.")
 @click.option("--wait-seconds", default=120.0, show_default=True, help="With --once: the maximum wait in seconds.")
 def main(once: bool, wait_seconds: float) -> None:  # noqa: FBT001  click's way
-    """Keep the Debezium connector registered and running. Settings come from the environment: docs/reference/settings.md."""
+    """Keep the Debezium connector registered and running. Settings come from the environment:
+    docs/reference/settings.md.
+    """
     settings = read_or_exit(WatcherSettings)
     log.configure("watcher", level=settings.log_level, log_format=settings.log_format)
     shutdown = Shutdown().install()

@@ -110,10 +110,10 @@ class TransactionWatch:
         self._seen: dict[tuple[str, int, int, int], _Candidate] = {}
         self._check_at = clock()
         self._hanging = Gauge(
-            "tidings_hanging_transactions", "Open transactions that no coordinator will end", registry=registry
+            "tidings_hanging_transactions", "Open transactions that no coordinator knows", registry=registry
         )
         self._aborted = Counter(
-            "tidings_hanging_transactions_aborted", "Hanging transactions that were ended", registry=registry
+            "tidings_hanging_transactions_aborted", "Hanging transactions that were aborted", registry=registry
         )
         self._reported: str | None = None
         self.fault: str | None = None

@@ -1,4 +1,4 @@
-"""A whole stack of its own, on free ports, started and stopped through the commands that people use."""
+"""Starts a whole stack on free ports with the commands that users run, and stops it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from tests.process import ROOT
 from tests.wait import patient, until
 
 ENDED = {"succeeded", "failed", "cancelled", "expired"}
-# A stack gets nothing of the tests' environment but where programs are and how the network is reached: its first start
-# may fetch jars through a proxy, or past a company's own certificate authority.
+# Of the tests' environment, a stack gets only the paths of programs and the network settings: its first start may fetch
+# jars through a proxy, or with a company's certificate authority.
 KEPT = (
     "PATH", "HOME", "LANG", "JAVA_HOME", "XDG_CACHE_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
     "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
 
-# Nobody is called with it: what is looked at is who has it.
+# No provider is called with this key. The tests check which processes have it.
 PROVIDER_KEY = "sk-canary-of-the-tests"
 
 
 class Stack:
-    """A running stack as a user has it: `stack.submit(...)`, `stack.completions(...)`, `stack.kill("relay")`."""
+    """A running stack as its user sees it: `stack.submit(...)`, `stack.completions(...)`, `stack.kill("relay")`."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
-        # A command that executes what follows it; what it starts has its surroundings.
+        # A command that executes the command after it, for example in another namespace.
         self.wrapper: Sequence[str] = ()
         self.home: Home = open_home(environment)
         self.session = requests.Session()
@@ -58,7 +58,7 @@ class Stack:
         return self.session.request(method, self.home.url("api") + path, timeout=60, allow_redirects=False, **options)
 
     def submit(self, prompt: str = "a boat", **asked: Any) -> str:
-        """A submission to demo-images; keyword arguments become `x_provider`. The id."""
+        """Submit to demo-images. Keyword arguments become `x_provider`. Return the id."""
         content = {
             "target": "demo-images",
             "input": {"prompt": prompt, "x_provider": {"latency_seconds": 0.05} | asked},
@@ -74,11 +74,11 @@ class Stack:
         return until(lambda: shown if (shown := self.shown(submission_id))["status"] in ENDED else None, seconds) or {}
 
     def calls(self, call_id: str) -> dict[str, Any]:
-        """What the provider counted for a `call_id`."""
+        """The provider's counts for a `call_id`."""
         return dict(requests.get(f"{self.home.url('provider')}/calls/{call_id}", timeout=10).json())
 
     def completions(self, ids: set[str], seconds: float = 60) -> dict[str, list[dict[str, Any]]]:
-        """Every committed event of `ids`, read from the topic's beginning once each of them has one."""
+        """Read the topic from its beginning until each of `ids` has an event. Return all committed events of `ids`."""
         consumer = KafkaConsumer(
             bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}",
             isolation_level="read_committed", enable_auto_commit=False,
@@ -106,7 +106,7 @@ class Stack:
         return found
 
     def process(self, module: str) -> psutil.Process:
-        """The worker of a module, not its keeper. The oldest, as granian has children."""
+        """The worker process of a module, without its supervisor: the oldest, as granian has child processes."""
         supervisor = psutil.Process(int(self.home.pid_file.read_text()))
 
         def found() -> list[psutil.Process]:
@@ -115,7 +115,9 @@ class Stack:
         return min(until(found), key=lambda p: p.create_time())
 
     def kill(self, module: str) -> None:
-        """kill -9, and wait until it is gone: with the workers it had, which would answer that all is well until they end."""
+        """Send SIGKILL and wait until the process has ended, together with its workers, which would answer /readyz
+        until then.
+        """
         process = self.process(module)
         family = [process, *process.children(recursive=True)]
         process.send_signal(signal.SIGKILL)
@@ -124,7 +126,7 @@ class Stack:
 
     @contextmanager
     def without_api(self) -> Iterator[None]:
-        """The api killed, and kept from being started again until the end."""
+        """Kill the api, and prevent its restart until the end of the block."""
         api = self.process("services.api")
         keeper = api.parent()
         assert keeper is not None
@@ -138,7 +140,7 @@ class Stack:
         self.ready("api")
 
     def kill_connect(self) -> None:
-        """kill -9 of the Connect worker; the supervisor starts it again."""
+        """Kill the Connect worker with SIGKILL. The supervisor starts it again."""
         supervisor = psutil.Process(int(self.home.pid_file.read_text()))
         main_class = "org.apache.kafka.connect.cli.ConnectDistributed"
         [worker] = [p for p in supervisor.children(recursive=True) if main_class in _command_line(p)]
@@ -153,7 +155,7 @@ class Stack:
         return int(self.value(query, *parameters))
 
     def value(self, query: LiteralString, *parameters: object) -> Any:
-        """The one value of a query, as the database's administrator."""
+        """The single value that a query returns, run as the database's administrator."""
         import psycopg  # noqa: PLC0415
 
         with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
@@ -162,14 +164,14 @@ class Stack:
         return row[0]
 
     def change(self, statement: LiteralString, *parameters: object) -> None:
-        """Do harm to the database, as its administrator."""
+        """Execute a statement as the database's administrator, to cause a fault."""
         import psycopg  # noqa: PLC0415
 
         with psycopg.connect(self.home.public_environment()["TIDINGS_DATABASE_URL"]) as connection:
             connection.execute(statement, parameters)
 
     def keys(self, topic: str) -> set[str]:
-        """The keys of the committed records that a topic holds now."""
+        """The keys of the committed records that a topic contains now."""
         consumer = KafkaConsumer(
             bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}",
             isolation_level="read_committed", enable_auto_commit=False,
@@ -191,7 +193,7 @@ class Stack:
         return found
 
     def delete_records(self, topic: str) -> None:
-        """Delete all that a topic holds now, as its retention would."""
+        """Delete all records that a topic contains now, as its retention would."""
         admin = KafkaAdminClient(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
         consumer = KafkaConsumer(bootstrap_servers=f"127.0.0.1:{self.home.ports['kafka']}")
         try:
@@ -207,7 +209,7 @@ def _runs(process: psutil.Process, module: str) -> bool:
 
 
 def _command_line(process: psutil.Process) -> list[str]:
-    """Empty when it has ended since it was listed."""
+    """The fields of the process; empty if it has ended meanwhile."""
     try:
         return list(process.cmdline())
     except psutil.NoSuchProcess:
@@ -223,13 +225,13 @@ def _ok(url: str) -> bool:
 
 @contextmanager
 def new_stack() -> Iterator[Stack]:
-    """A stack that is not started yet; at the end it is stopped and nothing of it is left."""
+    """A stack that is not started yet. At the end of the block it is stopped, and its folder deleted."""
     with tempfile.TemporaryDirectory(prefix="tidings-acceptance-") as name:
         Path(name).chmod(0o755)
         ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
         own = {"TIDINGS_HOME": f"{name}/home", "PROVIDER_LATENCY_SECONDS": "0.2"}
-        # The tests' receivers of webhooks are called by that name; our own processes are by address and port.
+        # The relay calls the tests' webhook receivers by that name, and our own processes by address and port.
         webhooks = {"TIDINGS_WEBHOOK_ADDRESSES": "any", "RELAY_ALLOW_HOSTS": "localhost"}
         stack = Stack(kept | ports | own | webhooks | {"OPENAI_API_KEY": PROVIDER_KEY})
         try:
@@ -240,8 +242,9 @@ def new_stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """One running stack for all tests that share it. It ends with the last of them: it takes half a processor while
-    nobody uses it."""
+    """One running stack for all tests that share it. It ends after the last of them, as an idle stack uses half a
+    processor.
+    """
     with new_stack() as started:
         done = started.command("up")
         log = started.home.log / "processes.log"

@@ -1,5 +1,5 @@
-"""A client that does everything allowed to it that is harmful. Its programs wait more than they work: what they take
-from others is to be places and locks, not the processor's time, which a test cannot tell from a busy machine.
+"""A client that does everything harmful that the api allows. Its programs mostly wait: they take places and locks from
+others, not processor time, whose effect a test cannot distinguish from that of a busy machine.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from tests.acceptance.webhook_sinks import Sinks
 from tidings.contract.topics import channel_topic
 from tidings.process.files import raise_file_limit
 
-# granian, by which the api is served, takes 1,024 connections unless told otherwise.
+# The default maximum of connections of granian, the api's server, is 1,024.
 SILENT = 1_100
-# More than the api has threads, 32.
+# More than the api's 32 threads.
 HALF_BODIES = 44
-# Of each of four kinds, at once.
+# The number of connections of each of the four kinds.
 WEBHOOKS_EACH = 40
-# A topic takes the broker a tenth of a second of a processor's time, which is not what is measured.
+# To create a topic takes a tenth of a second of the broker's processor time, which this test does not measure.
 CHANNELS = 20
 
-# Each is a request, and was two of the dispatcher to the relay.
+# Each cancellation is a request, and causes two requests from the dispatcher to the relay.
 REMOVED_AGAIN = 50
 
 
 @dataclass
 class Harmful:
-    """`api` is `(host, port)`. `done` counts what its programs did, by their names."""
+    """`api` is `(host, port)`. `done` counts the actions of its programs, by their names."""
 
     api: tuple[str, int]
     kafka: str
@@ -46,7 +46,7 @@ class Harmful:
     done: Counter[str] = field(default_factory=Counter)
 
     def turns(self, pause_seconds: float) -> Iterator[int]:
-        """0, 1, 2 … with a pause between, until the client is stopped."""
+        """Yield 0, 1, 2 … with a pause after each, until the client is stopped."""
         for number in count():
             if self.stopped.is_set():
                 return
@@ -57,7 +57,7 @@ class Harmful:
         self.done[program.__name__] += times
 
     def call(self, method: str, path: str, **options: Any) -> requests.Response | None:
-        """None: no answer, which is no reason for it to stop."""
+        """Send one request. None: there was no answer, and the client continues."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         host, port = self.api
         with suppress(requests.RequestException):
@@ -67,7 +67,7 @@ class Harmful:
     def submit(
         self, times: int = 1, *, channel: str | None = None, webhook: str | None = None, **asked: Any
     ) -> list[str]:
-        """Submissions in one batch; `asked` is `x_provider`. The ids of those that were accepted."""
+        """Submit a batch; `asked` is `x_provider`. Return the ids of the accepted submissions."""
         content = {"target": "demo-images", "input": {"prompt": "harm", "x_provider": {"latency_seconds": 0} | asked}}
         content |= {name: said for name, said in (("channel", channel), ("webhook", webhook)) if said is not None}
         answer = self.call("POST", "/v1/submissions/batch", json={"submissions": [content] * times})
@@ -76,7 +76,7 @@ class Harmful:
         return [one["id"] for one in answer.json()["submissions"]]
 
     def cancel(self, ids: Iterable[str]) -> int:
-        """How many of them it asked to be cancelled."""
+        """Request the cancellation of submissions. Return their number."""
         return sum(self.call("DELETE", f"/v1/submissions/{id_}") is not None for id_ in ids)
 
 
@@ -85,7 +85,7 @@ Program = Callable[[Harmful], None]
 
 @contextmanager
 def at_work(harmful: Harmful, *programs: Program) -> Iterator[None]:
-    """The programs, each in a thread, until the end of the block."""
+    """Run each program in a thread, until the end of the block."""
     raise_file_limit()
     threads = [threading.Thread(target=program, args=(harmful,), daemon=True) for program in programs]
     for thread in threads:
@@ -100,12 +100,12 @@ def at_work(harmful: Harmful, *programs: Program) -> Iterator[None]:
 
 
 def silent_connections(harmful: Harmful) -> None:
-    """Connections without a byte, made again when the api closes them."""
+    """Open connections that send no byte, and replace those that the api closes."""
     _hold(harmful, silent_connections, SILENT, [b""])
 
 
 def half_bodies(harmful: Harmful) -> None:
-    """Requests that stop in the middle of their bodies, a small one and a batch by turns."""
+    """Send requests that stop in the middle of their bodies, alternately a small one and a batch."""
     said = [
         f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {harmful.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{{"
@@ -115,7 +115,7 @@ def half_bodies(harmful: Harmful) -> None:
 
 
 def large_json(harmful: Harmful) -> None:
-    """Bodies of 5 and 20 MB that are many values, or one in another."""
+    """Send bodies of 5 and 20 MB that consist of many values or of nested values."""
     values = b'{"target":"demo-images","input":[' + b"1," * 2_400_000 + b"1]}"
     depth = b'{"target":"demo-images","input":' + b"[" * 4_800_000
     batch = b'{"submissions":[' + b",".join([values] * 4) + b"]}"
@@ -126,7 +126,7 @@ def large_json(harmful: Harmful) -> None:
 
 
 def dead_webhooks(harmful: Harmful) -> None:
-    """Submissions whose webhooks are never answered."""
+    """Submit with webhooks whose receivers never answer."""
     with Sinks() as sinks:
         for number in harmful.turns(2.0):
             if number < len(sinks.urls):
@@ -134,14 +134,14 @@ def dead_webhooks(harmful: Harmful) -> None:
 
 
 def invented_channels(harmful: Harmful) -> None:
-    """A new channel each time, which the notifier has to make a topic for."""
+    """Submit to a new channel each time, for which the notifier must create a topic."""
     for number in harmful.turns(1.0):
         if number < CHANNELS:
             harmful.count(invented_channels, len(harmful.submit(channel=f"harm-{number}")))
 
 
 def deleted_channels(harmful: Harmful) -> None:
-    """Topics of channels that are deleted while events are written to them."""
+    """Delete the topics of channels while events are written to them."""
     for number in harmful.turns(1.0):
         channel = f"harm-deleted-{number % 3}"
         harmful.submit(5, channel=channel)
@@ -151,7 +151,7 @@ def deleted_channels(harmful: Harmful) -> None:
 
 
 def channels_that_refuse(harmful: Harmful) -> None:
-    """Topics of channels that take no event, as each is larger than they allow: some new ones."""
+    """Use channels whose topics refuse every event, as it is larger than they allow. Some of them are new."""
     for number in harmful.turns(2.0):
         channel = f"harm-refuses-{number % 6}"
         harmful.submit(2, channel=channel)
@@ -162,18 +162,18 @@ def channels_that_refuse(harmful: Harmful) -> None:
 
 
 def failing_calls(harmful: Harmful) -> None:
-    """Calls that hang, that fail and are tried again, and that are cancelled as soon as they were submitted."""
+    """Submit calls that hang, calls that fail and are retried, and calls that are cancelled at once."""
     hanging: list[str] = []
     for number in harmful.turns(1.0):
         hanging += harmful.submit(5, faults=["hang"] * 20, call_id=f"hangs-{number}")
         harmful.submit(5, faults=["500"] * 20, call_id=f"fails-{number}")
         harmful.count(failing_calls, harmful.cancel(harmful.submit(3, latency_seconds=60)))
-    # They would hang for minutes more, before other tests.
+    # Otherwise they would hang for minutes, during the next tests.
     harmful.cancel(hanging)
 
 
 def removed_contents(harmful: Harmful) -> None:
-    """Contents that are removed as soon as their submissions are cancelled, and again and again after that."""
+    """Remove contents as soon as their submissions are cancelled, and repeat the removals."""
     ids: list[str] = []
     for _ in harmful.turns(1.0):
         made = harmful.submit(5, latency_seconds=60)
@@ -190,8 +190,8 @@ PROGRAMS = (
 
 
 def _hold(harmful: Harmful, program: Program, connections: int, said: Sequence[bytes]) -> None:
-    """So many connections, each of which has sent one of `said` and nothing more; closed ones are made again. At the
-    end they are reset, and leave no trace.
+    """Hold `count` connections, each of which has sent one of `said` and sends no more. Closed connections are
+    replaced. At the end all are reset, and none remains in TIME_WAIT.
     """
     held: list[socket.socket] = []
     with ExitStack() as stack:

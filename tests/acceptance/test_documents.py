@@ -1,4 +1,4 @@
-"""The commands of the documents, typed in a checkout as their reader does, and the programs that they have him write."""
+"""Runs the commands and programs of the documents in a checkout, as a reader of them does."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONSUME = "docs/how-to/consume-completions.md"
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of this checkout, with its system running. `stack` looks at it from outside."""
+    """A copy of this checkout in which the system runs. `stack` accesses it from outside."""
 
     directory: Path
     environment: dict[str, str]
@@ -52,7 +52,7 @@ def checkout() -> Iterator[Checkout]:
         Path(name).chmod(0o755)
         directory = Path(name) / "checkout"
         shutil.copytree(ROOT, directory, ignore=NOT_COPIED)
-        # The packages are those that the tests have: PYTHON is what would install them.
+        # The packages are already installed: PYTHON has those of the tests.
         (directory / ".venv").symlink_to(sys.prefix)
         kept = {key: os.environ[key] for key in KEPT if key in os.environ}
         ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
@@ -94,7 +94,7 @@ def test_the_articles_curl(checkout: Checkout) -> None:
 
 def test_submitting_to_a_target(checkout: Checkout) -> None:
     [submit] = run_by("docs/how-to/add-a-target.md", "test_submitting_to_a_target")
-    # The stand-in has the prompt elsewhere than the provider of the page.
+    # The stand-in reads the prompt from another field than the provider on the page.
     replaced = {"replicate-flux": "demo-images", '{"input": {"prompt"': '{"prompt"', "}}}'": "}}'"}
     accepted = json.loads(checkout.terminal(**replaced).run(submit))
     assert checkout.stack.ended(accepted["id"])["status"] == "succeeded"
@@ -145,14 +145,14 @@ def test_the_programs_that_consume_completions(checkout: Checkout) -> None:
     (checkout.directory / "Completions.java").write_text(java.text)
     jars = ":".join(map(str, class_path(read_lock(), repository_of(os.environ))))
     terminal.run(f"javac -cp {jars} Completions.java")
-    # The offsets of its group are committed by the program before.
+    # The previous program has committed the offsets of its group.
     other = checkout.stack.submit()
     with terminal.running(f"java -Xmx64m -cp .:{jars} Completions") as printed:
         until(lambda: other in printed.read_text(), 60)
         assert id_ not in printed.read_text()
 
 
-def test_the_program_in_node_is_one(tmp_path: Path) -> None:
+def test_the_program_in_node_is_executed(tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("there is no node")
@@ -202,7 +202,7 @@ def test_the_tutorial(checkout: Checkout) -> None:
         assert json.loads(first.run(shout))["status"] == "queued"
         with second.running(consume) as printed:
             until(lambda: "order 8: succeeded, {'text': 'GOOD NEWS'}\n" in printed.read_text(), 60)
-            # Its group has committed the first one.
+            # Its group has committed the first event.
             assert "order 7" not in printed.read_text()
     with second.running(consume) as printed:
         first.run(fail)
@@ -215,7 +215,7 @@ def test_the_tutorial(checkout: Checkout) -> None:
 
 
 def _documents(text: str) -> list[Any]:
-    """The JSON documents in `text`, one directly after the other."""
+    """The JSON documents in `text`, which follow each other directly."""
     found: list[Any] = []
     while text.strip():
         content, end = json.JSONDecoder().raw_decode(text.lstrip())
@@ -226,6 +226,6 @@ def _documents(text: str) -> list[Any]:
 
 def _listens(port: str) -> bool:
     try:
-        return requests.get(f"http://127.0.0.1:{port}/", timeout=2).status_code == 501  # it has no GET
+        return requests.get(f"http://127.0.0.1:{port}/", timeout=2).status_code == 501  # the server has no GET
     except requests.RequestException:
         return False

@@ -1,4 +1,4 @@
-"""Processes killed with -9 in the middle of work: every submission ends, and each has one completion."""
+"""Processes are killed with SIGKILL while they work: every submission ends, and each has one completion."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.acceptance.conftest import Stack
 from tests.wait import until
 
 SUBMISSIONS = 60
-# So many are under way at each moment, so that a kill finds every process at work: some are submitted while others end.
+# The number of submissions in progress, so that a kill interrupts work: some are submitted while others end.
 UNDER_WAY_MAX = 20
 
 
 @pytest.mark.parametrize("module", ["services.dispatcher", "services.notifier", "services.relay", "services.api"])
-def test_a_killed_process_loses_and_doubles_nothing(stack: Stack, module: str) -> None:
+def test_a_killed_process_loses_and_duplicates_nothing(stack: Stack, module: str) -> None:
     name = module.rpartition(".")[2]
     ids: set[str] = set()
     for number in range(SUBMISSIONS):
@@ -48,7 +48,7 @@ def test_a_restart_replaces_one_process_and_leaves_the_others(stack: Stack) -> N
     assert stack.ended(stack.submit())["status"] == "succeeded"
 
 
-def test_a_killed_connect_loses_and_doubles_nothing(stack: Stack) -> None:
+def test_a_killed_connect_loses_and_duplicates_nothing(stack: Stack) -> None:
     ids: set[str] = set()
     for number in range(SUBMISSIONS):
         ids.add(stack.submit(f"connect {number}", latency_seconds=0.5))

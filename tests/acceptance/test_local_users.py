@@ -1,4 +1,4 @@
-"""What other programs and users of this machine can read of a running stack: environments, files, Connect's REST."""
+"""What other programs and users of this machine can read of a running stack: environments, files, and Connect's REST."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.acceptance.conftest import PROVIDER_KEY, Stack
 from tests.wait import until
 
 KAFKA = {"PATH", "HOME", "LANG", "TIDINGS_JAVA_LOG_LEVEL"}
-# What each server that is not ours may have. Postgres' own programs add PG* and LC_* for the postmaster, and a shell PWD.
+# The variables that each server that is not ours may have. Postgres' programs add PG* and LC_* for the postmaster, and
+# a shell adds PWD.
 SERVERS = {
     "kafka.Kafka": KAFKA,
     "org.apache.kafka.connect.cli.ConnectDistributed": KAFKA | {"TIDINGS_CDC_DATABASE_PASSWORD"},
@@ -21,13 +22,14 @@ SERVERS = {
 VALIDATE = "connector-plugins/io.debezium.connector.postgresql.PostgresConnector/config/validate"
 
 
-def test_only_the_dispatcher_and_who_starts_it_has_a_providers_key(stack: Stack) -> None:
+def test_only_the_dispatcher_and_the_supervisor_have_a_providers_key(stack: Stack) -> None:
     holders = {_name(p) for p, environment in _environments(stack) if PROVIDER_KEY in environment.values()}
-    # The supervisor hands it on; all of its own processes are `stack run` by their command line.
+    # The supervisor passes it to the dispatcher. All of the supervisor's processes have `stack run` in their command
+    # line.
     assert holders == {"services.dispatcher", "stack"}
 
 
-def test_servers_have_nothing_of_the_callers_environment_but_what_they_need(stack: Stack) -> None:
+def test_servers_get_only_the_variables_that_they_need(stack: Stack) -> None:
     seen = set()
     for process, environment in _environments(stack):
         name = _name(process)
@@ -43,14 +45,14 @@ def test_nothing_that_a_stack_writes_is_readable_by_other_users(stack: Stack) ->
     stack.completions({id_})
     home = stack.home.directory
     paths = [path for path in home.rglob("*") if not path.is_symlink()]
-    # Postgres' own user passes through the home to its own folder: it can be entered, not listed.
+    # Postgres' user passes through the home to its own folder, so the home can be entered and not listed.
     assert home.stat().st_mode & 0o077 in {0o011, 0}
     assert [str(path) for path in paths if _mode(path) & 0o077] == []
     kinds = ["kafka/data/*/*.log", "log/processes.log", "connect/connect.log", "postgres/postgres.log", "secrets.json"]
     assert [kind for kind in kinds if not list(home.glob(kind))] == []
 
 
-def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
+def test_secrets_are_readable_by_their_owner_alone_and_in_no_log(stack: Stack) -> None:
     home = stack.home
     for path in (home.env_file, home.directory / "secrets.json"):
         assert path.stat().st_mode & 0o077 == 0
@@ -62,7 +64,7 @@ def test_secrets_are_the_owners_alone_and_in_no_log(stack: Stack) -> None:
         assert [name for name, value in home.secrets.items() if value in text] == [], path
 
 
-def test_connects_rest_tells_no_password_without_its_own(stack: Stack) -> None:
+def test_connects_rest_shows_no_password_without_authentication(stack: Stack) -> None:
     connect = stack.home.url("connect")
     asked = {
         "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
@@ -76,7 +78,7 @@ def test_connects_rest_tells_no_password_without_its_own(stack: Stack) -> None:
         ]
         assert [answer.status_code for answer in answers] == [401] * 3
         assert [answer for answer in answers if stack.home.secrets["cdc"] in answer.text] == []
-    # Behind it Connect answers, and repeats what is wrong with its value: the reason for the password.
+    # With the password, Connect repeats the invalid value in its answer, which is why its REST needs one.
     login = ("tidings", stack.home.public_environment()["TIDINGS_CONNECT_PASSWORD"])
     assert requests.get(f"{connect}/connectors", auth=login, timeout=30).json() == ["tidings"]
     answer = requests.put(f"{connect}/{VALIDATE}", json=asked, auth=login, timeout=30)
@@ -84,7 +86,7 @@ def test_connects_rest_tells_no_password_without_its_own(stack: Stack) -> None:
 
 
 def _environments(stack: Stack) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Of every process of the stack that lives."""
+    """All running processes of the stack."""
     supervisor = psutil.Process(int(stack.home.pid_file.read_text()))
     pid = (stack.home.directory / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0]
     postmaster = psutil.Process(int(pid))
@@ -98,7 +100,7 @@ def _environments(stack: Stack) -> Iterator[tuple[psutil.Process, dict[str, str]
 
 
 def _name(process: psutil.Process) -> str:
-    """The Python module or Java class of a process, without its keeper; or its program's name."""
+    """The Python module or Java class of a process, without its supervisor, or the name of its program."""
     words: list[str] = process.cmdline()
     if "stack.respawn" in words:
         return words[words.index("-m", 3) + 1]
@@ -109,5 +111,5 @@ def _name(process: psutil.Process) -> str:
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode
-    except FileNotFoundError:  # Kafka and Postgres delete files while one looks
+    except FileNotFoundError:  # Kafka and Postgres delete files during the walk
         return 0

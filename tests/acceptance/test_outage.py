@@ -1,4 +1,4 @@
-"""The api away while answers come: longer than a target's own retries last, and no answer is given up."""
+"""The api is down while answers arrive, for longer than a target's own retries last. Every answer is stored."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.acceptance.conftest import Stack
 from tests.wait import until
 
 SUBMISSIONS = 20
-# demo-images retries three times, half a second apart; this is twenty times as long.
+# demo-images retries three times, with half a second between attempts. The outage is twenty times as long.
 AWAY_SECONDS = 30.0
 
 
-def test_answers_that_come_while_the_api_is_away_are_all_stored(stack: Stack) -> None:
+def test_answers_that_arrive_while_the_api_is_down_are_all_stored(stack: Stack) -> None:
     ids = {stack.submit(f"outage {number}", latency_seconds=3.0) for number in range(SUBMISSIONS)}
     calls = "SELECT count(*) FROM relay.messages WHERE label = ANY (%s) AND state = 'active'"
     until(lambda: stack.count(calls, list(ids)) == SUBMISSIONS, 30)
@@ -23,7 +23,7 @@ def test_answers_that_come_while_the_api_is_away_are_all_stored(stack: Stack) ->
         until(lambda: time.monotonic() > ended, AWAY_SECONDS + 5)
         letters = "SELECT count(*) FROM relay.dead_letters WHERE labels && %s"
         assert stack.count(letters, list(ids)) == 0
-    # Callbacks are at most a minute apart by then.
+    # Callbacks are at most a minute apart at that time.
     found = stack.completions(ids, 150)
     assert {id_: len(events) for id_, events in found.items()} == dict.fromkeys(ids, 1)
     assert {event["outcome"] for events in found.values() for event in events} == {"succeeded"}

@@ -1,4 +1,6 @@
-"""What was lost on purpose, between any two processes, comes all the same: driven from outside, on a stack with short times."""
+"""Losses between any two processes are caused on purpose, and repaired by the reconciler: tests from outside, on a
+stack with short times.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Stack]:
-    """A stack whose reconciler looks at what is seconds old."""
+    """A stack whose reconciler checks rows that are a few seconds old."""
     with new_stack() as made:
         made.environment |= SETTINGS
         done = made.command("up")
@@ -47,7 +49,8 @@ def test_a_relay_message_that_vanished_is_dispatched_again(hasty: Stack) -> None
 def test_a_change_that_no_notifier_read_is_emitted_with_the_same_id(hasty: Stack) -> None:
     hasty.process("services.notifier").send_signal(signal.SIGSTOP)
     try:
-        # The answer to the fetch under way lies in the notifier's socket: the first result may be in it, the next is not.
+        # The answer to the current fetch is in the notifier's socket. It may contain the first result, and not the
+        # next.
         fetched = hasty.submit("fetched")
         until(lambda: fetched in hasty.keys(RESULTS), 60)
         id_ = hasty.submit("unread")
@@ -66,7 +69,7 @@ def test_an_answer_that_ended_in_dead_letters_is_delivered_by_the_reconciler(has
     with hasty.without_api():
         waiting = "SELECT count(*) FROM relay.messages WHERE label = %s AND kind = 'callback' AND state = 'waiting'"
         until(lambda: hasty.count(waiting, id_), 60)
-        # As if its thousand retries were used up: days of an outage in one statement.
+        # As if its thousand retries were used up: one statement in place of days of an outage.
         hasty.change("UPDATE relay.messages SET retries_max = 0 WHERE label = %s AND kind = 'callback'", id_)
         until(lambda: hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_), 60)
     assert hasty.ended(id_, 90)["outcome"] == "succeeded"
@@ -77,7 +80,7 @@ def test_a_call_that_is_a_dead_letter_without_a_callback_is_not_made_again(hasty
     id_ = hasty.submit("given up", latency_seconds=3.0, faults=["400"], call_id="given-up")
     until(lambda: hasty.count("SELECT count(*) FROM relay.messages WHERE label = %s AND state = 'active'", id_), 30)
     with hasty.without_api():
-        # Of the attempt and of its end.
+        # The callbacks of the attempt and of the message.
         until(lambda: hasty.count(WAITING_CALLBACKS, id_) == 2, 60)
         hasty.change("DELETE FROM relay.messages WHERE label = %s AND kind <> 'message'", id_)
         assert hasty.count("SELECT count(*) FROM relay.dead_letters WHERE %s = ANY (labels)", id_) == 1
@@ -87,7 +90,7 @@ def test_a_call_that_is_a_dead_letter_without_a_callback_is_not_made_again(hasty
     assert hasty.count("SELECT count(*) FROM tidings.submission_nudges WHERE id = %s", id_) >= 1
 
 
-def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that(hasty: Stack) -> None:
+def test_an_answer_that_arrives_after_the_erasure_of_its_submission_is_erased_too(hasty: Stack) -> None:
     secret = "private-prompt-of-somebody"
     id_ = hasty.submit(secret, latency_seconds=2.0)
     url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
@@ -98,7 +101,7 @@ def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that
         hasty.change("UPDATE relay.messages SET due_at = now() + interval '1 hour' WHERE label = %s", id_)
     hasty.call("DELETE", f"/v1/submissions/{id_}")
     assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
-    # The negative control: the callback that is still to come has it.
+    # The negative control: the callback that is not yet delivered contains the answer.
     assert tables_with(url, secret.encode()).keys() == {"relay.messages"}
     removals = "SELECT count(*) FROM tidings.content_removals WHERE submission_id = %s"
     assert hasty.count(removals, id_) == 1
@@ -110,7 +113,7 @@ def test_of_an_erased_submission_nothing_is_left_when_its_answer_came_after_that
     assert hasty.shown(id_)["outcome"] == "cancelled"
 
 
-def test_of_an_erased_submission_nothing_is_left_when_its_callback_died_after_that(hasty: Stack) -> None:
+def test_a_callback_that_fails_after_the_erasure_of_its_submission_is_erased_too(hasty: Stack) -> None:
     secret = "private-prompt-of-a-dead-letter"
     id_ = hasty.submit(secret, latency_seconds=2.0)
     url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
@@ -131,8 +134,8 @@ def test_of_an_erased_submission_nothing_is_left_when_its_callback_died_after_th
         until(lambda: not tables_with(url, secret.encode()), 60)
 
 
-def test_of_an_erased_submission_no_webhook_is_left_either(hasty: Stack) -> None:
-    """The relay calls nobody at that address, so that the webhook, with the answer in it, ends as a dead letter."""
+def test_a_webhook_that_fails_after_the_erasure_of_its_submission_is_erased_too(hasty: Stack) -> None:
+    """The relay calls no such address, so the webhook, which contains the answer, becomes a dead letter."""
     secret = "private-prompt-in-a-webhook"
     content = {
         "target": "demo-images", "input": {"prompt": secret, "x_provider": {"latency_seconds": 0.1}},
@@ -143,7 +146,7 @@ def test_of_an_erased_submission_no_webhook_is_left_either(hasty: Stack) -> None
     url = hasty.home.public_environment()["TIDINGS_DATABASE_URL"]
     webhook = "FROM relay.messages WHERE label = 'webhook-' || %s AND ended_at IS NULL"
     until(lambda: hasty.count("SELECT count(*) " + webhook, id_), 60)
-    # The negative control: the address of the picture has the prompt.
+    # The negative control: the address of the picture contains the prompt.
     assert secret.encode() in bytes(hasty.value("SELECT body " + webhook, id_))
     assert hasty.call("DELETE", f"/v1/submissions/{id_}/content").status_code == 200
 
@@ -160,7 +163,7 @@ def test_of_an_erased_submission_no_webhook_is_left_either(hasty: Stack) -> None
     until(lambda: not tables_with(url, secret.encode()), 60)
 
 
-def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:
+def test_a_submission_past_its_expiry_expires_once_and_its_call_is_cancelled(hasty: Stack) -> None:
     content = {
         "target": "demo-images", "expires_in": 2,
         "input": {"prompt": "late", "x_provider": {"latency_seconds": 90, "call_id": "expiring"}},
@@ -176,7 +179,7 @@ def test_a_submission_past_its_time_expires_once_and_its_call_is_cancelled(hasty
     until(lambda: hasty.count(live, id_) == 0, 30)
 
 
-def test_the_reconciler_says_what_it_did(hasty: Stack) -> None:
+def test_the_reconciler_logs_its_actions(hasty: Stack) -> None:
     text = requests.get(f"{hasty.home.url('reconciler')}/metrics", timeout=10).text
     counted = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("tidings_")}
     assert counted["tidings_dispatched_again_total"] >= 1

@@ -1,5 +1,5 @@
-"""Two clients, one of which does everything allowed to it that is harmful: the other's submissions end within twice
-their usual time, once each.
+"""Two clients, one of which does everything harmful that the api allows. The submissions of the other end within twice
+their usual time, and once each.
 """
 
 from __future__ import annotations
@@ -35,19 +35,20 @@ from tests.acceptance.harmful import (
 from tests.process import ROOT
 from tests.wait import until
 
-# What the quiet client's calls take at the provider, as AI's do: most of the usual time. The rest of it is half a
-# second, which two processors that do the harm, and other tests, double by themselves.
+# The duration of the quiet client's calls at the provider, which is most of a submission's time, as with AI calls. The
+# rest is half a second, which may double when the harm and other tests use both processors.
 LATENCY_SECONDS = 4.0
 NOISE_SECONDS = 2.0
-# After that a submission counts as one that did not end.
+# A submission that takes longer counts as one that did not end.
 ENDED_SECONDS = 60.0
-# The quiet client's own.
+# The quiet client's own channel.
 CHANNEL = "quiet"
 
 
 def slowed(usual: Sequence[float], during: Sequence[float]) -> bool:
-    """Whether submissions ended later than twice the usual time, in seconds: the worst but one of both, so that two of
-    fifteen that are late count, and one that the machine held up does not."""
+    """Whether submissions ended later than twice the usual time, in seconds. The highest but one of each list counts:
+    two late ones of fifteen count, and one, which the machine may have delayed, does not.
+    """
     return _worst_but_one(during) > 2 * _worst_but_one(usual) + NOISE_SECONDS
 
 
@@ -56,7 +57,7 @@ def _worst_but_one(times: Sequence[float]) -> float:
 
 
 class QuietClient:
-    """Submits, and reads completions as they are committed."""
+    """Submits, and reads completions when they are committed."""
 
     def __init__(self, stack: Stack, key: str) -> None:
         self._url = stack.home.url("api") + "/v1/submissions"
@@ -74,7 +75,7 @@ class QuietClient:
         self.ids: set[str] = set()
 
     def times(self, submissions: int, *, every_seconds: float) -> list[float]:
-        """How many seconds each took until its completion was read. One that waits holds up no later one."""
+        """The seconds from each submission to the reading of its completion. Submissions do not wait for earlier ones."""
         arrived: dict[str, float] = {}
         begun = time.monotonic()
         with ThreadPoolExecutor(submissions) as threads:
@@ -96,7 +97,7 @@ class QuietClient:
         self._consumer.close()
 
     def _submitted(self) -> tuple[str, float]:
-        """The id, and when it was asked for."""
+        """The id, and the time of the request."""
         asked_at = time.monotonic()
         asked = {"prompt": "quiet", "x_provider": {"latency_seconds": LATENCY_SECONDS}}
         content = {"target": "demo-images", "input": asked, "channel": CHANNEL}
@@ -125,7 +126,7 @@ def test_a_harmful_client_does_not_slow_another(stack: Stack) -> None:
     harmful = _harmful(stack)
     with closing(QuietClient(stack, _new_key(stack, "quiet"))) as quiet:
         usual = quiet.times(10, every_seconds=0.5)
-        # Deletions come last, as its channels are left out for them, which then do no other harm.
+        # Deletions come last, because its channels are then left out, and do no other harm.
         with at_work(harmful, *PROGRAMS):
             until(lambda: _under_way(harmful, PROGRAMS), 45)
             before = quiet.times(10, every_seconds=1.0)
@@ -136,25 +137,25 @@ def test_a_harmful_client_does_not_slow_another(stack: Stack) -> None:
     assert not slowed(usual, during), (usual, during)
     outcomes = {id_: [event["outcome"] for event in told] for id_, told in stack.completions(quiet.ids).items()}
     assert outcomes == {id_: ["succeeded"] for id_ in quiet.ids}
-    # An event may wait for its channel's topic, or be tried alone, when the main topic has it.
+    # An event may wait for its channel's topic, or for a trial of it, when the main topic already has it.
     until(lambda: quiet.ids <= stack.keys(f"tidings.completions.{CHANNEL}"), 60)
     assert quiet.ids == stack.keys(f"tidings.completions.{CHANNEL}")
 
 
 def _under_way(harmful: Harmful, programs: Iterable[Program]) -> bool:
-    """Whether each has done something, and the connections are all there."""
+    """Whether each program has run at least once, and all connections are open."""
     held = {silent_connections.__name__: SILENT, half_bodies.__name__: HALF_BODIES}
     return all(harmful.done[name] >= held.get(name, 1) for name in (program.__name__ for program in programs))
 
 
-def test_the_measure_shows_two_late_ones_and_not_one() -> None:
+def test_the_measure_counts_two_late_ones_and_not_one() -> None:
     usual = [4.4] * 10
     assert not slowed(usual, [4.5] * 14 + [60.0])
     assert slowed(usual, [4.5] * 13 + [12.0, 12.0])
 
 
-def test_the_measure_shows_the_harm_to_a_server_whose_threads_read_bodies() -> None:
-    """As the api once was: the same client, the same measure."""
+def test_the_measure_detects_harm_to_a_server_whose_threads_read_bodies() -> None:
+    """The same client and the same measure against a server that works as an earlier api did."""
     with thread_server(threads=32) as address, ThreadPoolExecutor() as threads:
         usual = [_answer_seconds(address) for _ in range(3)]
         harmful = Harmful(address, "", "key")
@@ -167,7 +168,7 @@ def test_the_measure_shows_the_harm_to_a_server_whose_threads_read_bodies() -> N
 
 @contextmanager
 def thread_server(threads: int) -> Iterator[tuple[str, int]]:
-    """A plain server of so many threads, each of which reads a request, with its body, and answers it."""
+    """A simple server with `threads` threads, each of which reads a request with its body, and answers it."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -176,7 +177,7 @@ def thread_server(threads: int) -> Iterator[tuple[str, int]]:
             self.end_headers()
 
         def log_message(self, *_args: object) -> None:
-            """Nobody reads it."""
+            """Not used."""
 
     class Server(TCPServer):
         request_queue_size = 128
@@ -188,7 +189,7 @@ def thread_server(threads: int) -> Iterator[tuple[str, int]]:
             try:
                 self.finish_request(request, client_address)
             except OSError:
-                pass  # the client has gone
+                pass  # the client has disconnected
             finally:
                 self.shutdown_request(request)
 
@@ -201,7 +202,7 @@ def thread_server(threads: int) -> Iterator[tuple[str, int]]:
 
 
 def _answer_seconds(address: tuple[str, int]) -> float:
-    """Infinite without an answer within a time that counts as slowed."""
+    """The seconds until an answer; infinite when they exceed the time that counts as slowed."""
     asked_at = time.monotonic()
     try:
         requests.post("http://{}:{}/".format(*address), data=b"{}", timeout=5 * NOISE_SECONDS)

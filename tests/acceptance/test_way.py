@@ -1,4 +1,4 @@
-"""The whole way, driven from outside as a user would: submitted, called, answered, told."""
+"""The whole system from outside, as a user sees it: a submission is called, answered and completed."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_final_error_fails_at_once(stack: Stack, fault: str) -> None:
     assert _ready(stack, id_)["status"] == "unableToGenerate"
 
 
-def test_a_success_with_an_error_in_it_is_tried_again(stack: Stack) -> None:
+def test_a_success_with_an_error_in_it_is_retried(stack: Stack) -> None:
     id_ = stack.submit(faults=["200-error"], call_id="hidden")
     assert stack.ended(id_)["status"] == "succeeded"
     assert stack.calls("hidden")["received"] == 2
@@ -109,7 +109,7 @@ def test_an_inline_picture_is_served_by_us(stack: Stack) -> None:
     assert stack.session.get(url, timeout=10).content == picture.content
 
 
-def test_an_answer_of_twenty_megabytes_arrives_whole(stack: Stack) -> None:
+def test_an_answer_of_twenty_megabytes_arrives_complete(stack: Stack) -> None:
     content = {
         "target": "demo-chat",
         "input": {"messages": [{"role": "user", "content": "long"}], "x_provider": {"bytes": 20_000_000}},
@@ -127,7 +127,7 @@ def test_cancelling_ends_a_submission_and_its_call(stack: Stack, during: bool) -
     call_id = f"cancel-{during}"
     dispatcher = stack.process("services.dispatcher")
     if not during:
-        # It reads the submission after the end of it was committed.
+        # The notifier reads the submission's change after its result was committed.
         dispatcher.suspend()
     try:
         id_ = stack.submit(latency_seconds=60, call_id=call_id)
@@ -141,7 +141,7 @@ def test_cancelling_ends_a_submission_and_its_call(stack: Stack, during: bool) -
     assert event["headers"]["ce_type"] == "dev.tidings.submission.cancelled"
     if during:
         until(lambda: stack.calls(call_id)["cut"] == 1)
-    # The dispatcher has read what was committed before these, whichever partition it is in.
+    # The dispatcher has read all changes that were committed before these, in every partition.
     later = {stack.submit() for _ in range(4 * PARTITIONS)}
     assert set(stack.completions(later)) == later
     until(lambda: stack.count("SELECT count(*) FROM relay.messages WHERE label = %s AND ended_at IS NULL", id_) == 0)
@@ -166,9 +166,9 @@ def test_a_submission_is_running_while_the_provider_works(stack: Stack) -> None:
     assert (shown["status"], shown["running_since"], shown["attempts"]) == ("cancelled", None, [])
 
 
-def test_before_its_dispatch_and_without_the_header_a_submission_is_queued(stack: Stack) -> None:
-    """The dispatcher stands still, and this test sends the calls: one as the hosted service would hold it, one with the
-    header, whose start is the later one.
+def test_a_submission_is_queued_before_its_dispatch_and_when_its_start_is_not_reported(stack: Stack) -> None:
+    """The dispatcher is stopped, and this test sends the calls: one without the header, as the hosted service would
+    hold it, and one with the header, whose start is the later one.
     """
     from tidings.contract.callback_token import callback_token  # noqa: PLC0415
 
@@ -204,7 +204,7 @@ def test_before_its_dispatch_and_without_the_header_a_submission_is_queued(stack
 
 
 def _dispatch(stack: Stack, id_: str, call_id: str, **headers: str) -> None:
-    """Send a submission's call as the dispatcher does, which will then find it sent."""
+    """Send a submission's call as the dispatcher does, which later finds it already sent."""
     common = {
         "Authorization": f"Bearer {stack.home.secrets['relay_token']}",
         "Content-Type": "application/json",
@@ -218,7 +218,7 @@ def _dispatch(stack: Stack, id_: str, call_id: str, **headers: str) -> None:
 
 
 def _held(call_id: str) -> dict[str, object]:
-    """A call that the provider works on for longer than a test looks at it."""
+    """A call that takes the provider longer than the test observes it."""
     return {"prompt": "a boat", "x_provider": {"latency_seconds": 60, "call_id": call_id}}
 
 

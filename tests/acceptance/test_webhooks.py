@@ -1,4 +1,6 @@
-"""A submission's webhook, end to end: sent when it ended, signed, repeated under one id, ended by a 410."""
+"""A submission's webhook, end to end: sent when the submission has ended, signed, repeated under one id, and stopped by
+a 410.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ def _submit(stack: Stack, receiver: Destination, path: str, **asked: Any) -> str
 
 
 def _verified(stack: Stack, received: Received) -> dict[str, Any]:
-    """The content, verified by the independent library as a receiver would."""
+    """The content, verified with the independent library, as a receiver does."""
     secret = stack.home.secrets["webhook_secret"]
     headers = {name.lower(): value for name, value in received.headers.items()}
     return dict(standardwebhooks.Webhook(secret).verify(received.body, headers))
@@ -36,7 +38,7 @@ def _id(received: Received) -> str:
     return {name.lower(): value for name, value in received.headers.items()}["webhook-id"]
 
 
-def test_a_webhook_tells_the_completion_signed_and_with_its_id(stack: Stack) -> None:
+def test_a_webhook_has_the_signed_completion_and_its_id(stack: Stack) -> None:
     with destination() as receiver:
         id_ = _submit(stack, receiver, "/hook")
         [received] = until(lambda: receiver.to("/hook"), 30) or []
@@ -54,7 +56,7 @@ def test_a_webhook_tells_the_completion_signed_and_with_its_id(stack: Stack) -> 
         _verified(stack, forged)
 
 
-def test_a_webhook_that_failed_comes_again_with_the_same_id(stack: Stack) -> None:
+def test_a_webhook_that_failed_is_repeated_with_the_same_id(stack: Stack) -> None:
     with destination() as receiver:
         receiver.answer = lambda _: Reply(500 if len(receiver.received) == 1 else 200)
         id_ = _submit(stack, receiver, "/again", faults=["400"])
@@ -76,11 +78,11 @@ def test_a_webhook_answered_410_is_not_sent_again(stack: Stack) -> None:
 
 
 def _settled(stack: Stack, receiver: Destination) -> None:
-    """Wait until the relay has no message for the receiver left: what was not sent until then never will be."""
+    """Wait until the relay has no message for the receiver. What is not sent by then is never sent."""
     query = "SELECT count(*) FROM relay.messages WHERE url LIKE %s AND ended_at IS NULL"
     until(lambda: stack.count(query, _address(receiver) + "%") == 0, 60)
 
 
 def _address(receiver: Destination) -> str:
-    """By the name that the stack's relay may call."""
+    """The receiver's URL with the name that the stack's relay may call."""
     return receiver.url.replace("127.0.0.1", "localhost")

@@ -1,4 +1,6 @@
-"""Addresses of webhooks that get nowhere: nothing accepts, nothing listens, nothing resolves, nothing is read."""
+"""Webhook addresses that never answer: a full backlog, a closed port, an unresolved name, and a receiver that does not
+read.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ READERS_MAX = 200
 
 
 class Sinks:
-    """`urls` are of the four, until the end of the block."""
+    """`urls` has one address of each of the four kinds, until the end of the block."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -40,7 +42,7 @@ class Sinks:
         return sock
 
     def _read_slowly(self, server: socket.socket) -> None:
-        """Up to READERS_MAX connections, of each a byte a second."""
+        """Accept up to READERS_MAX connections, and read one byte per second from each."""
         with ExitStack() as stack:
             readers: list[socket.socket] = []
             while not self._closed.wait(0.8):

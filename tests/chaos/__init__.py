@@ -1,1 +1,3 @@
-"""Load and faults on the whole native system at random moments, and a ledger of what must hold when all is quiet again."""
+"""Puts load and faults on the whole native system at random moments, and checks a ledger of promises when the system
+has come to rest.
+"""

@@ -34,11 +34,11 @@ from tests.chaos.system import System, new_system
 def main(
     seconds: float, seed: int, pause_seconds: float, only: tuple[str, ...], report: Path | None, keep: Path | None
 ) -> None:
-    """Harm the whole system at random moments while it works, then look whether every promise was kept.
+    """Cause faults in the whole system at random moments under load, then check whether every promise was kept.
 
-    It is a stack of its own, on free ports and in a folder of its own. Kinds of faults: those of tests/chaos/plan.py.
+    It starts its own stack on free ports and in its own folder. The kinds of faults are those of tests/chaos/plan.py.
     """
-    # In the background a shell has Ctrl-C ignored; by either signal the system is stopped before the end.
+    # A shell ignores Ctrl-C for background processes. Either signal stops the system before the exit.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     console = Console()
@@ -67,7 +67,7 @@ def main(
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """Once: a second signal, as `make` passes it on, would end the stopping."""
+    """Handle the first signal only: a second one, which `make` passes on, would interrupt the stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
@@ -83,7 +83,7 @@ def _chosen(only: tuple[str, ...], names: bool) -> tuple[Kind, ...]:
 
 @contextmanager
 def _kept_on_failure(system: System, keep: Path | None, console: Console) -> Iterator[Callable[[], Path]]:
-    """What is called when a promise is broken: it keeps the logs, and says where. A run that fails keeps them too."""
+    """Called when a promise is broken or the run fails: keep the logs, and print where they are."""
 
     def kept() -> Path:
         folder = keep or Path(tempfile.mkdtemp(prefix="tidings-chaos-logs-"))
@@ -94,13 +94,13 @@ def _kept_on_failure(system: System, keep: Path | None, console: Console) -> Ite
     try:
         yield kept
     except BaseException:
-        # By a signal too: whoever bounds the run wants to know what it waited for.
+        # Also for a signal: the user who limits the duration needs to know which condition was not met.
         kept()
         raise
 
 
 def _keep(system: System, keep: Path) -> None:
-    """The logs, of which the stack's folder is about to go."""
+    """Copy the logs, as the stack's folder is deleted afterwards."""
     home = system.stack.home
     shutil.copytree(home.log, keep / "log", dirs_exist_ok=True)
     for log in (

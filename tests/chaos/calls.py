@@ -1,4 +1,6 @@
-"""Promises about calls: what a destination got is on the relay's record, and what was called twice is marked there."""
+"""Promises about calls: every call that a destination received is in the relay's log, and every repeated call is marked
+there.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from collections.abc import Iterator, Sequence
 
 from tests.chaos.evidence import Evidence, Logged
 
-# The target whose calls are paid for: `on_unknown = "fail"`.
+# The target whose calls cost money: `on_unknown = "fail"`.
 PAID = "chaos-paid"
 UNKNOWN = "fate unknown"
 
 
 def calls_are_on_record(evidence: Evidence) -> Iterator[str]:
-    """A claim is written before its socket opens, so no destination gets more calls than there are claims."""
+    """A claim is written before its socket opens, so a destination gets at most as many calls as there are claims."""
     began = Counter(row.label for row in evidence.logged if row.state == "ACTIVE")
     for key, labels, count in _called(evidence):
         claims = sum(began[label] for label in labels)
@@ -26,8 +28,8 @@ def calls_are_on_record(evidence: Evidence) -> Iterator[str]:
 
 
 def repeats_are_marked(evidence: Evidence) -> Iterator[str]:
-    """A message is claimed again only after a row that says why: a failed attempt, one that was not sent, or one whose
-    fate is unknown. Of several messages for one submission, none follows one that was delivered.
+    """A message is claimed again only after a row with the reason: a failed attempt, one that was not sent, or one of
+    unknown fate. When a submission has several messages, none follows one that was delivered.
     """
     for label, rows in _by_label(evidence).items():
         under_way: dict[str, bool] = {}
@@ -45,7 +47,7 @@ def repeats_are_marked(evidence: Evidence) -> Iterator[str]:
 
 
 def paid_calls_are_not_repeated(evidence: Evidence) -> Iterator[str]:
-    """After a call whose fate is unknown there is none, where the target does not allow it."""
+    """A call of unknown fate is not repeated when the target does not allow it."""
     paid = {row.id: row.key for row in evidence.stored if row.key in {s.key for s in evidence.sent if s.target == PAID}}
     rows_of = _by_label(evidence)
     for id_, key in paid.items():
@@ -60,7 +62,7 @@ def paid_calls_are_not_repeated(evidence: Evidence) -> Iterator[str]:
 
 
 def direct_messages_arrive(evidence: Evidence) -> Iterator[str]:
-    """Each that the relay accepted reaches its destination."""
+    """Each message that the relay accepted reaches its destination."""
     arrived = {arrival.key for arrival in evidence.arrivals}
     for key in evidence.direct:
         if key not in arrived:
@@ -68,7 +70,7 @@ def direct_messages_arrive(evidence: Evidence) -> Iterator[str]:
 
 
 def repeated(evidence: Evidence) -> int:
-    """How many calls were made again as the fate of one was unknown: each is marked."""
+    """The number of calls that were repeated because the fate of one was unknown. Each is marked."""
     return sum(_says(row, UNKNOWN) and row.state == "ERROR" for row in evidence.logged)
 
 
@@ -77,7 +79,7 @@ def _says(row: Logged, text: str) -> bool:
 
 
 def _called(evidence: Evidence) -> Iterator[tuple[str, set[str], int]]:
-    """Key, the labels under which its messages are on record, and how often it was called."""
+    """The key, the labels of its logged messages, and the number of its calls."""
     labels: defaultdict[str, set[str]] = defaultdict(set)
     for row in evidence.stored:
         labels[row.key].add(row.id)

@@ -1,4 +1,4 @@
-"""What the load sends, made of chance: one submission's content and what is known of it. Pure."""
+"""The random content of the load: one submission, and the expectations of the ledger about it. Pure."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from tests.chaos.evidence import Sent
 from tests.chaos.harm import DELETED_CHANNEL
 
 CHANNELS = ("blue", DELETED_CHANNEL)
-# A probe shows what the system takes, so its call takes next to nothing.
+# A probe measures the system, so its call takes almost no time.
 PROBE_SECONDS = 0.05
-# Less than the target's retries, so the call succeeds in the end.
+# Fewer failures than the target's retries, so the call succeeds.
 PASSING = (["500"], ["503", "500"], ["429"], ["html"], ["200-error"], ["429-reset", ""])
-# The connection is cut after more than a second: before that the relay sends a request of a kept connection once more.
+# The connection is cut after more than a second. Within the first second the relay repeats the request of a kept
+# connection.
 CUT_SECONDS = 1.3
-# The shortest time after which a submission expires, and a call that lasts longer than any that does.
+# The shortest time until a submission expires, and the duration of a call that is longer than any such time.
 EXPIRES_SECONDS, LONG_SECONDS = (1, 3), 12.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """`content` is the body of the submission; `sent` what is known of it before it is sent."""
+    """`content` is the body of the submission. `sent` is what is known of it before it is sent."""
 
     content: dict[str, Any]
     sent: Sent
 
 
 def choose(chance: Random, key: str, webhook: str, now: float) -> Choice:
-    """Of ten submissions six go to a plain target, two to a limited one, two to one whose calls are not repeated."""
+    """Of ten submissions, six go to a plain target, two to a limited one, and two to one whose calls are not repeated."""
     target = chance.choices(("chaos-images", "chaos-limited", "chaos-paid"), (6, 2, 2))[0]
     asked: dict[str, Any] = {"call_id": key, "latency_seconds": round(chance.uniform(0.05, 2.5), 2), "faults": []}
     content: dict[str, Any] = {"target": target, "metadata": {"key": key}}
@@ -59,7 +60,7 @@ def choose(chance: Random, key: str, webhook: str, now: float) -> Choice:
 
 
 def probe(number: int, now: float) -> Choice:
-    """The plainest submission, sent at the end of the fault `number`."""
+    """The simplest submission, sent at the end of the fault `number`."""
     key = f"probe-{number}"
     asked = {"call_id": key, "latency_seconds": PROBE_SECONDS, "faults": []}
     target = "chaos-images"

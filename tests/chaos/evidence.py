@@ -1,5 +1,5 @@
-"""What a run leaves behind, as it was read when all was quiet: frozen, so that its checks are pure. Times are Unix
-seconds, all of one machine's clock.
+"""The evidence of a run, read when the system has come to rest. It is frozen, so the checks are pure. Times are Unix
+seconds of one machine's clock.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Sent:
-    """One submission as the load sent it. `key` is its own name, which its metadata and the provider's count have.
+    """One submission as the load sent it. `key` is its name in its metadata and in the provider's counts.
 
-    `ids`: those that the api answered, for each time that it was accepted. `once`: without an Idempotency-Key, so never
-    sent again. `faults`: whether the provider was asked to fail. `expires`: its call lasts longer than its `expires_in`.
-    `cancelled`: the api's answer to DELETE, 200 or 409, of those that got one; `seen`: an outcome that a reader saw.
+    `ids`: the ids in the api's answers, one for each time it was accepted. `once`: it has no Idempotency-Key, and is
+    never repeated. `faults`: the provider is asked to fail. `expires`: its call takes longer than its `expires_in`.
+    `cancelled`: the api's answer to DELETE, 200 or 409, if there was one. `seen`: an outcome that a reader saw.
     `probe`: the number of the fault at whose end it was sent.
     """
 
@@ -39,7 +39,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Stored:
-    """A submission in Postgres, with its result if it has one. `nudges`: how often its result was told again."""
+    """A submission in Postgres, with its result if it has one. `nudges`: the number of nudges for its result."""
 
     id: str
     key: str
@@ -63,8 +63,8 @@ class Completion:
 
 @dataclass(frozen=True)
 class Logged:
-    """A row of the relay's log, of messages that are no callbacks. `label`: a submission's id or a direct message's key.
-    `at`: when it was written, by the database's clock.
+    """A row of the relay's log, of a message that is not a callback. `label`: a submission's id or a direct message's
+    key. `at`: the time at which it was written, by the database's clock.
     """
 
     message_id: str
@@ -77,7 +77,9 @@ class Logged:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request as a receiver of ours had it, from its head to its answer. `limit` is the flow key, `key` whose it is."""
+    """A request to one of our receivers, from its head to its answer. `limit` is the flow key, and `key` the
+    submission's or message's key.
+    """
 
     key: str
     limit: str | None
@@ -103,7 +105,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at a moment. `ready`: its /readyz; None: it has none."""
+    """A process at one moment. `ready`: the answer of its /readyz. None: it has none."""
 
     process: str
     at: float
@@ -113,7 +115,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Refused:
-    """An answer that the load must never get."""
+    """An answer that the load must not get."""
 
     what: str
     status: int
@@ -122,9 +124,10 @@ class Refused:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`direct`: keys of messages that the relay accepted without a submission. `calls`: by key, what the provider received.
-    `streamed`: by submission, how often Debezium told its result as an insert; not what a snapshot or a nudge told.
-    `snapshots`: by submission, how often a snapshot told its result. `remains`: counts that must be zero. `dead_letters` and `undecodable` are values of records.
+    """`direct`: the keys of messages that the relay accepted without a submission. `calls`: by key, the calls that the
+    provider received. `streamed`: by submission, the number of insert events of its result, without those of a snapshot
+    or a nudge. `snapshots`: by submission, the number of events of its result that came from a snapshot. `remains`:
+    counts that must be zero. `dead_letters` and `undecodable` are values of records.
     """
 
     sent: tuple[Sent, ...] = ()

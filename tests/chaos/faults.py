@@ -1,4 +1,4 @@
-"""Doing what the plan says: each kind of fault is begun, held, and undone. What could not be done is said, not hidden."""
+"""Executes the plan: each kind of fault is begun, held, and undone. A fault that could not be caused is reported."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tests.chaos.harm import Harm
 from tests.chaos.plan import Fault
 from tests.chaos.system import System
 
-# As long as what waits for a server that starts again, twice.
+# Twice the time that a restarting server needs.
 UNDONE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class Done:
-    """A fault as it happened: `fault` has the true times. `error`: it was not done, for this reason."""
+    """A fault as it happened: `fault` has the actual times. `error`: the reason why it could not be caused."""
 
     fault: Fault
     error: str | None = None
 
 
 class Injector:
-    """`run` follows a plan; `done` is what came of it."""
+    """`run` executes a plan. `done` has the faults as they happened."""
 
     def __init__(self, system: System, seed: int, told: Callable[[str], None], ended: Callable[[int], None]) -> None:
         """`ended` is called with a fault's number at its end."""
@@ -35,7 +35,7 @@ class Injector:
         self.done: list[Done] = []
 
     def run(self, faults: Sequence[Fault], began: float) -> None:
-        """Until the last fault is undone. `began` is Unix seconds."""
+        """Run until the last fault is undone. `began` is Unix seconds."""
         threads = []
         for fault in faults:
             _wait_until(began + fault.at_seconds)
@@ -65,7 +65,7 @@ class Injector:
 
     @property
     def undecodable(self) -> frozenset[bytes]:
-        """The values of records, written by faults, that nobody can read."""
+        """The values of the undecodable records that faults have written."""
         return frozenset(self._harm.undecodable)
 
 

@@ -1,4 +1,4 @@
-"""What the system holds, read from outside: from Postgres, Kafka, the provider stand-in and each process's figures."""
+"""Reads the system's state from outside: from Postgres, Kafka, the provider stand-in and each process's metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tidings.contract.topics import COMPLETIONS, DEAD_LETTERS, RESULTS
 from tidings.database.queries import load_queries
 
 READ_SECONDS = 60.0
-# Gauges that are zero when nothing is under way, and whose process has them.
+# Gauges that are zero when the system is at rest, and the processes that have them.
 GAUGES = {
     "relay": ("relay_in_flight", "relay_queue_depth", "relay_active"),
     "relay-2": ("relay_in_flight",),
@@ -49,13 +49,13 @@ class Gatherer:
         return tuple(Logged(**row) for row in self._rows("logged"))
 
     def remains(self) -> dict[str, int]:
-        """Counts that are zero when all is quiet. Raises `OSError` or `psycopg.Error` while something is away."""
+        """Counts that are zero when the system is at rest. Raises `OSError` or `psycopg.Error` while a part is down."""
         found = dict(self._rows("remains")[0])
         for process, names in GAUGES.items():
             figures = self._figures(process)
             found |= {f"{name} of {process}": int(figures.get(name, 0)) for name in names}
         provider = requests.get(f"{self._system.url('provider')}/calls", timeout=10).json()
-        found["calls under way at the provider"] = provider["received"] - provider["answered"] - provider["cut"]
+        found["calls in progress at the provider"] = provider["received"] - provider["answered"] - provider["cut"]
         found |= {f"{name} is not ready": int(not self._system.ready(name)) for name in self._system.names}
         return found
 
@@ -66,7 +66,7 @@ class Gatherer:
         return {key: count for key, count in counts.items() if count}
 
     def completions(self) -> tuple[Completion, ...]:
-        """Every event that is committed, of the main topic and of channels."""
+        """All committed events of the main topic and of channels."""
         found = []
         for record in self._records(lambda topic: topic.startswith(COMPLETIONS)):
             event, headers = json.loads(record.value), {name: value.decode() for name, value in record.headers}
@@ -75,8 +75,8 @@ class Gatherer:
         return tuple(found)
 
     def changes(self) -> tuple[dict[str, int], dict[str, int]]:
-        """By submission, how often its result is in the stream of changes: as an insert of its own row, and told by a
-        snapshot. What a nudge told is neither.
+        """By submission, the number of events of its result in the stream of changes: inserts of its row, and snapshot
+        events. Nudges count as neither.
         """
         inserts: Counter[str] = Counter()
         snapshots: Counter[str] = Counter()

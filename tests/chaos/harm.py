@@ -1,4 +1,4 @@
-"""What each kind of fault does: it is begun, and answers how it is undone. Raises whatever kept it from being done."""
+"""Each kind of fault: a function begins it, and returns a function that undoes it. Raises the error that prevented it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.wait import until
 from tidings.contract.topics import COMPLETIONS, SUBMISSIONS
 
 DELAY_SECONDS = 0.4
-# The one channel whose topic is deleted.
+# The only channel whose topic is deleted.
 DELETED_CHANNEL = "red"
-# A keeper waits for up to 10 s before it starts again what ended soon; a server then takes its time.
+# The supervisor waits for up to 10 s before it restarts a process that ended soon. A server then needs time to start.
 SERVER_SECONDS = 60.0
 MODES: dict[str, Mode] = {"silence": "silent", "fail": "fails"}
 
@@ -29,7 +29,7 @@ Undo = Callable[[], None]
 
 
 class Harm:
-    """`undecodable`: the values of records, written here, that nobody can read."""
+    """`undecodable`: the values of the undecodable records that were written here."""
 
     def __init__(self, system: System, chance: Random) -> None:
         self._system = system
@@ -51,14 +51,14 @@ class Harm:
                 return _nothing
 
     def _do(self, fault: Fault) -> None:
-        """What is over at once."""
+        """The faults that have no duration."""
         match fault.name, fault.target:
             case "kill" | "terminate" | "restart", target:
                 self._end(fault.name, target)
             case "terminate backends", _:
                 self._terminate_backends()
             case "kill backend", _:
-                _send(self._backend(), signal.SIGKILL)  # the postmaster then ends all others and recovers
+                _send(self._backend(), signal.SIGKILL)  # the postmaster then ends all other backends and recovers
             case "drop", "slot":
                 self._drop_slot()
             case "undecodable record", _:
@@ -73,7 +73,8 @@ class Harm:
         if target != "postgres":
             self._system.signal(target, signal.SIGKILL if name == "kill" else signal.SIGTERM)
             return
-        # The postmaster alone. A restart is a fast shutdown, as of `pg_ctl`: SIGTERM would wait for every client to go.
+        # Only the postmaster. A restart is a fast shutdown, as by `pg_ctl`: SIGTERM would wait until all clients have
+        # disconnected.
         family[0].send_signal(signal.SIGKILL if name == "kill" else signal.SIGINT)
 
     def _stop(self, family: Sequence[psutil.Process]) -> Undo:
@@ -87,7 +88,7 @@ class Harm:
         return go_on
 
     def _running(self, target: str) -> list[psutil.Process]:
-        """Its processes, which may just be started again after the fault before."""
+        """The processes of the target, which may still be restarting after the previous fault."""
         return until(lambda: self._system.family(target), SERVER_SECONDS)
 
     def _harm_link(self, name: str, server: str) -> Undo:
@@ -105,7 +106,7 @@ class Harm:
         return link.heal
 
     def _terminate_backends(self) -> None:
-        """Every third connection of our processes, by chance."""
+        """A random third of our processes' connections."""
         with self._admin() as connection:
             rows = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE usename LIKE 'tidings%' AND pid <> pg_backend_pid()"
@@ -115,7 +116,7 @@ class Harm:
                     connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
 
     def _backend(self) -> psutil.Process:
-        """One of those that serve our processes, by chance."""
+        """A random backend that serves one of our processes."""
         return self._chance.choice(until(self._backends, SERVER_SECONDS))
 
     def _backends(self) -> list[psutil.Process]:
@@ -173,7 +174,9 @@ class Harm:
         return f"127.0.0.1:{self._system.ports['kafka']}"
 
     def _admin(self) -> psycopg.Connection:
-        """As soon as the server lets anybody in: a fast shutdown waits until the connector has confirmed all changes."""
+        """Act as soon as the server accepts connections: a fast shutdown waits until the connector has confirmed all
+        changes.
+        """
         connection = until(self._connected, SERVER_SECONDS, every=0.2)
         assert connection is not None
         return connection
@@ -194,7 +197,7 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
 
 
 def _serves_ours(process: psutil.Process) -> bool:
-    """By its title, such as `postgres: tidings_api tidings 127.0.0.1(40000) idle`."""
+    """Find a backend by its title, such as `postgres: tidings_api tidings 127.0.0.1(40000) idle`."""
     try:
         return " tidings_" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:

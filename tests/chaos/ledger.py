@@ -1,4 +1,6 @@
-"""The promises, each a check over the evidence of a run. Pure. `broken` runs them all; names are those of the report."""
+"""The promises: each is a check of the evidence of a run. Pure. `broken` runs them all. Their names appear in the
+report.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def broken(evidence: Evidence) -> list[Violation]:
 
 
 def accepted_is_stored_once(evidence: Evidence) -> Iterator[str]:
-    """What was answered with an id is a row; a key that was sent twice, by its Idempotency-Key, made one."""
+    """Each answered id is a row, and each key that was repeated with its Idempotency-Key made one row."""
     rows = {row.id: row for row in evidence.stored}
     keys = Counter(row.key for row in evidence.stored)
     for sent in evidence.sent:
@@ -42,7 +44,7 @@ def accepted_is_stored_once(evidence: Evidence) -> Iterator[str]:
 
 
 def all_are_accepted(evidence: Evidence) -> Iterator[str]:
-    """What may be sent again is accepted in the end, and no answer says that a sound request is at fault."""
+    """Each submission that may be repeated is accepted in the end, and no answer rejects a valid request."""
     for sent in evidence.sent:
         if not sent.ids and not sent.once:
             yield f"{sent.key} was never accepted"
@@ -57,7 +59,7 @@ def all_end(evidence: Evidence) -> Iterator[str]:
 
 
 def outcomes_agree(evidence: Evidence) -> Iterator[str]:
-    """An outcome is what was asked for, and never changes once it was shown."""
+    """An outcome is one that was requested, and never changes after it was shown."""
     by_key = _stored(evidence)
     for sent in evidence.sent:
         row = by_key.get(sent.key)
@@ -74,16 +76,16 @@ def _disagreements(sent: Sent, row: Stored) -> Iterator[str]:
         yield "it is cancelled, which nobody asked for"
     if row.outcome == "expired" and not sent.expires:
         yield "it is expired, which nobody asked for"
-    # A call that is paid for is not repeated when its fate is unknown: then it has failed, and says so.
+    # A call that costs money is not repeated when its fate is unknown. It has then failed, with that reason.
     unsure = sent.target == calls.PAID and "carried" in (row.reason or "")
     if row.outcome == "failed" and not sent.faults and not unsure:
         yield f"it failed without the provider's fault: {row.reason}"
 
 
 def one_completion(evidence: Evidence) -> Iterator[str]:
-    """Each result has its event on the main topic, and no other event is there. The same event comes once for each
-    record of the stream of changes, at the most: its insert, what the reconciler had told again, and what a snapshot
-    told again. A snapshot that is interrupted begins anew, so there may be more of them than dropped slots.
+    """Each result has its event on the main topic, which has no other events. An event is repeated at most once for
+    each change event of its row: the insert, the reconciler's nudges, and snapshots. An interrupted snapshot begins
+    anew, so there may be more of them than dropped slots.
     """
     events = [event for event in evidence.completions if event.topic == MAIN_TOPIC]
     count = Counter(event.submission_id for event in events)
@@ -103,8 +105,8 @@ def one_completion(evidence: Evidence) -> Iterator[str]:
 
 
 def channels_told(evidence: Evidence) -> Iterator[str]:
-    """A channel's topic has what the main topic has of it. Those of a topic that was deleted are gone with it, and its
-    tenant may be left out for a while, so then nothing is missing.
+    """A channel's topic has the same events as the main topic has for that channel. The events of a deleted topic are
+    deleted with it, and its tenant may be left out for some time, so none is missing then.
     """
     count = Counter((event.submission_id, event.topic) for event in evidence.completions)
     by_key = _stored(evidence)
@@ -120,7 +122,9 @@ def channels_told(evidence: Evidence) -> Iterator[str]:
 
 
 def changes_told_once(evidence: Evidence) -> Iterator[str]:
-    """Debezium tells each result once, read committed; but for those that a snapshot tells, as after a dropped slot."""
+    """Debezium sends each result once, for readers of committed records. Snapshots, as after a dropped slot, may repeat
+    it.
+    """
     dropped = evidence.did("drop slot")
     for row in evidence.stored:
         times = evidence.streamed.get(row.id, 0)
@@ -131,7 +135,7 @@ def changes_told_once(evidence: Evidence) -> Iterator[str]:
 
 
 def webhooks_told(evidence: Evidence) -> Iterator[str]:
-    """At least once, always under the event's id. What a snapshot tells has no webhook."""
+    """Each webhook is delivered at least once, always under the event's id. Results from a snapshot have no webhook."""
     told: defaultdict[str, set[str]] = defaultdict(set)
     for webhook in evidence.webhooks:
         told[webhook.submission_id].add(webhook.webhook_id)
@@ -147,14 +151,16 @@ def webhooks_told(evidence: Evidence) -> Iterator[str]:
 
 
 def nothing_remains(evidence: Evidence) -> Iterator[str]:
-    """Counts are back at zero when all is quiet."""
+    """The counts are zero when the system is at rest."""
     for name, count in evidence.remains.items():
         if count:
             yield f"{name}: {count}"
 
 
 def dead_letters_are_ours(evidence: Evidence) -> Iterator[str]:
-    """Only records that nobody can read are put aside, and each of them is; perhaps twice, so they are told by their value."""
+    """Exactly the undecodable records are on the dead-letter topic. Each may be there twice, so they are compared by
+    value.
+    """
     for value in sorted(evidence.dead_letters - evidence.undecodable):
         yield f"a change is among the dead letters: {value[:200]!r}"
     for value in sorted(evidence.undecodable - evidence.dead_letters):
@@ -172,7 +178,9 @@ def memory_within_budget(evidence: Evidence) -> Iterator[str]:
 
 
 def recoveries_are_measured(evidence: Evidence) -> Iterator[str]:
-    """The system works again after each fault: the submission that was sent at its end was accepted and completed."""
+    """The system works after each fault: the submission that was sent at the end of the fault was accepted and
+    completed.
+    """
     probes = {sent.probe: sent.ids for sent in evidence.sent if sent.probe is not None}
     told = {event.submission_id for event in evidence.completions if event.topic == MAIN_TOPIC}
     for fault in evidence.faults:

@@ -1,4 +1,4 @@
-"""Promises about limits, as the destination saw them."""
+"""Promises about limits, checked by the requests that the destination received."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from tests.chaos.evidence import Arrival, Evidence
 
-# A window of the relay begins with the first call after the last one's end, so any stretch of a period touches two.
+# A window of the relay begins with the first call after the end of the last window, so any interval of a period touches
+# two.
 WINDOWS_TOUCHED = 2
 
 
@@ -30,7 +31,7 @@ def rate_holds(evidence: Evidence) -> Iterator[str]:
 
 
 def most_at_once(arrivals: Iterable[Arrival]) -> int:
-    """An end counts before a begin of the same moment."""
+    """An end counts before a start at the same time."""
     moments = sorted(m for a in arrivals for m in ((a.began, 1), (a.ended, -1)))
     now = most = 0
     for _, change in moments:
@@ -40,7 +41,7 @@ def most_at_once(arrivals: Iterable[Arrival]) -> int:
 
 
 def _first_over(arrivals: Iterable[Arrival], parallelism: int) -> float:
-    """The begin of the first call that was one too many."""
+    """The start of the first call that exceeded the limit."""
     ordered = sorted(arrivals, key=lambda arrival: arrival.began)
     return next(
         now.began
@@ -50,6 +51,6 @@ def _first_over(arrivals: Iterable[Arrival], parallelism: int) -> float:
 
 
 def most_within(times: Iterable[float], *, seconds: float) -> int:
-    """The most of `times` in any half-open stretch of `seconds`."""
+    """The maximum number of `times` in any half-open interval of `seconds`."""
     ordered = sorted(times)
     return max((bisect_left(ordered, at + seconds) - n for n, at in enumerate(ordered)), default=0)

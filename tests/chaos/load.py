@@ -1,5 +1,5 @@
-"""Clients of the system during a run: bounded rates, each answer kept in memory. What may be sent again is, until it is
-accepted or the time is over.
+"""The clients of the system during a run. Their rates are bounded, and each answer is kept in memory. Requests that may
+be repeated are repeated until they are accepted or the time is over.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ BATCH_SIZE = (3, 8)
 PAUSE_SECONDS = {"submit": 0.7, "batch": 3.0, "publish": 0.5, "read": 0.5}
 ANSWER_SECONDS = 12.0
 AGAIN_SECONDS = 0.5
-# A probe is sent again soon, as it measures.
+# A probe is repeated sooner, as it measures the recovery.
 PROBE_AGAIN_SECONDS = 0.1
 DIRECT_LIMITS = (
     Limit("chaos-parallelism", parallelism=2),
     Limit("chaos-rate", rate=4, period_seconds=2.0),
 )
-# What the api and the relay say while something is away; all else that is not asked for is kept as refused.
+# The answers of the api and the relay while a part of the system is down. All other unexpected answers are kept in
+# `refused`.
 AGAIN = {408, 429, 503}
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the load sends to: `apis` and `relays` are asked in turn."""
+    """The destinations of the load. `apis` and `relays` are used in turn."""
 
     apis: tuple[str, ...]
     relays: tuple[str, ...]
@@ -74,7 +75,7 @@ class Load:
             thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Begin nothing new; what was begun is tried again for so long."""
+        """Begin no new requests. Those in progress are repeated for `seconds`."""
         self._until = time.monotonic() + seconds
         self._stopped.set()
         for thread in (*self._threads, *self._probes):
@@ -124,7 +125,7 @@ class Load:
             if again is not None:
                 self.counts["repeated"] += 1
                 self._accepted(key, str(again.json()["id"]))
-        # A destination of ours does not see that a call was broken off, and would count it against its limit.
+        # Our receivers do not notice that a call was aborted, and would count it against its limit.
         if chance.random() < 0.1 and choice.sent.target != "chaos-limited":
             self._cancel(client, chance, key, str(answer.json()["id"]))
 
@@ -174,7 +175,7 @@ class Load:
     def _choice(self, chance: Random, key: str, *, batch: bool = False) -> Choice:
         choice = choose(chance, key, f"{self._places.receiver}/hook", time.time())
         with self._lock:
-            # A batch has one key for all of it.
+            # A batch has one key for all its submissions.
             self._sent[key] = replace(choice.sent, once=choice.sent.once and not batch)
         return Choice(choice.content, self._sent[key])
 
@@ -189,7 +190,7 @@ class Load:
 
 
 class Client:
-    """Asks the places of `load` in turn, until one answers as expected."""
+    """Sends a request to the servers of `load` in turn, until one answers as expected."""
 
     def __init__(self, load: Load, again_seconds: float = AGAIN_SECONDS) -> None:
         self._load = load

@@ -1,6 +1,7 @@
-"""The names of a run: the provider, the receiver and both links have one, which a name server of the run's own knows.
+"""The host names of a run: the provider, the receiver and both links have one, which the run's own name server
+resolves.
 
-Without root, which a mount namespace and port 53 need, there is no name server, and all is called by its address.
+Without root, which a mount namespace and port 53 need, there is no name server, and all are called by their addresses.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ from pathlib import Path
 
 from tests.infra.names import NameServer, may_have_own_names, name_server, own_names
 
-# A domain that nobody has (RFC 6761).
+# A reserved domain (RFC 6761).
 DOMAIN = "chaos.test"
 HOSTS = ("provider", "receiver", "postgres", "kafka")
 HOSTS_FILE = Path("/etc/hosts")
-# One a run, so that several runs may share a machine.
+# One per run, so that several runs can share a machine.
 ADDRESSES = tuple(f"127.0.54.{number}" for number in range(1, 255))
 
 
 @dataclass(frozen=True)
 class Naming:
-    """`wrapper` is the command that runs another where `server` is the one that is asked; empty without a server."""
+    """`wrapper` is a command that runs another command with `server` as its name server. Empty without a server."""
 
     server: NameServer | None = None
     wrapper: Sequence[str] = ()
 
     def host(self, name: str) -> str:
-        """How one of `HOSTS`, all of them at 127.0.0.1, is called."""
+        """The address under which one of `HOSTS`, all on 127.0.0.1, is called."""
         assert name in HOSTS
         return "localhost" if self.server is None else f"{name}.{DOMAIN}"
 
@@ -41,7 +42,7 @@ def new_naming(directory: Path) -> Iterator[Naming]:
     with ExitStack() as ends:
         server = _serve(ends)
         resolv_conf = f"nameserver {server.address}\n"
-        # The machine's own name is there, which a server looks up when it starts.
+        # Contains the machine's own name, which a server looks up at its start.
         yield Naming(server, own_names(directory, hosts=HOSTS_FILE.read_text(), resolv_conf=resolv_conf))
 
 

@@ -1,4 +1,4 @@
-"""Looks at every process once a second or so: is it ready, how much memory has it."""
+"""Records about once a second whether each process is ready, and its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_SECONDS = 1.0
 
 
 class Observer:
-    """`start`, `stop`; `samples` are complete then."""
+    """`start`, then `stop`; after that `samples` is complete."""
 
     def __init__(self, system: System) -> None:
         self._system = system

@@ -1,4 +1,4 @@
-"""Which fault happens when, and for how long: made of a seed, so that a run can be repeated. Pure."""
+"""The faults of a run, with their times, from a seed, so that a run can be repeated. Pure."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# Processes that are killed, stopped and ended alike; those with a number are second copies of their kind.
+# The processes that are killed, stopped and ended. Those with a number are second instances.
 PROCESSES = (
     "api", "api-2", "dispatcher", "relay", "relay-2", "notifier", "notifier-2", "watcher", "reconciler", "connect",
     "kafka",
 )  # fmt: skip
-# What goes through a proxy of ours: the second copies, each to its server.
+# The connections through our proxies: from each second instance to its server.
 LINKS = ("postgres", "kafka")
 
-# The control: nothing happens, and the probe of that moment shows what recovery takes when there was no fault.
+# The control: there is no fault, and the probe of that moment shows the duration without one.
 CONTROL = "nothing"
 
-# Nothing is done to a system that was just started, and what was done last has some of the load after it.
+# A system that was just started has no faults, and some of the load follows the last fault.
 LEAD_SECONDS = 2.0
 TAIL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What can happen to `target`. `lasts`: the shortest and longest time until it is undone; both 0: it is an instant.
-    `weight` is how many of it are in one deck.
+    """A fault that can happen to `target`. `lasts`: the shortest and longest time until it is undone. Both are 0 if it
+    has no duration. `weight` is its number in one deck.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Fault:
-    """`at_seconds` is since the load began."""
+    """`at_seconds` counts from the start of the load."""
 
     number: int
     name: str
@@ -54,9 +54,9 @@ class Fault:
 
 
 def kinds(*, names: bool = True) -> tuple[Kind, ...]:
-    """Everything that can happen, in a fixed order. `names`: whether there is a name server to harm."""
-    # A stop of up to 9 s is longer than the relay's lease of a run, and shorter than Kafka's session of a consumer or
-    # longer, by chance. The servers' are shorter, as everything waits for them.
+    """All possible faults in a fixed order. `names`: whether there is a name server to disturb."""
+    # A stop of up to 9 s is longer than the relay's lease in a run, and may be longer than a Kafka consumer's session.
+    # Servers are stopped for less time, as all processes wait for them.
     found = [Kind("kill", name) for name in PROCESSES]
     found += [Kind("terminate", name) for name in PROCESSES]
     found += [Kind("stop", name, (1.0, 4.0) if name in {"connect", "kafka"} else (1.0, 9.0)) for name in PROCESSES]
@@ -78,9 +78,9 @@ def kinds(*, names: bool = True) -> tuple[Kind, ...]:
 
 
 def plan(seed: int, seconds: float, pause_seconds: float, chosen: Sequence[Kind] | None = None) -> tuple[Fault, ...]:
-    """Faults for `seconds` of load, `pause_seconds` apart in the mean. All kinds come before one comes again.
+    """Faults for `seconds` of load, on average `pause_seconds` apart. All kinds happen before one is repeated.
 
-    Faults may overlap, but not of the same target.
+    Faults may overlap, but not on the same target.
     """
     chance = random.Random(seed)
     deck: list[Kind] = []
@@ -92,7 +92,7 @@ def plan(seed: int, seconds: float, pause_seconds: float, chosen: Sequence[Kind]
         if not deck:
             deck = [kind for kind in chosen or kinds() for _ in range(kind.weight)]
             chance.shuffle(deck)
-        # The next one whose target is left alone now; when there is none, nothing happens at this moment.
+        # The next fault whose target has none now. If there is none, this moment has no fault.
         turn = next((n for n, kind in enumerate(deck) if free_at.get(kind.target, 0.0) <= at), None)
         if turn is None:
             continue
@@ -102,5 +102,5 @@ def plan(seed: int, seconds: float, pause_seconds: float, chosen: Sequence[Kind]
             return tuple(faults)
         del deck[turn]
         faults.append(Fault(len(faults), kind.name, kind.target, round(at, 3), round(lasts, 3)))
-        # What was killed is given a moment to begin again, or a fault would meet nobody.
+        # A killed process gets time to restart, as a fault would otherwise find no process.
         free_at[kind.target] = at + lasts + 3.0

@@ -11,7 +11,7 @@ ORDER BY sequence
 
 -- name: remains
 -- Not relay.cancellations: a row for a process that died, or has no calls, tells nobody anything and goes after an hour. What
--- was cancelled and goes on is under way at the provider.
+-- was cancelled and goes on is in progress at the provider.
 SELECT
   (SELECT count(*) FROM tidings.submissions AS s
     WHERE NOT EXISTS (SELECT FROM tidings.results AS r WHERE r.submission_id = s.id)) AS "submissions without a result",

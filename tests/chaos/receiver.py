@@ -1,4 +1,4 @@
-"""The destinations of a run that are in its own process: of limited calls, of direct messages, of webhooks."""
+"""The run's own destinations: of limited calls, of direct messages, and of webhooks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from urllib.parse import parse_qs, urlsplit
 from tests.chaos.evidence import Arrival, Webhook
 from tests.destination import Destination, Received, Reply
 
-# Much shorter than the relay's lease in a run: what a dead relay had called has ended here before it is called again.
+# Much shorter than the relay's lease in a run: a call of a dead relay has ended here before it is repeated.
 LATENCY_SECONDS_MAX = 1.2
-# One message of so many is answered 500 the first time.
+# One message of this number is answered with 500 the first time.
 FAILS_ONE_OF = 10
 
 
 class Receiver:
-    """`arrivals` and `webhooks` are what came. A path is `/calls/<limit>?key=…`, or `/hook`."""
+    """`arrivals` and `webhooks` are the received requests. A path is `/calls/<limit>?key=…` or `/hook`."""
 
     def __init__(self, host: str) -> None:
-        """`host` is its name where the relay looks."""
+        """`host` is the receiver's name for the relay."""
         self.arrivals: list[Arrival] = []
         self.webhooks: list[Webhook] = []
         self._failed: set[str] = set()

@@ -1,4 +1,4 @@
-"""How long the system took after each fault, by what was observed. Pure."""
+"""The time that the system needed to recover from each fault, from the observations. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.ledger import MAIN_TOPIC
 from tests.chaos.plan import Fault
 
-# Whose readiness tells of a fault that is no process's own.
+# The processes whose readiness is measured for a fault that is not a process's own.
 _TOUCHED = {
     "postgres": ("api", "api-2", "relay", "relay-2", "watcher", "reconciler"),
     "postgres backend": ("api", "api-2", "relay", "relay-2", "watcher", "reconciler"),
@@ -27,8 +27,8 @@ _TOUCHED = {
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from the end of a fault. `ready`: until those that it touched were ready; `work`: until the completion of the
-    probe, a submission that was sent at that moment. None: not within what was observed.
+    """Seconds from the end of a fault. `ready`: until the affected processes were ready. `work`: until the completion
+    of the probe, a submission that was sent at the end. None: not observed.
     """
 
     fault: Fault
@@ -71,7 +71,7 @@ def _summary(kind: str, found: list[Recovery]) -> Summary:
 
 
 def _ready(fault: Fault, evidence: Evidence) -> float | None:
-    """Until the first moment from which each touched process was ready, as long as no other fault came to it."""
+    """The time until all affected processes were ready, unless another fault affected one of them before."""
     touched = _TOUCHED.get(fault.target, (fault.target,))
     seconds = [_process_ready(name, fault, evidence) for name in touched]
     known = [one for one in seconds if one is not None]

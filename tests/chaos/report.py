@@ -1,4 +1,4 @@
-"""What a person and a program are told of a run."""
+"""The report of a run, for people and for programs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def write(path: Path, run: Run, violations: Sequence[Violation], asked: dict[str
 
 
 def write_evidence(path: Path, evidence: Evidence) -> None:
-    """All that was read, for whoever looks for what broke a promise."""
+    """All evidence, for the analysis of a broken promise."""
     path.write_text(json.dumps(asdict(evidence), indent=1, default=_plain))
 
 

@@ -1,4 +1,6 @@
-"""One run: the load begins, the plan is followed, all is healed, the system comes to rest, and the evidence is taken."""
+"""One run: the load begins, the plan is executed, all faults are undone, the system comes to rest, and the evidence is
+read.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ from tests.chaos.observer import Observer
 from tests.chaos.plan import Fault
 from tests.chaos.system import LIMITED, System
 
-# What a process may take, with its children. The relay's is its setting RELAY_MEMORY_BYTES_MAX by default; others hold
-# no more than their bounded batches and bodies, and take about 100 MiB when idle.
+# The memory limits of processes with their children. The relay's is the default of RELAY_MEMORY_BYTES_MAX. The others
+# hold only their bounded batches and bodies, and use about 100 MiB when idle.
 MIB = 2**20
 BUDGETS = {
     "api": 512 * MIB, "api-2": 512 * MIB, "relay": 512 * MIB, "relay-2": 512 * MIB, "dispatcher": 256 * MIB,
     "notifier": 256 * MIB, "notifier-2": 256 * MIB, "watcher": 256 * MIB, "reconciler": 256 * MIB,
 }  # fmt: skip
-# A pause of the keeper, a start, a lease, a repeat of the reconciler, a hanging transaction: the worst comes in a row.
+# A pause of the supervisor, a start, a lease, a round of the reconciler and a hanging transaction, added up.
 REST_SECONDS = 300.0
 RETRY_SECONDS = 90.0
 
@@ -107,7 +109,7 @@ def _evidence(
 
 
 def rest(gatherer: Gatherer, told: Callable[[str], None]) -> dict[str, int]:
-    """Wait until all counts are zero twice in a row and each result has its event; the last counts."""
+    """Wait until all counts are zero twice in succession and each result has its event. Return the last counts."""
     deadline = time.monotonic() + REST_SECONDS
     quiet, said = 0, 0.0
     while True:

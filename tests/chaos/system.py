@@ -1,4 +1,4 @@
-"""The system that a run harms: a whole stack, a second api, relay and notifier beside it, and proxies before their servers."""
+"""The system under test: a whole stack, a second api, relay and notifier, and proxies in front of their servers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.infra.tcp_proxy import TcpProxy
 from tests.process import Process
 from tests.wait import until
 
-# Short times, so that what follows a fault follows within a run: leases, graces, drains.
+# Short times, so that leases, graces and drains end within a run.
 SETTINGS = {
     "RECONCILER_GRACE_SECONDS": "20",
     "RECONCILER_SETTLE_SECONDS": "10",
@@ -56,8 +56,8 @@ timeout_seconds = 60
 flow_control = {{ key = "chaos-limited", parallelism = {parallelism} }}
 """
 LIMITED = 3
-# 0.3 s, 0.6 s, 1.2 s and so on: four of the six outlast a name server that fails for 6 s, with what a failed lookup is
-# remembered for; two are for the provider's faults.
+# 0.3 s, 0.6 s, 1.2 s and so on: four of the six retries outlast a name server that fails for 6 s and the time for which
+# a failed lookup is cached. Two are for the provider's faults.
 RETRIES, RETRY_DELAY = 6, "300 * pow(2, retried)"
 JAVA_CLASSES = {"kafka": "kafka.Kafka", "connect": "org.apache.kafka.connect.cli.ConnectDistributed"}
 READY_SECONDS = 90.0
@@ -65,7 +65,7 @@ STOPPED_SECONDS = 30.0
 
 
 class System:
-    """`names` are its processes but Postgres, `links` the proxies by their server's name."""
+    """`names` are its processes without Postgres. `links` are the proxies by their server's name."""
 
     def __init__(self, stack: Stack, receiver: Receiver, naming: Naming, directory: Path) -> None:
         self.stack = stack
@@ -86,7 +86,7 @@ class System:
         targets.chmod(0o644)
         hosts = ",".join(self.naming.host(name) for name in ("provider", "receiver"))
         self.stack.environment |= SETTINGS | {"TIDINGS_TARGETS_FILE": str(targets), "RELAY_ALLOW_HOSTS": hosts}
-        # What the name server does not know is fetched before the stack asks it.
+        # Names that the name server does not know are resolved before the stack uses it.
         class_path(read_lock(), repository_of(self.stack.environment))
         self.stack.wrapper = self.naming.wrapper
         done = self.stack.command("up")
@@ -120,7 +120,7 @@ class System:
         return all(self.ready(name) for name in self.names)
 
     def family(self, name: str) -> list[psutil.Process]:
-        """The worker `name` and its children; empty while none runs."""
+        """The worker `name` and its children; empty while it does not run."""
         try:
             if name == "postgres":
                 text = (self.stack.home.postgres / "data" / "postmaster.pid").read_text()
@@ -135,7 +135,9 @@ class System:
             return []
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Send it to the whole family, or, of SIGTERM, to the worker. Raises `LookupError` when none runs."""
+        """Send the signal to all processes of the target; SIGTERM to its worker only. Raises `LookupError` when none
+        runs.
+        """
         family = self.family(name)
         if not family:
             raise LookupError(f"{name} does not run")
@@ -151,7 +153,7 @@ class System:
         return psutil.Process(int(self.stack.home.pid_file.read_text()))
 
     def _add_listener(self) -> None:
-        """A second listener of the broker, whose clients are sent through the proxy. Its supervisor starts it again with
+        """Add a second listener to the broker, whose clients connect through the proxy. Its supervisor restarts it with
         the file that is changed here.
         """
         home, port, second = self.stack.home, self.ports["kafka"], self.ports["kafka-2"]
@@ -167,7 +169,7 @@ class System:
         until(lambda: listens(second), READY_SECONDS)
 
     def _linked(self, server: str) -> str:
-        """Host and port of the proxy before a server, as its clients call it."""
+        """The host and port of the proxy in front of a server, for its clients."""
         return f"{self.naming.host(server)}:{self.links[server].port}"
 
     def _start_second(self, name: str, ends: ExitStack) -> None:
@@ -203,7 +205,9 @@ def _is(process: psutil.Process, name: str) -> bool:
 
 @contextmanager
 def new_system(directory: Path) -> Iterator[System]:
-    """Started; at the end nothing of it runs. `directory` may be entered by every user."""
+    """The started system. At the end of the block all its processes have ended. `directory` must be accessible to every
+    user.
+    """
     with ExitStack() as ends:
         naming = ends.enter_context(new_naming(directory))
         receiver = Receiver(naming.host("receiver"))

@@ -20,7 +20,7 @@ HEAD = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("reports", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 def main(reports: tuple[Path, ...]) -> None:
-    """Print the table of all REPORTS together, then what each of them was."""
+    """Print one table of all REPORTS, then a description of each run."""
     read = [json.loads(path.read_text()) for path in reports]
     click.echo(table(one for report in read for one in recoveries_of(report)))
     for report in read:
@@ -34,13 +34,13 @@ def main(reports: tuple[Path, ...]) -> None:
 
 
 def recoveries_of(report: dict[str, Any]) -> Iterator[Recovery]:
-    """Those of a report as `report.write` wrote it."""
+    """The recoveries in a report that `report.write` has written."""
     for one in report["faults"]:
         yield Recovery(Fault(**one["fault"]), one["ready_seconds"], one["work_seconds"])
 
 
 def table(found: Iterable[Recovery]) -> str:
-    """The control last: it is no fault."""
+    """Sorts the control last, as it is not a fault."""
     rows = sorted(summaries(found), key=lambda one: (one.kind.startswith(CONTROL), one.kind))
     return "\n".join((HEAD, *map(_row, rows)))
 

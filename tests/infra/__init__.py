@@ -1,1 +1,1 @@
-"""The real servers that tests run on: native by default, containers with --infra=docker."""
+"""The real servers of the tests: native by default, in containers with --infra=docker."""

@@ -1,4 +1,4 @@
-"""The same servers from the official images, by testcontainers. On the host's network: one address for all of them."""
+"""The same servers from the official images, by testcontainers, on the host's network, where all have one address."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def docker_postgres() -> Iterator[PostgresServer]:
             return False
         return True
 
-    # PGPORT: the image's own first start runs its scripts against that port.
+    # PGPORT: on its first start the image runs its scripts against that port.
     environment = {"POSTGRES_PASSWORD": password, "PGPORT": str(port)}
     with _container("postgres:18", environment, f"postgres {options}") as container:
         until(answers, START_SECONDS)

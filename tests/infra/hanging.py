@@ -1,4 +1,4 @@
-"""A hanging transaction, made on purpose: open in a partition, while its coordinator has nothing of it any more."""
+"""Creates a hanging transaction: it is open in a partition, and its coordinator has no record of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kafka.structs import TopicPartition
 
 from tests.wait import until
 
-# The broker refuses a transactional record whose transaction the coordinator does not know (KIP-890), unless:
+# The broker refuses a record of a transaction that the coordinator does not know (KIP-890), unless this is set.
 VERIFICATION = "transaction.partition.verification.enable"
 NODE = "1"
 
 
 def hang(bootstrap: str, topic: str, partition: int, *, name: str, value: bytes = b"hanging") -> None:
-    """Write a record of a transaction of `name` that its coordinator has completed, as after a broker's crash."""
+    """Write a record of a transaction of `name` that its coordinator has completed, as after a crash of a broker."""
     producer_id, epoch = _completed(bootstrap, topic, partition, name)
     builder = MemoryRecordsBuilder(
         2, 0, 100_000, transactional=True, producer_id=producer_id, producer_epoch=epoch, base_sequence=1
@@ -47,7 +47,7 @@ def hang(bootstrap: str, topic: str, partition: int, *, name: str, value: bytes 
 
 
 def _completed(bootstrap: str, topic: str, partition: int, name: str) -> tuple[int, int]:
-    """The producer id and epoch of a transaction in this partition that was begun and aborted."""
+    """The producer id and epoch of a transaction that was begun and aborted in this partition."""
     with closing(KafkaProducer(bootstrap_servers=bootstrap, transactional_id=name, linger_ms=0)) as producer:
         producer.init_transactions()
         producer.begin_transaction()

@@ -1,4 +1,4 @@
-"""Kafka and Connect for tests, natively: one of each a run."""
+"""Kafka and Connect for tests, run natively: one of each per run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def native_kafka(directory: Path) -> Iterator[Broker]:
 
 @dataclass(frozen=True)
 class Worker:
-    """`password` is of the user `tidings`; None: its REST asks for none."""
+    """`password` belongs to the user `tidings`. None: its REST requires none."""
 
     url: str
     password: str | None = None

@@ -1,4 +1,4 @@
-"""A name server of the tests' own, and a process that asks it: with /etc/hosts and resolv.conf of its own."""
+"""A name server for tests, and a process that uses it with its own /etc/hosts and resolv.conf."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Literal
 
 DNS_PORT = 53
 QUERY_BYTES_MAX = 4096
-# Names that are kept as asked for; a run of chaos asks some thousand times.
+# The number of recorded queries; a chaos run sends some thousands.
 ASKED_MAX = 100_000
-# How soon a server that is closed has given its port back.
+# The time within which a closed server has released its port.
 LOOK_SECONDS = 0.2
 _A = 1
 # Flags of an answer (RFC 1035, section 4.1.1): authoritative, recursion available, and the code.
@@ -25,14 +25,15 @@ Mode = Literal["answers", "silent", "fails"]
 
 
 class NameServer:
-    """Answers for `known` names (to an IPv4 address), says of `absent` ones that they are not there, and of others nothing.
+    """Answers for `known` names with an IPv4 address, says of `absent` ones that they do not exist, and gives no answer
+    for others.
 
-    `mode` may be set at any time, by any thread: `silent` answers nothing, `fails` answers SERVFAIL to all. `asked` are
-    the names it was asked for; `counts`, by mode, how many queries came. Answers may not be kept: their TTL is 0.
+    `mode` may be set at any time by any thread: `silent` answers nothing, `fails` answers SERVFAIL to all. `asked` are
+    the names in queries. `counts` is the number of queries by mode. Answers must not be cached: their TTL is 0.
     """
 
     def __init__(self, address: str, known: Mapping[str, str], absent: Sequence[str]) -> None:
-        """Raises `OSError` when the address's port 53 is taken or not allowed."""
+        """Raises `OSError` when port 53 of the address is in use or not permitted."""
         self._known = known
         self._absent = tuple(absent)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -65,14 +66,14 @@ class NameServer:
             self._held.append((query, sender))
 
     def answer_held(self) -> None:
-        """Answer late, and again answer at once, what came while it was silent."""
+        """Set the mode back, and answer the queries that arrived while it was silent."""
         self.mode = "answers"
         for query, sender in self._held:
             self._send("answers", query, sender)
 
     def _send(self, mode: Mode, query: bytes, sender: tuple[str, int]) -> None:
         name, end = _name(query)
-        # Who asked may be gone.
+        # The client may have closed its socket.
         with suppress(OSError):
             if (answer := self._answer(mode, query, name, end)) is not None:
                 self._socket.sendto(answer, sender)
@@ -98,7 +99,7 @@ class NameServer:
 
 
 def _name(query: bytes) -> tuple[str, int]:
-    """The name of the first question, and where its type begins (RFC 1035, section 4.1.2)."""
+    """The name in the first question, and the position of its type (RFC 1035, section 4.1.2)."""
     labels, at = [], 12
     while length := query[at]:
         labels.append(query[at + 1 : at + 1 + length].decode().lower())
@@ -116,7 +117,7 @@ def name_server(address: str, known: Mapping[str, str], absent: Sequence[str] = 
 
 
 def own_names(directory: Path, *, hosts: str, resolv_conf: str) -> list[str]:
-    """The command that runs another with these instead of /etc/hosts and /etc/resolv.conf, in a mount namespace of its own."""
+    """The command that runs another with these files as /etc/hosts and /etc/resolv.conf, in its own mount namespace."""
     script = ["set -e"]
     for name, content in (("hosts", hosts), ("resolv.conf", resolv_conf)):
         (directory / name).write_text(content)
@@ -125,7 +126,7 @@ def own_names(directory: Path, *, hosts: str, resolv_conf: str) -> list[str]:
 
 
 def may_have_own_names(directory: Path) -> bool:
-    """Whether this user may make namespaces, and bind port 53."""
+    """Whether this user may create namespaces and bind port 53."""
     try:
         with name_server("127.0.53.52", {}):
             command = own_names(directory, hosts="", resolv_conf="")

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode before a test's Postgres, when the program is there."""
+"""Starts PgBouncer in transaction mode in front of a test's Postgres, if it is installed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stack.ports import free_ports
 from stack.postgres import UNPRIVILEGED_USER
 from tests.wait import until
 
-# Fewer server connections than the relay's own: each then serves many clients, transaction by transaction.
+# Fewer server connections than the relay's own, so that each serves many clients, transaction by transaction.
 POOL_SIZE = 3
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin")
 
 
 @contextmanager
 def pgbouncer(url: str, directory: Path) -> Iterator[str]:
-    """`url` by way of PgBouncer. Skips the test where the program is not installed."""
+    """`url` through PgBouncer. Skips the test where the program is not installed."""
     program = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), *_PLACES]))
     if program is None:
         pytest.skip("pgbouncer is not installed: the relay behind a pooler in transaction mode is NOT tested here")

@@ -1,4 +1,4 @@
-"""Postgres for tests: one server a run, one database a test, cloned from a migrated template."""
+"""Postgres for tests: one server per run, and one database per test, cloned from a migrated template."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from tidings.database.migrate import MigrateSettings, migrate
 
 TEMPLATE = "tidings_template"
 ROLE_PASSWORD = "role-password"
-# On the command line a setting wins over ALTER SYSTEM; the tests of lost slots must be able to change this one.
+# A setting on the command line overrides ALTER SYSTEM. The tests of lost slots must be able to change this one.
 CHANGEABLE = "max_slot_wal_keep_size"
 SERVER_SETTINGS = {name: value for name, value in SETTINGS.items() if name != CHANGEABLE}
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running server: `admin_url` is its administrator's address in the database `postgres`; `restart` cuts all off."""
+    """A running server. `admin_url` is the administrator's URL of the database `postgres`. `restart` closes all
+    connections.
+    """
 
     admin_url: str
     restart: Callable[[], None]
@@ -37,7 +39,7 @@ class PostgresServer:
         return urlunsplit((parts.scheme, f"{user}@{parts.hostname}:{parts.port}", f"/{database}", "", ""))
 
     def migrate(self, database: str) -> None:
-        """Bring `database` to our schema, with a login for each role."""
+        """Migrate `database` to our schema, with a login for each role."""
         password = SecretStr(ROLE_PASSWORD)
         migrate(
             MigrateSettings(
@@ -57,7 +59,7 @@ class PostgresServer:
 
     @contextmanager
     def database(self, *, template: str = TEMPLATE) -> Iterator[str]:
-        """The name of a new database, dropped at the end; migrated unless `template="template1"`."""
+        """The name of a new database, dropped at the end, and migrated unless `template="template1"`."""
         name = f"t_{secrets.token_hex(6)}"
         self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
         try:

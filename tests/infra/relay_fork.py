@@ -1,6 +1,6 @@
-"""A relay as a fork of a process that has imported its modules: importing them is most of what a start costs.
+"""Starts a relay as a fork of a process that has imported its modules: the import takes most of a start's time.
 
-Each fork imports this module by name, so that nothing of the tests' own may be imported here.
+Each fork imports this module by name, so it must not import modules of the tests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FORKS.set_forkserver_preload([__name__])
 
 
 class RelayFork:
-    """As much of `subprocess.Popen` as `tests.process.Process` uses."""
+    """The part of `subprocess.Popen` that `tests.process.Process` uses."""
 
-    # `Process.start` polls all processes of this one. A status is read once: of two threads that poll a process at the
-    # same time, one would find 255 in its place.
+    # `Process.start` polls all processes. A status can be read once: of two threads that poll a process at the same
+    # time, one would get 255.
     _polling = threading.Lock()
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:

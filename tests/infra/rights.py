@@ -1,4 +1,4 @@
-"""The rights that docs/how-to/secure-kafka.md lists, and a broker that grants them, or all of them but one, to a user."""
+"""The rights in docs/how-to/secure-kafka.md, and a broker that grants them, or all but one, to a user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.wait import until
 PAGE = ROOT / "docs" / "how-to" / "secure-kafka.md"
 AUTHORIZER = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    # Of the port without TLS and SASL, by which the test administers.
+    # The port without TLS and SASL, for administration by the test.
     "super.users": "User:ANONYMOUS",
 }
 # A row of the page's table: process, resource, name, operation.
@@ -37,7 +37,7 @@ _CLUSTER = "kafka-cluster"
 
 @dataclass(frozen=True)
 class Right:
-    """`name` ends with `*` when it is a prefix."""
+    """`name` ends with `*` if it is a prefix."""
 
     resource: str
     name: str
@@ -49,7 +49,7 @@ class Right:
     @property
     def pattern(self) -> ResourcePattern:
         kind = ResourceType[self.resource.upper().replace(" ", "_")]
-        if self.name.endswith("*") and self.name != "*":  # that alone is Kafka's own word for all
+        if self.name.endswith("*") and self.name != "*":  # a single * is Kafka's own wildcard
             return ResourcePattern(kind, self.name[:-1], ACLResourcePatternType.PREFIXED)
         return ResourcePattern(kind, self.name or _CLUSTER)
 
@@ -63,7 +63,7 @@ def listed_rights() -> Mapping[str, frozenset[Right]]:
 
 
 def grant(kafka: SecureKafka, user: str, rights: Collection[Right]) -> None:
-    """Make `user`, with these rights and no others."""
+    """Create `user` with exactly these rights."""
     make_user(kafka, user)
     principal = f"User:{user}"
     everything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
@@ -74,12 +74,12 @@ def grant(kafka: SecureKafka, user: str, rights: Collection[Right]) -> None:
     with closing(KafkaAdminClient(bootstrap_servers=kafka.open.bootstrap)) as admin:
         admin.delete_acls([theirs])
         assert admin.create_acls(acls)["failed"] == []
-        # A broker follows the controller's log, so that it knows of them a moment later.
+        # A broker reads the controller's log, so new rights take effect a moment later.
         until(lambda: len(admin.describe_acls(theirs)[0]) == len(acls))
 
 
 @contextmanager
 def kafka_with_rights(directory: Path) -> Iterator[SecureKafka]:
-    """A broker with TLS and SASL that allows nothing that was not granted."""
+    """A broker with TLS and SASL that denies everything that is not granted."""
     with secure_kafka(directory, AUTHORIZER) as made:
         yield made

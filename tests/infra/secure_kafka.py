@@ -1,4 +1,4 @@
-"""A broker that clients reach by TLS and SASL alone; a port without either is for the test's own administration."""
+"""A broker whose clients must use TLS and SASL. Another port, without either, is for administration by the test."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODULES = "org.apache.kafka.common.security"
 
 @dataclass(frozen=True)
 class SecureKafka:
-    """`bootstrap` is the port with TLS and SASL, `open` is the one without."""
+    """`bootstrap` is the port with TLS and SASL, `open` the one without."""
 
     bootstrap: str
     open: Broker
@@ -36,7 +36,7 @@ class SecureKafka:
     password: str
 
     def environment(self, mechanism: str, **changed: str) -> dict[str, str]:
-        """The settings of a process of ours; keyword arguments are variables of it."""
+        """The environment of one of our processes. Keyword arguments are variables of it."""
         return {
             "TIDINGS_KAFKA": self.bootstrap,
             "TIDINGS_KAFKA_SECURITY": "SASL_SSL",
@@ -47,7 +47,7 @@ class SecureKafka:
         } | changed
 
     def worker_properties(self, user: str = USER) -> dict[str, str]:
-        """What docs/how-to/secure-kafka.md has a Connect worker set, with this broker's values."""
+        """The settings of a Connect worker according to docs/how-to/secure-kafka.md, for this broker."""
         login = f'{_MODULES}.scram.ScramLoginModule required username="{user}" password="{self.password}";'
         client = {
             "security.protocol": "SASL_SSL",
@@ -94,7 +94,7 @@ def secure_kafka(directory: Path, settings: Mapping[str, str] = MappingProxyType
 
 
 def make_user(made: SecureKafka, user: str) -> None:
-    """A user of SCRAM with the broker's one password."""
+    """A SCRAM user with the broker's password."""
     with closing(KafkaAdminClient(bootstrap_servers=made.open.bootstrap)) as admin:
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             made_of = UserScramCredentialUpsertion(user, mechanism, made.password, 4096)
@@ -103,9 +103,9 @@ def make_user(made: SecureKafka, user: str) -> None:
 
 @contextmanager
 def token_endpoint(client_id: str, client_secret: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """An authorization server for one client: its URL, and the tokens' claims it gave so far.
+    """An authorization server for one client: its URL, and the claims of the tokens that it has issued.
 
-    Its tokens are unsecured (RFC 7519, section 6), as Kafka's broker takes them by default.
+    Its tokens are unsecured (RFC 7519, section 6), as Kafka's broker accepts them by default.
     """
     expected = "Basic " + base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
     given: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Other sides that are stuck: listeners that let nobody in, do not read, or end no answer."""
+"""Servers that hang: listeners that accept no connection, do not read, or do not complete an answer."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-# On loopback a connection that is let in is there at once.
+# On loopback a connection is accepted without delay.
 IN_SECONDS = 0.5
-# Small, so that what is not read is soon felt by the sender.
+# Small, so that a sender blocks soon when its data is not read.
 BUFFER_BYTES = 4096
 
 
 @contextmanager
 def black_hole() -> Iterator[str]:
-    """The address of a listener that answers no SYN: its backlog is full."""
+    """The address of a listener that answers no SYN, as its backlog is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -34,7 +34,7 @@ def black_hole() -> Iterator[str]:
 
 
 class Deaf:
-    """Lets everybody in and reads the first bytes, then nothing. `heads` are those bytes."""
+    """Accepts all connections, reads the first bytes, and then nothing. `heads` are those bytes."""
 
     def __init__(self) -> None:
         self._listener = socket.socket()
@@ -69,7 +69,7 @@ def deaf() -> Iterator[Deaf]:
 
 
 class Stalled:
-    """Takes requests without a body; after `release` each gets `beginning`, and then nothing more."""
+    """Reads requests without a body. After `release` each gets `beginning`, and then nothing."""
 
     def __init__(self, beginning: bytes) -> None:
         self._beginning = beginning

@@ -1,5 +1,5 @@
-"""A TCP proxy between a process and its server that cuts, delays and swallows what crosses it. It knows of Postgres'
-protocol only as much as is needed to lose the answer to one statement.
+"""A TCP proxy between a process and its server that cuts, delays and discards the traffic. It parses Postgres' protocol
+only to discard the answer to one statement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREPARED = re.compile(rb"P....(_pg3_[0-9a-f]+)\x00([^\x00]*)", re.DOTALL)
 
 
 class TcpProxy:
-    """Forwards `url`'s host and port. Faults hold until `heal`; every method may be called from any thread."""
+    """Forwards to `url`'s host and port. Faults last until `heal`. Every method may be called from any thread."""
 
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
@@ -50,23 +50,23 @@ class TcpProxy:
         self._loop.close()
 
     def url(self, url: str) -> str:
-        """`url` with this proxy's address in place of its own."""
+        """`url` with this proxy's address."""
         parts = urlsplit(url)
         credentials = parts.netloc.rpartition("@")[0]
         netloc = f"{credentials}@127.0.0.1:{self.port}" if credentials else f"127.0.0.1:{self.port}"
         return urlunsplit(parts._replace(netloc=netloc))
 
     def cut(self) -> int:
-        """Reset every connection, once; how many there were. New ones are forwarded."""
+        """Reset every connection once, and return their number. New ones are forwarded."""
         return self._run(self._cut())
 
     def refuse(self) -> None:
-        """Reset every connection, and new ones as soon as they are made."""
+        """Reset every connection, and new ones as soon as they are opened."""
         self.refusing = True
         self.cut()
 
     def swallow(self) -> None:
-        """Forward nothing and close nothing, in both directions: a host that vanished without a RST."""
+        """Forward nothing and close nothing, in both directions: a host that disappeared without a RST."""
         self.swallowing = True
 
     def delay(self, seconds: float) -> None:
@@ -74,8 +74,8 @@ class TcpProxy:
         self.delay_seconds = seconds
 
     def lose_answers(self, statement: bytes, *, times: int | None = None) -> None:
-        """Let statements whose text holds `statement` be carried out, and reset the connection in place of their
-        answer. `lost` counts them; after `times` answers are forwarded again.
+        """Forward statements whose text contains `statement`, and reset the connection in place of their answers.
+        `lost` counts them. After `times` answers are forwarded again.
         """
         self._loses_until = None if times is None else self.lost + times
         self.losing = statement
@@ -86,7 +86,7 @@ class TcpProxy:
             self.losing = None
 
     def heal(self) -> None:
-        """Forward again. Connections whose bytes were swallowed are reset, as their streams have gaps."""
+        """Forward again. Connections that lost bytes are reset, as their streams have gaps."""
         was_swallowing = self.swallowing
         self.delay_seconds, self.refusing, self.swallowing, self.losing = 0.0, False, False, None
         if was_swallowing:
@@ -174,7 +174,7 @@ class _Link:
                 if asking:
                     self._look(piece)
                 elif self._answer_lost:
-                    # The answer is here, so the statement was carried out.
+                    # The answer has arrived, so the statement was executed.
                     self._proxy.count_lost()
                     self.reset()
                     return
@@ -185,7 +185,7 @@ class _Link:
         for name, text in _PREPARED.findall(piece):
             self._prepared[name] = text
         losing = self._proxy.losing
-        # A statement with many parameters comes in several pieces.
+        # A statement with many parameters arrives in several pieces.
         if losing is not None and not self._answer_lost:
             names = [name for name, text in self._prepared.items() if losing in text]
             self._answer_lost = losing in piece or any(name + b"\x00" in piece for name in names)
@@ -201,7 +201,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @contextmanager
 def tcp_proxy(url: str) -> Iterator[TcpProxy]:
-    """A proxy before the server of `url`, which is stopped at the end."""
+    """A proxy in front of the server of `url`, stopped at the end of the block."""
     parts = urlsplit(url)
     proxy = TcpProxy(parts.hostname or "127.0.0.1", parts.port or 5432).start()
     try:

@@ -1,7 +1,6 @@
-"""A port that speaks TLS to Postgres' clients and passes what they say on to a server without TLS.
+"""A port that speaks TLS with Postgres' clients, and forwards their traffic to a server without TLS.
 
-The Postgres of our wheel has no TLS. A client asks for it before anything else: SSLRequest in the Postgres manual, chapter
-"Message Formats".
+The Postgres of our wheel has no TLS. A client first asks for it with SSLRequest (Postgres manual, "Message Formats").
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _WAIT_SECONDS = 10
 
 
 class TlsPostgres:
-    """`port` is where clients come; `encrypted` is how many of them asked for TLS and got it."""
+    """`port` is the address for clients. `encrypted` is the number of connections with TLS."""
 
     def __init__(self, context: ssl.SSLContext, server_port: int) -> None:
         self._context = context
@@ -28,7 +27,7 @@ class TlsPostgres:
         self.encrypted = 0
 
     def serve(self) -> None:
-        with suppress(OSError):  # the listener is closed at the end
+        with suppress(OSError):  # the listener was closed at the end of the test
             while True:
                 client, _ = self._listener.accept()
                 threading.Thread(target=self._carry, args=(client,), daemon=True).start()
@@ -41,7 +40,7 @@ class TlsPostgres:
         with client, suppress(OSError):
             client.settimeout(_WAIT_SECONDS)
             if client.recv(8, socket.MSG_WAITALL) != _SSL_REQUEST:
-                return  # a client that goes on without TLS
+                return  # a client that continues without TLS
             client.sendall(b"S")
             with (
                 self._context.wrap_socket(client, server_side=True) as secure,

@@ -1,4 +1,4 @@
-"""How compose starts Connect's image: with a password where the image can ask for it, aloud without one elsewhere."""
+"""The start of Connect's image by compose: with a password where the image supports it, and with a warning elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.process import ROOT
 
-# In place of the image's own entrypoint: what it is given, and the files that are named there.
+# In place of the image's own entrypoint: it prints its arguments, and the files that they name.
 SHOWS = """#!/usr/bin/env bash
 echo "started with $*"
 env | grep -E '^(CONNECT_|KAFKA_OPTS)' || true
@@ -49,7 +49,7 @@ def test_kafkas_distribution_gets_the_password(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_an_image_without_the_extension_is_started_aloud_without_it(tmp_path: Path) -> None:
+def test_an_image_without_the_extension_is_started_without_it_and_with_a_warning(tmp_path: Path) -> None:
     done = _started(tmp_path, "connect-runtime-4.3.0.jar")
     assert "started with start\n" in done.stdout
     assert "CONNECT_" not in done.stdout

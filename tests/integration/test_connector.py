@@ -1,4 +1,4 @@
-"""Registering the connector over Connect's REST, as it answers: idempotent, and a changed file is applied."""
+"""The registration of the connector over Connect's REST: it is idempotent, and applies a changed file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.destination import Received, Reply, destination
 
 
 class Rest:
-    """As much of Connect as registration needs; `PUT` answers `status`."""
+    """The part of Connect that registration needs. `PUT` answers `status`."""
 
     def __init__(self, stored: dict[str, str] | None, status: int = 200) -> None:
         self.stored = stored
@@ -28,7 +28,7 @@ class Rest:
         return Reply(404) if self.stored is None else Reply(200, json.dumps(self.stored).encode())
 
 
-def test_connect_is_told_the_password_of_its_rest() -> None:
+def test_connect_gets_the_password_of_its_rest() -> None:
     seen: list[str | None] = []
 
     def rest(received: Received) -> Reply:
@@ -50,16 +50,16 @@ def test_a_connector_is_registered_once_and_again_when_its_file_has_changed() ->
         assert not connector.register({"poll.interval.ms": "5"})
         assert rest.puts == 1
         assert connector.register({"poll.interval.ms": "10"})
-        assert connector.register({"linger.ms": "0"})  # what is no longer in the file goes, too
+        assert connector.register({"linger.ms": "0"})  # a setting that was removed from the file is removed, too
         assert rest.stored == {"linger.ms": "0", "name": "tidings"}
 
 
-def test_a_file_that_connect_refuses_is_said_with_its_reason() -> None:
+def test_a_file_that_connect_refuses_is_reported_with_its_reason() -> None:
     with destination(Rest(None, 400)) as server, pytest.raises(RegistrationRefusedError, match="is wrong"):
         Connector(server.url, "tidings").register({"poll.interval.ms": "x"})
 
 
 @pytest.mark.parametrize("status", [0, 409, 500, 503])
-def test_a_connect_that_is_busy_or_away_is_asked_again(status: int) -> None:
+def test_a_connect_that_is_busy_or_down_is_retried(status: int) -> None:
     with destination(Rest({}, status)) as server, pytest.raises(ConnectUnavailableError):
         Connector(server.url, "tidings").register({"poll.interval.ms": "5"})

@@ -19,9 +19,9 @@ from tidings.kafka.topics import create_topics
 from tidings.process import log
 from tidings.process.progress import Progress
 
-# As short as no process of ours asks for: each is over before the coordinator has answered.
+# Shorter than any poll of our processes: each poll ends before the coordinator has answered.
 SHORT_POLL_MS = 1
-# Without the longer polls of `Changes`, about one of three such members never got its partitions.
+# Without the longer polls of `Changes`, about one of three such members got no partitions.
 MEMBERS = 6
 
 
@@ -30,17 +30,17 @@ def test_two_members_have_the_same_partitions_of_submissions_and_results(broker:
     create_topics(cluster, TOPICS)
     group = f"test-{uuid.uuid4().hex}"
     with ExitStack() as stack:
-        # Each is polled in a thread of its own, as in its process: kafka-python forgets a join that ends while its
-        # consumer is not polled, and joins again.
+        # Each is polled in its own thread, as in its process: kafka-python forgets a join that ends while its consumer
+        # is not polled, and joins again.
         members = [stack.enter_context(polled(member(cluster, group, instance))) for instance in "ab"]
         until(lambda: [len(one.assignment()) for one in members] == [PARTITIONS, PARTITIONS], 60)
         for one in members:
             assert _numbers(one, SUBMISSIONS) == _numbers(one, RESULTS) != set()
-            # No other is offered, on which the members of a group might agree.
+            # It offers no other, on which the members of a group could agree.
             assert one._consumer.config["partition_assignment_strategy"] == (RangePartitionAssignor,)
 
 
-def test_a_member_that_is_polled_shortly_gets_its_partitions(broker: Broker) -> None:
+def test_a_member_with_short_polls_gets_its_partitions(broker: Broker) -> None:
     cluster = Cluster(broker.bootstrap)
     create_topics(cluster, TOPICS)
     for _ in range(MEMBERS):
@@ -64,7 +64,7 @@ def member(cluster: Cluster, group: str, instance: str) -> Changes:
 
 @contextmanager
 def polled(changes: Changes) -> Iterator[Changes]:
-    """`changes`, polled until the end."""
+    """`changes`, polled until the end of the block."""
     ended = threading.Event()
 
     def poll() -> None:

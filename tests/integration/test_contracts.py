@@ -1,4 +1,4 @@
-"""The architecture's contracts fail when they are broken: each is broken in a copy, and import-linter names it."""
+"""The import contracts fail when they are broken: each is broken in a copy, and import-linter names it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def test_the_tree_keeps_them(tree: Path) -> None:
+def test_the_tree_obeys_them(tree: Path) -> None:
     found = contracts(tree)
     assert found.returncode == 0, found.stdout
     assert "0 broken" in found.stdout
 
 
 @pytest.mark.parametrize("file", BREACHES)
-def test_a_breach_is_named(tree: Path, file: str) -> None:
+def test_a_violation_is_named(tree: Path, file: str) -> None:
     module, contract = BREACHES[file]
     path = tree / file
     whole = path.read_text()

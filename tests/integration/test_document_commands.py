@@ -1,4 +1,4 @@
-"""The commands of documents that need a Postgres and nothing else of the system."""
+"""The commands of documents that need only a Postgres."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def terminal(directory: Path, replaced: dict[str, str]) -> Terminal:
     return Terminal(directory, environment, replaced)
 
 
-def test_a_database_of_your_own(postgres: PostgresServer, tmp_path: Path) -> None:
-    [commands] = run_by("docs/how-to/existing-postgres-and-kafka.md", "test_a_database_of_your_own")
+def test_the_commands_for_an_existing_database(postgres: PostgresServer, tmp_path: Path) -> None:
+    [commands] = run_by("docs/how-to/existing-postgres-and-kafka.md", "test_the_commands_for_an_existing_database")
     with postgres.database(template="template1") as name:
-        # Roles are the server's, and other tests log in with this password.
+        # Roles belong to the server, and other tests log in with this password.
         replaced = {"postgresql://postgres:…@db:5432/tidings": postgres.url(name), "…": ROLE_PASSWORD}
         printed = terminal(tmp_path, replaced).run(commands)
         with psycopg.connect(postgres.url(name)) as connection:
@@ -35,14 +35,14 @@ def test_a_database_of_your_own(postgres: PostgresServer, tmp_path: Path) -> Non
     assert len(printed.split()[-1]) >= 32  # the key, which is shown once
 
 
-def test_a_relay_of_your_own(postgres: PostgresServer, tmp_path: Path) -> None:
-    start, tokens = run_by("docs/how-to/move-from-qstash.md", "test_a_relay_of_your_own")
+def test_the_commands_for_the_relay_alone(postgres: PostgresServer, tmp_path: Path) -> None:
+    start, tokens = run_by("docs/how-to/move-from-qstash.md", "test_the_commands_for_the_relay_alone")
     [port] = free_ports(1)
     with postgres.database(template="template1") as name:
         replaced = {
             "postgresql://relay:…@db/relay": postgres.url(name),
             "0.0.0.0:8080": f"127.0.0.1:{port}",
-            # The packages are there.
+            # The packages are already installed.
             "pip install": ": pip install",
         }
         shell = terminal(tmp_path, replaced)

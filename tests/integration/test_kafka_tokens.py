@@ -1,4 +1,4 @@
-"""Access tokens of an authorization server that is slow in every way."""
+"""Access tokens from an authorization server that is slow in different ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _client(url: str) -> OAuthClient:
 
 @contextmanager
 def _dripping(start: bytes) -> Iterator[str]:
-    """A server that answers with `start` and then a byte now and then, for as long as somebody listens."""
+    """A server that answers with `start` and then a byte at a time, as long as the client is connected."""
     ended = threading.Event()
 
     def drip(connection: socket.socket) -> None:
@@ -49,12 +49,12 @@ def _dripping(start: bytes) -> Iterator[str]:
             server.shutdown(socket.SHUT_RDWR)
 
 
-# More than the test may take: nothing but the whole time ends the wait.
+# Longer than the test may take, so only the total timeout can end the wait.
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "start", [b"", HEAD, HEAD + b"Content-Length: 100000000\r\n\r\n"], ids=["status", "header", "body"]
 )
-def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(start: bytes) -> None:
+def test_an_answer_that_arrives_byte_by_byte_times_out(start: bytes) -> None:
     with _dripping(start) as url:
         tokens = TokenProvider(_client(url), seconds_max=0.5)
         for _ in range(2):
@@ -71,13 +71,13 @@ def test_requests_that_do_not_end_are_bounded() -> None:
                 tokens.token()
         with pytest.raises(KafkaConnectionError, match="have not ended"):
             tokens.token()
-    # The server is gone, and so are they.
+    # The server has ended, and so have the requests.
     until(lambda: not any(fetch.is_alive() for fetch in tokens._unfinished), 30)
     with pytest.raises(KafkaConnectionError, match="ConnectionError"):
         tokens.token()
 
 
-def test_threads_that_wait_for_the_same_token_ask_once() -> None:
+def test_threads_that_wait_for_the_same_token_request_it_once() -> None:
     release = threading.Event()
 
     def held(_: Received) -> Reply:
@@ -96,7 +96,7 @@ def test_threads_that_wait_for_the_same_token_ask_once() -> None:
         assert (found, len(server.received)) == (["t"] * 5, 1)
 
 
-def test_a_token_is_asked_for_again_before_it_expires() -> None:
+def test_a_token_is_requested_again_before_it_expires() -> None:
     clock = Clock()
     with destination(lambda _: Reply(body=json.dumps({"access_token": "t", "expires_in": 100}).encode())) as server:
         tokens = TokenProvider(_client(server.url), clock, seconds_max=60)
@@ -112,7 +112,7 @@ def test_a_token_is_asked_for_again_before_it_expires() -> None:
     [Reply(500), Reply(200, b"<html>"), Reply(200, b'{"access_token": ""}'), Reply(200, b" " * (ANSWER_BYTES_MAX + 1))],
     ids=["error", "no JSON", "no token", "too large"],
 )
-def test_what_is_no_token_is_a_failed_connection_and_says_no_secret(reply: Reply) -> None:
+def test_an_invalid_token_is_a_failed_connection_and_shows_no_secret(reply: Reply) -> None:
     with destination(lambda _: reply) as server:
         with pytest.raises(KafkaConnectionError) as error:
             TokenProvider(_client(server.url), seconds_max=60).token()

@@ -1,4 +1,4 @@
-"""The schema: migrations that can be repeated, and what each role may do."""
+"""The schema: migrations can be repeated, and each role has its rights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.infra.postgres import PostgresServer
 from tidings.database.migrate import MIGRATIONS
 
 
-def test_migrating_again_and_by_two_at_once_changes_nothing(postgres: PostgresServer) -> None:
+def test_repeated_and_concurrent_migrations_change_nothing(postgres: PostgresServer) -> None:
     with postgres.database(template="template1") as name:
         failures: list[BaseException] = []
 
@@ -35,7 +35,7 @@ def test_migrating_again_and_by_two_at_once_changes_nothing(postgres: PostgresSe
 
 @pytest.mark.parametrize("table", ["submissions", "attempts", "results", "attempt_starts"])
 @pytest.mark.parametrize("verb", ["UPDATE tidings.{} SET {} = NULL", "DELETE FROM tidings.{}", "TRUNCATE tidings.{}"])
-def test_the_api_can_neither_change_nor_delete(postgres: PostgresServer, database: str, table: str, verb: str) -> None:
+def test_the_api_can_neither_update_nor_delete(postgres: PostgresServer, database: str, table: str, verb: str) -> None:
     with (
         psycopg.connect(postgres.url(database, role="tidings_api")) as connection,
         pytest.raises(psycopg.errors.InsufficientPrivilege),
@@ -46,7 +46,7 @@ def test_the_api_can_neither_change_nor_delete(postgres: PostgresServer, databas
 @pytest.mark.parametrize(
     "column", ["submissions.body", "submissions.idempotency_key", "results.body", "api_keys.key_sha256"]
 )
-def test_debezium_cannot_read_what_is_not_published(postgres: PostgresServer, database: str, column: str) -> None:
+def test_debezium_cannot_read_unpublished_columns(postgres: PostgresServer, database: str, column: str) -> None:
     table, name = column.split(".")
     with (
         psycopg.connect(postgres.url(database, role="tidings_cdc")) as connection,
@@ -55,7 +55,7 @@ def test_debezium_cannot_read_what_is_not_published(postgres: PostgresServer, da
         connection.execute(f"SELECT {name} FROM tidings.{table}")
 
 
-def test_an_upgrade_settles_removals_of_long_ago_and_leaves_the_others_to_the_reconciler(
+def test_an_upgrade_settles_old_removals_and_leaves_the_others_to_the_reconciler(
     postgres: PostgresServer,
 ) -> None:
     files = sorted(path for path in MIGRATIONS.glob("*.sql") if path.name <= "0014_removals.sql")

@@ -1,4 +1,4 @@
-"""The tests' name server: what it answers, what it fails, and when it is silent."""
+"""The tests' name server: its answers, its failures, and its silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.infra.names import NameServer, name_server
 
 ADDRESS = "127.0.55.53"
-# Long enough for an answer on loopback, and a silent server has none however long one waits.
+# Long enough for an answer on loopback. A silent server never answers.
 SILENT_SECONDS = 1.0
 
 
@@ -37,21 +37,21 @@ def code(answer: bytes) -> int:
     return answer[3] & 15
 
 
-def test_a_known_name_has_its_address_and_an_absent_one_is_not_there(server: NameServer) -> None:
+def test_a_known_name_has_its_address_and_an_absent_one_does_not_exist(server: NameServer) -> None:
     answer = asked("known.test")
     assert (answer[:2], code(answer)) == (b"\x12\x34", 0)
     assert answer.endswith(socket.inet_aton("127.0.0.9"))
     assert code(asked("absent.test")) == 3
 
 
-def test_one_that_fails_says_so_of_every_name_and_then_answers_again(server: NameServer) -> None:
+def test_a_failing_server_answers_with_an_error_for_every_name_and_then_answers_again(server: NameServer) -> None:
     server.mode = "fails"
     assert [code(asked(name)) for name in ("known.test", "absent.test")] == [2, 2]
     server.mode = "answers"
     assert code(asked("known.test")) == 0
 
 
-def test_a_silent_one_answers_nothing_and_counts_what_it_was_asked(server: NameServer) -> None:
+def test_a_silent_server_answers_nothing_and_counts_its_queries(server: NameServer) -> None:
     server.mode = "silent"
     with pytest.raises(TimeoutError):
         asked("known.test", SILENT_SECONDS)

@@ -1,4 +1,4 @@
-"""Months' partitions: made in nobody's way, and out of a default partition that holds rows of the month."""
+"""Monthly partitions: created without blocking others, and out of a default partition that has rows of the month."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.infra.postgres import PostgresServer
 from tidings.database.partitions import Made, Partitions
 
 TABLES = ("submissions", "attempts", "results", "attempt_starts")
-# What `insert` puts there, and how much of it is published.
+# The number of rows that `insert` inserts, and of those that are published.
 ROWS, PUBLISHED = 6, 4
 Connection = psycopg.Connection[Any]
 
 
 def id_at(moment: datetime) -> UUID:
-    """A UUID v7 (RFC 9562, section 5.7) of that moment."""
+    """A UUID v7 (RFC 9562, section 5.7) of that time."""
     random = int.from_bytes(secrets.token_bytes(10)) & ~(0xF << 76) & ~(0x3 << 62)
     return UUID(int=int(moment.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62 | random)
 
@@ -39,7 +39,7 @@ LATER = (NOW.replace(day=1) + timedelta(days=70)).replace(day=5)  # the month af
 
 
 class Database:
-    """A database, as its administrator and as the api's role."""
+    """A database, with connections of its administrator and of the api's role."""
 
     def __init__(self, postgres: PostgresServer, name: str) -> None:
         self.url = postgres.url(name)
@@ -47,12 +47,12 @@ class Database:
         self.connection: Connection = psycopg.connect(self.url, autocommit=True)
 
     def insert(self, id_: UUID, body: bytes = b"{}", url: str | None = None) -> None:
-        """A submission with two attempts that were told, and a result."""
+        """Insert a submission with two attempts whose starts were reported, and a result."""
         with psycopg.connect(url or self.url, autocommit=True) as connection:
             insert(connection, id_, body)
 
     def rows(self, table: str) -> list[Any]:
-        """All of a table, without where it is stored."""
+        """All rows of a table, without their partition."""
         query = sql.SQL("SELECT t::text FROM tidings.{} AS t ORDER BY 1").format(sql.Identifier(table))
         return self.connection.execute(query).fetchall()
 
@@ -65,12 +65,12 @@ class Database:
         return {row[0].removeprefix("tidings.") for row in self.connection.execute(query, (id_,)).fetchall()}
 
     def drop(self, month: str) -> None:
-        """As when the stack was off for months."""
+        """Drop the partitions, as if the stack had been down for months."""
         for table in TABLES:
             self.connection.execute(sql.SQL("DROP TABLE tidings.{}").format(sql.Identifier(f"{table}_{month}")))
 
     def make(self) -> Made:
-        """A round, as the api does it."""
+        """Run a round, as the api does it."""
         with psycopg.connect(self.api_url, autocommit=True) as connection:
             return Partitions(lambda statement, values: connection.execute(statement, values).fetchall()).make()
 
@@ -109,14 +109,14 @@ def db(postgres: PostgresServer, database: str) -> Iterator[Database]:
 
 @contextmanager
 def reader(url: str) -> Iterator[None]:
-    """A transaction that has read all the tables and stays open, as pg_dump's and a Debezium snapshot's do."""
+    """A transaction that has read all tables and stays open, like that of pg_dump or of a Debezium snapshot."""
     with psycopg.connect(url) as connection:
         for table in TABLES:
             connection.execute(sql.SQL("SELECT count(*) FROM tidings.{}").format(sql.Identifier(table)))
         yield
 
 
-def test_a_row_is_in_its_months_partition(db: Database) -> None:
+def test_a_row_is_in_the_partition_of_its_month(db: Database) -> None:
     for moment in (NOW, LATER):
         id_ = id_at(moment)
         db.insert(id_)
@@ -124,7 +124,7 @@ def test_a_row_is_in_its_months_partition(db: Database) -> None:
             assert db.places(table, id_) == {f"{table}_{month_of(moment)}"}
 
 
-def test_an_open_reader_makes_no_insert_wait(db: Database) -> None:
+def test_an_open_reader_does_not_block_inserts(db: Database) -> None:
     db.drop(month_of(LATER))
     ending = threading.Event()
     rounds: list[Made] = []
@@ -160,20 +160,20 @@ def test_rows_of_the_month_leave_the_default_partition_unchanged(db: Database) -
     for table in TABLES:
         assert {place for id_ in ids for place in db.places(table, id_)} == {f"{table}_{month_of(NOW)}"}
         assert db.places(table, stranger) == {f"{table}_default"}
-    # An end is still final, and a new row goes the same way.
+    # An end is still final, and a new row is stored in the same partition.
     with pytest.raises(psycopg.errors.UniqueViolation):
         db.insert(ids[0])
     assert db.make().names == []
 
 
-def test_a_month_that_is_over_is_made_as_well(db: Database) -> None:
+def test_the_partition_of_a_past_month_is_created_as_well(db: Database) -> None:
     id_ = id_at(datetime(2024, 3, 31, 23, 59, 59, tzinfo=UTC))
     db.insert(id_)
     assert db.make().names == [f"{table}_2024_03" for table in TABLES]
     assert db.places("results", id_) == {"results_2024_03"}
 
 
-def test_a_partition_that_was_made_late_is_like_the_others(db: Database) -> None:
+def test_a_partition_that_was_created_late_is_like_the_others(db: Database) -> None:
     def shape(month: str) -> Any:
         names = [f"{table}_{month}" for table in TABLES]
         columns = db.one(
@@ -197,7 +197,7 @@ def test_a_partition_that_was_made_late_is_like_the_others(db: Database) -> None
     assert shape(month_of(LATER)) == shape(month_of(NOW))
 
 
-def test_rows_come_in_while_the_others_are_moved_and_each_is_there_once(db: Database) -> None:
+def test_rows_are_inserted_while_others_are_moved_and_each_exists_once(db: Database) -> None:
     db.drop(month_of(NOW))
     with db.connection.cursor() as cursor:
         cursor.execute(
@@ -213,7 +213,9 @@ def test_rows_come_in_while_the_others_are_moved_and_each_is_there_once(db: Data
                 id_ = id_at(NOW)
                 try:
                     insert(connection, id_)
-                except psycopg.errors.CheckViolation:  # routed before, inserted after: the api's store does it again
+                except (
+                    psycopg.errors.CheckViolation
+                ):  # it was routed before the change and inserted after it: the api's store repeats it
                     continue
                 acknowledged.append(id_)
 
@@ -237,7 +239,7 @@ def test_rows_come_in_while_the_others_are_moved_and_each_is_there_once(db: Data
     assert db.one("SELECT count(*) >= 7000 + %s FROM tidings.submissions", len(acknowledged)) is True
 
 
-def test_a_row_that_is_moved_is_not_told_again(db: Database) -> None:
+def test_a_row_that_is_moved_does_not_become_another_event(db: Database) -> None:
     slot = f"s_{db.connection.info.dbname}"
     db.connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (slot,))
     try:
@@ -250,7 +252,7 @@ def test_a_row_that_is_moved_is_not_told_again(db: Database) -> None:
         assert told(db, slot) == 3000 + PUBLISHED
         assert db.make().moved >= 3000 + ROWS
         assert told(db, slot) == 0
-        # And the new partition's rows are told, as all others are.
+        # Rows of the new partition become events, like all others.
         db.insert(id_at(NOW))
         assert told(db, slot) == PUBLISHED
     finally:
@@ -258,7 +260,7 @@ def test_a_row_that_is_moved_is_not_told_again(db: Database) -> None:
 
 
 def told(db: Database, slot: str) -> int:
-    """Inserts, updates and deletions since the last question, as Debezium gets them (protocol: "I", "U", "D")."""
+    """Inserts, updates and deletions since the last call, as Debezium gets them (protocol: "I", "U", "D")."""
     messages = db.connection.execute(
         "SELECT data FROM pg_logical_slot_get_binary_changes(%s, NULL, NULL, 'proto_version', '1',"
         " 'publication_names', 'tidings_cdc')",
@@ -269,7 +271,7 @@ def told(db: Database, slot: str) -> int:
     return kinds.count(b"I")
 
 
-def test_migrating_makes_what_is_missing(postgres: PostgresServer, db: Database) -> None:
+def test_migrating_creates_missing_partitions(postgres: PostgresServer, db: Database) -> None:
     db.drop(month_of(NOW))
     postgres.migrate(db.connection.info.dbname)
     id_ = id_at(NOW)
@@ -277,7 +279,7 @@ def test_migrating_makes_what_is_missing(postgres: PostgresServer, db: Database)
     assert db.places("attempts", id_) == {f"attempts_{month_of(NOW)}"}
 
 
-def test_the_list_of_tables_names_all_that_are_partitioned(db: Database) -> None:
+def test_the_list_of_tables_has_all_partitioned_tables(db: Database) -> None:
     partitioned = db.one(
         "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class"
         " WHERE relkind = 'p' AND relnamespace = 'tidings'::regnamespace"
@@ -285,6 +287,6 @@ def test_the_list_of_tables_names_all_that_are_partitioned(db: Database) -> None
     assert sorted(db.one("SELECT tidings.month_tables()")) == partitioned == sorted(TABLES)
 
 
-def test_a_moment_before_1970_has_a_smallest_id(db: Database) -> None:
+def test_a_time_before_1970_has_the_smallest_id(db: Database) -> None:
     for moment in ("1960-01-01", "0001-01-01"):
         assert db.one("SELECT tidings.uuid_floor(%s::timestamptz)", moment) == UUID(int=0)

@@ -1,4 +1,6 @@
-"""What the migrated database publishes, beside what the connector reads and routes. The database is asked, not the files."""
+"""The columns that the migrated database publishes are those that the connector reads and routes. The test queries the
+database, not the migration files.
+"""
 
 from __future__ import annotations
 

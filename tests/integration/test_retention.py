@@ -1,4 +1,6 @@
-"""Old months are dropped, whole and ended ones alone; nothing that is being read or is open goes."""
+"""Only whole months whose submissions have all ended are dropped. A month that is being read or has open submissions
+stays.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ TABLES = ("submissions", "attempts", "results", "attempt_starts")
 
 
 class Months:
-    """A database with partitions of its own for months of the past."""
+    """A database with partitions for past months."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def make(self, months_ago: int) -> str:
-        """Partitions for a month; its name."""
+        """Create partitions for a month; return its name."""
         first = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         for _ in range(months_ago):
             first = (first - timedelta(days=1)).replace(day=1)
@@ -79,11 +81,11 @@ def months(postgres: PostgresServer, database: str) -> Months:
 
 @pytest.fixture
 def role_url(postgres: PostgresServer, database: str) -> str:
-    """As the reconciler does it."""
+    """Run retention as the reconciler does."""
     return postgres.url(database, role="tidings_reconciler")
 
 
-def test_whole_ended_months_go_and_others_stay(months: Months, role_url: str) -> None:
+def test_whole_ended_months_are_dropped_and_others_stay(months: Months, role_url: str) -> None:
     old, open_, young = months.make(6), months.make(5), months.make(1)
     months.submit(old, ended=True)
     months.submit(open_, ended=True)
@@ -104,7 +106,7 @@ def test_whole_ended_months_go_and_others_stay(months: Months, role_url: str) ->
         assert {f"{table}_{name}" for table in TABLES} <= left
 
 
-def test_a_month_that_is_being_read_stays_and_holds_up_no_insert(months: Months, role_url: str) -> None:
+def test_a_month_that_is_being_read_stays_and_blocks_no_insert(months: Months, role_url: str) -> None:
     old = months.make(6)
     months.submit(old, ended=True)
     with psycopg.connect(months.url) as reader, psycopg.connect(role_url, autocommit=True) as connection:
@@ -127,7 +129,7 @@ def test_the_function_drops_no_month_that_may_have_open_submissions(months: Mont
     assert f"submissions_{this}" in months.partitions()
 
 
-def test_old_idempotency_keys_go(months: Months, role_url: str) -> None:
+def test_old_idempotency_keys_are_deleted(months: Months, role_url: str) -> None:
     with psycopg.connect(months.url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO tidings.idempotency_keys SELECT 'a', n::text, gen_random_uuid(), '', now() - n * interval '1 day'"
@@ -138,7 +140,7 @@ def test_old_idempotency_keys_go(months: Months, role_url: str) -> None:
         assert Retention(connection, 62).prune_keys() == 0
 
 
-def test_old_removals_of_contents_go_once_they_are_settled(months: Months, role_url: str) -> None:
+def test_old_removals_of_contents_are_deleted_once_they_are_settled(months: Months, role_url: str) -> None:
     with psycopg.connect(months.url, autocommit=True) as connection:
         connection.execute(
             "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at, settled_at)"
@@ -148,13 +150,14 @@ def test_old_removals_of_contents_go_once_they_are_settled(months: Months, role_
     with psycopg.connect(role_url, autocommit=True) as connection:
         assert Retention(connection, 62).prune_removals() == 20
         assert Retention(connection, 62).prune_removals() == 0
-        # Whoever calls the function by itself deletes none that is younger than any submission may be open.
+        # A direct call of the function deletes none that is younger than the maximum time for which a submission may be
+        # open.
         assert connection.execute("SELECT tidings.prune_content_removals(now(), 100)").fetchone() == (15,)
     with psycopg.connect(months.url) as connection:
         assert connection.execute("SELECT count(*) FROM tidings.content_removals").fetchone() == (65,)
 
 
-def test_the_command_says_what_goes_before_it_goes(months: Months) -> None:
+def test_the_command_lists_what_it_drops_before_it_drops_it(months: Months) -> None:
     old = months.make(6)
     months.submit(old, ended=True)
 

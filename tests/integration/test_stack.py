@@ -1,4 +1,4 @@
-"""What the supervisor keeps running, and what a reset and a start do to each other."""
+"""The servers that the supervisor keeps running, and concurrent resets and starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ with held(Path(sys.argv[1])):
 
 
 class LivingPostgres:
-    """As much of `Postgres` as is kept."""
+    """The part of `Postgres` that the supervisor uses."""
 
     def alive(self) -> bool:
         return True
@@ -49,7 +49,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.stop()
 
 
-def test_a_server_that_cannot_be_started_again_now_is_started_when_it_can(
+def test_a_server_that_cannot_be_restarted_is_restarted_later(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopping = threading.Event()
@@ -57,7 +57,7 @@ def test_a_server_that_cannot_be_started_again_now_is_started_when_it_can(
         target=respawn_servers, args=(LivingPostgres(), [server], stopping, threading.Lock()), daemon=True
     )
     first = server.process.pid
-    # Its log cannot be opened, as with a full disk or without a descriptor.
+    # Its log cannot be opened, as with a full disk or without a file descriptor.
     (tmp_path / "server").rename(tmp_path / "away")
     server.kill()
     keeping.start()
@@ -70,7 +70,7 @@ def test_a_server_that_cannot_be_started_again_now_is_started_when_it_can(
     assert not keeping.is_alive()
 
 
-def test_servers_are_kept_although_health_was_not_reached(tmp_path: Path, server: Server) -> None:
+def test_servers_are_kept_running_although_they_never_became_healthy(tmp_path: Path, server: Server) -> None:
     server.kill()
     home = open_home({"TIDINGS_HOME": str(tmp_path / "home")})
     kept: list[bool] = []
@@ -81,7 +81,7 @@ def test_servers_are_kept_although_health_was_not_reached(tmp_path: Path, server
 
 @contextmanager
 def held_elsewhere(path: Path) -> Iterator[None]:
-    """The lock of `path`, held by a process until the end of the block, as a process's own locks do not stop it."""
+    """The lock of `path`, held by another process until the end of the block, as a process's own locks do not block it."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(path)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -96,7 +96,7 @@ def home(tmp_path: Path) -> Home:
     return open_home({"TIDINGS_HOME": str(tmp_path / "home")})
 
 
-def test_a_reset_deletes_nothing_while_a_start_is_under_way(home: Home) -> None:
+def test_a_reset_deletes_nothing_during_a_start(home: Home) -> None:
     with held_elsewhere(home.start_lock):
         with pytest.raises(StackError, match="another process uses"):
             reset(home, seconds=0.2)
@@ -105,7 +105,7 @@ def test_a_reset_deletes_nothing_while_a_start_is_under_way(home: Home) -> None:
     assert not home.directory.exists()
 
 
-def test_whoever_waited_for_a_lock_whose_file_was_deleted_does_not_have_it(home: Home) -> None:
+def test_a_wait_for_a_lock_whose_file_was_deleted_does_not_acquire_it(home: Home) -> None:
     def wait() -> None:
         with held(home.start_lock, seconds=60):
             raise AssertionError("two may have it")
@@ -120,7 +120,7 @@ def test_whoever_waited_for_a_lock_whose_file_was_deleted_does_not_have_it(home:
             waiting.result(60)
 
 
-def test_a_start_after_a_reset_does_not_go_on_with_deleted_secrets(home: Home) -> None:
+def test_a_start_after_a_reset_does_not_use_deleted_secrets(home: Home) -> None:
     (home.directory / "notes.txt").touch()
     reset(home)
     with pytest.raises(StackError, match="was deleted meanwhile"), exclusively(home):

@@ -1,4 +1,4 @@
-"""The proxy that other tests make faults with: each fault is seen by a real client of a real Postgres."""
+"""The proxy with which other tests cause faults: a real client of a real Postgres observes each fault."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_swallowed_connection_stays_open_and_silent(postgres: PostgresServer, 
 
 
 @pytest.mark.parametrize("executed_before", [0, 10], ids=["by text", "by a prepared statement"])
-def test_a_lost_answer_is_of_a_statement_that_committed(
+def test_a_lost_answer_belongs_to_a_statement_that_committed(
     postgres: PostgresServer, proxy: TcpProxy, database: str, executed_before: int
 ) -> None:
     direct = postgres.url(database)

@@ -1,4 +1,4 @@
-"""The terminal that types the commands of documents: a command that fails is seen, and what a shell keeps is kept."""
+"""The terminal that runs the commands of documents: it detects a command that fails, and keeps the state of a shell."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def terminal(tmp_path: Path) -> Terminal:
 
 
 @pytest.mark.parametrize("text", ["false", "false\necho after", "no-such-program", "echo 'open"])
-def test_a_command_that_fails_is_seen(terminal: Terminal, text: str) -> None:
+def test_a_command_that_fails_is_detected(terminal: Terminal, text: str) -> None:
     with pytest.raises(AssertionError):
         terminal.run(text)
 
 
-def test_variables_and_files_last_and_other_commands_do_not(terminal: Terminal) -> None:
+def test_variables_and_files_persist_and_other_commands_do_not(terminal: Terminal) -> None:
     terminal.run(". ./env\nID=VALUE…\nexport A=1 B=2\ntouch once")
     (terminal.directory / "once").unlink()
     assert terminal.run("echo $COLOUR $ID $A $B") == "blue given 1 2\n"
     assert not (terminal.directory / "once").exists()
 
 
-def test_what_does_not_end_is_ended(terminal: Terminal) -> None:
+def test_a_command_that_does_not_end_is_ended(terminal: Terminal) -> None:
     with terminal.running("echo begun\nexec sleep 600") as printed:
         until(lambda: printed.read_text() == "begun\n")
 
 
-def test_what_should_not_end_and_does_is_seen(terminal: Terminal) -> None:
+def test_a_command_that_ends_unexpectedly_is_detected(terminal: Terminal) -> None:
     others = psutil.Process().children()
     with pytest.raises(AssertionError, match="begun"), terminal.running("echo begun"):
         until(lambda: all(child.status() == psutil.STATUS_ZOMBIE for child in _children() if child not in others))

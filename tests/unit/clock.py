@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Clock:
-    """Call it for the seconds; add to `seconds` to let time pass."""
+    """Call it for the time in seconds. Add to `seconds` to advance it."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0

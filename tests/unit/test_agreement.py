@@ -36,7 +36,7 @@ def test_each_process_of_the_procfile_has_a_port_and_a_folder() -> None:
         assert (ROOT / module / "__main__.py").exists()
 
 
-def test_compose_runs_what_the_procfile_does_from_official_images() -> None:
+def test_compose_runs_the_processes_of_the_procfile_from_official_images() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     processes = parse_procfile((ROOT / "Procfile").read_text()).processes
     assert {name: " ".join(services[name]["command"]) for name in processes} == dict(processes)
@@ -51,7 +51,7 @@ def test_compose_runs_what_the_procfile_does_from_official_images() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
+def test_compose_configures_kafka_and_connect_like_the_native_files() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     native = dict(
         line.split("=", 1)
@@ -59,7 +59,7 @@ def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
         for line in (ROOT / "debezium" / name).read_text().splitlines()
         if "=" in line and not line.startswith("#")
     )
-    # Of one node alone, or named by the image in its own way.
+    # Settings of one node alone, or with another name in the image.
     own = {"listeners", "log.dirs", "node.id", "advertised.listeners", "process.roles"}
     compared = 0
     for service, prefix in (("kafka", "KAFKA_"), ("connect", "CONNECT_")):
@@ -71,17 +71,17 @@ def test_compose_sets_kafka_and_connect_as_the_native_files_do() -> None:
     assert compared >= 14
 
 
-def test_compose_lets_no_process_reach_connect_but_the_watcher_and_the_servers_it_needs() -> None:
+def test_compose_connects_connect_only_to_the_watcher_and_the_servers_that_it_needs() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     networks = {name: set(service.get("networks", ["default"])) for name, service in services.items()}
     reach = {name for name, joined in networks.items() if joined & networks["connect"]}
     assert reach == {"connect", "postgres", "kafka", "connector", "watcher"}
     assert "ports" not in services["connect"]
-    # The other servers are reached by all, Connect included.
+    # All processes can reach the other servers, and so can Connect.
     assert networks["postgres"] == networks["kafka"] == {"default", "cdc"}
 
 
-def test_connects_rest_has_the_same_password_in_compose_as_natively() -> None:
+def test_connects_rest_has_the_same_password_in_compose_and_natively() -> None:
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     debezium = ROOT / "debezium"
     script = (debezium / "connect-entrypoint").read_text()
@@ -169,7 +169,7 @@ def test_the_openapi_document_is_valid_and_has_every_route_with_its_decision() -
     assert described == routes
 
 
-def test_the_openapi_document_is_no_looser_than_the_api() -> None:
+def test_the_openapi_document_is_no_less_strict_than_the_api() -> None:
     content = document("0")
     paths, schemas = content["paths"], content["components"]["schemas"]
     answers = {
@@ -223,7 +223,7 @@ def _parts() -> Dependencies:
     settings = ApiSettings(
         database_url=secret, internal_token=secret, current_signing_key=secret, next_signing_key=secret
     )  # type: ignore[call-arg]
-    absent = cast("Any", None)  # no view runs here
+    absent = cast("Any", None)  # the views are not called here
     return Dependencies(
         settings, absent, absent, absent, absent, absent, absent, {}, CollectorRegistry(), log.get("test")
     )

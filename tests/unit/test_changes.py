@@ -1,4 +1,6 @@
-"""Any bytes are a change, no change, or an `UndecodableChangeError`: a consumer puts the last aside and goes on."""
+"""Any bytes are a change, no change, or an `UndecodableChangeError`, for which a consumer writes a dead letter and
+continues.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from tidings.contract.change import UndecodableChangeError, decode_result, decod
 TEXT = st.text(st.characters(), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 ANY = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
-# Texts that are one thing or another are more likely to get far than random ones.
+# Texts with a known meaning reach more of the code than random ones.
 LIKELY = st.sampled_from(
     ["", "c", "r", "{", "[" * 5000, "NaN", '"\\ud800"', '"\\udfff\\ud800"', "1e999", "2026-01-01", "\ud800", "\0",
      "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"]
@@ -45,7 +47,7 @@ def test_any_envelope_is_decoded_or_refused(op: object, after: object) -> None:
 
 @quick
 @given(ROWS)
-def test_any_row_makes_an_event_or_is_put_aside(changed: dict[str, object]) -> None:
+def test_any_row_makes_an_event_or_is_a_dead_letter(changed: dict[str, object]) -> None:
     value = bytes_of({"op": "c", "after": ROW | changed})
     assert transform(value, "http://x") is not None
     parsed(lambda: decode_submission(bytes_of({"op": "c", "after": {"id": ROW["event_id"]} | changed})),
@@ -53,7 +55,7 @@ def test_any_row_makes_an_event_or_is_put_aside(changed: dict[str, object]) -> N
 
 
 @pytest.mark.parametrize("op", ["[]", "{}", "[[1]]"])
-def test_an_op_that_is_no_text_is_undecodable(op: str) -> None:
+def test_an_op_that_is_not_text_is_undecodable(op: str) -> None:
     for decode in (decode_submission, decode_result):
         with pytest.raises(UndecodableChangeError, match="op"):
             decode(b'{"op": %b, "after": {}}' % op.encode())
@@ -67,7 +69,7 @@ def test_an_op_that_is_no_text_is_undecodable(op: str) -> None:
         {"created_at": "0001-01-01T00:00:00+14:00"}, {"outcome": []},
     ],
 )  # fmt: skip
-def test_a_column_of_another_type_is_put_aside_with_a_reason(changed: dict[str, object]) -> None:
+def test_a_column_of_another_type_is_a_dead_letter_with_a_reason(changed: dict[str, object]) -> None:
     letter = transform(bytes_of({"op": "c", "after": ROW | changed}), "http://x")
     assert isinstance(letter, DeadLetter)
     assert letter.reason.encode()

@@ -1,4 +1,4 @@
-"""The channels' topics: what is made, what is refused, and what is tried again."""
+"""The channels' topics: which are created, refused, and tried again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def held(channels: Channels, *names: str) -> set[str]:
     return {use.channel for use in channels.routes(uses(*names)).held}
 
 
-def test_events_are_held_until_their_topic_is_made() -> None:
+def test_events_are_held_until_their_topic_is_created() -> None:
     broker = Broker()
     channels = _channels(broker)
     assert (found(channels, "a"), held(channels, "a"), broker.made) == ({}, {"a"}, [])
@@ -64,7 +64,7 @@ def test_events_are_held_until_their_topic_is_made() -> None:
     assert broker.made == [[A]]
 
 
-def test_new_topics_are_made_in_one_request() -> None:
+def test_new_topics_are_created_in_one_request() -> None:
     broker = Broker()
     channels = _channels(broker)
     channels.make(uses("a", "b", "c"))
@@ -72,7 +72,7 @@ def test_new_topics_are_made_in_one_request() -> None:
     assert [sorted(names) for names in broker.made] == [[A, B, C]]
 
 
-def test_no_more_topics_are_made_than_the_limit() -> None:
+def test_no_more_topics_are_created_than_the_limit() -> None:
     broker = Broker()
     channels = _channels(broker, channels_max=2)
     channels.make(uses("a", "b", "c"))
@@ -81,7 +81,7 @@ def test_no_more_topics_are_made_than_the_limit() -> None:
     assert channels.reason_to_log(ChannelUse("c", "t")) == "too many channels"
 
 
-def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
+def test_a_channel_that_the_broker_forbids_delays_no_other() -> None:
     clock = Clock()
     broker = Broker(forbidden=[A])
     channels = _channels(broker, clock)
@@ -95,7 +95,7 @@ def test_a_channel_that_the_broker_forbids_holds_nobody_up() -> None:
     assert found(channels, "a") == {"a": A}
 
 
-def test_a_broker_that_is_away_is_asked_again() -> None:
+def test_a_broker_that_is_down_is_retried() -> None:
     channels = _channels(Broker(NotControllerError()))
     with pytest.raises(NotControllerError):
         channels.make(uses("a"))
@@ -103,7 +103,7 @@ def test_a_broker_that_is_away_is_asked_again() -> None:
     assert found(channels, "a") == {"a": A}
 
 
-def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
+def test_a_deleted_topic_is_created_again_after_the_next_check() -> None:
     broker = Broker()
     channels = _channels(broker)
     channels.make(uses("a"))
@@ -114,7 +114,7 @@ def test_a_deleted_topic_is_made_again_once_somebody_looks() -> None:
     assert broker.made == [[A], [A]]
 
 
-def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while() -> None:
+def test_a_topic_that_another_process_creates_is_used_after_some_time() -> None:
     clock, broker = Clock(), Broker()
     broker.existing = {A}
     channels = _channels(broker, clock)
@@ -129,7 +129,7 @@ def test_a_topic_that_another_makes_is_used_when_it_has_been_there_for_a_while()
     assert found(channels, "a", "b") == {"a": A, "b": B}
 
 
-def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
+def test_a_topic_that_refuses_is_left_out_and_tried_again_after_growing_times() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.make(uses("a"))
@@ -148,7 +148,7 @@ def test_a_topic_that_refuses_is_left_out_and_tried_again_ever_later() -> None:
     assert waited[-1] > waited[0]
 
 
-def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
+def test_a_refusal_for_one_tenant_does_not_apply_to_another() -> None:
     channels = _channels(Broker())
     channels.make(uses("a"))
     channels.refuse(A, "too large", "harmful")
@@ -156,7 +156,7 @@ def test_what_is_refused_of_one_tenant_is_not_of_another() -> None:
     assert channels.reason_to_log(ChannelUse("a", "harmful")) == "too large"
 
 
-def test_of_many_topics_that_refuse_one_is_tried_in_vain_at_a_time() -> None:
+def test_of_many_topics_that_refuse_one_is_tried_at_a_time() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.make(uses("a", "b"))
@@ -173,7 +173,7 @@ def test_of_many_topics_that_refuse_one_is_tried_in_vain_at_a_time() -> None:
     assert doubted(channels, "a", "b") == {"b"}
 
 
-def test_a_topic_that_is_suspected_is_in_doubt_at_once_whatever_else_was_tried() -> None:
+def test_a_suspected_topic_is_in_doubt_at_once_whatever_else_was_tried() -> None:
     channels = _channels(Broker())
     channels.make(uses("a", "b"))
     for _ in range(STALLS_MAX):
@@ -187,7 +187,7 @@ def test_a_topic_that_is_suspected_is_in_doubt_at_once_whatever_else_was_tried()
     assert found(channels, "a", "b") == {"b": B}
 
 
-def test_a_topic_that_takes_events_again_is_forgiven() -> None:
+def test_a_topic_that_accepts_events_again_is_used_again() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.make(uses("a"))
@@ -197,14 +197,14 @@ def test_a_topic_that_takes_events_again_is_forgiven() -> None:
     assert found(channels, "a") == {"a": A}
 
 
-def test_stalls_that_nothing_explains_are_blamed_on_the_channels_at_last() -> None:
+def test_unexplained_stalls_are_attributed_to_the_channels_in_the_end() -> None:
     channels = _channels(Broker())
     assert [channels.suspects([A]) for _ in range(STALLS_MAX)] == [set()] * (STALLS_MAX - 1) + [{A}]
     channels.accept({ChannelUse("a", "t"): A})
     assert channels.suspects([A]) == set()
 
 
-def test_a_refusal_is_said_once_a_minute() -> None:
+def test_a_refusal_is_logged_once_a_minute() -> None:
     clock = Clock()
     channels = _channels(Broker(), clock)
     channels.refuse(A, "too large")

@@ -31,7 +31,7 @@ def test_each_block_of_commands_is_run_or_has_a_reason(page: str) -> None:
     assert unrun == {(named, line) for named, line in NOT_RUN if named == page}
 
 
-def test_each_entry_is_of_a_page_and_of_a_test_that_are_there() -> None:
+def test_each_entry_names_an_existing_page_and_test() -> None:
     assert {*RUN, *(page for page, _ in NOT_RUN)} <= set(pages())
     for name in {test for tests in RUN.values() for test in tests if test is not None}:
         path, _, function = name.partition("::")
@@ -39,7 +39,7 @@ def test_each_entry_is_of_a_page_and_of_a_test_that_are_there() -> None:
         assert function in found, name
 
 
-def test_a_block_that_is_in_no_list_is_found() -> None:
+def test_a_block_that_is_not_listed_is_found() -> None:
     text = (
         "Text.\n\n```sh\nmake up\n```\n\n1. One\n\n   ```sh\n   make down\n   ls\n   ```\n\n```text\nno command\n```\n"
     )
@@ -49,16 +49,16 @@ def test_a_block_that_is_in_no_list_is_found() -> None:
 
 
 @pytest.mark.parametrize("page", pages())
-def test_each_block_says_its_language(page: str) -> None:
-    """A command in a block of no language would be in no list."""
+def test_each_block_names_its_language(page: str) -> None:
+    """A command in a block without a language would be missed."""
     fences = re.findall(r"^ *```(.*)$", (ROOT / page).read_text(), re.MULTILINE)
     assert fences[1::2] == [""] * (len(fences) // 2)
     assert set(fences[::2]) <= LANGUAGES
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if not page.startswith("docs/decisions/")])
-def test_each_target_of_make_and_each_module_that_a_page_names_is_there(page: str) -> None:
-    # Decisions name them as they were.
+def test_each_target_of_make_and_each_module_in_a_page_exists(page: str) -> None:
+    # Decisions name them as they were at the time.
     text = (ROOT / page).read_text()
     shown = "\n".join([*CODE.findall(text), *(block.text for block in blocks_of(page, "sh"))])
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -69,13 +69,13 @@ def test_each_target_of_make_and_each_module_that_a_page_names_is_there(page: st
 
 
 @pytest.mark.parametrize("name", ["demo", "up", "down", "status", "reset"])
-def test_make_runs_what_the_tests_of_the_stack_run(name: str) -> None:
+def test_make_runs_the_commands_that_the_tests_of_the_stack_run(name: str) -> None:
     recipe = rf"^{name}: venv-stack ## .*\n\t@\$\(VENV\)/python -m stack {name}\n\n"
     assert re.search(recipe, (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if blocks_of(page, "toml")])
-def test_each_target_of_a_page_is_a_target(page: str, tmp_path: Path) -> None:
+def test_each_make_target_in_a_page_exists(page: str, tmp_path: Path) -> None:
     for block in blocks_of(page, "toml"):
         file = tmp_path / "targets.toml"
         file.write_text(block.text)

@@ -1,4 +1,4 @@
-"""Documents wrap at 100 characters, outside of tables, blocks of code, and what cannot be broken."""
+"""Documents wrap at 100 characters, except for tables, code blocks, and words that cannot be broken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md")),
     ]
 )
-# A link or a word, with the mark of a list's item before it and punctuation after it.
+# A link or a word, with a list marker before it and punctuation after it.
 UNBREAKABLE = re.compile(r"\s*(?:[-*]|\d+\.)?\s*(?:!?\[[^\]]*\]\([^)]*\)|\S+)[.,;:]?")
 
 
@@ -34,7 +34,7 @@ def test_a_longer_line_is_found() -> None:
     assert _too_long(f"[a]({'x' * WIDTH_MAX}) and more") == [1]
 
 
-def test_tables_code_and_links_alone_may_be_longer() -> None:
+def test_only_tables_code_and_links_may_be_longer() -> None:
     long = "word " * 21
     fence = "```"
     assert _too_long(f"| {long} |\n") == []
@@ -43,7 +43,7 @@ def test_tables_code_and_links_alone_may_be_longer() -> None:
     assert _too_long(f"{'x' * (WIDTH_MAX + 1)}\n") == []
 
 
-def test_the_modules_of_one_messages_way_are_there_and_in_their_order() -> None:
+def test_the_modules_of_one_messages_way_exist_and_are_in_order() -> None:
     architecture = (ROOT / "docs" / "ARCHITECTURE.md").read_text()
     way = architecture.partition("## One message's way\n")[2].partition("\n## ")[0]
     numbers = [int(number) for number in re.findall(r"^(\d+)\. ", way, re.MULTILINE)]

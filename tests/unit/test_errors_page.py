@@ -1,4 +1,4 @@
-"""docs/reference/errors.md has each error that the api and the relay answer, and no other."""
+"""docs/reference/errors.md has exactly the errors that the api and the relay answer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from tests.process import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text()
-# The calls that make an error of a status (their first argument) and a text (their second), and exceptions that are
-# always answered with the same status.
+# The calls that create an error from a status (their first argument) and a text (their second), and exceptions with a
+# fixed status.
 API = {"ProblemError": None, "problem": None, "_unauthorized": 401, "InvalidSignatureError": 401}
 RELAY = {"RefusedError": None, "error_reply": None, "end": None, "not_found": 404}
-# A text that is only known when the error occurs; a row in italics describes it.
+# A text that is only known at run time. A row in italics describes it.
 UNKNOWN = "…"
 # Python 3.13 has other phrases.
 FORMER = {"Content Too Large": "Request Entity Too Large", "Unprocessable Content": "Unprocessable Entity"}
@@ -23,7 +23,7 @@ FORMER = {"Content Too Large": "Request Entity Too Large", "Unprocessable Conten
 Error = tuple[int, str]
 
 
-def test_the_table_of_the_api_is_what_its_code_answers() -> None:
+def test_the_table_of_the_api_has_the_errors_of_its_code() -> None:
     made = set(_errors(API, "services/api", "tidings/contract/signature.py"))
     made = {each for each in made if each[1] != UNKNOWN}
     shown = {(status, text) for status, _, text in _api_rows()}
@@ -45,12 +45,12 @@ def test_the_type_of_each_problem_is_blank() -> None:
     assert "`type` is always `about:blank`, so `title` is the phrase of the status." in PAGE.replace("\n", " ")
 
 
-def test_the_table_of_the_relay_is_what_its_code_answers() -> None:
+def test_the_table_of_the_relay_has_the_errors_of_its_code() -> None:
     made = set(_errors(RELAY, "services/relay"))
     rows = re.findall(r"^\| (\d{3}) \| (?:`([^`]+)`|\*[^*]+\*) \| [^|]+\|$", PAGE, re.MULTILINE)
     shown = {(int(status), text) for status, text in rows}
     assert sorted({each for each in made if each[1] != UNKNOWN} - shown) == []
-    # Of the others the text is not beside the status in the code, but somewhere.
+    # The text of the others is in the code, but not beside the status.
     texts = {_text(node) for file in _files("services/relay/api") for node in ast.walk(ast.parse(file.read_text()))}
     assert sorted({text for _, text in shown - made} - {""} - texts) == []
     assert {status for status, _ in shown} == {status for status, _ in made}
@@ -114,7 +114,7 @@ def _name(call: ast.Call) -> str | None:
 
 
 def _text(node: ast.AST) -> str:
-    """A literal text, with `…` for each value in it."""
+    """A text literal, with `…` for each value in it."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

@@ -1,4 +1,4 @@
-"""docs/reference/events.md and topics.md say what the contract and the connector say."""
+"""docs/reference/events.md and topics.md agree with the contract and the connector."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def test_the_table_of_topics_is_that_of_the_contract() -> None:
     assert shown == {*TOPICS, channels}
 
 
-def test_each_writer_of_a_topic_has_the_right_and_no_other_process_has_it() -> None:
+def test_each_writer_of_a_topic_has_the_right_to_write_and_no_other_process_has_it() -> None:
     for name, _, _, _, writers, _ in _topics():
         allowed = [process for process, rights in listed_rights().items() if _may(rights, "WRITE", name)]
         assert sorted(_words(writers)) == sorted(allowed), name
 
 
-def test_each_reader_of_a_topic_has_the_right_and_who_has_it_for_that_topic_alone_is_a_reader() -> None:
+def test_each_reader_of_a_topic_has_the_right_to_read_and_each_process_with_that_right_alone_is_a_reader() -> None:
     for name, _, _, _, _, readers in _topics():
         assert set(_words(readers)) <= listed_rights().keys(), name
         for process, rights in listed_rights().items():
@@ -100,7 +100,7 @@ def test_each_reader_of_a_topic_has_the_right_and_who_has_it_for_that_topic_alon
                 assert Right("topic", name, "READ") not in rights, (name, process)
 
 
-def test_the_headers_of_held_events_and_dead_letters_are_named() -> None:
+def test_the_headers_of_held_events_and_dead_letters_are_listed() -> None:
     event = completion(change(), "http://x")
     held = held_record(event, ChannelUse("team-a", "default"))
     added = [name for name, _ in held.headers if name not in dict(event.headers)]
@@ -141,7 +141,7 @@ def _may(rights: frozenset[Right], operation: str, topic: str) -> bool:
 
 
 def _first_cells(text: str, head: str, *, after: str = "") -> list[str]:
-    """The first cells of the first table after `after` whose first head is `head`."""
+    """The first cells of the first table after `after` whose first heading is `head`."""
     part = text.partition(after)[2] if after else text
     [table] = re.findall(rf"^\| {re.escape(head)} \|.*\n((?:\|.*\n)+)", part, re.MULTILINE)[:1]
     return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)

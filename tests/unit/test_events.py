@@ -42,13 +42,13 @@ def test_an_insert_and_its_snapshot_make_the_same_event(op: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, envelope("u"), envelope("d")])
-def test_what_is_no_insert_makes_nothing(value: bytes | None) -> None:
+def test_a_change_other_than_an_insert_makes_no_event(value: bytes | None) -> None:
     assert transform(value, "http://x") is None
 
 
 @pytest.mark.parametrize("value", [b"\xff", b"[]", b'{"op":"c"}', b'{"op":"c","after":{}}', envelope(outcome="odd"),
                                    envelope(output="[" * 100_000), envelope(metadata="{")])  # fmt: skip
-def test_what_cannot_be_decoded_is_put_aside_with_a_reason(value: bytes) -> None:
+def test_an_undecodable_change_is_a_dead_letter_with_a_reason(value: bytes) -> None:
     letter = transform(value, "http://x")
     assert isinstance(letter, DeadLetter)
     assert letter.reason

@@ -14,12 +14,12 @@ PAGE = (ROOT / "docs" / "reference" / "guarantees.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 
 
-def test_tests_are_named() -> None:
+def test_the_page_names_tests() -> None:
     assert len(NAMED) > len(PROMISES)
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
-def test_each_test_that_is_named_exists(path: str, name: str) -> None:
+def test_each_named_test_exists(path: str, name: str) -> None:
     assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
 
 

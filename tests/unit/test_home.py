@@ -1,4 +1,4 @@
-"""A stack's folder: its ports, and what a reset takes away."""
+"""A stack's folder: its ports, and its reset."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ PROCESSES = ("api", "dispatcher", "relay", "notifier", "watcher", "reconciler", 
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "65536", "-1", "", "\u00b2"])
-def test_a_port_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_port_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(StackError, match="TIDINGS_PORT_API"):
         open_home({"TIDINGS_HOME": str(tmp_path), "TIDINGS_PORT_API": text})
 
 
-def test_no_port_is_one_that_the_kernel_gives_to_outgoing_connections() -> None:
-    # Linux' net.ipv4.ip_local_port_range begins at 32768: a port from there is in use now and then, by whoever calls out.
+def test_no_port_is_in_the_kernels_range_for_outgoing_connections() -> None:
+    # Linux' net.ipv4.ip_local_port_range begins at 32768: an outgoing connection of any process may use a port from
+    # there.
     assert [name for name, port in PORTS.items() if port >= 32768] == []
 
 
-def test_other_users_may_pass_through_a_home_at_most_whatever_the_umask_was(tmp_path: Path) -> None:
+def test_other_users_may_at_most_enter_a_home_whatever_the_umask_is(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir(mode=0o755)
     home = open_home({"TIDINGS_HOME": str(tmp_path)})
     home.write_env_file()
@@ -55,7 +56,7 @@ def test_postgres_programs_that_are_copied_can_be_run_by_other_users_under_a_str
     assert [path for path in passed if path.stat().st_mode & 0o005 != 0o005] == []
 
 
-def test_a_reset_deletes_what_a_stack_made_and_nothing_else(tmp_path: Path) -> None:
+def test_a_reset_deletes_the_files_of_a_stack_and_no_others(tmp_path: Path) -> None:
     home = open_home({"TIDINGS_HOME": str(tmp_path)})
     home.write_env_file()
     (tmp_path / "kafka" / "data").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Documents lead to pages that there are, their Python compiles, and a webhook is verified as its page says."""
+"""Links in documents lead to existing pages, their Python compiles, and the code for verifying webhooks works."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def test_each_link_of_a_document_leads_to_a_file_and_a_heading(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if not name.startswith("docs/decisions/")])
-def test_each_path_that_a_document_names_is_there(name: str) -> None:
-    # Decisions name files as they were.
+def test_each_path_in_a_document_exists(name: str) -> None:
+    # Decisions name files as they were at the time.
     named = PATH.findall((ROOT / name).read_text())
     assert [path for path in named if "NNNN" not in path and not (ROOT / path).exists()] == []
 
@@ -52,7 +52,7 @@ def test_the_readme_shows_the_example_that_its_command_runs() -> None:
     assert [ast.dump(node) for node in ast.parse(shown).body] == [ast.dump(node) for node in statements]
 
 
-def test_the_webhooks_page_verifies_what_the_dispatcher_signs_and_nothing_else() -> None:
+def test_the_code_of_the_webhooks_page_accepts_only_what_the_dispatcher_signed() -> None:
     [code] = PYTHON.findall((ROOT / "docs/how-to/receive-webhooks.md").read_text())
     found: dict[str, Any] = {}
     exec(code, found)
@@ -68,6 +68,6 @@ def test_the_webhooks_page_verifies_what_the_dispatcher_signs_and_nothing_else()
 
 
 def _anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub creates for headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

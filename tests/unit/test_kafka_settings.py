@@ -1,4 +1,4 @@
-"""Kafka's settings: what must be set together is named, and no value is shown."""
+"""Kafka's settings: missing ones are named, and no value is shown."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_without_security_nothing_else_is_needed() -> None:
         ("OAUTHBEARER", ["TIDINGS_KAFKA_TOKEN_URL", "TIDINGS_KAFKA_CLIENT_ID", "TIDINGS_KAFKA_CLIENT_SECRET"]),
     ],
 )
-def test_what_a_mechanism_lacks_is_named(mechanism: str, missing: list[str]) -> None:
+def test_missing_settings_of_a_mechanism_are_named(mechanism: str, missing: list[str]) -> None:
     with pytest.raises(ValidationError) as error:
         made(TIDINGS_KAFKA_SECURITY="SASL_PLAINTEXT", TIDINGS_KAFKA_MECHANISM=mechanism)
     assert all(name in str(error.value) for name in missing)
 
 
-def test_a_ca_file_that_is_not_there_is_a_fault_of_the_settings(tmp_path: Path) -> None:
+def test_a_missing_ca_file_is_an_error_of_the_settings(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="certificate file"):
         made(TIDINGS_KAFKA_SECURITY="SSL", TIDINGS_KAFKA_CA_FILE=str(tmp_path / "none.pem"))
 
@@ -56,7 +56,7 @@ def test_a_key_without_its_certificate_is_refused(tmp_path: Path) -> None:
         made(TIDINGS_KAFKA_SECURITY="SSL", TIDINGS_KAFKA_KEY_FILE=str(tmp_path / "key.pem"))
 
 
-def test_an_encrypted_key_is_a_fault_of_the_settings_and_no_question(tmp_path: Path) -> None:
+def test_an_encrypted_key_is_an_error_of_the_settings_and_not_a_prompt(tmp_path: Path) -> None:
     authority(tmp_path)
     chain = (tmp_path / "server.pem").read_bytes()
     key = load_pem_private_key(chain, None)

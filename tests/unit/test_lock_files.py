@@ -1,4 +1,6 @@
-"""The lock files: development has every package of the native stack, and this every package of our images."""
+"""The lock files: that of development has every package of the native stack's, and this has every package of the
+images'.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,10 @@ def test_a_lock_file_has_each_package_of_the_smaller_one_in_the_same_version(sma
     assert inner.keys() < outer.keys()
 
 
-def test_what_is_installed_is_known_by_the_hash_of_its_lock_file() -> None:
+def test_the_installed_packages_are_identified_by_the_hash_of_their_lock_file() -> None:
     assert [installed_name(stamp, HASHES) for stamp in ("s", "d", "old", "")] == ["stack", "dev", None, None]
 
 
 def _files(lines: str) -> tuple[str, list[str]]:
-    """The version and the hashes; a marker depends on what needs the package."""
+    """The version and the hashes. The marker depends on the packages that require it."""
     return re.split(r"[ ;\\]", lines, maxsplit=1)[0], sorted(re.findall(r"sha256:\w+", lines))

@@ -1,4 +1,4 @@
-"""What is in a log line, and what must never be."""
+"""The content of a log line, and what it never contains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.process import ROOT
 
-# A process of its own, as logging is set up once a process.
+# A separate process, as logging is configured once per process.
 SCRIPT = """
 import logging, sys
 from tidings.process import log

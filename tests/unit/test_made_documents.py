@@ -1,4 +1,4 @@
-"""The documents that docs/tools makes are those that are committed, and they leave nothing out."""
+"""The documents that docs/tools generates are those that are committed, and are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("name", sorted(made()))
-def test_a_made_document_is_the_one_that_is_committed(name: str) -> None:
+def test_a_generated_document_is_the_committed_one(name: str) -> None:
     assert (ROOT / name).read_text() == made()[name], f"`make documents` writes {name}"
 
 
@@ -60,7 +60,7 @@ def test_the_picture_names_each_process_and_each_server() -> None:
     assert {"Postgres", "Kafka"} <= names
 
 
-def test_the_picture_is_read_aloud_and_is_drawn_in_two_modes() -> None:
+def test_the_picture_has_a_text_for_screen_readers_and_two_modes() -> None:
     root = ET.fromstring(picture())
     described = (root.findtext(f"{SVG}title"), root.findtext(f"{SVG}desc"), root.get("role"))
     assert described == (PICTURE.title, DESCRIPTION, "img")
@@ -72,7 +72,7 @@ def test_the_picture_is_read_aloud_and_is_drawn_in_two_modes() -> None:
     assert [kind for kind in drawn for part in (light, dark) if f".{kind} {{" not in part] == []
 
 
-def test_no_text_of_the_picture_is_cut_off_or_covers_another() -> None:
+def test_no_text_of_the_picture_is_cut_off_or_overlaps_another() -> None:
     texts = PICTURE.all_texts()
     assert [text.words for text in texts if not (text.left > 0 and text.left + text.width < PICTURE.width)] == []
     for number, one in enumerate(texts):

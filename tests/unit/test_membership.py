@@ -57,7 +57,7 @@ def test_a_member_that_does_not_join_is_replaced(state: str) -> None:
         member.poll_after(1, state)
 
 
-def test_a_member_that_joined_and_rebalances_has_the_time_again() -> None:
+def test_a_member_that_joined_and_rebalances_has_the_full_time_again() -> None:
     member = Member()
     member.poll_after(JOIN_SECONDS_MAX, MemberState.STABLE)
     member.poll_after(3 * JOIN_SECONDS_MAX, MemberState.STABLE)
@@ -67,7 +67,7 @@ def test_a_member_that_joined_and_rebalances_has_the_time_again() -> None:
     member.poll_after(JOIN_SECONDS_MAX, MemberState.REBALANCING)
 
 
-def test_a_poll_is_long_while_the_member_joins_and_as_asked_after_it() -> None:
+def test_a_poll_is_long_while_the_member_joins_and_has_its_timeout_afterwards() -> None:
     member = Member()
     for state in (MemberState.REBALANCING, MemberState.STABLE, MemberState.STABLE, MemberState.REBALANCING):
         member.poll_after(1, state)

@@ -1,4 +1,4 @@
-"""The units that xdist hands out, and that each name in their tables is of something that is there."""
+"""The units of tests for xdist. Each name in their tables exists."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_long_units_are_first_and_tests_without_io_last_and_the_rest_keeps_its_o
     assert in_order(given) == [WEBHOOK, WAY, STOP, STORE, UNIT, OTHER_UNIT]
 
 
-def test_each_file_and_folder_named_is_there() -> None:
+def test_each_named_file_and_folder_exists() -> None:
     named = [*STACK_FILES, *SPLIT, *(name for name in FIRST if name != STACK)]
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_each_file_that_uses_the_shared_stack_is_in_the_unit_of_such() -> None:
-    """Another one would have a stack of its own started."""
+def test_each_file_that_uses_the_shared_stack_is_in_its_unit() -> None:
+    """A file of another unit would start a stack of its own."""
     files = (ROOT / "tests" / "acceptance").glob("test_*.py")
     users = {str(file.relative_to(ROOT)) for file in files if re.search(r"\bstack: Stack[,)]", file.read_text())}
     tests = {name for name in users if "def stack(" not in (ROOT / name).read_text()}

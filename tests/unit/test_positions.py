@@ -1,4 +1,4 @@
-"""Where a consumer goes on when the log does not hold its position."""
+"""The position at which a consumer continues when the log does not have its committed one."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Consumer:
     ],
     ids=["new group", "new group, expired", "expired", "topic made anew", "truncated", "truncated, unknown"],
 )
-def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
+def test_it_continues_at_the_start_of_the_log_and_counts_the_lost_records(
     error: KafkaError, beginning: int, goes_on_at: int, missed: int
 ) -> None:
     consumer, progress = Consumer({A: beginning}), Progress(Clock())
@@ -90,7 +90,7 @@ def test_it_goes_on_at_what_the_log_holds_and_counts_what_it_missed(
     assert progress.missed_total == missed
 
 
-def test_a_partition_that_was_taken_away_meanwhile_is_let_be() -> None:
+def test_a_partition_that_was_revoked_meanwhile_is_ignored() -> None:
     consumer = Consumer({})
     changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [OffsetOutOfRangeError({TopicPartition("t", 9): 5})]
@@ -108,7 +108,7 @@ def test_removals_that_expired_are_left_to_the_reconciler() -> None:
     assert (progress.missed_total, progress.fault()) == (0, None)
 
 
-def test_a_look_places_a_partition_that_a_rebalance_brought_without_a_position() -> None:
+def test_a_check_sets_the_position_of_a_partition_that_was_assigned_without_one() -> None:
     consumer = Consumer({A: 0, B: 0})
     changes = Changes(consumer, SUBSCRIPTION, progress=Progress(Clock()), log=log.get("test"))
     consumer.errors = [NoOffsetForPartitionError({A, B})]

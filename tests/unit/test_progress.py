@@ -1,4 +1,4 @@
-"""When a consumer is not ready: the age of what it waits for."""
+"""When a consumer is not ready: the age of its unfinished work."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_it_is_ready_once_it_has_partitions(clock: Clock) -> None:
     assert progress.fault() is None
 
 
-def test_a_loop_that_does_not_come_round_is_at_fault(clock: Clock, progress: Progress) -> None:
+def test_a_loop_that_makes_no_round_is_not_ready(clock: Clock, progress: Progress) -> None:
     clock.seconds += AGE_SECONDS_MAX
     assert progress.fault() is None
     clock.seconds += 1
     assert "not completed a round" in str(progress.fault())
 
 
-def test_a_batch_that_is_put_back_again_and_again_grows_old(clock: Clock, progress: Progress) -> None:
+def test_a_batch_that_is_put_back_repeatedly_becomes_old(clock: Clock, progress: Progress) -> None:
     for _ in range(10):
         progress.batch_waits("the relay does not answer")
         _pass(clock, progress, AGE_SECONDS_MAX / 9)
@@ -60,21 +60,21 @@ def test_unread_records_of_a_partition_that_does_not_move_are_a_fault(clock: Clo
     assert progress.fault() is None
 
 
-def test_records_that_come_after_an_idle_hour_are_young(clock: Clock, progress: Progress) -> None:
+def test_records_that_arrive_after_an_idle_hour_are_young(clock: Clock, progress: Progress) -> None:
     progress.positions({"a-0": (5, 5)})
     _pass(clock, progress, 3600)
     progress.positions({"a-0": (5, 6)})
     assert progress.fault() is None
 
 
-def test_a_connection_that_broke_is_told_until_the_next_turn(progress: Progress) -> None:
+def test_a_connection_that_broke_is_reported_until_the_next_round(progress: Progress) -> None:
     progress.disconnected("Kafka: away")
     assert progress.fault() == "Kafka: away"
     progress.round_completed(4)
     assert progress.fault() is None
 
 
-def test_what_expired_unread_stays_a_fault(clock: Clock, progress: Progress) -> None:
+def test_records_that_expired_unread_remain_a_fault(clock: Clock, progress: Progress) -> None:
     progress.records_missed(3)
     _pass(clock, progress, 3600)
     assert progress.fault() == "3 changes expired before they were read"

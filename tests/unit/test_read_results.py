@@ -1,4 +1,4 @@
-"""Which hours are compared with how many results were read of them."""
+"""Which hours are compared with the number of results that were read from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def start(hour: int) -> UUID:
     return at(hour, 0)
 
 
-def test_every_hour_is_compared_the_first_and_the_last_as_far_as_they_were_read() -> None:
+def test_every_hour_is_compared_and_the_first_and_the_last_only_in_their_read_part() -> None:
     read = ReadResults(at(10.5))
     for hours in (10.6, 12.1, 12.2, 13.1):
         read.add(at(hours))
@@ -28,7 +28,7 @@ def test_every_hour_is_compared_the_first_and_the_last_as_far_as_they_were_read(
     ]
 
 
-def test_hours_of_long_ago_are_forgotten_with_the_one_that_is_cut() -> None:
+def test_old_hours_are_forgotten_with_the_hour_that_is_cut() -> None:
     read = ReadResults(at(10.5))
     for hours in (10.6, 11.2, 12.1):
         read.add(at(hours))
@@ -36,7 +36,7 @@ def test_hours_of_long_ago_are_forgotten_with_the_one_that_is_cut() -> None:
     assert read.hours(at(13.1), at(12.5)) == []
 
 
-def test_what_is_read_again_is_counted_anew() -> None:
+def test_results_that_are_read_again_are_counted_again() -> None:
     read = ReadResults(at(10.5))
     for hours in (10.6, 11.2, 12.1):
         read.add(at(hours))
@@ -45,5 +45,5 @@ def test_what_is_read_again_is_counted_anew() -> None:
     assert read.hours(at(0), at(11.5)) == [Hour(at(10.5), start(11), 1), Hour(start(11), at(11.5), 1)]
 
 
-def test_nothing_read_is_nothing_to_compare() -> None:
+def test_without_results_there_is_nothing_to_compare() -> None:
     assert ReadResults(at(10.5)).hours(at(0), at(10.5)) == []

@@ -1,4 +1,4 @@
-"""The tables of settings and metrics in docs/ say what the code says: each name, its process, its default, its meaning."""
+"""The tables of settings and metrics in docs/ agree with the code: each name, its process, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SETTINGS: dict[str, type[Settings]] = {
     "reconciler": ReconcilerSettings, "relay": RelaySettings, "watcher": WatcherSettings, "migrate": MigrateSettings,
 }  # fmt: skip
 KAFKA_READERS = "dispatcher, notifier, reconciler, watcher"
-# A page, and whose settings its table has when no column says so.
+# A page, and the process of its settings when no column names it.
 PAGES = {
     "docs/reference/settings.md": None, "docs/reference/relay.md": "relay", "docs/how-to/secure-kafka.md": KAFKA_READERS,
 }  # fmt: skip
 METRICS = "docs/reference/metrics.md"
-# Of each loop that reads Kafka (tidings/kafka/loop.py): its metrics have its name.
+# Each loop that reads Kafka (tidings/kafka/loop.py) has its name in its metrics.
 LOOPS = ("dispatcher", "dispatcher_removals", "notifier", "notifier_channels")
 FIELDS = [(process, field) for process, settings in SETTINGS.items() for field in settings.model_fields]
 
@@ -58,7 +58,7 @@ def test_the_table_of_metrics_is_that_of_the_code() -> None:
 
 
 def _settings() -> Iterator[tuple[set[str], str, str]]:
-    """Of each row the names, who reads them, and the whole of its text."""
+    """The names of each row, the processes that read them, and the row's text."""
     for page, whose in PAGES.items():
         text = (ROOT / page).read_text()
         for table in re.findall(r"^\| variable \|.*\n(?:\|.*\n)+", text, re.MULTILINE):
@@ -72,7 +72,7 @@ def _is_of(process: str, name: str, who: str) -> bool:
 
 
 def _forms(default: Any) -> list[str]:
-    """How a default may be written; an empty form for one that needs no word."""
+    """The notations of a default; an empty one for a default that needs no text."""
     if default is PydanticUndefined:
         return ["equired"]
     if default is None or default in ({}, (), frozenset(), "") or isinstance(default, (SecretStr, frozenset)):
@@ -84,7 +84,7 @@ def _forms(default: Any) -> list[str]:
 
 
 def _stands_in(form: str, text: str) -> bool:
-    """As a whole: 10 does not stand in 100."""
+    """As a whole word: 100 does not contain 10."""
     return (
         re.search(rf"(?<![0-9a-z]){re.escape(form)}(?![0-9a-z])" if form[:1].isdigit() else re.escape(form), text)
         is not None
@@ -92,7 +92,7 @@ def _stands_in(form: str, text: str) -> bool:
 
 
 def _metrics() -> Iterator[tuple[str, str, str, str]]:
-    """Name, kind, labels and meaning of each metric that the code makes, as the table has them."""
+    """The name, kind, labels and meaning of each metric in the code, in the form of the table."""
     for folder in ("services", "tidings"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for call in ast.walk(ast.parse(path.read_text())):
@@ -125,7 +125,7 @@ def _rows(text: str) -> Iterator[list[str]]:
 
 
 def _spelled_out(name: str) -> list[str]:
-    """`TIDINGS_{API,CDC}_PASSWORD` is two names."""
+    """Expand a name with alternatives: `TIDINGS_{API,CDC}_PASSWORD` is two names."""
     if not (found := re.search(r"\{([A-Z_,]+)\}", name)):
         return [name] if len(name) > 1 else []
     return [name.replace(found.group(), each) for each in found.group(1).split(",")]

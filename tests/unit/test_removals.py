@@ -1,4 +1,4 @@
-"""What the relay is asked to remove: few requests for many submissions, each within the relay's limits."""
+"""Requests to the relay for removals: few requests for many submissions, each within the relay's limits."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tidings.contract.removals import RemovalRequest, removal_requests
 A, B = UUID(int=1), UUID(int=2)
 
 
-def test_one_that_is_named_several_times_is_asked_for_once() -> None:
+def test_a_submission_that_is_named_several_times_is_requested_once() -> None:
     assert list(removal_requests([(A, ["m1"]), (B, []), (A, ["m1", "m2"]), (A, [])])) == [
         RemovalRequest((str(A), f"webhook-{A}", str(B), f"webhook-{B}"), ("m1", "m2"))
     ]
     assert list(removal_requests([])) == []
 
 
-def test_each_request_keeps_to_what_the_relay_takes() -> None:
+def test_each_request_obeys_the_relays_limits() -> None:
     assert (removals.LABELS_MAX, removals.MESSAGE_IDS_MAX) == (contents.LABELS_MAX, contents.MESSAGE_IDS_MAX)
     many = list(removal_requests((UUID(int=n), []) for n in range(101)))
     assert [len(request.labels) for request in many] == [200, 2]

@@ -1,4 +1,4 @@
-"""Files that tools outside of this repository read: editors, pre-commit, GitHub."""
+"""Files for tools outside of this repository: editors, pre-commit, GitHub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.process import ROOT
 from tests.unit.test_documents import WIDTH_MAX
 
 
-def test_editors_wrap_where_the_checks_do() -> None:
+def test_editors_wrap_at_the_same_width_as_the_checks() -> None:
     settings = configparser.ConfigParser()
     settings.read_string("[top]\n" + (ROOT / ".editorconfig").read_text())
     ruff = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]
@@ -28,7 +28,7 @@ def test_each_hook_of_pre_commit_is_a_check_of_make_check() -> None:
     assert programs == set(re.findall(r"\$\(VENV\)/(\S+)", recipe))
 
 
-def test_the_workflow_runs_what_every_change_must_pass() -> None:
+def test_the_workflow_runs_the_checks_that_every_change_must_pass() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = workflow["jobs"]["run"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
@@ -49,7 +49,7 @@ def test_issues_and_pull_requests_have_templates() -> None:
     assert [name for name in named if name.removeprefix("make ") not in targets] == []
 
 
-def test_the_files_that_github_shows_are_there_and_linked() -> None:
+def test_the_files_that_github_shows_exist_and_are_linked() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md"):
         assert (ROOT / name).exists()

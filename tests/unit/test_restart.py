@@ -1,4 +1,4 @@
-"""`python -m stack restart`: which processes it takes, and what it says when there is nothing to restart."""
+"""`python -m stack restart`: the processes that it accepts, and its message when there is no stack."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stack.restart import PROCESSES
 
 
 @pytest.mark.parametrize("words", [["restart"], ["restart", "kafka"], ["restart", "api", "relay"]])
-def test_a_restart_takes_one_process_of_ours(words: list[str]) -> None:
+def test_a_restart_accepts_each_process_of_ours(words: list[str]) -> None:
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
     assert "Usage: " in done.output
 
 
-def test_a_restart_of_an_unknown_process_names_those_that_there_are() -> None:
+def test_a_restart_of_an_unknown_process_names_the_known_ones() -> None:
     done = CliRunner().invoke(main, ["restart", "kafka"])
     assert [name for name in PROCESSES if f"'{name}'" not in done.output] == []
 
@@ -31,6 +31,6 @@ def test_a_restart_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None
     assert "make up" in done.output
 
 
-def test_each_process_that_can_be_restarted_has_an_address_to_ask_for_its_health() -> None:
+def test_each_process_that_can_be_restarted_has_an_address_for_its_health() -> None:
     assert [name for name in PROCESSES if name not in PORTS] == []
     assert PROCESSES["api"] == "services.api"

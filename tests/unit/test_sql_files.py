@@ -1,4 +1,4 @@
-"""SQL is in `.sql` files, where it is read and formatted as SQL. No text in the code of processes is a statement."""
+"""SQL is in `.sql` files. No text in the code of processes is a statement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORM = re.compile(
 
 
 def statements(source: str) -> Iterator[tuple[int, str]]:
-    """The line and the text of each string that begins as a statement, without docstrings and comments in SQL."""
+    """The line and the text of each string that begins like a statement, without docstrings and comments in SQL."""
     tree = ast.parse(source)
     documents = {
         id(node.body[0].value)
@@ -77,5 +77,5 @@ def test_a_statement_in_code_is_found(source: str) -> None:
         'queries("messages")["select_ids"]',
     ],
 )
-def test_other_text_is_not_taken_for_one(source: str) -> None:
+def test_other_text_is_not_reported(source: str) -> None:
     assert list(statements(source)) == []

@@ -1,4 +1,6 @@
-"""targets.toml: read whole, all faults at once; variables; and judging answers."""
+"""targets.toml: it is validated as a whole, and all errors are reported at once; variables; and the judgement of
+answers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from tidings.contract.targets import Disabled, Resolved, Target, load_targets, r
 from tidings.process.settings import ConfigurationError
 
 
-def test_the_shipped_file_is_right_and_names_what_the_readme_does() -> None:
+def test_the_shipped_file_is_valid_and_has_the_targets_of_the_readme() -> None:
     assert {"openai-images", "openai-chat", "openai-responses", "demo-images"} <= set(
         load_targets(ROOT / "targets.toml")
     )
@@ -42,7 +44,7 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
         assert words in str(raised.value)
 
 
-def test_what_the_relay_would_refuse_of_every_call_is_said_at_start(tmp_path: Path) -> None:
+def test_a_value_that_the_relay_would_refuse_in_every_call_is_reported_at_start(tmp_path: Path) -> None:
     file = tmp_path / "targets.toml"
     file.write_text(
         '[a]\nurl="https://"\n[b]\nurl="https://x y"\n[c]\nurl="https://x"\nheaders={"Bad Name"="x"}\n'
@@ -64,7 +66,7 @@ def test_a_retry_delay_is_an_expression(tmp_path: Path, delay: str) -> None:
     assert load_targets(file)["a"].retry_delay == delay
 
 
-def test_a_missing_variable_switches_the_target_off_by_name() -> None:
+def test_a_missing_variable_disables_the_target_with_its_name() -> None:
     target = load_targets(ROOT / "targets.toml")["openai-images"]
     found = resolve(target, {})
     assert isinstance(found, Disabled)

@@ -22,7 +22,7 @@ DEPTH_MAX = 900
 
 
 class UndecodableChangeError(Exception):
-    """The event is not a known change; the text gives the reason. It is put aside and never retried."""
+    """The event is not a known change; the text gives the reason. It becomes a dead letter and is never retried."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The record in `tidings.dead-letters` for a change that is put aside, with the reason and its origin."""
+"""The record in `tidings.dead-letters` for a change that cannot be handled, with the reason and its origin."""
 
 from __future__ import annotations
 

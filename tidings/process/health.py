@@ -34,7 +34,7 @@ class _Handler(WSGIRequestHandler):
     timeout = IO_SECONDS
 
     def log_message(self, *_args: Any) -> None:
-        """Do not log probes: they arrive every few seconds and mean nothing."""
+        """Do not log probes, which arrive every few seconds."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):

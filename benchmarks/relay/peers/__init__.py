@@ -1,1 +1,1 @@
-"""One script a peer, run by the peers' own interpreter; they import nothing of ours but `job`."""
+"""One script per peer, run by the peers' interpreters. Of this repository they import only `job`."""

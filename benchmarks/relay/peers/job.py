@@ -1,4 +1,4 @@
-"""What every peer is given: a call to make and an answer to keep, the same for all. Nothing of ours is imported here."""
+"""The job of every peer: a call to make and an answer to save. Imports nothing of this repository."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-# Whoever waits for the answer is told in the transaction that keeps it.
+# The waiting client is notified in the transaction that stores the answer.
 TOLD = "WITH kept AS ({insert} RETURNING id) SELECT pg_notify('answers', id) FROM kept"
-# As long as the body that the relay is given.
+# As long as the body of the relay's messages.
 PROMPT = json.dumps({"prompt": "x" * 985})
-# An answer is kept as one row and one commit, as one would write it.
+# An answer is one row and one commit: the simplest implementation.
 INSERT_ASYNCPG = "INSERT INTO answers (id, body) VALUES ($1, $2)"
 INSERT_PSYCOPG = "INSERT INTO answers (id, body) VALUES (%s, %s)"
-# Answers are inserted over so many connections.
+# The number of connections that insert answers.
 SAVERS = 16
-# Most calls at a time; the environment says how many a figure wants.
+# The default limit of concurrent calls; each figure sets its own by the environment.
 CONCURRENCY = "BENCH_CONCURRENCY"
 
 
@@ -40,7 +40,7 @@ def concurrency() -> int:
 
 
 def keeps() -> bool:
-    """Whether the answer is to be saved at all."""
+    """Whether answers are saved."""
     return os.environ.get("BENCH_KEEP", "1") == "1"
 
 
@@ -49,8 +49,9 @@ def address(id_: str, delay: str) -> str:
 
 
 def orders(enqueue: Callable[[list[dict[str, str]]], Awaitable[None]], loop: asyncio.AbstractEventLoop) -> None:
-    """Read `{"ids": […], "delay": "5", "batch": 100, "senders": 4}` a line; enqueue so many a time, so many times at once;
-    say when it began and ended, in epoch seconds."""
+    """Read orders, one per line: `{"ids": […], "delay": "5", "batch": 100, "senders": 4}`. Enqueue in batches of
+    `batch`, `senders` at once. Print the times at which each order began and ended, in epoch seconds.
+    """
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)

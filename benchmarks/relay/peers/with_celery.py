@@ -14,14 +14,14 @@ from benchmarks.relay.peers import job as given
 REDIS = f"redis://127.0.0.1:{os.environ['BENCH_REDIS_PORT']}"
 app = Celery("calls", broker=f"{REDIS}/0", backend=f"{REDIS}/1")
 app.conf.update(
-    task_acks_late=True,  # or a killed worker loses its calls, which none of the others does
+    task_acks_late=True,  # a killed worker would otherwise lose its calls, unlike those of the other peers
     worker_prefetch_multiplier=1,
     worker_enable_remote_control=False,
     worker_send_task_events=False,
     task_serializer="json",
     result_serializer="json",
     redis_max_connections=2000,
-    # The transport's default of 10 made acknowledgements fail with "Too many connections", and calls were lost.
+    # With the transport's default of 10, acknowledgements failed with "Too many connections", and calls were lost.
     broker_transport_options={"max_connections": 2000},
 )
 session = requests.Session()

@@ -22,7 +22,7 @@ async def install() -> None:
 
 def enqueue() -> None:
     loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)  # the pool looks for it when it is made
+    asyncio.set_event_loop(loop)  # the pool's constructor reads the current loop
     pool = loop.run_until_complete(_opened(given.database_url()))
     queries = Queries(AsyncpgPoolDriver(pool))
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from services.relay.api.reply import RefusedError
 from services.relay.engine.bodies import Bodies, TooLargeError
 from services.relay.memory.memory import JSON_COPIES, SMALL_BYTES_MAX, Holding
-from services.relay.memory.shares import NoPlaceError
+from services.relay.memory.places import NoPlaceError
 from services.relay.message import INLINE_BYTES_MAX, Body
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.json_values import UNSEEN_BYTES_MAX, check_values
@@ -78,7 +78,7 @@ class Call:
             async with asyncio.timeout(BODY_SECONDS):
                 return await self._read(bytes_max, bytes_max if length is None else length)
         except TimeoutError:
-            raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+            raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
 
     async def _read(self, bytes_max: int, expected: int) -> bytearray:
         # The library's `read` is not used, as it has the body in memory twice at the end.
@@ -113,13 +113,13 @@ class Call:
         except NoPlaceError as error:
             raise RefusedError(429, str(error), {"Retry-After": "1"}) from None
         except TimeoutError:
-            raise RefusedError(408, f"the body did not come within {BODY_SECONDS:.0f} s") from None
+            raise RefusedError(408, f"the body did not arrive within {BODY_SECONDS:.0f} s") from None
 
     async def json_body(self, bytes_max: int = JSON_BYTES_MAX) -> bytearray:
         """A body that must be JSON. Raises `RefusedError` when it is compressed."""
         encoding = self.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in {"", "identity"}:
-            raise RefusedError(415, f"this body must be JSON as it is, not {encoding[:50]!r}")
+            raise RefusedError(415, f"this body must be JSON without an encoding, not {encoding[:50]!r}")
         return await self.body(bytes_max)
 
     async def json(self, bytes_max: int = JSON_BYTES_MAX) -> Any:

@@ -204,7 +204,7 @@ class Connection(web.RequestHandler):
         elif self._is_body_open():
             self._end_body()
         elif self._head_bytes:
-            self.end(408, f"the head did not come within {self._limits.head_seconds:g} s")
+            self.end(408, f"the head did not arrive within {self._limits.head_seconds:g} s")
         else:
             self.force_close()
 

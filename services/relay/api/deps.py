@@ -16,10 +16,10 @@ from services.relay.memory.memory import Memory
 from services.relay.metrics import RelayMetrics
 from services.relay.settings import RelaySettings
 from services.relay.store.contents import Contents
+from services.relay.store.dead_letters import DeadLetters
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.labels import Labels
-from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
 from services.relay.store.queues import Queues
@@ -47,7 +47,7 @@ class Deps:
     flow_keys: FlowKeys
     topics: Topics
     schedules: Schedules
-    letters: Letters
+    dead_letters: DeadLetters
     labels: Labels
     contents: Contents
     events: Events

@@ -20,8 +20,8 @@ async def holding(deps: Deps, call: Call) -> web.Response:
     labels = (await call.json_object()).get("labels")
     if not isinstance(labels, list) or len(labels) > LABELS_MAX or not all(_storable(label) for label in labels):
         raise InvalidRequestError(f"labels must be an array of up to {LABELS_MAX} strings")
-    live, letters = await deps.labels.held(labels, LETTERS_MAX)
-    return json_reply({"live": live, "callbackLetters": letters})
+    live, dead_letters = await deps.labels.held(labels, LETTERS_MAX)
+    return json_reply({"live": live, "callbackLetters": dead_letters})
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:

@@ -15,7 +15,7 @@ from services.relay.api.call import Call
 from services.relay.api.consent import bulk_filters
 from services.relay.api.deps import Deps
 from services.relay.api.reply import RefusedError, json_reply, not_found
-from services.relay.memory.shares import NoPlaceError
+from services.relay.memory.places import NoPlaceError
 from services.relay.protocol.answers import message_object
 from services.relay.protocol.filters import Filters, Route
 from services.relay.store.chunks import MissingPieceError

@@ -130,7 +130,7 @@ async def _accept(deps: Deps, call: Call, drafts: Sequence[Draft]) -> list[Accep
 def check_amount(drafts: Sequence[Draft]) -> None:
     """Check that the messages fit into one transaction. Raises `RefusedError`."""
     if len(drafts) > MESSAGES_MAX:
-        raise RefusedError(413, f"more than {MESSAGES_MAX} messages come of this request")
+        raise RefusedError(413, f"more than {MESSAGES_MAX} messages result from this request")
     if sum(draft.inline_bytes for draft in drafts) > BYTES_MAX:
         raise RefusedError(413, f"the messages of this request hold more than {BYTES_MAX} bytes together")
 
@@ -169,7 +169,7 @@ def _item(index: int, item: Any) -> _Item:
         raise InvalidRequestError(f"message {index} of the batch must be an object")
     present = {name: value for name, value in item.items() if value is not None}
     if not isinstance(present.get("destination"), str):
-        raise InvalidRequestError(f"destination of message {index} of the batch is missing or no text")
+        raise InvalidRequestError(f"destination of message {index} of the batch is missing or not text")
     for name, kind, shown in (("headers", dict, "an object"), ("body", str, "text"), ("queue", str, "text")):
         if not isinstance(present.get(name, kind()), kind):
             raise InvalidRequestError(f"{name} of message {index} of the batch must be {shown}")

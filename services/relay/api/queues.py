@@ -56,7 +56,7 @@ async def resume(deps: Deps, call: Call) -> web.Response:
 
 def _name(given: Any) -> str:
     if not isinstance(given, str):
-        raise InvalidRequestError("queueName is missing or no text")
+        raise InvalidRequestError("queueName is missing or not text")
     return values.name(given, "queueName")
 
 

@@ -19,13 +19,13 @@ from aiohttp import web
 from services.relay.api import (
     bulk_actions,
     contents,
+    dead_letters,
     events,
     flow_control,
     health,
     keys,
     labels,
     legacy,
-    letters,
     messages,
     publish,
     queues,
@@ -36,7 +36,7 @@ from services.relay.api.call import Call
 from services.relay.api.deps import Deps
 from services.relay.api.reply import RefusedError, error_reply
 from services.relay.api.server import let_come
-from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.byte_budget import NoRoomError
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import given_token
 from services.relay.store.messages import UnstorableError
@@ -112,12 +112,12 @@ TABLE: tuple[Route, ...] = (
     Route("PATCH", "/v2/topics/{name}", topics.set_headers, "write"),
     Route("POST", "/v2/topics/{name}/endpoints", topics.add_endpoints, "write"),
     Route("DELETE", "/v2/topics/{name}/endpoints", topics.remove_endpoints, "write"),
-    Route("GET", "/v2/dlq", letters.listed, "read"),
-    Route("DELETE", "/v2/dlq", letters.delete_many, "write"),
-    Route("POST", "/v2/dlq/retry", letters.retry_many, "write"),
-    Route("POST", "/v2/dlq/retry/{id}", letters.retry, "write"),
-    Route("GET", "/v2/dlq/{id}", letters.get, "read"),
-    Route("DELETE", "/v2/dlq/{id}", letters.delete, "write"),
+    Route("GET", "/v2/dlq", dead_letters.listed, "read"),
+    Route("DELETE", "/v2/dlq", dead_letters.delete_many, "write"),
+    Route("POST", "/v2/dlq/retry", dead_letters.retry_many, "write"),
+    Route("POST", "/v2/dlq/retry/{id}", dead_letters.retry, "write"),
+    Route("GET", "/v2/dlq/{id}", dead_letters.get, "read"),
+    Route("DELETE", "/v2/dlq/{id}", dead_letters.delete, "write"),
     Route("GET", "/v2/events", events.events, "read"),
     Route("GET", "/v2/logs", events.logs, "read"),
     Route("GET", "/v2/flowControl", flow_control.listed, "read"),

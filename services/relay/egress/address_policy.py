@@ -89,7 +89,7 @@ class AddressPolicy:
             parts = URL(url, encoded=True)
             host, port = parts.raw_host or "", parts.port or 0
         except ValueError:
-            raise ForbiddenAddressError("the destination is no valid address") from None
+            raise ForbiddenAddressError("the destination is not a valid address") from None
         if parts.scheme not in {"http", "https"}:
             raise ForbiddenAddressError(f"the destination's scheme {parts.scheme[:20]!r} is neither http nor https")
         if "@" in parts.raw_authority:
@@ -98,7 +98,7 @@ class AddressPolicy:
         try:
             origin = origin_of(url)
         except ValueError:
-            raise ForbiddenAddressError("the destination is no valid address") from None
+            raise ForbiddenAddressError("the destination is not a valid address") from None
         # The host as written may differ from the one after IDNA, which is called. A proxy uses it as written, so both
         # are checked.
         self._check_host(origin.host, origin.port)
@@ -140,7 +140,7 @@ def _literal(host: str) -> Address | None:
     except ValueError:
         if ":" in host or _NUMBER.match(host.rsplit(".", 1)[-1]):
             raise ForbiddenAddressError(
-                "the destination's host is a number that is no plainly written address"
+                "the destination's host is a number that is not a dotted IPv4 address"
             ) from None
         return None
 

@@ -21,7 +21,7 @@ from services.relay.egress.http.pool import Limits, Pool
 from services.relay.egress.http.proxy import proxy_of
 from services.relay.egress.http.request import Origin, origin_of, target_of
 from services.relay.egress.http.resolving import Names, Resolve
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from services.relay.settings import RelaySettings
 
 # The number of destination hosts in the cache.
@@ -62,7 +62,7 @@ class Routes:
         tls: ssl.SSLContext,
         resolve: Resolve | None = None,
         *,
-        memory: Share | None = None,
+        memory: ByteBudget | None = None,
     ) -> None:
         """`resolve` replaces the system's resolver. `memory` is the share that counts TLS buffers.
 
@@ -152,7 +152,7 @@ def _parts(url: str) -> tuple[str, str, str]:
     """Scheme, authority and the rest, which keeps the sender's bytes."""
     found = _ADDRESS.fullmatch(url)
     if found is None:
-        raise NotSentError("the destination is no valid address")
+        raise NotSentError("the destination is not a valid address")
     scheme, authority, path = found.groups()
     return scheme, authority, path
 

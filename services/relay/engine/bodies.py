@@ -16,7 +16,7 @@ from typing import assert_never
 from services.relay.egress.http.faults import NoAnswerError
 from services.relay.engine.discards import Discards
 from services.relay.engine.sending import Sending
-from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.byte_budget import NoRoomError
 from services.relay.memory.memory import Memory
 from services.relay.message import (
     ANSWER_INLINE_BYTES_MAX,
@@ -30,7 +30,7 @@ from services.relay.message import (
     Unstored,
 )
 from services.relay.store.chunks import PIECE_BYTES, Chunks, KeptAnswer, Writer
-from services.relay.store.time_limit import extended, standing_still
+from services.relay.store.time_limit import extended, paused_limit
 
 # The first reservation for an answer of unknown size. Each further one is twice the bytes received so far.
 ANSWER_ROOM_BYTES = 128 * 1024
@@ -137,13 +137,13 @@ class Bodies:
         return Sending(self._chunks, stored, self._places.sending, origin)
 
     async def hold(self, incoming: Incoming, size: int | None, limit: asyncio.Timeout | None = None) -> bool:
-        """Continue reading an answer into its `start`, while it is small enough to hold in memory.
-        Returns whether the answer is complete.
+        """Continue reading an answer into its `start`, while it is small enough to hold in memory. Returns whether the
+        answer is complete.
 
         `size` is the length that the head declares. Without it the reservation grows with the answer, since many
         answers that stream for a minute are small. When memory is full this waits, and the other side waits to send
-        more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory it
-        takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
+        more, for at most ANSWER_ROOM_SECONDS at a time, and `limit`, the time limit of the call, is paused. The memory
+        it takes has the key of the answer. Raises `NoAnswerError` when the other side sends no more of it.
         """
         bytes_max = min(ANSWER_INLINE_BYTES_MAX, self._bytes_max)
         if size is not None and size > bytes_max:
@@ -153,7 +153,7 @@ class Bodies:
             if len(start) >= reserved:
                 reserved = size or min(max(2 * len(start), ANSWER_ROOM_BYTES), bytes_max)
                 try:
-                    with standing_still(limit):
+                    with paused_limit(limit):
                         await self._held.take(incoming.key, reserved, incoming.origin, ANSWER_ROOM_SECONDS)
                 except NoRoomError:
                     break
@@ -164,18 +164,17 @@ class Bodies:
         return False
 
     async def spool(self, incoming: Incoming, bytes_max: int, limit: asyncio.Timeout) -> tuple[Stored, bool]:
-        """Store an answer up to `bytes_max`. Also returns whether there was more.
-        The memory that `hold` took is given back, and `start` is empty afterwards. This waits as long as the
-        database is away, and `limit`, the time limit of the call, is paused meanwhile: the answer has arrived and is
-        paid for. The same holds while it waits for a place. Otherwise that wait counts, as the destination itself may have
-        all its places.
+        """Store an answer up to `bytes_max`. Also returns whether there was more. The memory that `hold` took is given
+        back, and `start` is empty afterwards. This waits as long as the database is away, and `limit`, the time limit
+        of the call, is paused meanwhile: the answer has arrived and is paid for. The same holds while it waits for a
+        place. Otherwise that wait counts, as the destination itself may have all its places.
 
         Raises `NoAnswerError` when the other side sends no more of it.
         """
         async with self._writing(limit) as writer:
             cut = len(incoming.start) > bytes_max
             del incoming.start[bytes_max:]
-            with standing_still(limit):
+            with paused_limit(limit):
                 await self._begin(writer, incoming)
             with extended(limit, lambda: self._chunks.silence.seconds):
                 place = await self._places.spooling.take(incoming.origin, None)

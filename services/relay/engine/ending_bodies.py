@@ -40,8 +40,8 @@ class EndingBodies:
         self.pause_seconds = pause_seconds
 
     async def stored(self, ending: Ending) -> Ending:
-        """`ending` with its large bodies stored piece by piece. This waits as long as the database is away. If a body is
-        refused, the message ends with a reduced answer.
+        """`ending` with its large bodies stored piece by piece. This waits as long as the database is away. If a body
+        is refused, the message ends with a reduced answer.
         """
         refusals = 0
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from services.relay.ending import Ending
 from services.relay.engine.ending_bodies import EndingBodies, reduced
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from services.relay.memory.memory import Memory
 from services.relay.message import Claim
 from services.relay.metrics import RelayMetrics
@@ -58,7 +58,7 @@ class EndingWriter:
         telemetry: Telemetry[RelayMetrics],
         *,
         wake: Callable[[float], None],
-        held: Share | None = None,
+        held: ByteBudget | None = None,
     ) -> None:
         """`held` is the share of memory for answers."""
         self._messages = messages

@@ -32,9 +32,9 @@ from services.relay.settings import RelaySettings
 from services.relay.store.chunks import Chunks
 from services.relay.store.claims import Claims
 from services.relay.store.database import Database
+from services.relay.store.encryption import Encryption
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
-from services.relay.store.vault import Vault
 from tidings.process.telemetry import Telemetry
 
 # A call is broken off within this time after another process cancelled its message.
@@ -61,7 +61,7 @@ class Shared:
     """
 
     owner: UUID
-    vault: Vault
+    encryption: Encryption
     tls: ssl.SSLContext
     memory: Memory
     wakeup: Wakeup
@@ -80,7 +80,7 @@ def build_engine(
     database, lease_database, large = databases
     owner, memory, wakeup = shared.owner, shared.memory, shared.wakeup
     log, metrics = telemetry.log, telemetry.metrics
-    messages = Messages(database, shared.vault, owner=owner)
+    messages = Messages(database, shared.encryption, owner=owner)
     bodies = Bodies(Chunks(large), settings.body_bytes_max, memory)
     http = HttpAttempt(settings, bodies, shared.tls, shared.signing_key)
     notices = StartNotices(Routes(settings, shared.tls), shared.signing_key, telemetry)
@@ -94,7 +94,7 @@ def build_engine(
     runner = AttemptRunner(http, writer, clock, telemetry, notify_start=notices.notify)
     capacity = Capacity(held, http, settings.concurrency_max)
     claimer = Claimer(messages, runner, held.calls, capacity, wakeup)
-    claims = Claims(database, shared.vault, owner=owner)
+    claims = Claims(database, shared.encryption, owner=owner)
     recovery = Recovery(lease, claims, held, claimer, telemetry)
     readiness = Readiness(settings.lease_seconds, lambda: lease.renewed, writer.unwritten_since)
     claiming = Loop("claim", _claiming(claimer, writer, memory, readiness), log)

@@ -18,7 +18,7 @@ from services.relay.egress.http.response import Response
 from services.relay.egress.routes import Route, Routes
 from services.relay.engine.bodies import Bodies, Incoming
 from services.relay.engine.sending import Sending
-from services.relay.memory.shares import NoPlaceError
+from services.relay.memory.places import NoPlaceError
 from services.relay.message import INLINE_BYTES_MAX, Claimed
 from services.relay.outcome.outcome import Answer, Fate, Spooled
 from services.relay.settings import RelaySettings

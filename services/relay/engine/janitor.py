@@ -71,7 +71,7 @@ class Janitor:
         settings = self._settings
         days: list[Step] = [
             partial(self._counted, "drop_events", {"days": settings.log_days}),
-            partial(self._counted, "drop_letters", {"days": settings.dead_letter_days}),
+            partial(self._counted, "drop_dead_letters", {"days": settings.dead_letter_days}),
         ]
         steps: list[Step] = [partial(self._counted, "make_partitions", {}), partial(self._locked, self._open)]
         steps += [self._close, *days] if self._rounds % 2 else [*days, self._close]
@@ -126,7 +126,7 @@ class Janitor:
         parameters = {"batch_max": BATCH_MAX, "grace_seconds": GRACE_SECONDS, "queues_max": QUEUES_MAX}
 
         async def holders(connection: AsyncConnection[Any]) -> int:
-            return (await connection.execute(self._q["mend_holders"], parameters)).rowcount
+            return (await connection.execute(self._q["free_places_of_ended"], parameters)).rowcount
 
         async def waiting(connection: AsyncConnection[Any]) -> int:
             found = await rows(connection, self._q["queued_in"], parameters)
@@ -136,7 +136,7 @@ class Janitor:
             await self._queues.enter_in(connection, names)
             return made
 
-        owners = await self._count("mend_owners", {})
+        owners = await self._count("add_missing_owners", {})
         repaired = await self._unless_locked(holders) + await self._unless_locked(waiting)
         return owners + repaired
 
@@ -150,7 +150,7 @@ class Janitor:
             return 0
         self._keys_after = upto
         key_range = {"after": after, "upto": upto, "batch_max": BATCH_MAX}
-        repaired = await self._count("mend_flows", key_range)
+        repaired = await self._count("wake_flow_keys", key_range)
         return repaired + await self._count("prune_flow_keys", key_range | {"days": self._settings.log_days})
 
     async def _keys_upto(self) -> str | None:
@@ -189,10 +189,10 @@ class Janitor:
         """
 
         async def step(connection: AsyncConnection[Any]) -> int:
-            [row] = await rows(connection, self._q["alone"], {"lock_id": LOCK_ID})
-            if not row["alone"]:
+            [row] = await rows(connection, self._q["try_lock"], {"lock_id": LOCK_ID})
+            if not row["locked"]:
                 return 0
-            await connection.execute(self._q["patience"], {"lock_timeout_ms": LOCK_TIMEOUT_MS})
+            await connection.execute(self._q["set_lock_timeout"], {"lock_timeout_ms": LOCK_TIMEOUT_MS})
             return await work(connection)
 
         return await self._database.run(step, seconds=ENGINE_SECONDS)

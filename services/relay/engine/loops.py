@@ -50,12 +50,12 @@ class Loop:
         """Start no further round. The round in progress continues."""
         self._stopping.set()
 
-    async def end(self, patience_seconds: float = 0.0) -> bool:
-        """Let the round in progress finish for `patience_seconds`, then cancel it. Returns whether the loop ended."""
+    async def end(self, grace_seconds: float = 0.0) -> bool:
+        """Let the round in progress finish for `grace_seconds`, then cancel it. Returns whether the loop ended."""
         self.stop()
         if self.task is None:
             return True
-        await asyncio.wait([self.task], timeout=patience_seconds)
+        await asyncio.wait([self.task], timeout=grace_seconds)
         return await _ended(self.task)
 
     async def _run(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from services.relay.memory.shares import Place, Shares
+from services.relay.memory.places import Place, Places
 from services.relay.message import Stored
 from services.relay.store.chunks import Chunks
 
@@ -18,7 +18,7 @@ class Sending:
     body. The place is given back at the end of the body, or by `end`.
     """
 
-    def __init__(self, chunks: Chunks, stored: Stored, shares: Shares, origin: str) -> None:
+    def __init__(self, chunks: Chunks, stored: Stored, shares: Places, origin: str) -> None:
         """`origin` is the name under which a place of `shares` is taken."""
         self._chunks = chunks
         self._stored = stored

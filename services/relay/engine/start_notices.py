@@ -38,8 +38,8 @@ Outcome = Literal["told", "refused", "failed"]
 
 
 class StartNotices:
-    """Call `notify` from the event loop. Each address has at most one request in flight. A start is sent at once when the
-    address has none; starts that arrive meanwhile are sent together in the next one.
+    """Call `notify` from the event loop. Each address has at most one request in flight. A start is sent at once when
+    the address has none; starts that arrive meanwhile are sent together in the next one.
     """
 
     def __init__(self, routes: Routes, signing_key: Callable[[], str], telemetry: Telemetry[RelayMetrics]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from services.relay.memory.transfers import Transfers
 
 MIB = 1024 * 1024
@@ -51,12 +51,12 @@ class Memory:
     def __init__(self, bytes_max: int = BYTES_MAX, *, calls_max: int = CALLS_MAX) -> None:
         spare = max(bytes_max - PROCESS_BYTES, bytes_max // 4)
         part = spare // 16
-        self.calls = Share(8 * part)
+        self.calls = ByteBudget(8 * part)
         # A waiting answer has its beginning in memory: together at most the size of the share. Others are stored
         # without a wait.
-        self.answers = Share(2 * part, waiting_max=2 * part // WAITING_BYTES, fair=True)
-        self.batches = Share(part, first_grows=True)
-        self.requests = Share(part)
+        self.answers = ByteBudget(2 * part, waiting_max=2 * part // WAITING_BYTES, fair=True)
+        self.batches = ByteBudget(part, first_grows=True)
+        self.requests = ByteBudget(part)
         self.transfers = Transfers(4 * part // TRANSFER_BYTES, calls_max)
 
     def begin(self, call: Hashable) -> bool:
@@ -74,7 +74,7 @@ class Holding:
     def __init__(self, memory: Memory, name: str) -> None:
         self._memory = memory
         self._name = name
-        self._taken: list[tuple[Share, Hashable]] = [(memory.requests, self), (memory.batches, self)]
+        self._taken: list[tuple[ByteBudget, Hashable]] = [(memory.requests, self), (memory.batches, self)]
 
     async def take(self, size: int) -> None:
         """Reserve `size` more bytes until the request has its answer. Raises `NoRoomError`."""

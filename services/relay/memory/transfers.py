@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from services.relay.memory.shares import Shares
+from services.relay.memory.places import Places
 
 # The limit on requests that wait for a place. Each holds some 200 KB, and one token may have a fifth of them. Further
 # requests are told to retry.
@@ -24,13 +24,13 @@ class Transfers:
     def __init__(self, places: int, calls_max: int) -> None:
         parts = (TAKING, SENDING, SPOOLING, READING, COMPOSING)
         self.places = sum(_part(places, part) for part in parts)
-        self.taking = Shares(_part(places, TAKING), WAITING_MAX)
-        self.sending = Shares(_part(places, SENDING), calls_max)
+        self.taking = Places(_part(places, TAKING), WAITING_MAX)
+        self.sending = Places(_part(places, SENDING), calls_max)
         # An answer that was paid for is not refused: its call waits, as long as its limit allows, with its beginning
         # stored.
-        self.spooling = Shares(_part(places, SPOOLING), sys.maxsize)
+        self.spooling = Places(_part(places, SPOOLING), sys.maxsize)
         self.beginning = asyncio.Semaphore(BEGINNING)
-        self.reading = Shares(_part(places, READING), WAITING_MAX)
+        self.reading = Places(_part(places, READING), WAITING_MAX)
         self.composing = asyncio.Semaphore(_part(places, COMPOSING))
 
 

@@ -17,9 +17,9 @@ from services.relay.protocol.redaction import base64_body, shown_body, shown_hea
 from services.relay.protocol.shown_options import shown_options
 from services.relay.protocol.views import (
     AttemptView,
+    DeadLetterView,
     EventView,
     FlowView,
-    LetterView,
     MessageView,
     QueueView,
     ScheduleView,
@@ -76,7 +76,7 @@ def message_facts(message: MessageView) -> Json:
     )
 
 
-def letter_object(letter: LetterView) -> Json:
+def dead_letter_object(letter: DeadLetterView) -> Json:
     """`GET /v2/dlq/{dlqId}`, and an item of the list."""
     return message_facts(letter.message) | {
         "dlqId": letter.id,

@@ -52,7 +52,7 @@ def parse_cron(text: str) -> Cron:
     match = _ZONE.fullmatch(text)
     zone, fields = (match[1], match[2].strip()) if match else ("UTC", text)
     if _zone(zone) is None:
-        raise InvalidRequestError(f"invalid cron: {zone!r} is no known time zone")
+        raise InvalidRequestError(f"invalid cron: {zone!r} is not a known time zone")
     count = len(fields.split())
     if count not in {5, 6}:
         raise InvalidRequestError(f"invalid cron: {count} fields instead of 5 (or 6, with seconds first)")

@@ -138,7 +138,7 @@ class MessageView:
 
 
 @dataclass(frozen=True)
-class LetterView:
+class DeadLetterView:
     """A dead letter: the message as it failed, and the last answer. `response_status` 0: no answer came."""
 
     id: str

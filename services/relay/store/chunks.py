@@ -14,7 +14,7 @@ from typing import TypeVar
 from services.relay.message import Stored
 from services.relay.store.database import Database, queries
 from services.relay.store.faults import is_trouble
-from services.relay.store.time_limit import Silence, standing_still
+from services.relay.store.time_limit import Silence, paused_limit
 
 # 384 KiB: a multiple of 3, so that the base64 of the pieces joins to the base64 of the whole. With half the size, a
 # large body would take a fifth longer. With twice the size, half as many could be transferred at once in the same
@@ -166,7 +166,7 @@ class Writer:
 
     async def _flush(self, size: int) -> None:
         tries_max = WRITE_TRIES if self._limit is None else None
-        with standing_still(self._limit):
+        with paused_limit(self._limit):
             await self._chunks.write(self._key, self._part, bytes(self._buffer[:size]), tries_max=tries_max)
         self._part += 1
         self._buffer = self._buffer[size:]

@@ -12,9 +12,9 @@ from psycopg import AsyncConnection
 from services.relay.message import Claim, Claimed
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.messages import CLAIM_BYTES_MAX
 from services.relay.store.sealing import claimed_of
-from services.relay.store.vault import Vault
 
 # A message whose process died during its call, this many times in a row, is not sent again, as it may be the cause.
 # Deployments that kill processes during calls reach fewer.
@@ -34,9 +34,9 @@ class Difference:
 class Claims:
     """`owner` is this process."""
 
-    def __init__(self, database: Database, vault: Vault, *, owner: UUID) -> None:
+    def __init__(self, database: Database, encryption: Encryption, *, owner: UUID) -> None:
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._owner = owner
         self._q = queries("claims")
         self._touch_flows = queries("messages")["touch_flows"]
@@ -76,7 +76,9 @@ class Claims:
         other parameters are as for `expire`.
         """
         asked = self._sweeping(batch_max, lapsed=lapsed, left_seconds=left_seconds) | {"bytes_max": CLAIM_BYTES_MAX}
-        return claimed_of(self._vault, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS))
+        return claimed_of(
+            self._encryption, await self._database.fetch(self._q["take_over"], asked, seconds=ENGINE_SECONDS)
+        )
 
     def _sweeping(self, batch_max: int, *, lapsed: bool, left_seconds: float) -> Row:
         of_leases = {"owner": self._owner, "lapsed": lapsed, "left_seconds": left_seconds}

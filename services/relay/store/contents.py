@@ -23,14 +23,14 @@ class Contents:
         labelled = {"labels": list(labels)}
 
         async def work(connection: AsyncConnection[Any]) -> None:
-            letters = await rows(connection, self._q["letters"], labelled)
+            dead_letters = await rows(connection, self._q["dead_letters"], labelled)
             ended = await rows(connection, self._q["ended"], labelled)
-            ids = sorted({*message_ids, *(row["message_id"] for row in letters), *(row["id"] for row in ended)})
+            ids = sorted({*message_ids, *(row["message_id"] for row in dead_letters), *(row["id"] for row in ended)})
             answers = await rows(connection, self._q["answers"], {"ids": ids})
             await connection.execute(self._q["messages"], labelled)
             await connection.execute(self._q["events"], {"ids": ids})
             found = [row["key"] for row in answers] + [row["body_key"] for row in ended]
-            found += [row[name] for row in letters for name in ("body_key", "response_key")]
+            found += [row[name] for row in dead_letters for name in ("body_key", "response_key")]
             if keys := sorted({key for key in found if key is not None}):
                 await connection.execute(self._release, {"keys": keys})
 

@@ -1,4 +1,4 @@
--- name: letters
+-- name: dead_letters
 DELETE FROM relay.dead_letters WHERE labels && %(labels)s::text[] RETURNING message_id, body_key, response_key
 
 -- name: ended

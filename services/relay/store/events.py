@@ -12,9 +12,9 @@ from services.relay.protocol.filters import Filters
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.views import AttemptView, EventView
 from services.relay.store.database import Database, Row
+from services.relay.store.encryption import Encryption
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters
 from services.relay.store.sealing import Opened, UnreadableError, open_sealed
-from services.relay.store.vault import Vault
 
 PAGE_MAX = 1000
 # A page may have a thousand messages. A larger body is shown only by the message itself.
@@ -31,9 +31,9 @@ _OUTCOMES = {"ERROR": "error", "RETRY": "retry", "DELIVERED": "delivered", "FAIL
 class Events:
     """Reads only: events are written in the transactions that they record."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._q = filtered("events")
 
     async def list(self, filters: Filters) -> tuple[list[EventView], str | None]:
@@ -77,7 +77,7 @@ class Events:
 
     def _opened(self, details: bytes) -> Opened | None:
         try:
-            return open_sealed(self._vault, details)
+            return open_sealed(self._encryption, details)
         except UnreadableError:
             return None
 

@@ -34,7 +34,7 @@ ON CONFLICT (key) DO UPDATE SET
   window_started_at = '-infinity', window_count = 0, ready_at = clock_timestamp(), updated_at = clock_timestamp()
 
 -- name: unpin
--- What was pinned stays in force until the next message with the key. The limits are locked first, as publishers do.
+-- Pinned limits stay in force until the next message with the key. The limits are locked first, as publishers do.
 WITH kept AS (
   UPDATE relay.flow_limits AS l SET
     parallelism = CASE WHEN %(parallelism)s::boolean AND f.pinned_parallelism THEN f.parallelism ELSE l.parallelism END,

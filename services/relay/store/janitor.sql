@@ -1,8 +1,8 @@
--- name: alone
+-- name: try_lock
 -- Whether this transaction runs the janitor now. The lock is released at its end.
-SELECT pg_try_advisory_xact_lock(%(lock_id)s) AS alone
+SELECT pg_try_advisory_xact_lock(%(lock_id)s) AS locked
 
--- name: patience
+-- name: set_lock_timeout
 -- Give up on a table that is in use and leave it to a later round: a waiting lock request blocks all later ones.
 SELECT set_config('lock_timeout', %(lock_timeout_ms)s::text, true)
 
@@ -43,7 +43,7 @@ SELECT relay.close_period(%(period)s, %(keep_seconds)s)::integer AS count
 -- name: drop_events
 SELECT count(*) AS count FROM relay.drop_days('relay.events', %(days)s)
 
--- name: drop_letters
+-- name: drop_dead_letters
 SELECT count(*) AS count FROM relay.drop_days('relay.dead_letters', %(days)s)
 
 -- name: prune_long
@@ -145,7 +145,7 @@ WITH old AS (
 )
 SELECT count(*) AS count FROM gone
 
--- name: mend_owners
+-- name: add_missing_owners
 -- A call in the name of an unknown process would never be given to another.
 WITH made AS (
   INSERT INTO relay.processes (owner, lease_until)
@@ -156,7 +156,7 @@ WITH made AS (
 )
 SELECT count(*) AS count FROM made
 
--- name: mend_holders
+-- name: free_places_of_ended
 -- Messages that ended some time ago, with all their callbacks, and still hold a slot of their queue.
 WITH done AS (
   SELECT m.id, m.period FROM relay.messages AS m
@@ -180,7 +180,7 @@ SELECT queue FROM hops WHERE queue IS NOT NULL LIMIT %(queues_max)s
 -- name: make_queues
 INSERT INTO relay.queues (name) SELECT unnest(%(queues)s::text[]) ON CONFLICT DO NOTHING
 
--- name: mend_flows
+-- name: wake_flow_keys
 -- Keys with capacity and waiting messages that would be examined too late or never.
 WITH stuck AS (
   SELECT f.key, first.due_at FROM relay.flow_keys AS f JOIN relay.flow_limits_in_force AS e USING (key)

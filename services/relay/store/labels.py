@@ -17,15 +17,15 @@ class Labels:
         the dead letters of callbacks that carry it.
         """
         wanted, live = set(labels), list[str]()
-        letters: dict[str, list[str]] = {}
+        dead_letters: dict[str, list[str]] = {}
         values = {"labels": list(labels), "letters_max": letters_max}
         for row in await self._database.fetch(self._q["held"], values):
-            if row["letter_id"] is None:
+            if row["dlq_id"] is None:
                 live.append(row["label"])
                 continue
             for label in wanted.intersection(row["labels"]):
-                letters.setdefault(label, []).append(row["letter_id"])
-        return live, letters
+                dead_letters.setdefault(label, []).append(row["dlq_id"])
+        return live, dead_letters
 
     async def next(self, after: str, limit: int) -> list[str]:
         """The labels of messages that have not ended, starting with the first after `after`."""

@@ -2,7 +2,7 @@
 -- Those of these labels that a message which has not ended carries as its first one, and the dead letters of callbacks
 -- that carry one. One statement and so one snapshot: between two statements, a dead letter that is retried would be in
 -- neither.
-(SELECT DISTINCT label, NULL AS letter_id, NULL::text[] AS labels
+(SELECT DISTINCT label, NULL AS dlq_id, NULL::text[] AS labels
   FROM relay.messages WHERE label = ANY(%(labels)s) AND ended_at IS NULL)
 UNION ALL
 (SELECT NULL, id, labels FROM relay.dead_letters

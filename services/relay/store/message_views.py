@@ -10,12 +10,12 @@ from services.relay.options import NO_OPTIONS, FlowControl, Options
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.views import Gate, MessageView
 from services.relay.store.database import Database, Row
+from services.relay.store.encryption import Encryption
 from services.relay.store.events import Events
 from services.relay.store.filtering import fetch_planned, filtered, parameters
 from services.relay.store.flow_keys import FlowKeys
 from services.relay.store.queues import Queues
 from services.relay.store.sealing import Opened, UnreadableError, open_sealed
-from services.relay.store.vault import Vault
 
 # Columns of messages and of dead letters that a view has under the same name.
 _COLUMNS = ("id", "url", "method", "body", "retries_max", "created_at", "not_before", "state", "due_at", "timeout_ms", "queue",
@@ -25,10 +25,10 @@ _COLUMNS = ("id", "url", "method", "body", "retries_max", "created_at", "not_bef
 class MessageViews:
     """Reads only. A message that no key decrypts is shown without its headers."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
         self._database = database
-        self._vault = vault
-        self._events = Events(database, vault)
+        self._encryption = encryption
+        self._events = Events(database, encryption)
         self._queues = Queues(database)
         self._flow_keys = FlowKeys(database)
         self._q = filtered("message_views")
@@ -42,7 +42,7 @@ class MessageViews:
         found = await self._database.fetch(self._q["get"], asked)
         if not found:
             return None
-        view = message_view(self._vault, found[0])
+        view = message_view(self._encryption, found[0])
         attempts = await self._events.attempts(message_id)
         if view.state in {"queued", "waiting"} and attempts and attempts[-1].outcome is None:
             attempts = attempts[:-1]  # a claim that was put off
@@ -71,13 +71,13 @@ class MessageViews:
         return Gate(flow, await self._queues.get(row["queue"]), counted["ahead"], put_offs, error)
 
 
-def message_view(vault: Vault, row: Row) -> MessageView:
+def message_view(encryption: Encryption, row: Row) -> MessageView:
     """The view of a row of messages or dead letters, without attempts and gate. It has no headers if the row cannot be
     decrypted.
     """
     columns: dict[str, Any] = {name: row[name] for name in _COLUMNS}
     try:
-        opened = open_sealed(vault, row["sealed"])
+        opened = open_sealed(encryption, row["sealed"])
     except UnreadableError:
         key = row["flow_key"]
         opened = Opened({}, NO_OPTIONS if key is None else Options(flow=FlowControl(key, None, None)))

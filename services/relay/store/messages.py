@@ -16,10 +16,10 @@ from services.relay.message import Claimed, Draft, new_message_id
 from services.relay.outcome.outcome import Retry
 from services.relay.store import written
 from services.relay.store.database import ENGINE_SECONDS, Database, Row, queries, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.record import STATEMENT_BYTES_MAX, record
 from services.relay.store.sealing import Sealer, claimed_of
 from services.relay.store.slicing import slices
-from services.relay.store.vault import Vault
 
 # A flow key, the time until which it cools, and whether its provider answered.
 Touch = tuple[str, datetime | None, bool]
@@ -49,9 +49,9 @@ class UnstorableError(Exception):
 class Messages:
     """`owner` is this process, in whose name calls are held."""
 
-    def __init__(self, database: Database, vault: Vault, *, owner: UUID) -> None:
+    def __init__(self, database: Database, encryption: Encryption, *, owner: UUID) -> None:
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._owner = owner
         self._q = queries("messages")
         self._release = queries("chunks")["release"]
@@ -101,7 +101,7 @@ class Messages:
         limits = {"batch_max": batch_max, "bytes_max": min(bytes_max, CLAIM_BYTES_MAX), "keys_max": KEYS_MAX}
         values = limits | {"owner": self._owner}
         found = await self._database.fetch(self._q[statement], values, seconds=ENGINE_SECONDS)
-        return claimed_of(self._vault, found)
+        return claimed_of(self._encryption, found)
 
     async def next_due_seconds(self) -> float | None:
         """The seconds until a message may be claimable. None: no message waits."""
@@ -190,7 +190,7 @@ class Messages:
     async def _insert(self, connection: AsyncConnection[Any], new: Sequence[tuple[str, Draft]]) -> None:
         if not new:
             return
-        sealer = Sealer(self._vault)
+        sealer = Sealer(self._encryption)
         sealed = [(id_, draft, sealer.seal(draft)) for id_, draft in new]
         for some in slices(sealed, STATEMENT_BYTES_MAX, lambda one: one[1].inline_bytes + len(one[2])):
             values = [written.message(*one) for one in some]

@@ -1,4 +1,4 @@
-"""What is written of attempts in addition to their verdicts: log, put-offs, dead letters, kept answers."""
+"""The rows of attempts in addition to their verdicts: log, put-offs, dead letters, kept answers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def record(
         await connection.execute(statements["log"], {"rows": written.as_json(steps)})
     if buried := [ending for ending in endings if isinstance(ending.verdict, Failed)]:
         for some in slices(buried, STATEMENT_BYTES_MAX, lambda ending: len(ending.answer.body)):
-            letters = [written.letter(ending) for ending in some]
-            await connection.execute(statements["bury"], {"rows": written.as_json(letters)})
+            dead_letters = [written.dead_letter(ending) for ending in some]
+            await connection.execute(statements["bury"], {"rows": written.as_json(dead_letters)})
     if kept := [written.answer(ending) for ending in endings if ending.answer.spooled and ending.answer.spooled.url]:
         await connection.execute(statements["keep_answers"], {"rows": written.as_json(kept)})
     return again

@@ -20,11 +20,11 @@ from services.relay.protocol.publishing import merged
 from services.relay.protocol.schedule import ScheduleDraft, firing
 from services.relay.protocol.views import ScheduleState, ScheduleView
 from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.messages import Messages
 from services.relay.store.sealing import UnreadableError, body_of
 from services.relay.store.tokens import Token
 from services.relay.store.topics import Topics
-from services.relay.store.vault import Vault
 from services.relay.store.written import in_row
 
 # A schedule without a next time is examined again after this, as the fault may be in the relay.
@@ -38,7 +38,7 @@ class Schedules:
     def __init__(
         self,
         database: Database,
-        vault: Vault,
+        encryption: Encryption,
         messages: Messages,
         topics: Topics,
         *,
@@ -52,7 +52,7 @@ class Schedules:
         self._wait_seconds = wait_seconds
         self._accepted = accepted
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._messages = messages
         self._topics = topics
         self._deduplication_seconds = deduplication_seconds
@@ -71,7 +71,7 @@ class Schedules:
         parameters = {
             "body": body.content, "body_key": body.key, "body_size": body.size, "body_sha256": body.sha256,
             "id": draft.schedule_id, "cron": draft.cron.text, "destination": draft.destination, "queue": draft.queue,
-            "sealed": self._vault.seal(content), "protocol": draft.protocol,
+            "sealed": self._encryption.seal(content), "protocol": draft.protocol,
             "caller_ip": draft.caller_ip, "paused": draft.paused, "next_at": _next(draft.cron, now),
         }  # fmt: skip
 
@@ -230,7 +230,7 @@ class Schedules:
     def _opened(self, row: Row) -> dict[str, Any]:
         """`options`, and for a token with a limit its name and limit."""
         try:
-            return self._vault.open(row["sealed"])
+            return self._encryption.open(row["sealed"])
         except InvalidToken:
             raise UnreadableError("the schedule cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
 

@@ -11,7 +11,7 @@ from cryptography.fernet import InvalidToken
 from services.relay.message import Body, Claimed, Draft, Stored
 from services.relay.options import OPTION_NAMES, Options, restored_options, stored_options
 from services.relay.store.database import Row
-from services.relay.store.vault import Vault, as_json
+from services.relay.store.encryption import Encryption, as_json
 
 UNCOUNTED_BYTES_MAX = 8 * 1024
 # Columns of relay.messages that a Draft has under the same name.
@@ -29,17 +29,17 @@ class UnreadableError(Exception):
 
 
 class Opened(NamedTuple):
-    """What was sealed. `newer`: it has an option that this version does not know."""
+    """The opened content. `newer`: it has an option that this version does not know."""
 
     headers: dict[str, str]
     options: Options
     newer: bool = False
 
 
-def open_sealed(vault: Vault, sealed: bytes) -> Opened:
+def open_sealed(encryption: Encryption, sealed: bytes) -> Opened:
     """Raises `UnreadableError`."""
     try:
-        content = vault.open(sealed)
+        content = encryption.open(sealed)
     except InvalidToken:
         raise UnreadableError("the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS") from None
     headers = content.pop("headers")
@@ -49,9 +49,9 @@ def open_sealed(vault: Vault, sealed: bytes) -> Opened:
     return Opened(headers, restored_options(content), newer)
 
 
-def draft_of(vault: Vault, row: Row) -> Draft:
+def draft_of(encryption: Encryption, row: Row) -> Draft:
     """The message of a row as it was accepted, to be published again. Raises `UnreadableError`."""
-    opened = open_sealed(vault, row["sealed"])
+    opened = open_sealed(encryption, row["sealed"])
     if opened.newer:
         raise UnreadableError("the message has an option that this version of the relay does not know")
     columns = {name: row[name] for name in _COLUMNS}
@@ -66,7 +66,7 @@ def body_of(row: Row) -> Body:
     return row["body"] if key is None else Stored(key, row["body_size"], row["body_sha256"] or b"")
 
 
-def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
+def claimed_of(encryption: Encryption, rows: Sequence[Row]) -> list[Claimed]:
     """The messages of claimed rows. `fault` says why a message cannot be sent, if it cannot.
 
     Data sealed together is decrypted once and shared: see `Sealer`.
@@ -76,19 +76,19 @@ def claimed_of(vault: Vault, rows: Sequence[Row]) -> list[Claimed]:
     for row in rows:
         sealed = row["sealed"]
         if sealed not in opened:
-            opened[sealed] = _opened(vault, sealed)
+            opened[sealed] = _opened(encryption, sealed)
         columns = zip(_CLAIMED_COLUMNS, _claimed_columns(row), strict=True)
         labels, put_offs = tuple(row["labels"]), row.get("put_offs") or 0
         claimed.append(Claimed.of(columns, opened[sealed], labels=labels, put_offs=put_offs))
     return claimed
 
 
-def _opened(vault: Vault, sealed: bytes) -> dict[str, Any]:
+def _opened(encryption: Encryption, sealed: bytes) -> dict[str, Any]:
     """The fields of `Claimed` from the sealed data of one message. If it cannot be read, the other messages of the
     claim are not affected.
     """
     try:
-        opened = open_sealed(vault, sealed)
+        opened = open_sealed(encryption, sealed)
     except UnreadableError as error:
         return {"headers": {}, "fault": str(error)}
     except Exception as error:  # noqa: BLE001  the content may be anything
@@ -107,13 +107,13 @@ class Sealer:
     options. The sharing reveals only that two messages of a batch have the same headers.
     """
 
-    def __init__(self, vault: Vault) -> None:
-        self._vault = vault
+    def __init__(self, encryption: Encryption) -> None:
+        self._encryption = encryption
         self._sealed: dict[bytes, bytes] = {}
 
     def seal(self, draft: Draft) -> bytes:
         # orjson serialises dataclasses by itself, but not sets.
         content = as_json({"headers": draft.headers} | stored_options(draft.options), sorted)
         if content not in self._sealed:
-            self._sealed[content] = self._vault.seal_bytes(content)
+            self._sealed[content] = self._encryption.seal_bytes(content)
         return self._sealed[content]

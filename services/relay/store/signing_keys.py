@@ -12,8 +12,8 @@ from cryptography.fernet import InvalidToken
 from psycopg import AsyncConnection
 
 from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import UnreadableError
-from services.relay.store.vault import Vault
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class SigningKeys:
     rotated.
     """
 
-    def __init__(self, database: Database, vault: Vault, seed: KeyPair) -> None:
+    def __init__(self, database: Database, encryption: Encryption, seed: KeyPair) -> None:
         """`seed`: the environment's keys. They are stored when no keys exist; after that the stored ones are used."""
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._seed = seed
         self._q = queries("signing_keys")
         self.pair = seed
@@ -39,7 +39,7 @@ class SigningKeys:
         """Read the stored keys, or store the seed. Raises `UnreadableError`."""
         found = await self._database.fetch(self._q["read"], {})
         if not found:
-            await self._database.execute(self._q["seed"], {"sealed": self._vault.seal(asdict(self._seed))})
+            await self._database.execute(self._q["seed"], {"sealed": self._encryption.seal(asdict(self._seed))})
             found = await self._database.fetch(self._q["read"], {})
         self.pair = self._opened(found[0])
         return self.pair
@@ -51,7 +51,7 @@ class SigningKeys:
         async def work(connection: AsyncConnection[Any]) -> KeyPair:
             [row] = await rows(connection, self._q["lock"], {})
             pair = KeyPair(self._opened(row).next, f"sig_{secrets.token_urlsafe(24)}")
-            await connection.execute(self._q["rotate"], {"sealed": self._vault.seal(asdict(pair))})
+            await connection.execute(self._q["rotate"], {"sealed": self._encryption.seal(asdict(pair))})
             return pair
 
         self.pair = await self._database.run(work)
@@ -59,7 +59,7 @@ class SigningKeys:
 
     def _opened(self, row: Row) -> KeyPair:
         try:
-            return KeyPair(**self._vault.open(row["sealed"]))
+            return KeyPair(**self._encryption.open(row["sealed"]))
         except InvalidToken:
             raise UnreadableError(
                 "the signing keys cannot be decrypted: their key is not in RELAY_ENCRYPTION_KEYS"

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# A statement takes milliseconds. One that lasts longer than this, with its repetitions, waits for a database that is away.
+# A statement takes milliseconds. One that lasts longer than this, with its repetitions, waits for a database that is
+# away.
 SLOW_SECONDS = 1.0
 
 
 @contextmanager
-def standing_still(limit: asyncio.Timeout | None) -> Iterator[None]:
+def paused_limit(limit: asyncio.Timeout | None) -> Iterator[None]:
     """Pause the limit during the block. A nested block with the same limit changes nothing, nor does a block without
     one.
     """
@@ -68,7 +69,7 @@ class Silence:
         # The starts of the statements in progress, the oldest first.
         self._began: dict[object, float] = {}
         self._counted = 0.0
-        # The end of what is counted.
+        # The time up to which silences are counted.
         self._upto = float("-inf")
 
     @contextmanager
@@ -88,7 +89,7 @@ class Silence:
         return self._with(next(iter(self._began.values())))[0] if self._began else self._counted
 
     def _with(self, began: float) -> tuple[float, float]:
-        """The count and its end, with the statement in progress that `began` then, and all older ones."""
+        """The count and its end, including the statements in progress that started at `began` or earlier."""
         now = self._monotonic()
         if now - began <= self._slow_seconds:
             return self._counted, self._upto

@@ -12,21 +12,21 @@ from psycopg import AsyncConnection
 from services.relay.protocol.address import encoded
 from services.relay.protocol.views import EndpointView, TopicView
 from services.relay.store.database import Database, Row, queries, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import UnreadableError
-from services.relay.store.vault import Vault
 
 
 class Topics:
     """Groups with their endpoints. A group is removed with its last endpoint."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._q = queries("topics")
 
     async def make(self, name: str) -> None:
         """Create a group without endpoints, unless it exists."""
-        await self._database.execute(self._q["make"], {"name": name, "sealed": self._vault.seal({"headers": {}})})
+        await self._database.execute(self._q["make"], {"name": name, "sealed": self._encryption.seal({"headers": {}})})
 
     async def rename(self, name: str, new_name: str) -> bool:
         """Rename the group, with its endpoints and headers. False when `name` is unknown, or
@@ -50,7 +50,7 @@ class Topics:
         by_url = {endpoint.url: endpoint.name for endpoint in endpoints}
         parameters = {
             "name": name,
-            "sealed": self._vault.seal({"headers": {}}),
+            "sealed": self._encryption.seal({"headers": {}}),
             "urls": list(by_url),
             "endpoint_names": list(by_url.values()),
             "names": [name for name in by_url.values() if name is not None],
@@ -84,7 +84,7 @@ class Topics:
 
     async def set_headers(self, name: str, headers: Mapping[str, str]) -> None:
         """Replace the group's default headers. An unknown group is created."""
-        sealed = self._vault.seal({"headers": dict(headers)})
+        sealed = self._encryption.seal({"headers": dict(headers)})
         await self._database.execute(self._q["set_headers"], {"name": name, "sealed": sealed})
 
     async def get(self, name: str) -> TopicView | None:
@@ -115,7 +115,7 @@ class Topics:
 
     def _view(self, row: Row) -> TopicView:
         try:
-            headers = self._vault.open(row["sealed"])["headers"]
+            headers = self._encryption.open(row["sealed"])["headers"]
         except InvalidToken:
             raise UnreadableError(f"URL group {row['name']}: its key is not in RELAY_ENCRYPTION_KEYS") from None
         endpoints = tuple(EndpointView(url, name) for url, name in zip(row["urls"], row["names"], strict=True))

@@ -90,7 +90,7 @@ def claims(held: Iterable[Claim]) -> str:
     return orjson.dumps([{"id": id_, "started_at": started_at} for id_, started_at in held]).decode()
 
 
-def letter(ending: Ending) -> dict[str, Any]:
+def dead_letter(ending: Ending) -> dict[str, Any]:
     """A dead letter."""
     answer, spooled = ending.answer, ending.answer.spooled
     return {

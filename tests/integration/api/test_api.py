@@ -38,7 +38,7 @@ ALICE, BOB = {"Authorization": "Bearer alice-key"}, {"Authorization": "Bearer bo
 
 class Client:
     def __init__(self, http: FlaskClient, admin_url: str) -> None:
-        self.http: Any = http  # answers are looked into as JSON of any shape
+        self.http: Any = http  # the fields of answers are JSON of any shape
         self.admin_url = admin_url
 
     def submit(self, headers: dict[str, str] | None = None, **changed: Any) -> Any:
@@ -49,14 +49,14 @@ class Client:
         return self.call_back_as(id_, callback_token("internal", id_), **fields)
 
     def call_back_as(self, id_: str, proof: str, **fields: Any) -> Any:
-        """Signed by the relay, with `proof` as the dispatcher's token."""
+        """Post a callback that the relay has signed, with `proof` as the dispatcher's token."""
         body = orjson.dumps({"status": 200, "body": "e30=", "sourceMessageId": "m", "maxRetries": 3} | fields)
         path = f"/callbacks/relay?submission={id_}"
         token = sign(KEY, f"http://api{path}", body, now=int(time.time()))
         return self.http.post(path, data=body, headers={"Upstash-Signature": token, "Authorization": f"Bearer {proof}"})
 
     def answered(self, content: Any, **fields: Any) -> str:
-        """A submission that was answered with `content`; its id."""
+        """Store a submission that was answered with `content`; return its id."""
         id_ = str(self.submit().json["id"])
         body = content if isinstance(content, bytes) else orjson.dumps(content)
         assert self.call_back(id_, body=base64.b64encode(body).decode(), **fields).status_code == 200
@@ -114,7 +114,7 @@ def test_the_same_key_and_input_is_the_same_submission(client: Client) -> None:
     assert client.count("submissions") == 1
 
 
-def test_many_at_once_with_one_key_make_one_submission(client: Client) -> None:
+def test_concurrent_requests_with_one_key_make_one_submission(client: Client) -> None:
     def one(_: int) -> tuple[int, str]:
         answer = client.http.application.test_client().post(
             "/v1/submissions",
@@ -140,7 +140,7 @@ def test_many_at_once_with_one_key_make_one_submission(client: Client) -> None:
         ({"metadata": ["no object"]}, "metadata"),
     ],
 )
-def test_faults_name_the_field_and_store_nothing(client: Client, changed: dict[str, Any], field: str) -> None:
+def test_problems_name_the_field_and_store_nothing(client: Client, changed: dict[str, Any], field: str) -> None:
     answer = client.submit(**changed)
     assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -168,7 +168,7 @@ def test_a_webhook_into_a_private_network_is_refused_unless_the_operator_permits
         assert "TIDINGS_WEBHOOK_ADDRESSES" in private.text
 
 
-def test_a_batch_is_all_or_nothing(client: Client) -> None:
+def test_a_batch_is_stored_completely_or_not_at_all(client: Client) -> None:
     good, bad = {"target": "demo-images", "input": 1}, {"target": "demo-images"}
     answer = client.http.post("/v1/submissions/batch", json={"submissions": [good, bad]}, headers=ALICE)
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "submissions.1.input")
@@ -184,11 +184,11 @@ def test_an_input_in_a_batch_may_be_no_larger_than_one_alone(client: Client) -> 
     assert client.count("submissions") == 0
 
 
-def test_too_large_a_body_is_413(client: Client) -> None:
+def test_a_body_that_is_too_large_is_413(client: Client) -> None:
     assert client.submit(input="x" * 3000).status_code == 413
 
 
-def test_no_tenant_sees_anothers(client: Client) -> None:
+def test_a_tenant_does_not_see_the_submissions_of_another(client: Client) -> None:
     id_ = client.submit().json["id"]
     for path in (f"/v1/submissions/{id_}", f"/v1/submissions/{id_}/result", f"/v1/submissions/{id_}/images/0"):
         assert client.http.get(path, headers=BOB).status_code == 404
@@ -260,7 +260,7 @@ def test_the_list_pages_newest_first_and_filters(client: Client) -> None:
     assert {error["field"] for error in faulty.json["errors"]} == {"limit", "status", "cursor", "since", "colour"}
 
 
-def test_dispatches_tell_bodies_and_what_has_ended(client: Client) -> None:
+def test_dispatches_return_bodies_and_which_submissions_have_ended(client: Client) -> None:
     open_, ended = client.submit().json["id"], client.submit().json["id"]
     client.http.delete(f"/v1/submissions/{ended}", headers=ALICE)
     answer = client.http.post(
@@ -290,13 +290,13 @@ def test_a_malformed_or_unknown_callback_is_400(client: Client) -> None:
         ("colour=red", "colour"),
     ],
 )
-def test_a_list_that_cannot_be_is_refused_with_the_parameters_name(client: Client, query: str, field: str) -> None:
+def test_an_invalid_parameter_of_the_list_is_refused_with_its_name(client: Client, query: str, field: str) -> None:
     answer = client.http.get(f"/v1/submissions?{query}", headers=ALICE)
     assert (answer.status_code, [error["field"] for error in answer.json["errors"]]) == (400, [field])
 
 
 @pytest.mark.parametrize("since", ["0001-01-01", "9999-12-31T23:59:59-12:00", "2026-01-01T00:00:00%2B14:00"])
-def test_the_list_takes_any_time_there_is(client: Client, since: str) -> None:
+def test_the_list_accepts_every_valid_time(client: Client, since: str) -> None:
     assert client.http.get(f"/v1/submissions?since={since}", headers=ALICE).status_code == 200
 
 
@@ -319,7 +319,7 @@ def test_numbers_beyond_64_bits_are_stored_and_shown(client: Client) -> None:
     assert shown.json["output"]["seed"] == pytest.approx(123456789012345678901234)
 
 
-def test_an_answer_that_grows_too_large_in_postgres_is_no_output_and_still_the_result(client: Client) -> None:
+def test_an_answer_that_is_too_large_as_jsonb_has_no_output_and_keeps_its_result(client: Client) -> None:
     # jsonb writes 1e300 with all its digits.
     path = client.submit().headers["Location"]
     answer = b"[" + b",".join([b"1e300"] * 2500) + b"]"
@@ -348,7 +348,7 @@ def test_every_route_that_is_not_public_is_401_without_credentials(client: Clien
     assert asked >= 12
 
 
-def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: str, postgres: PostgresServer) -> None:
+def test_readyz_reports_a_database_that_is_down_and_healthz_does_not(database: str, postgres: PostgresServer) -> None:
     [port] = free_ports(1)
     parts = urlsplit(postgres.url(database, role="tidings_api"))
     nobody = parts._replace(netloc=f"{parts.username}:{parts.password}@{parts.hostname}:{port}").geturl()
@@ -359,11 +359,9 @@ def test_a_database_that_is_away_is_told_by_readyz_and_not_by_healthz(database: 
         assert http.get("/healthz").status_code == 200
 
 
-def test_without_a_database_every_route_is_503_and_says_when_to_come_again(
-    client: Client, postgres: PostgresServer
-) -> None:
+def test_without_a_database_every_route_is_503_with_retry_after(client: Client, postgres: PostgresServer) -> None:
     path = client.submit().headers["Location"]
-    # As a database that is being restarted: no connection lives, and none is let in.
+    # As while a database restarts: all connections are closed, and new ones are refused.
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
         name = urlsplit(client.admin_url).path[1:]
         connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
@@ -372,7 +370,7 @@ def test_without_a_database_every_route_is_503_and_says_when_to_come_again(
         _is_unavailable(client.submit(headers))
     _is_unavailable(client.http.get(path, headers=ALICE))
     _is_unavailable(client.http.delete(path, headers=ALICE))
-    # A time to come again would win over the callback's own delays, and use up its retries in minutes.
+    # A Retry-After would override the callback's own delays, and use up its retries in minutes.
     called_back = client.call_back(path.rsplit("/", 1)[1])
     assert (called_back.status_code, called_back.headers.get("Retry-After")) == (503, None)
 
@@ -383,7 +381,7 @@ def _is_unavailable(answer: Any) -> None:
     assert "nothing" not in answer.json["detail"]
 
 
-def test_a_signature_of_the_relay_alone_forges_no_result(client: Client) -> None:
+def test_the_relays_signature_alone_is_not_enough_to_forge_a_result(client: Client) -> None:
     id_, other = (str(client.submit().json["id"]) for _ in range(2))
     for proof in ("x", callback_token("internal", other), callback_token("guessed", id_)):
         assert client.call_back_as(id_, proof).status_code == 401
@@ -392,7 +390,7 @@ def test_a_signature_of_the_relay_alone_forges_no_result(client: Client) -> None
 
 
 @pytest.mark.parametrize("status", [600, 783, 999])
-def test_a_status_that_http_does_not_have_is_a_failure_and_ends_in_time(client: Client, status: int) -> None:
+def test_a_status_that_http_does_not_define_is_a_failure_and_ends_the_submission(client: Client, status: int) -> None:
     id_ = str(client.submit().json["id"])
     assert client.call_back(id_, status=status, willRetry=True).json == {"status": "attempt"}
     assert client.call_back(id_, status=status, retried=1, willRetry=False).json == {"status": "failed"}
@@ -402,7 +400,7 @@ def test_a_status_that_http_does_not_have_is_a_failure_and_ends_in_time(client: 
     assert [attempt["status_code"] for attempt in shown["attempts"]] == [None, None]
 
 
-def test_a_piece_of_an_answer_is_no_success(client: Client) -> None:
+def test_a_truncated_answer_is_a_failure(client: Client) -> None:
     id_ = client.answered(
         b'{"data": [{"b64_json": "AA', bodyTruncated=True, bodyUrl="http://relay/v2/messages/m/body/0"
     )
@@ -414,7 +412,7 @@ def test_a_piece_of_an_answer_is_no_success(client: Client) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate"])
-def test_a_compressed_answer_is_read_and_given_out_as_it_came(client: Client, coding: str) -> None:
+def test_a_compressed_answer_is_read_and_returned_as_it_was_sent(client: Client, coding: str) -> None:
     content = orjson.dumps({"data": [{"b64_json": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}]})
     compressed = gzip.compress(content) if coding != "deflate" else zlib.compress(content)
     id_ = client.answered(compressed, header={"Content-Encoding": [coding]})
@@ -435,7 +433,7 @@ def test_an_error_in_a_compressed_answer_is_a_failure(client: Client) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"\x1f\x8b cut", gzip.compress(bytes(65 * 1024 * 1024))], ids=["damaged", "a bomb"])
-def test_a_coding_that_cannot_be_undone_is_still_the_result(client: Client, answer: bytes) -> None:
+def test_an_answer_with_an_unknown_coding_is_kept_as_the_result(client: Client, answer: bytes) -> None:
     id_ = client.answered(answer, header={"Content-Encoding": ["gzip"]})
     shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
     assert (shown["outcome"], shown["output"]) == ("succeeded", None)
@@ -444,7 +442,7 @@ def test_a_coding_that_cannot_be_undone_is_still_the_result(client: Client, answ
 
 
 @pytest.mark.parametrize("field", ["é", "a\ud83d"])
-def test_a_picture_that_is_no_base64_is_left_out_and_the_submission_shown(client: Client, field: str) -> None:
+def test_a_picture_with_invalid_base64_is_left_out_of_the_submission(client: Client, field: str) -> None:
     answer = orjson.dumps({"data": [{"b64_json": field.encode("utf-8", "replace").decode()}]})
     id_ = client.answered(answer)
     assert client.http.get(f"/v1/submissions/{id_}", headers=ALICE).status_code == 200
@@ -453,7 +451,7 @@ def test_a_picture_that_is_no_base64_is_left_out_and_the_submission_shown(client
     assert ready.json["status"] == "unableToGenerate"
 
 
-def test_an_empty_picture_beside_an_address_is_the_address(client: Client) -> None:
+def test_a_picture_with_empty_base64_and_an_address_is_the_address(client: Client) -> None:
     id_ = client.answered({"data": [{"b64_json": "", "url": "https://img.example/1.png"}]})
     assert (
         client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE).headers["Location"]
@@ -462,20 +460,20 @@ def test_an_empty_picture_beside_an_address_is_the_address(client: Client) -> No
 
 
 @pytest.mark.parametrize("url", ["http://x:99999/", "http://[x/", "http://x/\r\nA: b", "http:///x", "ftp://x/"])
-def test_an_address_that_is_none_is_no_picture(client: Client, url: str) -> None:
+def test_an_invalid_address_of_a_picture_is_left_out(client: Client, url: str) -> None:
     id_ = client.answered({"data": [{"url": url}, {"url": "https://img.example/2.png"}]})
     answer = client.http.get(f"/v1/submissions/{id_}/images/0", headers=ALICE)
     assert answer.headers["Location"] == "https://img.example/2.png"
 
 
-def test_a_content_type_with_a_line_break_is_given_out_without_it(client: Client) -> None:
+def test_a_content_type_with_a_line_break_is_returned_without_it(client: Client) -> None:
     id_ = client.answered({}, header={"Content-Type": ["text/x\r\nSet-Cookie: a=b"]})
     answer = client.http.get(f"/v1/submissions/{id_}/result", headers=ALICE)
     assert answer.status_code == 200
     assert "Set-Cookie" not in answer.headers
 
 
-def test_the_text_of_an_escaped_nul_is_text(client: Client) -> None:
+def test_an_escaped_backslash_before_u0000_is_stored_as_text(client: Client) -> None:
     text = "what does \\u0000 mean in JSON?"
     answer = client.submit(input={"prompt": text})
     assert answer.status_code == 202
@@ -484,12 +482,12 @@ def test_the_text_of_an_escaped_nul_is_text(client: Client) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", False, [], {}, None])
-def test_an_empty_error_field_is_no_error(client: Client, empty: Any) -> None:
+def test_an_empty_error_field_is_not_an_error(client: Client, empty: Any) -> None:
     id_ = client.answered({"error": empty, "data": []})
     assert client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json["outcome"] == "succeeded"
 
 
-def test_an_unknown_fate_is_told_with_the_attempt_and_in_the_reason(client: Client) -> None:
+def test_an_unknown_fate_is_shown_with_the_attempt_and_in_the_reason(client: Client) -> None:
     id_ = str(client.submit().json["id"])
     client.call_back(id_, status=0, body="", error="the connection was closed", fate="unknown", willRetry=False)
     shown = client.http.get(f"/v1/submissions/{id_}", headers=ALICE).json
@@ -498,7 +496,7 @@ def test_an_unknown_fate_is_told_with_the_attempt_and_in_the_reason(client: Clie
     assert "tidings_attempts_unknown_total 1.0" in client.http.get("/metrics").text
 
 
-def test_a_submission_may_say_when_it_expires(client: Client) -> None:
+def test_a_submission_may_define_its_expiry(client: Client) -> None:
     shown = client.http.get(client.submit(expires_in=90).headers["Location"], headers=ALICE).json
     created, expires = (datetime.fromisoformat(shown[name]) for name in ("created_at", "expires_at"))
     assert (expires - created).total_seconds() == 90
@@ -506,12 +504,12 @@ def test_a_submission_may_say_when_it_expires(client: Client) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, "x", 30 * 86_400 + 1])
-def test_an_expiry_that_cannot_be_is_refused(client: Client, seconds: Any) -> None:
+def test_an_invalid_expiry_is_refused(client: Client, seconds: Any) -> None:
     answer = client.submit(expires_in=seconds)
     assert (answer.status_code, answer.json["errors"][0]["field"]) == (422, "expires_in")
 
 
-def test_a_target_has_an_expiry_of_its_own_and_a_longest_one(
+def test_a_target_has_a_default_and_a_maximum_of_the_expiry(
     postgres: PostgresServer, database: str, client: Client, tmp_path: Path
 ) -> None:
     file = tmp_path / "targets.toml"
@@ -552,11 +550,11 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
         tables = ("submissions", "attempts", "results", "result_nudges", "content_removals")
         rows = [connection.execute(f"SELECT t::text FROM tidings.{table} AS t".encode()).fetchall() for table in tables]
         told = connection.execute("SELECT message_ids FROM tidings.content_removals ORDER BY removed_at").fetchall()
-    # bytea is written in hexadecimal.
+    # The hexadecimal form of bytea.
     for secret in ("private", b"private".hex()):
         assert secret not in repr(rows)
-    # Each callback that came after it is told to the relay, which has what it carried.
-    # To remove again tells nothing until all is settled.
+    # Each later callback causes another removal at the relay, which stores what the callback contained. A repeated
+    # removal has no effect until the first is settled.
     assert told == [(["m"],), (["late", "m"],), (["late", "later", "m"],)]
     with psycopg.connect(client.admin_url) as connection:
         connection.execute("UPDATE tidings.content_removals SET settled_at = clock_timestamp()")
@@ -565,7 +563,7 @@ def test_the_content_of_an_ended_submission_can_be_erased(client: Client) -> Non
     assert client.count("content_removals") == len(told) + 1
 
 
-def test_callbacks_of_what_was_not_erased_tell_of_no_removal(client: Client) -> None:
+def test_callbacks_of_a_submission_that_was_not_erased_cause_no_removal(client: Client) -> None:
     id_ = str(client.submit().json["id"])
     client.call_back(id_, status=500, willRetry=True)
     client.call_back(id_, retried=1)
@@ -582,7 +580,9 @@ def test_callbacks_of_what_was_not_erased_tell_of_no_removal(client: Client) -> 
         ("DELETE", "/openapi.json", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(client: Client, method: str, path: str, allowed: set[str]) -> None:
+def test_a_wrong_method_is_405_with_the_allowed_methods(
+    client: Client, method: str, path: str, allowed: set[str]
+) -> None:
     answer = client.http.open(path, method=method, headers=ALICE)
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == allowed
@@ -590,17 +590,17 @@ def test_a_wrong_method_is_told_the_right_ones(client: Client, method: str, path
     assert (asked.status_code, set(asked.headers["Allow"].split(", "))) == (200, allowed)
 
 
-def test_a_key_is_asked_for_before_the_query_is_looked_at(client: Client) -> None:
+def test_the_key_is_checked_before_the_query(client: Client) -> None:
     assert client.http.get("/v1/submissions?limit=x").status_code == 401
 
 
-def test_a_time_before_1970_is_before_all_submissions(client: Client) -> None:
+def test_a_time_before_1970_is_earlier_than_all_submissions(client: Client) -> None:
     client.submit()
     for since in ("1960-01-01", "0001-01-01"):
         assert len(client.http.get(f"/v1/submissions?since={since}", headers=ALICE).json["submissions"]) == 1
 
 
-def test_a_filtered_list_looks_at_a_part_of_the_history_at_a_time(client: Client) -> None:
+def test_a_filtered_list_reads_a_bounded_part_of_the_history_at_a_time(client: Client) -> None:
     first = client.submit().json["id"]
     client.http.delete(f"/v1/submissions/{first}", headers=ALICE)
     with psycopg.connect(client.admin_url) as connection:
@@ -620,7 +620,7 @@ def test_a_filtered_list_looks_at_a_part_of_the_history_at_a_time(client: Client
         assert (found, pages) == ([first], 3)
 
 
-def test_bodies_that_do_not_fit_together_are_left_out_unread(client: Client) -> None:
+def test_bodies_that_exceed_the_limit_together_are_left_out_unread(client: Client) -> None:
     ids = [client.submit().json["id"] for _ in range(5)]
     with psycopg.connect(client.admin_url) as connection:
         connection.execute("UPDATE tidings.submissions SET body = convert_to(repeat('x', 5 * 1024 * 1024), 'UTF8')")
@@ -663,7 +663,7 @@ def test_a_repeated_batch_with_the_same_key_is_stored_once(client: Client) -> No
     assert client.count("submissions") == 5
 
 
-def test_a_batch_raced_by_itself_is_stored_once(client: Client) -> None:
+def test_concurrent_requests_with_the_same_batch_store_it_once(client: Client) -> None:
     ids: set[str] = set()
     threads = [
         threading.Thread(
@@ -678,7 +678,7 @@ def test_a_batch_raced_by_itself_is_stored_once(client: Client) -> None:
     assert len(ids) == client.count("submissions") == 2
 
 
-def test_the_articles_endpoint_takes_a_key_and_a_head_submits_nothing(client: Client) -> None:
+def test_the_articles_endpoint_requires_a_key_and_a_head_submits_nothing(client: Client) -> None:
     headers = ALICE | {"Idempotency-Key": "k", "Accept": "application/json"}
     made = [client.http.get("/generate-image?prompt=x", headers=headers).json["submissionId"] for _ in range(2)]
     assert made[0] == made[1]

@@ -1,4 +1,4 @@
-"""The api, and a Postgres that vanishes without a word, loses its answers or is slow."""
+"""The api with a Postgres that stops responding, loses answers or is slow."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def api(postgres: PostgresServer, database: str, tmp_path: Path) -> Iterator[Pro
             yield Proxied(process, proxy, admin_url)
 
 
-def test_a_postgres_that_vanished_is_asked_anew_and_the_rows_are_stored(api: Proxied) -> None:
+def test_a_postgres_that_stopped_responding_is_connected_to_anew_and_the_rows_are_stored(api: Proxied) -> None:
     assert api.submit().status_code == 202
     api.proxy.swallow()
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(api.submit) for _ in range(3)]
         until(lambda: "committer" in api.faults(), 60)
-        # Now it is back, and only the old connections are dead for good: they were not reset.
+        # Postgres responds again. Only the old connections never respond, as they were not reset.
         api.proxy.swallowing = False
         assert [future.result(120).status_code for future in waiting] == [202] * 3
     until(lambda: api.faults() == set(), 60)
@@ -76,7 +76,7 @@ def test_a_postgres_that_vanished_is_asked_anew_and_the_rows_are_stored(api: Pro
     assert api.stored() == 5
 
 
-def test_a_read_that_gets_no_answer_is_503(api: Proxied) -> None:
+def test_a_read_without_an_answer_is_503(api: Proxied) -> None:
     location = api.submit().headers["Location"]
     api.proxy.swallow()
     assert api.call("GET", location).status_code == 503
@@ -101,7 +101,7 @@ def test_a_submission_whose_commit_lost_its_answer_is_stored_once(
         assert (again.status_code, again.json()["id"]) == (200, answer.json()["id"])
 
 
-def test_many_together_whose_commit_lost_its_answer_are_stored_once(api: Proxied) -> None:
+def test_a_group_of_rows_whose_commit_lost_its_answer_is_stored_once(api: Proxied) -> None:
     api.proxy.lose_answers(INSERT, times=2)
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: api.submit(), range(20)))
@@ -116,7 +116,7 @@ def test_a_batch_whose_commit_lost_its_answer_is_stored_once(api: Proxied) -> No
     assert (answer.status_code, api.proxy.lost, api.stored()) == (202, 1, 3)
 
 
-def test_sigterm_ends_the_api_while_its_postgres_is_gone(api: Proxied) -> None:
+def test_sigterm_ends_the_api_while_its_postgres_does_not_respond(api: Proxied) -> None:
     api.proxy.swallow()
     with ThreadPoolExecutor() as pool:
         pool.submit(api.submit)
@@ -125,7 +125,7 @@ def test_sigterm_ends_the_api_while_its_postgres_is_gone(api: Proxied) -> None:
         assert not api.process.running()
 
 
-def test_an_answer_that_stays_away_costs_one_connection(postgres: PostgresServer, database: str) -> None:
+def test_an_answer_that_does_not_arrive_costs_one_connection(postgres: PostgresServer, database: str) -> None:
     with open_pool(postgres.url(database), size_min=1, size_max=1, answer_seconds=2) as pool:
         with pytest.raises(OperationalError, match="no answer within"), pool.connection() as connection:
             connection.execute("SELECT pg_sleep(60)")
@@ -133,7 +133,7 @@ def test_an_answer_that_stays_away_costs_one_connection(postgres: PostgresServer
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_apis_statements_have_an_end_on_the_server_as_well(postgres: PostgresServer, database: str) -> None:
+def test_the_apis_statements_have_a_timeout_on_the_server_too(postgres: PostgresServer, database: str) -> None:
     with psycopg.connect(postgres.url(database, role="tidings_api")) as connection:
         for name, value in (
             ("statement_timeout", "20s"),

@@ -35,7 +35,7 @@ def served(postgres: PostgresServer, database: str, directory: Path) -> Process:
 def _runs(child: psutil.Process) -> bool:
     try:
         return bool(child.is_running() and child.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:  # between the two questions
+    except psutil.NoSuchProcess:  # between the two requests
         return False
 
 
@@ -43,7 +43,7 @@ def workers() -> list[psutil.Process]:
     return list(psutil.Process().children(recursive=True))
 
 
-def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
+def test_a_body_with_a_length_and_a_chunked_body_get_the_same_answer(
     postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     with psycopg.connect(postgres.url(database)) as connection:
@@ -70,13 +70,15 @@ def test_a_body_with_a_length_and_one_in_chunks_are_answered_alike(
         "/internal/dispatches",
     ],
 )
-def test_who_may_not_send_is_not_waited_for(postgres: PostgresServer, database: str, tmp_path: Path, path: str) -> None:
+def test_a_request_without_authorization_is_answered_before_its_body(
+    postgres: PostgresServer, database: str, tmp_path: Path, path: str
+) -> None:
     process = served(postgres, database, tmp_path)
     listen = "API_INTERNAL_LISTEN" if path.startswith("/internal") else "API_LISTEN"
     port = int(process.environment[listen].rpartition(":")[2])
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer none\r\nContent-Length: 1000\r\n\r\n"
     with started(process), socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
-        # Of the body nothing comes, ever.
+        # The body is never sent.
         connection.sendall(head.encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 401 ")
 
@@ -100,7 +102,7 @@ def status_of(port: int, head: bytes, body: bytes = b"") -> int:
         return int(connection.recv(1000).split()[1])
 
 
-def test_a_head_that_no_server_may_take_is_refused(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
+def test_an_invalid_head_is_refused(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
     process = served(postgres, database, tmp_path)
     get = b"GET /healthz HTTP/1.1\r\n"
     post = b"POST /v1/submissions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Encoding: %s\r\n"
@@ -115,9 +117,7 @@ def test_a_head_that_no_server_may_take_is_refused(postgres: PostgresServer, dat
         assert status_of(port_of(process), post % b"identity", b"{}") == 401
 
 
-def test_what_is_for_the_inside_is_not_on_the_clients_port(
-    postgres: PostgresServer, database: str, tmp_path: Path
-) -> None:
+def test_internal_routes_are_not_on_the_clients_port(postgres: PostgresServer, database: str, tmp_path: Path) -> None:
     process = served(postgres, database, tmp_path)
     token = {"Authorization": "Bearer x"}
     with started(process):
@@ -135,7 +135,7 @@ def test_what_is_for_the_inside_is_not_on_the_clients_port(
 
 
 @pytest.mark.parametrize("listen", ["API_LISTEN", "API_INTERNAL_LISTEN"])
-def test_a_port_that_is_taken_is_one_sentence_and_the_end(
+def test_a_port_in_use_is_reported_in_one_sentence_and_ends_the_process(
     postgres: PostgresServer, database: str, tmp_path: Path, listen: str
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -149,7 +149,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_the_end(
         assert requests.get(str(first.ready_url), timeout=30).status_code == 200
 
 
-def test_sigterm_ends_the_server_while_clients_are_silent_or_in_the_middle(
+def test_sigterm_ends_the_server_while_clients_are_silent_or_in_the_middle_of_a_request(
     postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     with psycopg.connect(postgres.url(database)) as connection:
@@ -163,7 +163,7 @@ def test_sigterm_ends_the_server_while_clients_are_silent_or_in_the_middle(
         assert process.stop() == 0  # waits for up to 60 s
 
 
-def test_a_request_under_way_is_finished_before_the_end(
+def test_a_request_in_progress_is_finished_before_the_end(
     postgres: PostgresServer, database: str, tmp_path: Path
 ) -> None:
     with psycopg.connect(postgres.url(database)) as connection:

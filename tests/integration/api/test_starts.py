@@ -1,4 +1,4 @@
-"""Attempt starts: told by the relay, stored when the dispatcher asked for it, shown until they end."""
+"""Attempt starts: reported by the relay, stored if the dispatcher requested them, and shown until the attempt ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tidings.database.migrate import add_api_key
 KEY = "k" * 32
 ALICE = {"Authorization": "Bearer alice-key"}
 STARTS = "/callbacks/relay/starts"
-# No start is told later than this after it was told to have been, nor an attempt tried again sooner.
+# The maximum age of a reported start, and the minimum time until a retry.
 HOUR = timedelta(hours=1)
 
 
@@ -73,7 +73,7 @@ class Api:
 
 
 def start(id_: str, number: int = 1, at: datetime | None = None, **changed: Any) -> dict[str, Any]:
-    """What the relay tells of an attempt."""
+    """The relay's report of an attempt's start."""
     told = {
         "messageId": "m",
         "label": id_,
@@ -103,14 +103,14 @@ def api(postgres: PostgresServer, database: str) -> Iterator[Api]:
         yield Api(wire(settings, registry, closing).flask.test_client(), postgres.url(database), registry)
 
 
-def test_an_attempt_that_has_begun_is_shown_as_running_with_since_when(api: Api) -> None:
+def test_an_attempt_that_has_begun_is_shown_as_running_since_its_start(api: Api) -> None:
     id_, other = api.submit(), api.submit()
     before = datetime.now(UTC)
     assert api.tell(start(id_)).json == {"stored": 1}
     shown = api.shown(id_)
     assert shown["status"] == "running"
     since = datetime.fromisoformat(shown["running_since"])
-    # Milliseconds in the notice.
+    # The notice has milliseconds.
     assert before - timedelta(milliseconds=1) <= since <= datetime.now(UTC)
     assert shown["attempts"] == [
         {
@@ -127,7 +127,7 @@ def test_an_attempt_that_has_begun_is_shown_as_running_with_since_when(api: Api)
     assert (api.shown(other)["status"], api.shown(other)["running_since"]) == ("queued", None)
 
 
-def test_its_end_takes_its_place_and_the_next_start_is_the_next_attempt(api: Api) -> None:
+def test_the_end_replaces_the_start_and_the_next_start_is_the_next_attempt(api: Api) -> None:
     id_ = api.submit()
     api.tell(start(id_, 1))
     in_an_hour = int((time.time() + HOUR.total_seconds()) * 1000)
@@ -147,7 +147,7 @@ def test_its_end_takes_its_place_and_the_next_start_is_the_next_attempt(api: Api
     assert (shown["status"], shown["running_since"], len(shown["attempts"])) == ("succeeded", None, 2)
 
 
-def test_late_repeated_and_disordered_starts_show_nothing_that_is_over(api: Api) -> None:
+def test_late_repeated_and_reordered_starts_do_not_show_an_attempt_that_has_ended(api: Api) -> None:
     late, ended, cancelled, disordered = (api.submit() for _ in range(4))
     in_an_hour = int((time.time() + HOUR.total_seconds()) * 1000)
     api.call_back(late, status=500, retried=0, willRetry=True, nextRetryAt=in_an_hour)
@@ -162,7 +162,7 @@ def test_late_repeated_and_disordered_starts_show_nothing_that_is_over(api: Api)
     assert found[disordered]["attempts"][0]["number"] == 2
 
 
-def test_an_attempt_that_begins_anew_keeps_its_first_start(api: Api) -> None:
+def test_an_attempt_that_is_repeated_keeps_its_first_start(api: Api) -> None:
     id_ = api.submit()
     assert api.tell(start(id_)).json == {"stored": 1}
     first = api.shown(id_)["running_since"]
@@ -172,7 +172,7 @@ def test_an_attempt_that_begins_anew_keeps_its_first_start(api: Api) -> None:
 
 
 @pytest.mark.parametrize("at", [datetime(1970, 1, 1, tzinfo=UTC), datetime(9998, 1, 1, tzinfo=UTC)])
-def test_an_absurd_time_becomes_one_that_can_be(api: Api, at: datetime) -> None:
+def test_an_impossible_time_is_limited_to_a_possible_one(api: Api, at: datetime) -> None:
     id_ = api.submit()
     api.tell(start(id_, at=at))
     shown = api.shown(id_)
@@ -180,7 +180,7 @@ def test_an_absurd_time_becomes_one_that_can_be(api: Api, at: datetime) -> None:
     assert created <= since <= datetime.now(UTC)
 
 
-def test_forged_and_unknown_ones_cost_nobody_theirs(api: Api) -> None:
+def test_forged_and_unknown_starts_do_not_affect_the_others_of_the_request(api: Api) -> None:
     id_, other = api.submit(), api.submit()
     unknown = "01920000-0000-7000-8000-000000000001"
     forged = [
@@ -195,7 +195,7 @@ def test_forged_and_unknown_ones_cost_nobody_theirs(api: Api) -> None:
     assert api.shown(other)["status"] == "queued"
 
 
-def test_what_the_relay_did_not_sign_is_401_and_stores_nothing(api: Api) -> None:
+def test_a_report_without_the_relays_signature_is_401_and_stores_nothing(api: Api) -> None:
     id_ = api.submit()
     assert api.tell(start(id_), key="x" * 32).status_code == 401
     assert api.tell(start(id_), address=f"http://api/callbacks/relay?submission={id_}").status_code == 401
@@ -206,7 +206,7 @@ def test_what_the_relay_did_not_sign_is_401_and_stores_nothing(api: Api) -> None
     assert api.rows() == []
 
 
-def test_too_many_and_too_large_are_refused(api: Api) -> None:
+def test_too_many_starts_and_too_large_reports_are_refused(api: Api) -> None:
     id_ = api.submit()
     assert api.tell(*[start(id_)] * 501).status_code == 400
     assert api.tell(start(id_, data="x" * 2 * 1024 * 1024)).status_code == 413
@@ -214,15 +214,17 @@ def test_too_many_and_too_large_are_refused(api: Api) -> None:
     assert api.rows() == []
 
 
-def test_the_list_derives_what_a_single_submission_does(api: Api) -> None:
-    """In SQL and in Python: for each mixture of ended attempts, starts and results."""
+def test_the_list_derives_the_same_status_as_a_single_submission(api: Api) -> None:
+    """The status derived in SQL equals that derived in Python, for each combination of ended attempts, starts and
+    results.
+    """
     attempts: tuple[tuple[tuple[int, timedelta | None], ...], ...] = (
         (),
         ((1, HOUR),),
         ((1, -HOUR),),
         ((1, None),),
         ((1, -HOUR), (2, HOUR)),
-        # The first one's callback is late.
+        # The callback of the first attempt is late.
         ((2, HOUR),),
     )
     starts: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2), (1, 3), (3,))
@@ -281,7 +283,7 @@ def _put(
             )
 
 
-def test_what_is_shown_is_as_the_openapi_document_says(api: Api) -> None:
+def test_the_answer_conforms_to_the_openapi_document(api: Api) -> None:
     id_ = api.submit()
     api.tell(start(id_))
     components = {"components": document("0")["components"]}

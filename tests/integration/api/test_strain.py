@@ -1,4 +1,4 @@
-"""The api as a real process, under clients that say nothing, send slowly, or send what is dear to read."""
+"""The api as a real process, with clients that are silent, send slowly, or send bodies that are expensive to parse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.process import Process, started
 from tidings.database.migrate import add_api_key
 
 HEADERS = {"Authorization": "Bearer key", "Content-Type": "application/json"}
-# Far above what an answer takes on a busy machine, and far below the 30 s and more that silent clients are kept.
+# Far longer than an answer takes on a busy machine, and far shorter than the 30 s for which silent clients stay
+# connected.
 ANSWER_SECONDS = 15
 
 
@@ -49,8 +50,8 @@ def submitted(api: Process, key: str = "key") -> int:
 
 @contextmanager
 def connections(api: Process, count: int, said: bytes) -> Iterator[list[socket.socket]]:
-    """So many, more than the usual limit of open files, each of which has sent `said` and sends nothing more. They are
-    reset at the end, and so leave no trace.
+    """More connections than the usual limit of open files. Each has sent `said` and sends no more. They are reset at
+    the end, and none remains in TIME_WAIT.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -65,7 +66,7 @@ def connections(api: Process, count: int, said: bytes) -> Iterator[list[socket.s
 
 
 @pytest.mark.parametrize("said", [b"", b"PRI * HTTP/2.0\r\n"])
-def test_silent_connections_are_in_nobodys_way(api: Process, said: bytes) -> None:
+def test_silent_connections_do_not_block_other_clients(api: Process, said: bytes) -> None:
     with connections(api, 1100, said):
         assert submitted(api) == 202
         assert requests.get(url(api, "/healthz"), timeout=ANSWER_SECONDS).status_code == 200
@@ -86,20 +87,20 @@ HALF = b"POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer key\r\nContent-Typ
     ],
     ids=["length", "chunked", "expect", "repeat", "batch", "article"],
 )
-def test_half_bodies_hold_no_thread(api: Process, half: bytes) -> None:
+def test_incomplete_bodies_use_no_thread(api: Process, half: bytes) -> None:
     with connections(api, 70, half):
         assert submitted(api, "other") == 202
         assert requests.get(url(api, "/readyz"), timeout=ANSWER_SECONDS).status_code == 200
 
 
-def test_a_tenants_half_bodies_leave_room_for_another_tenants(api: Process) -> None:
-    # Together more than all the room there is, were it not that each tenant has a share.
+def test_a_tenants_incomplete_bodies_leave_room_for_another_tenant(api: Process) -> None:
+    # Together they need more than the whole limit, but each tenant has a share of it.
     half = HALF % (b"/v1/submissions/batch", b"Content-Length: 30000000\r\n", b"{")
     with connections(api, 12, half):
         assert submitted(api, "other") == 202
 
 
-def test_a_body_that_does_not_come_is_ended_by_the_server(api: Process) -> None:
+def test_a_body_that_does_not_arrive_is_ended_by_the_server(api: Process) -> None:
     half = HALF % (b"/v1/submissions", b"Content-Length: 1000\r\n", b'{"target"')
     with connections(api, 1, half) as [sock]:
         sock.settimeout(120)

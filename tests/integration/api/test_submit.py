@@ -1,5 +1,5 @@
-"""`POST /v1/submissions` by its two edges, the port and Flask's view, which call one function: the same requests get
-the same replies and store the same rows.
+"""`POST /v1/submissions` through its two edges, the port and Flask's view, which call one function: the same requests
+get the same replies and store the same rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OWN = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[\d:.]+Z")
 
 @dataclass(frozen=True)
 class Request:
-    """A request. Headers of None are left out; `gone`: the client disconnects before its body is complete."""
+    """A request. A header of None is left out. `gone`: the client disconnects before its body is complete."""
 
     name: str
     body: bytes = GOOD_BODY
@@ -108,7 +108,7 @@ TABLE = (
 )
 
 
-# Of the rows of TABLE that are not accepted; all others are answered by 202, and stored.
+# The replies to the rows of TABLE that are refused. All others are answered with 202, and stored.
 REFUSED = {
     200: ["listed", "head"],
     400: [
@@ -148,7 +148,7 @@ REFUSED = {
 
 
 def scope_of(request: Request) -> dict[str, Any]:
-    """As granian makes it: names in lower case, values as they came."""
+    """The head as granian creates it: names in lower case, and unchanged values."""
     headers = {"Host": "x", "Authorization": "Bearer alice-key", "Content-Type": "application/json"}
     merged: dict[str, str | None] = {**headers, "Content-Length": str(len(request.body)), **request.headers}
     path, _, query = request.path.partition("?")
@@ -161,7 +161,7 @@ def scope_of(request: Request) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client gets, less the ids and times, which are each submission's own."""
+    """The reply without ids and times, which differ for each submission."""
 
     status: int
     headers: dict[str, str]
@@ -169,7 +169,7 @@ class Answer:
 
 
 def answer(app: AsgiApp, request: Request) -> Answer | None:
-    """None when there was nobody to answer."""
+    """The reply. None when the client had disconnected."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -192,7 +192,7 @@ def answer(app: AsgiApp, request: Request) -> Answer | None:
 
 @dataclass(frozen=True)
 class Api:
-    """The api by each edge, on one database. `flask` is a port that leaves the route to Flask."""
+    """The api with each edge, on one database. `flask` is a port that passes the route to Flask."""
 
     port: AsgiApp
     flask: AsgiApp
@@ -200,7 +200,7 @@ class Api:
     admin_url: str
 
     def stored(self) -> list[Any]:
-        """All rows in order, less what is each submission's own; and none is left."""
+        """Return all rows in order, without ids and times, and delete them."""
         with psycopg.connect(self.admin_url) as connection:
             connection.execute("DELETE FROM tidings.idempotency_keys")
             return connection.execute(
@@ -284,7 +284,7 @@ def test_both_edges_make_the_same_authorization_decision(api: Api) -> None:
     assert api.stored() == []
 
 
-def test_both_edges_are_counted(api: Api) -> None:
+def test_requests_through_both_edges_are_counted(api: Api) -> None:
     plain = TABLE[0]
     for app in (api.port, api.flask):
         before = api.counted()
@@ -294,7 +294,7 @@ def test_both_edges_are_counted(api: Api) -> None:
         assert api.counted() == before + 1
 
 
-def test_a_client_that_left_before_its_body_came_is_not_answered(api: Api) -> None:
+def test_a_client_that_disconnected_before_its_body_arrived_is_not_answered(api: Api) -> None:
     request = Request("gone", gone=True)
     assert (answer(api.port, request), answer(api.flask, request)) == (None, None)
     assert api.stored() == []

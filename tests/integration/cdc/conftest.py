@@ -1,4 +1,4 @@
-"""A database with a connector of its own: its own slot and topics, so that tests can break it."""
+"""A database with its own connector, slot and topics, so that tests can break it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OWN_PREFIX = "tidings.cdc"
 
 @dataclass(frozen=True)
 class Event:
-    """A change as it lies in Kafka."""
+    """A change record in Kafka."""
 
     key: str
     envelope: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Event:
 
 
 class Cdc:
-    """A migrated database and the connector that reads it. Not registered until `register()`."""
+    """A migrated database and the connector that reads it, which `register()` registers."""
 
     def __init__(self, postgres: PostgresServer, database: str, worker: Worker, broker: Broker) -> None:
         self._postgres, self.database, self._worker, self._broker = postgres, database, worker, broker
@@ -50,7 +50,7 @@ class Cdc:
         self.url = postgres.url(database)
 
     def watcher_environment(self) -> dict[str, str]:
-        """The settings of a watcher of this database, worker and broker."""
+        """The settings of a watcher for this database, worker and broker."""
         address = psycopg.conninfo.conninfo_to_dict(self.url)
         return {
             "TIDINGS_KAFKA": self._broker.bootstrap,
@@ -63,7 +63,7 @@ class Cdc:
         }
 
     def config(self, **changed: str) -> dict[str, str]:
-        """The file's configuration, with names of this test; keyword arguments: `snapshot_mode` is `snapshot.mode`."""
+        """The file's configuration with the names of this test. Keyword arguments: `snapshot_mode` is `snapshot.mode`."""
         address = psycopg.conninfo.conninfo_to_dict(self._postgres.url(self.database))
         values = {
             "TIDINGS_CDC_DATABASE_HOST": str(address["host"]),
@@ -78,7 +78,9 @@ class Cdc:
         return value.replace(regex, self.prefix.replace(".", "\\.")).replace(OWN_PREFIX, self.prefix)
 
     def register(self, **changed: str) -> None:
-        """Register, and wait until it streams: a row inserted before that would come by the snapshot."""
+        """Register the connector, and wait until it streams: a row that is inserted earlier would be part of the
+        snapshot.
+        """
         self.connector.register(self.config(**changed))
         self.wait_running()
         until(lambda: self.slot_value("active"), 30)
@@ -87,14 +89,14 @@ class Cdc:
         until(lambda: (state := self.connector.state()) is not None and state.running, seconds)
 
     def wait_failed(self, seconds: float = 60) -> str:
-        """Wait until it has failed; the reason."""
+        """Wait until the task has failed; return the reason."""
         until(lambda: (state := self.connector.state()) is not None and state.failed, seconds)
         state = self.connector.state()
         assert state is not None
         return state.trace
 
     def stop(self) -> None:
-        """End the task and wait until its slot is free; the position stays."""
+        """End the task and wait until its slot is inactive. The position remains."""
         self._order("PUT", "/stop")
         until(lambda: not self.slot_value("active"), 30)
 
@@ -103,7 +105,7 @@ class Cdc:
 
     def remove(self) -> None:
         self._order("DELETE", "")
-        # A task that is being started takes the slot once more before it ends.
+        # A task that is being started acquires the slot once more before it ends.
         until(self._slot_dropped, 30)
 
     def _slot_dropped(self) -> bool:
@@ -121,7 +123,7 @@ class Cdc:
 
     @contextmanager
     def wal_kept(self, size: str) -> Iterator[None]:
-        """Meanwhile a slot that is not read may keep no more than `size` of WAL."""
+        """During the block, Postgres keeps at most `size` of WAL for a slot that is not read."""
         self.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{size}'")
         self.execute("SELECT pg_reload_conf()")
         try:
@@ -131,7 +133,7 @@ class Cdc:
             self.execute("SELECT pg_reload_conf()")
 
     def lose_slot(self) -> None:
-        """Write WAL until Postgres gives the slot up; its reader must have been stopped."""
+        """Write WAL until Postgres invalidates the slot. Its reader must have been stopped."""
         with self.wal_kept("1MB"):
             for _ in range(4):
                 self.execute("INSERT INTO tidings.heartbeats VALUES (clock_timestamp())")
@@ -156,7 +158,7 @@ class Cdc:
         )
 
     def submit(self) -> str:
-        """Insert a submission; its id."""
+        """Insert a submission; return its id."""
         submission_id = str(uuid.uuid4())
         self.execute(
             "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, idempotency_key, fingerprint)"
@@ -167,7 +169,7 @@ class Cdc:
         return submission_id
 
     def events(self, table: str, enough: Callable[[list[Event]], object], seconds: float = 30) -> list[Event]:
-        """All committed events of a table's topic, read until `enough` is true of them."""
+        """Read all committed events of a table's topic until `enough` is true for them."""
         consumer = KafkaConsumer(
             bootstrap_servers=self._broker.bootstrap, isolation_level="read_committed", enable_auto_commit=False
         )

@@ -25,7 +25,7 @@ def test_a_row_becomes_one_event_without_its_private_columns(cdc: Cdc) -> None:
         assert "private" not in str(event.envelope)
 
 
-def test_a_rolled_back_row_becomes_none(cdc: Cdc) -> None:
+def test_a_rolled_back_row_becomes_no_event(cdc: Cdc) -> None:
     cdc.register()
     with pytest.raises(psycopg.errors.UniqueViolation):
         cdc.execute("INSERT INTO tidings.heartbeats SELECT '2026-01-01' FROM generate_series(1, 2)")
@@ -36,7 +36,7 @@ def test_a_rolled_back_row_becomes_none(cdc: Cdc) -> None:
     assert [event for event in beats if "2026-01-01" in event.row["at"]] == []
 
 
-def test_what_was_stored_before_the_connector_was_is_told_as_well(cdc: Cdc) -> None:
+def test_rows_from_before_the_registration_become_events_too(cdc: Cdc) -> None:
     before = cdc.submit()
     cdc.register()
     after = cdc.submit()
@@ -44,7 +44,7 @@ def test_what_was_stored_before_the_connector_was_is_told_as_well(cdc: Cdc) -> N
     assert {event.key: event.envelope["op"] for event in events} == {before: "r", after: "c"}
 
 
-def test_a_row_that_leaves_the_default_partition_is_told_once(cdc: Cdc) -> None:
+def test_a_row_that_is_moved_out_of_the_default_partition_becomes_one_event(cdc: Cdc) -> None:
     cdc.register()
     month = f"{datetime.now(UTC):%Y_%m}"
     cdc.execute(f"DROP TABLE tidings.submissions_{month}")
@@ -57,7 +57,7 @@ def test_a_row_that_leaves_the_default_partition_is_told_once(cdc: Cdc) -> None:
     with psycopg.connect(cdc.url, autocommit=True) as connection:
         made = Partitions(lambda statement, values: connection.execute(statement, values).fetchall()).make()
     assert (made.names, made.moved) == ([f"submissions_{month}"], 300)
-    # What comes after it in the WAL is told after it.
+    # An event for a later position of the WAL.
     after = [cdc.submit() for _ in range(20)]
     events = cdc.events("submissions", cdc.has(*ids, *after))
     assert sorted(event.key for event in events) == sorted([*ids, *after])

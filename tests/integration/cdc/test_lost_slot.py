@@ -1,4 +1,4 @@
-"""A slot that is lost while nobody reads is repaired: what it kept is told again, by a snapshot."""
+"""A slot that is lost while it is not read is repaired: a snapshot repeats its rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.wait import until
 
 
 def _row_in_the_gap(cdc: Cdc) -> str:
-    """A row stored while the connector is stopped, after one that it told."""
+    """A row that is stored while the connector is stopped, after one that became an event."""
     cdc.events("submissions", cdc.has(cdc.submit()))
     cdc.stop()
     return cdc.submit()
@@ -20,7 +20,7 @@ def _assert_told_again(cdc: Cdc, missed: str) -> None:
     cdc.events("submissions", cdc.has(later))
 
 
-def test_rows_of_a_dropped_slot_are_told_again(cdc: Cdc) -> None:
+def test_rows_of_a_dropped_slot_become_events(cdc: Cdc) -> None:
     cdc.register()
     missed = _row_in_the_gap(cdc)
     cdc.drop_slot()
@@ -28,7 +28,7 @@ def test_rows_of_a_dropped_slot_are_told_again(cdc: Cdc) -> None:
     _assert_told_again(cdc, missed)
 
 
-def test_rows_of_a_slot_that_was_made_anew_are_told_again(cdc: Cdc) -> None:
+def test_rows_of_a_recreated_slot_become_events(cdc: Cdc) -> None:
     cdc.register()
     missed = _row_in_the_gap(cdc)
     cdc.drop_slot()
@@ -37,7 +37,7 @@ def test_rows_of_a_slot_that_was_made_anew_are_told_again(cdc: Cdc) -> None:
     _assert_told_again(cdc, missed)
 
 
-def test_without_that_snapshot_the_rows_are_lost_which_the_tests_above_would_see(cdc: Cdc) -> None:
+def test_without_the_snapshot_mode_the_rows_are_lost(cdc: Cdc) -> None:
     lossy = {"snapshot_mode": "no_data", "offset_mismatch_strategy": "trust_slot"}
     cdc.register(**lossy)
     missed = _row_in_the_gap(cdc)

@@ -1,4 +1,4 @@
-"""Postgres goes away for a moment: the connector finds back by itself, and every row is told once."""
+"""Postgres restarts: the connector reconnects by itself, and every row becomes one event."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from tests.infra.postgres import PostgresServer
 from tests.integration.cdc.conftest import Cdc
 
 
-def test_rows_before_and_after_a_restart_of_postgres_are_told_once(cdc: Cdc, postgres: PostgresServer) -> None:
+def test_rows_before_and_after_a_restart_of_postgres_become_one_event_each(cdc: Cdc, postgres: PostgresServer) -> None:
     cdc.register()
     ids = [cdc.submit()]
     cdc.events("submissions", cdc.has(*ids))
-    # Twice, as the number of tries is limited: after a success it must count from nothing again.
+    # Twice, as the number of attempts is limited: a success must reset their count.
     for _ in range(2):
         ids.append(cdc.submit())
         postgres.restart()

@@ -1,4 +1,6 @@
-"""The connector and the watcher reach a Postgres by TLS, and refuse one of an unknown authority."""
+"""The connector and the watcher connect to a Postgres with TLS, and refuse one with a certificate of an unknown
+authority.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +61,10 @@ def test_rows_become_changes_over_tls(
     submission_id = cdc.submit()
     assert [event.key for event in cdc.events("submissions", cdc.has(submission_id), 60)] == [submission_id]
     until(lambda: not watching.faults(), 30)
-    assert secure.encrypted >= 2  # Debezium's and the watcher's
+    assert secure.encrypted >= 2  # the connections of Debezium and of the watcher
 
 
-def test_a_server_of_an_unknown_authority_is_not_spoken_to(
+def test_a_server_with_a_certificate_of_an_unknown_authority_is_refused(
     cdc: Cdc, secure: TlsPostgres, watch: Callable[[Path], Watching], tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()

@@ -1,4 +1,4 @@
-"""The watcher process on a real Connect and a real slot: what fails is restarted or repaired, and said."""
+"""The watcher process on a real Connect and a real slot: faults are repaired or the task restarted, and logged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.cdc.conftest import Cdc
 from tests.process import Process, started
 from tests.wait import until
 
-# More than errors.max.retries tries of retriable.restart.connector.wait.ms each.
+# Longer than errors.max.retries attempts, retriable.restart.connector.wait.ms apart.
 OUTAGE_SECONDS = 15
 
 
@@ -55,7 +55,7 @@ class Watching:
 
 @pytest.fixture
 def watch(cdc: Cdc, tmp_path: Path) -> Iterator[Callable[..., Watching]]:
-    """Start a watcher of this test's connector with these settings in its file, its own names included."""
+    """Start a watcher of this test's connector, with these settings in its file and the test's own names."""
     with ExitStack() as stack:
 
         def start(**changed: str) -> Watching:
@@ -67,7 +67,7 @@ def watch(cdc: Cdc, tmp_path: Path) -> Iterator[Callable[..., Watching]]:
         yield start
 
 
-def test_a_failed_task_is_restarted_with_backoff_until_its_cause_is_mended(
+def test_a_failed_task_is_restarted_with_backoff_until_its_cause_is_removed(
     cdc: Cdc, watch: Callable[..., Watching]
 ) -> None:
     watching = watch(**{"transforms.submission_key.field": "no_such_column"})
@@ -88,7 +88,7 @@ def test_a_failed_task_is_restarted_with_backoff_until_its_cause_is_mended(
     until(lambda: not watching.faults(), 30)
 
 
-def test_an_error_that_debezium_repeats_ends_as_failed_and_heals_without_anybody(
+def test_an_error_that_debezium_retries_ends_as_failed_and_recovers_without_intervention(
     cdc: Cdc, watch: Callable[..., Watching]
 ) -> None:
     cdc.execute("REVOKE SELECT ON tidings.submissions FROM tidings_cdc")
@@ -102,7 +102,9 @@ def test_an_error_that_debezium_repeats_ends_as_failed_and_heals_without_anybody
     until(lambda: not watching.faults(), 30)
 
 
-def test_an_outage_longer_than_debeziums_tries_heals_when_it_ends(cdc: Cdc, watch: Callable[..., Watching]) -> None:
+def test_an_outage_longer_than_debeziums_retries_is_recovered_from_when_it_ends(
+    cdc: Cdc, watch: Callable[..., Watching]
+) -> None:
     watching = watch()
     until(lambda: cdc.slot_value("active"), 60)
     before = cdc.submit()
@@ -120,7 +122,7 @@ def test_an_outage_longer_than_debeziums_tries_heals_when_it_ends(cdc: Cdc, watc
 
 @contextmanager
 def _nobody_let_in(cdc: Cdc) -> Iterator[None]:
-    """Meanwhile Postgres refuses Debezium and the watcher; what they had open is ended."""
+    """During the block, Postgres refuses connections of Debezium and the watcher. Open ones are terminated."""
     cdc.execute("ALTER ROLE tidings_cdc NOLOGIN")
     try:
         cdc.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tidings_cdc'")
@@ -129,7 +131,7 @@ def _nobody_let_in(cdc: Cdc) -> Iterator[None]:
         cdc.execute("ALTER ROLE tidings_cdc LOGIN")
 
 
-def test_a_lost_slot_is_said_and_repaired(cdc: Cdc, watch: Callable[..., Watching]) -> None:
+def test_a_lost_slot_is_reported_and_repaired(cdc: Cdc, watch: Callable[..., Watching]) -> None:
     cdc.register()
     told = cdc.submit()
     cdc.events("submissions", cdc.has(told))
@@ -149,7 +151,7 @@ def test_a_lost_slot_is_said_and_repaired(cdc: Cdc, watch: Callable[..., Watchin
     until(lambda: not watching.faults(), 30)
 
 
-def test_a_missing_publication_is_said(cdc: Cdc, watch: Callable[..., Watching]) -> None:
+def test_a_missing_publication_is_reported(cdc: Cdc, watch: Callable[..., Watching]) -> None:
     watching = watch()
     until(lambda: cdc.slot_value("active") and not watching.faults(), 60)
     cdc.execute("ALTER PUBLICATION tidings_cdc RENAME TO elsewhere")

@@ -1,4 +1,4 @@
-"""The dispatcher between a partition made by hand and one HTTP server that plays both the relay and the api."""
+"""The dispatcher with a fake partition, and one HTTP server that stands in for both the relay and the api."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BATCH_MAX = 100
 
 
 class Partitions:
-    """As much of a consumer as the dispatcher uses; a poll that finds nothing takes half a second of `now`."""
+    """The part of a consumer that the dispatcher uses. A poll without records adds half a second to `now`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -113,7 +113,7 @@ class Letters:
 
 
 class Dispatching:
-    """`relay` and `api` answer a request; tests exchange them."""
+    """`relay` and `api` answer requests. Tests replace them."""
 
     def __init__(self) -> None:
         self.partitions, self.letters = Partitions(), Letters()
@@ -210,7 +210,7 @@ class Dispatching:
         return self.cancels if known else Reply(400, b'{"error": "unknown filter"}')
 
     def _bodies(self, ids: Sequence[str]) -> dict[str, Any]:
-        # Two at a time, as if all were large.
+        # Two per answer, as if all were large.
         rows = [
             {"id": id_, "target": self.targets[id_], "content_type": "application/json", "body": "{}", "ended": id_ in self.ended}
             for id_ in ids[:2] if id_ not in self.invisible

@@ -1,4 +1,6 @@
-"""The dispatcher's promises: nothing lost while the relay is away, nothing stuck on what the relay will never take."""
+"""The dispatcher loses nothing while the relay is down, and is not blocked by a message that the relay refuses for
+good.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ from tidings.process.telemetry import Telemetry
 A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
 
-def test_offsets_are_committed_when_the_relay_has_all_of_them(dispatching: Dispatching) -> None:
+def test_offsets_are_committed_when_the_relay_has_accepted_the_batch(dispatching: Dispatching) -> None:
     dispatching.submit(A, B, C)
     dispatching.run()
     assert sorted(dispatching.labels()) == [A, B, C]
@@ -35,7 +37,7 @@ def test_offsets_are_committed_when_the_relay_has_all_of_them(dispatching: Dispa
     assert message["headers"]["Upstash-Deduplication-Id"] == A
     assert message["headers"]["Upstash-Forward-Authorization"] == "Bearer sk"
     assert message["headers"]["Upstash-Callback"].endswith(f"/callbacks/relay?submission={A}")
-    # One address for all submissions, and of each its own token.
+    # One address for all submissions, with a token for each.
     assert {m["headers"]["Tidings-Started-Callback"].partition("/callbacks")[2] for m in dispatching.published} == {
         "/relay/starts"
     }
@@ -50,7 +52,7 @@ def test_offsets_are_committed_when_the_relay_has_all_of_them(dispatching: Dispa
     [Reply(500), Reply(503), Reply(429), Reply(401), Reply(302), Reply(0), Reply(200, b"<html>"), Reply(200, b"[]")],
     ids=lambda reply: f"{reply.status}{reply.body.decode()}",
 )
-def test_a_relay_that_is_away_for_minutes_loses_nothing_and_is_not_hammered(
+def test_a_relay_that_is_down_for_minutes_loses_nothing_and_gets_few_requests(
     dispatching: Dispatching, fault: Reply
 ) -> None:
     dispatching.relay = lambda _: fault
@@ -58,16 +60,16 @@ def test_a_relay_that_is_away_for_minutes_loses_nothing_and_is_not_hammered(
     dispatching.run(300)
     dispatching.submit(C)
     assert dispatching.partitions.committed == {}
-    # 15 s at the most between tries, and at least half of that.
+    # At most 15 s between attempts, and at least half of that.
     assert 20 <= dispatching.requests_to_relay <= 50
-    assert dispatching.partitions.polls >= 500  # or the group would have given its partitions to others
+    assert dispatching.partitions.polls >= 500  # otherwise the group would have assigned its partitions to others
     dispatching.relay = dispatching.accept
     dispatching.run(16)
     assert sorted(dispatching.labels()) == [A, B, C]
     assert dispatching.partitions.committed == {SUBMISSIONS: 3}
 
 
-def test_a_time_that_the_relay_names_is_kept_to(dispatching: Dispatching) -> None:
+def test_the_retry_after_of_the_relay_is_obeyed(dispatching: Dispatching) -> None:
     dispatching.relay = lambda _: Reply(429, headers={"Retry-After": "40"})
     dispatching.submit(A)
     dispatching.run(39)
@@ -76,7 +78,9 @@ def test_a_time_that_the_relay_names_is_kept_to(dispatching: Dispatching) -> Non
     assert dispatching.requests_to_relay == 2
 
 
-def test_what_the_relay_refuses_for_good_fails_with_its_reason_and_holds_nothing_up(dispatching: Dispatching) -> None:
+def test_a_message_that_the_relay_refuses_for_good_fails_with_its_reason_and_delays_no_other(
+    dispatching: Dispatching,
+) -> None:
     def refuse_b(received: Received) -> Reply:
         messages = json.loads(received.body)
         if any(message["headers"]["Upstash-Label"] == B for message in messages):
@@ -91,7 +95,7 @@ def test_what_the_relay_refuses_for_good_fails_with_its_reason_and_holds_nothing
     assert dispatching.partitions.committed == {SUBMISSIONS: 3}
 
 
-def test_one_message_that_the_batchs_answer_refuses_fails_alone(dispatching: Dispatching) -> None:
+def test_a_message_that_the_batchs_answer_refuses_fails_alone(dispatching: Dispatching) -> None:
     dispatching.relay = lambda _: Reply(body=b'[{"messageId": "m"}, {"error": "not that one"}]')
     dispatching.submit(A, B)
     dispatching.run()
@@ -110,7 +114,7 @@ def test_a_target_that_cannot_be_called_fails_its_submissions(
     assert dispatching.partitions.committed == {SUBMISSIONS: 1}
 
 
-def test_what_ended_before_it_was_sent_is_not_sent(dispatching: Dispatching) -> None:
+def test_a_submission_that_has_ended_is_not_sent(dispatching: Dispatching) -> None:
     dispatching.ended = {A}
     dispatching.submit(A, B)
     dispatching.run()
@@ -118,7 +122,7 @@ def test_what_ended_before_it_was_sent_is_not_sent(dispatching: Dispatching) -> 
 
 
 @pytest.mark.parametrize(("outcome", "cancelled"), [("cancelled", [A]), ("failed", [A]), ("succeeded", [])])
-def test_an_end_takes_back_what_may_still_be_under_way(
+def test_an_end_cancels_a_call_that_may_be_in_progress(
     dispatching: Dispatching, outcome: str, cancelled: list[str]
 ) -> None:
     dispatching.end(A, outcome)
@@ -127,7 +131,7 @@ def test_an_end_takes_back_what_may_still_be_under_way(
     assert dispatching.partitions.committed == {RESULTS: 1}
 
 
-def test_what_cannot_be_decoded_is_put_aside_and_stops_nothing(dispatching: Dispatching) -> None:
+def test_an_undecodable_change_is_a_dead_letter_and_delays_no_other(dispatching: Dispatching) -> None:
     dispatching.partitions.add(SUBMISSIONS, b"\xff")
     dispatching.submit(A)
     dispatching.run()
@@ -136,12 +140,12 @@ def test_what_cannot_be_decoded_is_put_aside_and_stops_nothing(dispatching: Disp
     assert dispatching.labels() == [A]
 
 
-def test_a_change_that_outran_its_commit_is_asked_for_until_it_can_be_seen(dispatching: Dispatching) -> None:
+def test_an_unknown_submission_is_requested_until_its_commit_is_visible(dispatching: Dispatching) -> None:
     dispatching.invisible = {B}
     dispatching.submit(A, B, C)
     dispatching.run(10)
     assert sorted(dispatching.labels()) == [A, C]
-    assert dispatching.partitions.committed == {SUBMISSIONS: 1}  # before the one that is waited for
+    assert dispatching.partitions.committed == {SUBMISSIONS: 1}  # before the unknown one
     dispatching.invisible = set()
     dispatching.run(16)
     assert sorted(dispatching.labels()) == [A, B, C]  # and no other is sent twice
@@ -149,7 +153,9 @@ def test_a_change_that_outran_its_commit_is_asked_for_until_it_can_be_seen(dispa
     assert dispatching.letters.sent == []
 
 
-def test_a_submission_that_stays_unknown_is_put_aside_aloud_and_holds_nothing_up(dispatching: Dispatching) -> None:
+def test_a_submission_that_remains_unknown_is_a_logged_dead_letter_and_delays_no_other(
+    dispatching: Dispatching,
+) -> None:
     dispatching.invisible = {B}
     dispatching.submit(A, B)
     dispatching.end(C, "cancelled")
@@ -161,14 +167,14 @@ def test_a_submission_that_stays_unknown_is_put_aside_aloud_and_holds_nothing_up
     assert B.encode() in letter["value"]
     assert b"does not know the submission" in dict(letter["headers"])["reason"]
     assert dispatching.counted("tidings_dispatcher_unknown") == 1
-    # The clock of the next unknown one begins anew.
+    # The time of the next unknown one begins at zero.
     dispatching.invisible = {C}
     dispatching.submit(C)
     dispatching.run(10)
     assert dispatching.partitions.committed[SUBMISSIONS] == 2
 
 
-def test_one_unknown_submission_holds_up_no_other(dispatching: Dispatching) -> None:
+def test_one_unknown_submission_delays_no_other(dispatching: Dispatching) -> None:
     dispatching.invisible = {A}
     dispatching.submit(A)
     dispatching.run(1)
@@ -183,7 +189,7 @@ def test_one_unknown_submission_holds_up_no_other(dispatching: Dispatching) -> N
     assert dispatching.partitions.committed == {SUBMISSIONS: 2, RESULTS: 1}
 
 
-def test_each_unknown_submission_has_a_time_of_its_own(dispatching: Dispatching) -> None:
+def test_each_unknown_submission_has_its_own_time(dispatching: Dispatching) -> None:
     dispatching.invisible = {A, B}
     dispatching.submit(A)
     dispatching.run(UNKNOWN_SECONDS - 5)
@@ -197,7 +203,7 @@ def test_each_unknown_submission_has_a_time_of_its_own(dispatching: Dispatching)
     assert dispatching.partitions.committed == {SUBMISSIONS: 2}
 
 
-def test_the_time_of_an_api_that_does_not_answer_counts_for_no_submission(dispatching: Dispatching) -> None:
+def test_time_in_which_the_api_does_not_answer_counts_for_no_submission(dispatching: Dispatching) -> None:
     dispatching.invisible = {A}
     dispatching.submit(A)
     dispatching.run(1)
@@ -213,7 +219,7 @@ def test_the_time_of_an_api_that_does_not_answer_counts_for_no_submission(dispat
     assert dispatching.partitions.committed == {SUBMISSIONS: 1}
 
 
-def test_whoever_takes_over_a_partition_begins_before_what_was_unknown(dispatching: Dispatching) -> None:
+def test_the_offset_of_an_unknown_submission_is_not_committed(dispatching: Dispatching) -> None:
     dispatching.invisible = {A}
     dispatching.submit(A, B)
     dispatching.run(1)
@@ -222,8 +228,8 @@ def test_whoever_takes_over_a_partition_begins_before_what_was_unknown(dispatchi
     assert (dispatching.letters.sent, dispatching.partitions.committed) == ([], {SUBMISSIONS: 0})
 
 
-def test_what_ended_while_the_process_stalled_is_not_sent(dispatching: Dispatching) -> None:
-    """Another dispatcher has its partition then, and has handled the end: nobody would cancel the call."""
+def test_a_submission_that_ended_while_the_process_stalled_is_not_sent(dispatching: Dispatching) -> None:
+    """Another dispatcher has its partition by then and has handled the end, so the call would not be cancelled."""
 
     def stalled() -> None:
         dispatching.fetched = lambda: None
@@ -236,7 +242,7 @@ def test_what_ended_while_the_process_stalled_is_not_sent(dispatching: Dispatchi
     assert (dispatching.labels(), dispatching.cancelled) == ([B], [])
 
 
-def test_what_ended_while_it_was_sent_is_taken_back(dispatching: Dispatching) -> None:
+def test_a_submission_that_ended_while_it_was_sent_is_cancelled(dispatching: Dispatching) -> None:
     def stalled(received: Received) -> Reply:
         dispatching.partitions.now += FRESH_SECONDS + 1
         dispatching.ended = {A}
@@ -248,13 +254,13 @@ def test_what_ended_while_it_was_sent_is_taken_back(dispatching: Dispatching) ->
     assert (dispatching.labels(), dispatching.cancelled) == ([A, B], [A])
 
 
-def test_who_does_not_stall_asks_once(dispatching: Dispatching) -> None:
+def test_a_dispatcher_that_does_not_stall_asks_the_api_once(dispatching: Dispatching) -> None:
     dispatching.submit(A, B)
     dispatching.run()
     assert (dispatching.labels(), dispatching.asked) == ([A, B], 1)
 
 
-def test_callbacks_have_retries_of_their_own_and_prove_that_we_asked_for_them(dispatching: Dispatching) -> None:
+def test_callbacks_have_retries_of_their_own_and_the_dispatchers_token(dispatching: Dispatching) -> None:
     dispatching.submit(A)
     dispatching.run()
     [message] = dispatching.published
@@ -301,7 +307,7 @@ def test_a_webhook_goes_to_public_addresses_unless_the_operator_says_otherwise(
     assert message["headers"].get("Tidings-Addresses") == asked
 
 
-def test_a_call_of_a_target_goes_where_the_operator_allows(dispatching: Dispatching) -> None:
+def test_a_call_of_a_target_goes_to_every_address_that_the_operator_allows(dispatching: Dispatching) -> None:
     dispatching.submit(A)
     dispatching.run()
     [message] = dispatching.published
@@ -309,7 +315,7 @@ def test_a_call_of_a_target_goes_where_the_operator_allows(dispatching: Dispatch
 
 
 @pytest.mark.parametrize("status", [400, 404, 405])
-def test_a_relay_that_cannot_cancel_is_told_of_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
+def test_a_relay_that_cannot_cancel_is_logged_and_delays_nothing(dispatching: Dispatching, status: int) -> None:
     dispatching.cancels = Reply(status, b'{"error": "no such filter"}')
     dispatching.end(A, "cancelled")
     dispatching.run()
@@ -323,13 +329,13 @@ def test_a_relay_that_cannot_cancel_is_told_of_and_holds_nothing_up(dispatching:
     [("r", {}, B), ("c", {"nudged_at": "2026-01-01T00:00:00Z"}, f"{B}-20260101000000")],
     ids=["snapshot", "nudge"],
 )
-def test_what_is_told_again_is_sent_only_if_the_relay_does_not_hold_it(
+def test_a_nudged_submission_is_sent_only_if_the_relay_does_not_have_it(
     dispatching: Dispatching, op: str, columns: dict[str, str], deduplication_id: str
 ) -> None:
     dispatching.live = {A}
     dispatching.submit(A, B, op=op, **columns)
     dispatching.run()
-    # The second time right before the call, as a dead letter may have been sent again meanwhile.
+    # The second time just before the call, as a dead letter may have been retried meanwhile.
     assert dispatching.asked_live == [[A, B], [B]]
     assert dispatching.labels() == [B]
     assert dispatching.published[0]["headers"]["Upstash-Deduplication-Id"] == deduplication_id
@@ -342,7 +348,7 @@ AGAIN = pytest.mark.parametrize(
 
 
 @AGAIN
-def test_one_whose_callback_is_among_the_dead_letters_is_held_and_not_called_again(
+def test_a_submission_whose_callback_is_a_dead_letter_is_not_called_again(
     dispatching: Dispatching, op: str, columns: dict[str, str]
 ) -> None:
     dispatching.callback_letters = {A: ["1-a"]}
@@ -354,7 +360,7 @@ def test_one_whose_callback_is_among_the_dead_letters_is_held_and_not_called_aga
 
 
 @AGAIN
-def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_being_called_again(
+def test_a_submission_whose_call_is_a_dead_letter_without_a_callback_fails_and_is_not_called_again(
     dispatching: Dispatching, op: str, columns: dict[str, str]
 ) -> None:
     dispatching.letters_at_relay = {A: "1-a"}
@@ -364,7 +370,7 @@ def test_one_whose_call_is_a_dead_letter_without_a_callback_fails_instead_of_bei
     assert dispatching.refused == {A: "the call failed and its callback is lost; the dead letter of the relay is 1-a"}
 
 
-def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispatching) -> None:
+def test_a_nudged_submission_that_has_ended_costs_one_request(dispatching: Dispatching) -> None:
     dispatching.ended = {A}
     dispatching.letters_at_relay = {A: "1-a"}
     dispatching.submit(A, op="r")
@@ -372,7 +378,7 @@ def test_what_has_ended_and_is_told_again_costs_one_question(dispatching: Dispat
     assert (dispatching.asked_live, dispatching.labels(), dispatching.refused) == ([[A]], [], {})
 
 
-def test_what_is_told_for_the_first_time_costs_no_question(dispatching: Dispatching) -> None:
+def test_a_submission_without_a_nudge_costs_no_request(dispatching: Dispatching) -> None:
     dispatching.live = {A}
     dispatching.submit(A)
     dispatching.run()
@@ -380,15 +386,17 @@ def test_what_is_told_for_the_first_time_costs_no_question(dispatching: Dispatch
     assert dispatching.labels() == [A]
 
 
-def test_a_relay_that_cannot_say_what_it_holds_gets_what_is_told_again(dispatching: Dispatching) -> None:
+def test_a_relay_without_labels_gets_every_nudged_submission(dispatching: Dispatching) -> None:
     dispatching.labels_reply = Reply(404)
     dispatching.submit(A, op="r")
     dispatching.run()
     assert dispatching.labels() == [A]
 
 
-def test_a_webhook_is_found_by_the_submission_and_is_not_cancelled_with_its_call(dispatching: Dispatching) -> None:
-    """An erased content is removed from it, and a repeated end cancels what has the submission's own label."""
+def test_a_webhook_has_the_submissions_label_and_is_not_cancelled_with_its_call(dispatching: Dispatching) -> None:
+    """An erasure removes the webhook's content, and a repeated end cancels the messages with the submission's own
+    label.
+    """
     dispatching.end(A, "failed", webhook="https://hook.example/")
     dispatching.run()
     assert dispatching.labels() == [f"webhook-{A},webhook"]
@@ -396,7 +404,7 @@ def test_a_webhook_is_found_by_the_submission_and_is_not_cancelled_with_its_call
 
 
 @pytest.mark.parametrize("status", [200, 404])
-def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatching: Dispatching, status: int) -> None:
+def test_an_erased_content_is_removed_at_the_relay_and_delays_nothing(dispatching: Dispatching, status: int) -> None:
     dispatching.removal_reply = Reply(status)
     dispatching.remove(A, "m1", "m2")
     dispatching.run()
@@ -404,7 +412,7 @@ def test_an_erased_content_is_removed_at_the_relay_and_holds_nothing_up(dispatch
     assert dispatching.partitions.committed == {REMOVALS: 1}
 
 
-def test_removals_that_are_read_together_are_one_request(dispatching: Dispatching) -> None:
+def test_removals_of_one_batch_are_one_request(dispatching: Dispatching) -> None:
     dispatching.remove(A, "m1")
     dispatching.remove(B)
     dispatching.remove(A, "m1", "m2")
@@ -415,7 +423,7 @@ def test_removals_that_are_read_together_are_one_request(dispatching: Dispatchin
 
 
 def test_a_snapshot_removes_nothing_again(dispatching: Dispatching) -> None:
-    """The reconciler removes, when the relay has nothing under way, what it has not settled."""
+    """The reconciler removes what is not settled, when the relay has nothing in progress."""
     dispatching.remove(A, "m1", op="r")
     dispatching.remove(B, "m2")
     dispatching.run()
@@ -423,7 +431,7 @@ def test_a_snapshot_removes_nothing_again(dispatching: Dispatching) -> None:
     assert dispatching.partitions.committed == {REMOVALS: 2}
 
 
-def test_an_erased_content_waits_for_a_relay_that_is_away(dispatching: Dispatching) -> None:
+def test_a_removal_waits_for_a_relay_that_is_down(dispatching: Dispatching) -> None:
     dispatching.removal_reply = Reply(503)
     dispatching.remove(A)
     dispatching.run()
@@ -433,7 +441,7 @@ def test_an_erased_content_waits_for_a_relay_that_is_away(dispatching: Dispatchi
     assert dispatching.partitions.committed == {REMOVALS: 1}
 
 
-def test_a_relay_without_kinds_is_asked_to_cancel_all_of_a_label(dispatching: Dispatching) -> None:
+def test_a_relay_without_kinds_is_asked_to_cancel_all_messages_of_a_label(dispatching: Dispatching) -> None:
     dispatching.knows_kinds = False
     dispatching.end(A, "cancelled")
     dispatching.run()

@@ -1,4 +1,4 @@
-"""The notifier's surroundings on a real broker: changes written as Debezium would, what came out read back."""
+"""The notifier's environment on a real broker: changes in Debezium's format are written, and its records read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Message:
 
 
 class Topics:
-    """A broker's topics, written and read by a test; all messages of a topic are read, each test looks for its own."""
+    """The topics of a broker for a test. All records of a topic are read, and each test selects its own."""
 
     def __init__(self, broker: Broker) -> None:
         self.bootstrap = broker.bootstrap
@@ -48,14 +48,14 @@ class Topics:
         create_topics(self.cluster, TOPICS)
 
     def change(self, **changed: object) -> str:
-        """Write a result's change, committed; the submission's id."""
+        """Write a result's change, committed; return the submission's id."""
         submission_id = str(uuid.uuid4())
         row = ROW | {"submission_id": submission_id, "event_id": str(uuid.uuid4())} | changed
         self.write(RESULTS, submission_id, json.dumps({"op": "c", "after": row}).encode())
         return submission_id
 
     def changes(self, channels: Sequence[str]) -> list[str]:
-        """Write a change for each of `channels`, at once; the submissions' ids."""
+        """Write one change for each of `channels` in one transaction; return the submissions' ids."""
         ids = [str(uuid.uuid4()) for _ in channels]
         with closing(KafkaProducer(bootstrap_servers=self.bootstrap, acks="all")) as producer:
             for id_, channel in zip(ids, channels, strict=True):
@@ -69,7 +69,7 @@ class Topics:
             producer.send(topic, key=key.encode(), value=value).get(timeout=15)
 
     def read(self, topic: str, *, isolation: str = "read_committed") -> list[Message]:
-        """All that is in a topic now, up to the last one that this isolation may see."""
+        """All records in a topic now, up to the last that this isolation level shows."""
         options = {"isolation_level": isolation, "enable_auto_commit": False}
         with closing(KafkaConsumer(bootstrap_servers=self.bootstrap, **options)) as consumer:
             parts = [TopicPartition(topic, n) for n in until(lambda: consumer.partitions_for_topic(topic)) or ()]
@@ -88,7 +88,7 @@ class Topics:
         return found
 
     def completions(self, *ids: str, isolation: str = "read_committed") -> list[str]:
-        """The ids among `ids` that have a completion, as often as they have one."""
+        """The ids among `ids` that have a completion, one for each completion."""
         return sorted(m.key for m in self.read(COMPLETIONS, isolation=isolation) if m.key in ids)
 
     def names(self) -> set[str]:
@@ -110,7 +110,7 @@ class Notifying:
         return self._url + path
 
     def log(self) -> str:
-        """The end of it, to be told by a test that fails."""
+        """The end of its log, for the message of a failing test."""
         return self._log.read_text()[-3000:]
 
     def said(self, event: str) -> list[dict[str, Any]]:
@@ -130,13 +130,13 @@ def topics(broker: Broker) -> Topics:
 
 @pytest.fixture
 def instance() -> str:
-    """A name for this test's notifier, so that none waits for the place of another test's."""
+    """A name for this test's notifier, so that it does not wait for the group membership of another test's."""
     return f"test-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
 def notify(topics: Topics, instance: str, tmp_path: Path) -> Iterator[Callable[..., Notifying]]:
-    """Start a notifier, ready; keyword arguments are variables of its environment."""
+    """Start a notifier, and wait until it is ready. Keyword arguments are variables of its environment."""
     with ExitStack() as stack:
 
         def start(**settings: str) -> Notifying:

@@ -1,4 +1,6 @@
-"""A channel whose topic is gone or refuses events, on a real broker: nobody else's events wait for it."""
+"""A channel whose topic is deleted or refuses events, on a real broker: the events of other channels do not wait for
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,12 @@ from tidings.contract.topics import COMPLETIONS
 from tidings.kafka.topics import _unready
 
 Notify = Callable[..., Notifying]
-# Some commits that run into their deadline, on a busy machine.
+# The time of some commits that reach their deadline, on a busy machine.
 SECONDS = 120
 
 
 def _channel(topics: Topics, **configs: str) -> str:
-    """A channel whose topic somebody made beforehand, with a configuration of theirs."""
+    """A channel whose topic already exists, with another configuration."""
     channel = f"c-{uuid.uuid4().hex}"
     wanted = {"num_partitions": 4, "configs": {name.replace("_", "."): value for name, value in configs.items()}}
     with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
@@ -38,7 +40,7 @@ def _told(topics: Topics, channel: str) -> list[str]:
     return [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")]
 
 
-def test_a_deleted_channel_topic_holds_nobody_up_and_is_made_again(topics: Topics, notify: Notify) -> None:
+def test_a_deleted_channel_topic_delays_no_other_event_and_is_created_again(topics: Topics, notify: Notify) -> None:
     channel = f"c-{uuid.uuid4().hex}"
     notify()
     before = topics.change(channel=channel)
@@ -53,13 +55,13 @@ def test_a_deleted_channel_topic_holds_nobody_up_and_is_made_again(topics: Topic
     until(lambda: after in _told(topics, channel), SECONDS)
 
 
-def test_a_topic_that_was_deleted_while_it_was_made_is_not_waited_for(topics: Topics) -> None:
+def test_a_topic_that_is_deleted_during_its_creation_is_not_waited_for(topics: Topics) -> None:
     name = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
     with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
         assert _unready(admin, [name, COMPLETIONS]) == {name: "deleted meanwhile"}
 
 
-def test_a_channel_topic_that_refuses_a_record_holds_nobody_up(topics: Topics, notify: Notify) -> None:
+def test_a_channel_topic_that_refuses_a_record_delays_no_other_event(topics: Topics, notify: Notify) -> None:
     channel, healthy = _channel(topics, max_message_bytes="100"), f"c-{uuid.uuid4().hex}"
     notifying = notify()
     ids = sorted([topics.change(channel=channel), topics.change(channel=healthy), topics.change()])
@@ -74,7 +76,7 @@ def test_a_channel_topic_that_refuses_a_record_holds_nobody_up(topics: Topics, n
     assert notifying.process.running()
 
 
-def test_many_new_names_at_once_hold_nobody_up_for_long(topics: Topics, notify: Notify) -> None:
+def test_many_new_channels_at_once_delay_other_events_only_briefly(topics: Topics, notify: Notify) -> None:
     names = [f"c-{uuid.uuid4().hex}" for _ in range(100)]
     ids = sorted([*(topics.changes(names)), topics.change()])
     notify()

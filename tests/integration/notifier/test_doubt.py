@@ -1,4 +1,4 @@
-"""Channels that are suspected after stalls that name no topic, on a real broker: their events come, each once."""
+"""Channels that are suspected after stalls that name no topic, on a real broker: each of their events is written once."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ SECONDS = 120
 
 
 class Stalling:
-    """Real transactions, of which `stalls` with a record for a channel stall, and all with one for a topic that is
-    `hanging`; no topic stands out. (A broker alone takes whatever its topic's `min.insync.replicas` is.)
+    """Real transactions, of which the first `stalls` with a record for a channel stall, and all with a record for a
+    topic in `hanging`. No error names a topic. (A single broker accepts records whatever its topic's
+    `min.insync.replicas` is.)
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -53,7 +54,7 @@ class Stalling:
 
 
 class Both:
-    """The two loops of a notifier in this process, one batch at a time."""
+    """Both loops of a notifier in this process, one batch at a time."""
 
     def __init__(self, topics: Topics, name: str, stack: ExitStack) -> None:
         self._topics, self._name, self._stack = topics, name, stack
@@ -77,7 +78,7 @@ class Both:
             clock=time.monotonic, progress=Progress(time.monotonic), telemetry=telemetry,
         )  # fmt: skip
         self.loops = (notifier, worker)
-        # Whatever other tests have left on the topics is passed over before the channels' topics are looked at.
+        # The records of other tests are skipped before the channels' topics are checked.
         until(lambda: not [loop for loop in self.loops if loop.run_once()], SECONDS)
         channels.refresh()
 
@@ -113,7 +114,7 @@ def _told(topics: Topics, channel: str) -> list[str]:
     return [message.key for message in topics.read(f"{COMPLETIONS}.{channel}")]
 
 
-def test_events_of_channels_that_are_suspected_are_held_and_come_once(topics: Topics, both: Callable[[], Both]) -> None:
+def test_events_of_suspected_channels_are_held_and_written_once(topics: Topics, both: Callable[[], Both]) -> None:
     names = [f"c-{uuid.uuid4().hex}" for _ in range(CHANNELS)]
     KafkaTopics(topics.cluster).make([Topic(f"{COMPLETIONS}.{name}") for name in names])
     notifier = both()
@@ -136,11 +137,11 @@ def test_events_of_channels_that_are_suspected_are_held_and_come_once(topics: To
 
     ends = slice(None, None, CHANNELS - 1)
     until(lambda: channels(names[ends]) == expected[ends], SECONDS)
-    # The others are tried in no particular order.
+    # The order of the other trials is not defined.
     until(lambda: channels(names) == expected, SECONDS)
 
 
-def test_a_topic_that_takes_nothing_is_refused_by_its_trials_and_the_others_have_their_events(
+def test_a_topic_that_accepts_nothing_is_refused_by_its_trials_and_the_others_get_their_events(
     topics: Topics, both: Callable[[], Both]
 ) -> None:
     hanging, healthy = (f"c-{uuid.uuid4().hex}" for _ in range(2))

@@ -1,4 +1,4 @@
-"""Changes that expire before they are read, on a real broker: said aloud, by the log, a metric and readiness."""
+"""Changes that expire before they are read, on a real broker, are reported by the log, a metric and readiness."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidings.contract.topics import PARTITIONS, RESULTS
 
 
 def _expire(topics: Topics) -> None:
-    """What retention does to all there is."""
+    """Delete all records, as retention would."""
     parts = [TopicPartition(RESULTS, number) for number in range(PARTITIONS)]
     with closing(KafkaConsumer(bootstrap_servers=topics.bootstrap)) as consumer:
         ends = consumer.end_offsets(parts)
@@ -44,7 +44,7 @@ def _notifying(topics: Topics, directory: Path, instance: str) -> Notifying:
     return made
 
 
-def test_changes_that_expire_unread_are_said_aloud(topics: Topics, instance: str, tmp_path: Path) -> None:
+def test_changes_that_expire_unread_are_reported(topics: Topics, instance: str, tmp_path: Path) -> None:
     notifying = _notifying(topics, tmp_path, instance)
     with started(notifying.process) as process:
         before = topics.change()
@@ -58,12 +58,12 @@ def test_changes_that_expire_unread_are_said_aloud(topics: Topics, instance: str
         after = topics.change()
         _is_told_once(topics, notifying, after)
         assert topics.completions(*lost) == []
-        # Markers of transactions count as records of the log; there is at least one for each that was lost.
+        # Transaction markers count as records of the log. There is at least one for each lost change.
         assert notifying.metric("tidings_notifier_changes_expired") >= len(lost)
         said = notifying.said("changes_expired")
         assert sum(line["missed"] for line in said) >= len(lost)
         assert all(line["how_to"] == "docs/how-to/expired-changes.md" for line in said)
-        # Once somebody has seen it and started the notifier anew, it is well; that nothing was lost is the control.
+        # After a restart the notifier is ready. The control: it reports no loss then.
         process.stop()
         process.start()
         until(lambda: _fault(notifying) == "None", 60)

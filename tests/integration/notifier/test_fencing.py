@@ -1,4 +1,6 @@
-"""Another producer or consumer of the same name, on a real broker: told from a fault, and from our own slowness."""
+"""Another producer or consumer with the same name, on a real broker, is distinguished from a fault and from our own
+delay.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ def _commit(transactions: Transactions, instance: str, value: bytes = b"x") -> N
     transactions.commit([Outgoing(COMPLETIONS, instance.encode(), value, ())], offsets, instance)
 
 
-def test_a_producer_that_another_replaced_says_so(topics: Topics, instance: str) -> None:
+def test_a_producer_that_another_replaced_is_reported(topics: Topics, instance: str) -> None:
     with closing(
         Transactions(lambda: transactional_producer(topics.cluster, instance), clock=time.monotonic)
     ) as transactions:
@@ -43,12 +45,14 @@ def test_a_producer_that_another_replaced_says_so(topics: Topics, instance: str)
     assert [m.value for m in topics.read(COMPLETIONS) if m.key == instance] == [b"x"]
 
 
-def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics: Topics, instance: str) -> None:
+def test_after_the_transactions_timeout_the_coordinator_may_have_fenced_the_producer(
+    topics: Topics, instance: str
+) -> None:
     clock = Clock()
     late: list[Callable[[], None]] = []
 
     class Late(Transactions):
-        """A process that is stopped for a while in the middle of a transaction."""
+        """A process that is suspended for some time during a transaction."""
 
         def _send(self, message: Outgoing, first: object) -> object:
             sent = super()._send(message, first)  # type: ignore[arg-type]
@@ -68,7 +72,7 @@ def test_after_the_transactions_timeout_it_may_have_been_the_coordinator(topics:
     assert [m.value for m in topics.read(COMPLETIONS) if m.key == instance] == [b"x"]
 
 
-def test_a_member_knows_whether_another_took_its_name(topics: Topics, instance: str) -> None:
+def test_a_member_detects_whether_another_has_its_name(topics: Topics, instance: str) -> None:
     def member() -> Changes:
         return change_consumer(
             topics.cluster, Subscription(instance, "0", 1, (RESULTS,)),

@@ -1,4 +1,4 @@
-"""The notifier process on a real broker: channels, what cannot be decoded, and another of its name."""
+"""The notifier process on a real broker: channels, undecodable changes, and another process with the same name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tidings.kafka.transactions import discard, transactional_producer
 Notify = Callable[..., Notifying]
 
 
-def test_a_channels_topic_is_made_when_first_named_and_no_more_than_the_limit(topics: Topics, notify: Notify) -> None:
+def test_a_channels_topic_is_created_on_first_use_up_to_the_limit(topics: Topics, notify: Notify) -> None:
     present = len([name for name in topics.names() if name.startswith(f"{COMPLETIONS}.")])
     notifying = notify(NOTIFIER_CHANNELS_MAX=str(present + 1))
     first, second = f"c-{uuid.uuid4().hex}", f"c-{uuid.uuid4().hex}"
@@ -32,20 +32,22 @@ def test_a_channels_topic_is_made_when_first_named_and_no_more_than_the_limit(to
     assert {line["channel"] for line in notifying.said("channel_refused")} == {second, "No Such/Name"}
 
 
-def test_what_cannot_be_decoded_is_put_aside_with_its_reason_and_stops_nothing(topics: Topics, notify: Notify) -> None:
+def test_an_undecodable_change_is_a_dead_letter_with_its_reason_and_stops_nothing(
+    topics: Topics, notify: Notify
+) -> None:
     notifying = notify()
     key = str(uuid.uuid4())
     ids_of_row = {"submission_id": key, "event_id": str(uuid.uuid4())}
     unheard = json.dumps({"op": "c", "after": ROW | ids_of_row | {"outcome": "unheard-of"}}).encode()
     topics.write(RESULTS, key, unheard)
     topics.write(RESULTS, key, b"\xff\xfe")
-    ids = sorted(topics.change() for _ in range(8))  # on most partitions, so likely also behind those two
+    ids = sorted(topics.change() for _ in range(8))  # On most partitions, so probably also after those two.
     until(lambda: topics.completions(*ids) == ids, 30)
 
     def put_aside() -> dict[bytes, Message]:
         return {message.value: message for message in topics.read(DEAD_LETTERS) if message.key == key}
 
-    # The partitions are not read in step: the completions of others may all be there before these two.
+    # Partitions are read independently: the completions of the others may all be written before these two.
     until(lambda: len(put_aside()) == 2, 30)
     letters = put_aside()
     assert set(letters) == {unheard, b"\xff\xfe"}
@@ -56,7 +58,7 @@ def test_what_cannot_be_decoded_is_put_aside_with_its_reason_and_stops_nothing(t
     until(lambda: notifying.metric("tidings_notifier_dead_letters_total") == 2)
 
 
-def test_the_first_ends_when_a_second_takes_its_name(topics: Topics, notify: Notify, instance: str) -> None:
+def test_the_first_process_ends_when_a_second_has_its_name(topics: Topics, notify: Notify, instance: str) -> None:
     first = notify()
     before = topics.change()
     until(lambda: topics.completions(before) == [before], 30)
@@ -70,7 +72,7 @@ def test_the_first_ends_when_a_second_takes_its_name(topics: Topics, notify: Not
     assert second.process.running()
 
 
-def test_the_process_ends_when_its_loop_of_channels_alone_is_replaced(
+def test_the_process_ends_when_only_its_loop_of_channels_is_replaced(
     topics: Topics, notify: Notify, instance: str
 ) -> None:
     notifying = notify()
@@ -80,7 +82,7 @@ def test_the_process_ends_when_its_loop_of_channels_alone_is_replaced(
     assert topics.completions(id_) == [id_]
 
 
-def test_the_event_says_what_the_change_said(topics: Topics, notify: Notify) -> None:
+def test_the_event_has_the_values_of_the_change(topics: Topics, notify: Notify) -> None:
     notify(TIDINGS_PUBLIC_URL="http://api.example")
     id_ = topics.change(outcome="failed", reason="no money", output=None, metadata='{"order": 7}')
     [message] = until(lambda: [m for m in topics.read(COMPLETIONS) if m.key == id_], 30) or []

@@ -1,4 +1,4 @@
-"""Transactions that end in the middle, on a real broker: nothing of them is seen, and nothing is missing after."""
+"""Transactions that are interrupted, on a real broker: none of their records is visible, and none is missing later."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tidings.process.telemetry import Telemetry
 
 
 class FailsOnce:
-    """A real producer; a transaction fails, once armed, after its events were sent and before its offsets were."""
+    """A real producer. After `arm`, a transaction fails between its events and its offsets."""
 
     armed = False
 
@@ -53,7 +53,7 @@ class FailsOnce:
     def send_offsets_to_transaction(self, offsets: Any, group: Any) -> Any:
         if FailsOnce.armed:
             FailsOnce.armed = False
-            self._producer.flush(timeout=15)  # the events lie in the log, as those of a slow transaction would
+            self._producer.flush(timeout=15)  # the events are in the log, like those of a slow transaction
             raise KafkaTimeoutError
         return self._producer._transaction_manager.send_offsets_to_transaction(offsets, group)
 
@@ -80,17 +80,17 @@ def test_an_aborted_transaction_shows_nothing_and_loses_nothing(topics: Topics, 
         assert topics.completions(*ids) == []
         uncommitted = topics.completions(*ids, isolation="read_uncommitted")
         assert uncommitted != []
-        # As the loop does after a failure: what was read and not committed is read again.
+        # As the loop does after a failure: records that were read and not committed are read again.
         for part, offset in _committed(changes._consumer).items():
             changes.seek(part, offset)
         until(lambda: notifier.run_once() == 0 and topics.completions(*ids) == ids, 30)
-    # The control: who reads uncommitted sees some of them twice, so the events of the first were really there.
+    # The control: a reader of uncommitted records sees some twice, so the first transaction had written them.
     assert len(topics.completions(*ids, isolation="read_uncommitted")) == len(ids) + len(uncommitted)
 
 
-# More than the test may take: nothing but the topic's absence ends the wait.
+# Longer than the test may take, so only the topic's absence can end the wait.
 @pytest.mark.timeout(400)
-def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics, instance: str) -> None:
+def test_a_deleted_topic_is_named_before_the_timeout(topics: Topics, instance: str) -> None:
     gone = f"{COMPLETIONS}.c-{uuid.uuid4().hex}"
     kafka_topics = KafkaTopics(topics.cluster)
     changes = change_consumer(
@@ -108,7 +108,7 @@ def test_a_topic_that_was_deleted_is_named_before_the_time_is_up(topics: Topics,
         with closing(KafkaAdminClient(bootstrap_servers=topics.bootstrap)) as admin:
             admin.delete_topics([gone])
         until(lambda: kafka_topics.absent([gone]), 30)
-        # By a producer that knows the topic, then by a new one.
+        # With a producer that knows the topic, then with a new one.
         for _ in range(2):
             with pytest.raises(StalledError) as stalled:
                 transactions.commit([message], {}, changes.group_metadata())
@@ -123,11 +123,11 @@ def _at_end(changes: Changes) -> bool:
     return changes.look() == 0 and bool(changes.assignment())
 
 
-def test_what_a_killed_notifier_left_open_is_never_seen(
+def test_records_that_a_killed_notifier_did_not_commit_are_never_visible(
     topics: Topics, instance: str, notify: Callable[..., Notifying]
 ) -> None:
     id_ = topics.change()
-    # What a kill -9 leaves: events sent, neither committed nor aborted.
+    # The state after SIGKILL: events are sent, and neither committed nor aborted.
     killed = KafkaProducer(
         bootstrap_servers=topics.bootstrap, transactional_id=f"tidings-notifier-{instance}",
         transaction_timeout_ms=60_000, linger_ms=0,

@@ -1,4 +1,4 @@
-"""The small processes, each with an environment that is enough to start it; what they need may be away."""
+"""The small processes, each with a minimal environment. The servers that they need may be down."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LISTENS = {
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Where the others are, as the process is told."""
+    """The addresses of the other servers, as the process gets them."""
 
     kafka: str
     relay: str
@@ -33,7 +33,7 @@ class Neighbours:
 
 
 def nobody() -> Neighbours:
-    """Neighbours that are all away."""
+    """Addresses at which no server listens."""
     kafka, relay, api, connect = (f"127.0.0.1:{port}" for port in free_ports(4))
     return Neighbours(kafka, f"http://{relay}", f"http://{api}", f"http://{connect}")
 
@@ -43,7 +43,7 @@ Make = Callable[..., Process]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A process, not started yet: its module, its neighbours, and variables of its environment."""
+    """A process that is not started yet: its module, the servers' addresses, and variables of its environment."""
 
     def made(module: str, there: Neighbours, port: int, **settings: str) -> Process:
         environment = {

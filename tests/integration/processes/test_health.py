@@ -1,4 +1,4 @@
-"""The health server under clients that are idle, slow or many: a probe is answered all the same."""
+"""The health server answers probes while other clients are idle, slow or many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from tests.wait import until
 from tidings.process.health import CONNECTIONS_MAX, HealthServer
 
-# Of a probe. Kubernetes' default is 1 s; a busy machine needs some more.
+# The timeout of a probe. Kubernetes' default is 1 s, and a busy machine needs more.
 ANSWER_SECONDS = 5
 
 
@@ -45,13 +45,13 @@ def _connected(server: HealthServer, stack: ExitStack, number: int, sent: bytes 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nX: "], ids=["silent", "half a request"])
 @pytest.mark.parametrize("number", [1, 3 * CONNECTIONS_MAX])
-def test_idle_connections_keep_no_probe_out(server: HealthServer, sent: bytes, number: int) -> None:
+def test_idle_connections_do_not_block_a_probe(server: HealthServer, sent: bytes, number: int) -> None:
     with ExitStack() as stack:
         _connected(server, stack, number, sent)
         assert _answers(server)
 
 
-def test_readers_that_do_not_read_keep_no_probe_out(server: HealthServer) -> None:
+def test_clients_that_do_not_read_do_not_block_a_probe(server: HealthServer) -> None:
     with ExitStack() as stack:
         _connected(server, stack, 3, b"GET /metrics HTTP/1.0\r\n\r\n")
         assert _answers(server)
@@ -65,7 +65,7 @@ def test_connections_and_threads_are_bounded(server: HealthServer) -> None:
         assert _answers(server)
 
 
-def test_a_client_that_sends_a_byte_at_a_time_is_ended(server: HealthServer) -> None:
+def test_a_client_that_sends_a_byte_at_a_time_is_disconnected(server: HealthServer) -> None:
     with closing(socket.create_connection(("127.0.0.1", server.port), 30)) as client:
 
         def ended() -> bool:

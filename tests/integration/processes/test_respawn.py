@@ -1,4 +1,4 @@
-"""`python -m stack.respawn`: a command is started again when it ends, at once when it is asked to."""
+"""`python -m stack.respawn`: a command is restarted when it ends, and at once on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def started() -> Iterator[subprocess.Popen[str]]:
             process.terminate()
 
 
-def test_a_hangup_starts_the_command_again_and_is_no_crash(started: subprocess.Popen[str]) -> None:
+def test_a_hangup_restarts_the_command_and_is_not_a_crash(started: subprocess.Popen[str]) -> None:
     keeper = psutil.Process(started.pid)
     seen = [_command_of(keeper, set())]
     for _ in range(RESTARTS):
@@ -45,7 +45,7 @@ def test_a_hangup_starts_the_command_again_and_is_no_crash(started: subprocess.P
 
 
 def _command_of(keeper: psutil.Process, before: set[int]) -> int:
-    """The number of the command that runs, and is none of `before`."""
+    """The process id of the running command, if it is not in `before`."""
 
     def found() -> int | None:
         assert keeper.status() != psutil.STATUS_ZOMBIE, "the keeper ended"

@@ -1,4 +1,4 @@
-"""A broker that is stopped, its connections open: every wait ends, and work goes on after."""
+"""A broker is suspended with its connections open: every wait ends, and the work continues afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tidings.process.shutdown import END_SECONDS, EXIT_CUT_SHORT
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory, docker: bool) -> Iterator[tuple[Server, Topics]]:
-    """A broker of this module alone, which it may stop."""
+    """A broker for this module alone, which the tests may suspend."""
     if docker:
         pytest.skip("stops a process of this machine")
     port, controller = free_ports(2)
@@ -50,7 +50,7 @@ def _stopped(server: Server) -> Iterator[None]:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
-def test_a_commit_that_nobody_answers_is_given_up_and_the_next_one_works(own: tuple[Server, Topics]) -> None:
+def test_a_commit_without_an_answer_times_out_and_the_next_one_works(own: tuple[Server, Topics]) -> None:
     server, topics = own
     name = uuid.uuid4().hex
     offsets = {TopicPartition(RESULTS, 0): OffsetAndMetadata(0, "", -1)}
@@ -83,7 +83,7 @@ def _status(process: Process) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("module", ["services.dispatcher", "services.notifier", "services.watcher"])
-def test_sigterm_ends_a_process_whose_broker_has_fallen_silent(
+def test_sigterm_ends_a_process_whose_broker_has_stopped_responding(
     own: tuple[Server, Topics], make: Make, module: str
 ) -> None:
     server, topics = own
@@ -94,7 +94,7 @@ def test_sigterm_ends_a_process_whose_broker_has_fallen_silent(
             until(lambda: status() == 200, 90)
         with _stopped(server):
             if module != "services.watcher":
-                until(lambda: status() == 503, 120)  # it says so, too
+                until(lambda: status() == 503, 120)  # it logs the fault, too
             began = time.monotonic()
             assert process.kill(signal.SIGTERM) in {0, EXIT_CUT_SHORT}
             assert time.monotonic() - began < END_SECONDS * 3

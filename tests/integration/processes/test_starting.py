@@ -1,4 +1,4 @@
-"""What keeps a process from starting is one sentence, and its end."""
+"""A fault that prevents a process's start is reported in one sentence, and the process ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.integration.processes.conftest import LISTENS, Make, nobody
 
 
 @pytest.mark.parametrize("module", LISTENS)
-def test_a_port_that_is_taken_is_one_sentence_and_the_end(make: Make, module: str) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence_and_ends_the_process(make: Make, module: str) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -25,7 +25,7 @@ def test_a_port_that_is_taken_is_one_sentence_and_the_end(make: Make, module: st
 
 
 @pytest.mark.parametrize("secret", ["whsec_not base64!", "whsec_", "whsec_abc"])
-def test_a_webhook_secret_that_is_no_base64_is_refused_at_the_start(make: Make, secret: str) -> None:
+def test_a_webhook_secret_with_invalid_base64_is_refused_at_the_start(make: Make, secret: str) -> None:
     process = make("services.dispatcher", nobody(), free_ports(1)[0], TIDINGS_WEBHOOK_SECRET=secret)
     process.ready_url = None
     assert process.start().wait(60) == 78

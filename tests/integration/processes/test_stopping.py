@@ -1,4 +1,4 @@
-"""SIGTERM ends dispatcher, notifier and watcher within a bound, at any moment and whatever they wait for."""
+"""SIGTERM ends dispatcher, notifier and watcher within a bounded time, at any moment and whatever they wait for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.process import Process, started
 from tidings.process.shutdown import END_SECONDS, EXIT_CUT_SHORT
 
 MODULES = ["services.dispatcher", "services.notifier", "services.reconciler", "services.watcher"]
-# The bound, and as much again for a machine that is busy.
+# The bound, and the same time again for a busy machine.
 SECONDS = END_SECONDS * 3
 
 
@@ -31,13 +31,13 @@ def _ended(process: Process) -> None:
 
 @contextmanager
 def _silent() -> Iterator[str]:
-    """An address that accepts connections, by the kernel, and never says anything."""
+    """An address at which the kernel accepts connections, and no process answers."""
     with closing(socket.create_server(("127.0.0.1", 0), backlog=128)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_with_silent_neighbours(make: Make, module: str) -> None:
+def test_with_servers_that_do_not_respond(make: Make, module: str) -> None:
     with _silent() as address:
         there = Neighbours(address, *[f"http://{address}"] * 3)
         with started(make(module, there, free_ports(1)[0])) as process:
@@ -45,14 +45,14 @@ def test_with_silent_neighbours(make: Make, module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_with_neighbours_that_are_away(make: Make, module: str) -> None:
+def test_with_servers_that_are_down(make: Make, module: str) -> None:
     with started(make(module, nobody(), free_ports(1)[0])) as process:
         _ended(process)
 
 
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("after_seconds", [0.1, 0.6, 1.2, 2.0, 3.5])
-def test_at_any_moment_of_its_start(make: Make, broker: Broker, module: str, after_seconds: float) -> None:
+def test_at_any_moment_of_the_start(make: Make, broker: Broker, module: str, after_seconds: float) -> None:
     there = Neighbours(broker.bootstrap, *(f"http://127.0.0.1:{port}" for port in free_ports(3)))
     process = make(module, there, free_ports(1)[0])
     process.ready_url = None
@@ -62,11 +62,11 @@ def test_at_any_moment_of_its_start(make: Make, broker: Broker, module: str, aft
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_while_kafka_has_fallen_silent(make: Make, broker: Broker, module: str) -> None:
+def test_while_kafka_does_not_respond(make: Make, broker: Broker, module: str) -> None:
     [port, *others] = free_ports(4)
     proxy = TcpProxy("127.0.0.1", broker.port).start()
     try:
-        # The broker names its own address to clients, so what falls silent is the process's first connection.
+        # The broker gives clients its own address, so only the process's first connection stops responding.
         there = Neighbours(f"127.0.0.1:{proxy.port}", *(f"http://127.0.0.1:{other}" for other in others))
         with started(make(module, there, port)) as process:
             proxy.swallow()

@@ -1,4 +1,4 @@
-"""The stand-in as a process: it raises its own limit of open files and holds more calls than the limit it was given."""
+"""The stand-in as a process: it raises its own limit of open files, and holds more calls than its inherited limit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stack.ports import free_ports
 from tests.process import Process, started
 from tests.wait import until
 
-# What is quick enough for every run; the aim is 10,000.
+# Small enough for every run. The stand-in must hold up to 10,000.
 CALLS = 1500
 LATENCY_SECONDS = 12.0
-# Fewer than the calls, and more than this process has open.
+# Fewer than the calls, and more than the open files of this process.
 SOFT_LIMIT = 1024
 SPARE = 200
 
 
 @contextmanager
 def soft_limit(files: int) -> Iterator[None]:
-    """The limit of open files of this process, and of those that it starts meanwhile."""
+    """Set the limit of open files of this process and of those that it starts during the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     try:
@@ -35,7 +35,7 @@ def soft_limit(files: int) -> Iterator[None]:
 
 
 async def _call_all(url: str) -> tuple[list[int], dict[str, int]]:
-    """The answers' statuses, and what the stand-in had counted when it had received every call."""
+    """The statuses of the answers, and the stand-in's count when it had received every call."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers={"Authorization": "Bearer x"}) as session:
 
@@ -59,7 +59,7 @@ async def _call_all(url: str) -> tuple[list[int], dict[str, int]]:
         return list(await asyncio.wait_for(asyncio.gather(*tasks), 60)), counted
 
 
-def test_it_holds_more_calls_than_its_callers_limit_of_open_files(tmp_path: Path) -> None:
+def test_it_holds_more_calls_than_its_inherited_limit_of_open_files(tmp_path: Path) -> None:
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     environment = {"PROVIDER_LISTEN": f"127.0.0.1:{port}"}

@@ -1,4 +1,4 @@
-"""The stand-in's wire: OpenAI's formats, each fault as asked for, each call counted."""
+"""The stand-in's HTTP interface: OpenAI's formats, each requested fault, and the count of calls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_chat_answers_in_openais_form(provider: Client) -> None:
     [("429", 429, "Retry-After"), ("429-reset", 429, "x-ratelimit-reset-requests"), ("500", 500, "Content-Type"),
      ("503", 503, "Content-Type"), ("400", 400, "Content-Type"), ("200-error", 200, "Content-Type")],
 )  # fmt: skip
-def test_a_fault_comes_as_asked_for_and_then_no_more(provider: Client, fault: str, status: int, header: str) -> None:
+def test_a_fault_happens_as_often_as_requested(provider: Client, fault: str, status: int, header: str) -> None:
     content = {"prompt": "a", "x_provider": {"faults": [fault], "call_id": fault}}
     first, second = (provider.post(IMAGES, content) for _ in range(2))
     assert (first.status_code, second.status_code) == (status, 200)
@@ -82,7 +82,7 @@ def test_a_cut_connection_is_counted_as_cut(provider: Client) -> None:
      (IMAGES, {"prompt": "a", "n": [1]}), (IMAGES, {"prompt": "a", "x_provider": 3}), (CHAT, {"messages": []}),
      (CHAT, {"messages": ["hello"]})],
 )  # fmt: skip
-def test_what_openai_would_refuse_is_400_with_an_error(provider: Client, path: str, content: Any) -> None:
+def test_a_request_that_openai_would_refuse_is_400_with_an_error(provider: Client, path: str, content: Any) -> None:
     answer = provider.post(path, content)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]

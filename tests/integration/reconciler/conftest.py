@@ -1,4 +1,4 @@
-"""The reconciler's looks on a real database, as the role they run with; the relay is an HTTP server of the test."""
+"""The reconciler's checks on a real database, with its own role. The relay is an HTTP server of the test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rows:
         self.metrics = ReconcilerMetrics(self.registry)
 
     def submit(self, *, age_seconds: float = 3600, expires_in: float | None = None) -> UUID:
-        """A submission of that age; `expires_in` counts from now. Its id has its age, as ids are times."""
+        """Insert a submission of that age; `expires_in` counts from now. Its id has its age, as ids contain a time."""
         id_ = aged(new_submission_id(), age_seconds)
         self.execute(
             "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, metadata, channel, fingerprint,"
@@ -44,7 +44,7 @@ class Rows:
         return id_
 
     def end(self, id_: UUID, *, age_seconds: float = 3600) -> UUID:
-        """A result of that age; its event id."""
+        """Insert a result of that age; return its event id."""
         event_id = aged(new_event_id(), age_seconds)
         self.execute(
             "INSERT INTO tidings.results (submission_id, event_id, tenant, target, outcome, submitted_at)"
@@ -54,7 +54,7 @@ class Rows:
         return event_id
 
     def ended_submissions(self, count: int, *, age_seconds: float) -> None:
-        """So many submissions, a millisecond apart from that age on, each with a result, and over at once."""
+        """Insert `count` submissions with results, a millisecond apart from that age on."""
         self.execute(
             "WITH made AS ("
             " INSERT INTO tidings.submissions (id, tenant, target, body, content_type, fingerprint, expires_at)"
@@ -79,7 +79,7 @@ class Rows:
 
 
 def aged(id_: UUID, seconds: float) -> UUID:
-    """The id as it would have been made `seconds` ago."""
+    """An id as it would have been created `seconds` ago."""
     return UUID(int=id_.int - (int(seconds * 1000) << 80))
 
 
@@ -91,7 +91,7 @@ def rows(postgres: PostgresServer, database: str) -> Iterator[Rows]:
 
 
 class FakeRelay:
-    """Answers `/v2/labels`, dead-letter retries and removals by what a test says it holds."""
+    """Answers `/v2/labels`, retries of dead letters and removals with the content that a test sets."""
 
     def __init__(self) -> None:
         self.live: set[str] = set()

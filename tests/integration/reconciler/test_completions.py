@@ -1,4 +1,4 @@
-"""Results without an event are told again; by a fake of the topic, which test_event_reader holds to the real one."""
+"""Results without an event are nudged. The topic is a fake, which test_event_reader compares with the real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tidings.process.telemetry import Telemetry
 
 
 class FakeReader:
-    """Events in the order of a list. `stuck`: more is in the log than can be read, as behind an open transaction."""
+    """Events in the order of a list. `stuck`: the end of the log cannot be read, as behind an open transaction."""
 
     def __init__(self) -> None:
         self.events: list[UUID] = []
@@ -59,12 +59,12 @@ def events() -> FakeReader:
 
 @pytest.fixture
 def look(rows: Rows, events: FakeReader) -> Look:
-    """Its mark lies two hours back."""
+    """A database whose mark is two hours ago."""
     rows.store.set_low_water("completions", rows.store.floor(7200))
     return Look(rows, events)
 
 
-def test_a_result_without_event_is_told_again_after_the_grace(rows: Rows, look: Look, events: FakeReader) -> None:
+def test_a_result_without_event_is_nudged_after_the_grace(rows: Rows, look: Look, events: FakeReader) -> None:
     seen, missing = rows.submit(), rows.submit()
     events.events = [rows.end(seen)]
     event_id = rows.end(missing)
@@ -102,7 +102,7 @@ def test_an_event_may_be_read_before_its_row(rows: Rows, look: Look, events: Fak
 def test_a_result_that_became_visible_late_is_compared_within_an_hour(
     rows: Rows, look: Look, events: FakeReader
 ) -> None:
-    """As behind a standby that was away: the look is past it, and past the event of another such."""
+    """As behind a standby that was down: the check has passed it, and has passed the event of another such row."""
     events.events = [rows.end(rows.submit(), age_seconds=1000)]
     look.run()
     missing, seen = rows.submit(), rows.submit()
@@ -119,7 +119,7 @@ def test_a_result_that_became_visible_late_is_compared_within_an_hour(
     assert len(events.begun) == begun, "all that is there was read"
 
 
-def test_while_the_topic_cannot_be_read_to_its_end_nothing_is_judged(
+def test_while_the_topic_cannot_be_read_to_its_end_no_result_is_judged(
     rows: Rows, look: Look, events: FakeReader
 ) -> None:
     missing = rows.submit()
@@ -133,7 +133,7 @@ def test_while_the_topic_cannot_be_read_to_its_end_nothing_is_judged(
     assert rows.nudged("result_nudges", "submission_id") == [missing]
 
 
-def test_a_new_process_goes_on_before_the_first_that_was_missing(rows: Rows, look: Look, events: FakeReader) -> None:
+def test_a_new_process_continues_before_the_first_missing_event(rows: Rows, look: Look, events: FakeReader) -> None:
     first, second = rows.submit(), rows.submit()
     rows.end(first, age_seconds=3000)
     events.events = [rows.end(second, age_seconds=2000)]
@@ -144,7 +144,7 @@ def test_a_new_process_goes_on_before_the_first_that_was_missing(rows: Rows, loo
     assert rows.nudged("result_nudges", "submission_id") == [first]
 
 
-def test_the_first_time_nothing_of_old_is_told_again(rows: Rows, events: FakeReader) -> None:
+def test_the_first_process_nudges_no_old_result(rows: Rows, events: FakeReader) -> None:
     rows.end(rows.submit())
     look = Look(rows, events)
     look.run()
@@ -152,7 +152,7 @@ def test_the_first_time_nothing_of_old_is_told_again(rows: Rows, events: FakeRea
     assert rows.nudged("result_nudges", "submission_id") == []
 
 
-def test_after_an_error_of_the_topic_it_is_read_anew_and_nothing_forgotten(
+def test_after_an_error_of_the_topic_it_is_read_from_its_start_and_nothing_is_forgotten(
     rows: Rows, look: Look, events: FakeReader
 ) -> None:
     missing = rows.submit()
@@ -165,7 +165,7 @@ def test_after_an_error_of_the_topic_it_is_read_anew_and_nothing_forgotten(
     assert len(events.begun) == 2
 
 
-def test_an_error_does_not_keep_late_results_from_being_found(rows: Rows, look: Look, events: FakeReader) -> None:
+def test_an_error_does_not_prevent_the_detection_of_late_results(rows: Rows, look: Look, events: FakeReader) -> None:
     events.events = [rows.end(rows.submit(), age_seconds=1000)]
     look.run()
     late = rows.submit()
@@ -177,7 +177,9 @@ def test_an_error_does_not_keep_late_results_from_being_found(rows: Rows, look: 
     assert rows.nudged("result_nudges", "submission_id") == [late]
 
 
-def test_an_error_of_the_database_has_no_event_read_again(rows: Rows, look: Look, events: FakeReader) -> None:
+def test_an_error_of_the_database_does_not_cause_events_to_be_read_again(
+    rows: Rows, look: Look, events: FakeReader
+) -> None:
     look.run()
     rows.store.close()
     rows.execute("REVOKE SELECT ON tidings.results FROM tidings_reconciler")

@@ -1,4 +1,4 @@
-"""The topic of completions as the reconciler reads it, on a real broker."""
+"""The reconciler's reader of the completions topic, on a real broker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _reader(broker: Broker, topic: str, clock: Clock) -> KafkaEventReader:
 
 @contextmanager
 def _transaction(broker: Broker, topic: str) -> Iterator[UUID]:
-    """An event in a transaction that is open meanwhile."""
+    """An event in a transaction that stays open during the block."""
     event_id = new_event_id()
     name = f"{topic}-{event_id}"
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=name, linger_ms=0)) as producer:
@@ -39,14 +39,14 @@ def _transaction(broker: Broker, topic: str) -> Iterator[UUID]:
         producer.commit_transaction()
 
 
-def test_behind_an_open_transaction_it_is_not_at_the_end_and_says_so(broker: Broker) -> None:
+def test_behind_an_open_transaction_the_reader_is_not_at_the_end(broker: Broker) -> None:
     topic, clock, found = f"events-{uuid4().hex[:8]}", Clock(), list[UUID]()
     create_topics(Cluster(broker.bootstrap), [Topic(topic)])
     with closing(_reader(broker, topic, clock)) as reader:
         reader.begin(0)
         until(lambda: found.extend(reader.read()) or reader.caught_up(), 30)  # type: ignore[func-returns-value]
         with _transaction(broker, topic) as event_id:
-            # Once, as the end that is compared may be one of before the transaction.
+            # Once, as the end that is compared may be older than the transaction.
             until(lambda: found.extend(reader.read()) or not reader.caught_up(), 30)  # type: ignore[func-returns-value]
             for _ in range(3):
                 found.extend(reader.read())
@@ -59,7 +59,7 @@ def test_behind_an_open_transaction_it_is_not_at_the_end_and_says_so(broker: Bro
         assert (found, reader.fault) == ([event_id], None)
 
 
-def test_a_topic_that_is_written_to_all_the_time_is_read_to_an_end(broker: Broker) -> None:
+def test_a_topic_with_continuous_writes_is_read_to_an_end(broker: Broker) -> None:
     topic, found = f"events-{uuid4().hex[:8]}", list[UUID]()
     create_topics(Cluster(broker.bootstrap), [Topic(topic)])
     with closing(_reader(broker, topic, Clock())) as reader:
@@ -72,7 +72,7 @@ def test_a_topic_that_is_written_to_all_the_time_is_read_to_an_end(broker: Broke
             assert found == [first]
 
 
-def test_an_end_of_long_ago_is_not_taken_for_that_of_now(broker: Broker) -> None:
+def test_an_old_end_is_not_mistaken_for_the_current_end(broker: Broker) -> None:
     topic, clock, found = f"events-{uuid4().hex[:8]}", Clock(), list[UUID]()
     create_topics(Cluster(broker.bootstrap), [Topic(topic)])
     with closing(_reader(broker, topic, clock)) as reader:
@@ -85,7 +85,7 @@ def test_an_end_of_long_ago_is_not_taken_for_that_of_now(broker: Broker) -> None
                 assert not reader.caught_up()
 
 
-def test_the_real_topic_is_read_from_a_time_on_and_to_its_end(broker: Broker) -> None:
+def test_the_real_topic_is_read_from_a_time_to_its_end(broker: Broker) -> None:
     topic = f"events-{uuid4().hex[:8]}"
     create_topics(Cluster(broker.bootstrap), [Topic(topic)])
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")

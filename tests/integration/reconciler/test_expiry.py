@@ -46,7 +46,7 @@ def _expired(rows: Rows) -> set[UUID]:
     return {row[0] for row in rows.execute("SELECT submission_id FROM tidings.results WHERE outcome = 'expired'")}
 
 
-def test_what_is_due_ends_once_and_nothing_else_does(rows: Rows, expiry: Expiry) -> None:
+def test_a_submission_that_is_due_ends_once_and_no_other_ends(rows: Rows, expiry: Expiry) -> None:
     due = rows.submit(expires_in=-1)
     rows.submit(expires_in=60)
     rows.submit()
@@ -61,7 +61,7 @@ def test_what_is_due_ends_once_and_nothing_else_does(rows: Rows, expiry: Expiry)
     assert rows.counted("tidings_expired_total") == 1
 
 
-def test_what_became_visible_seconds_after_its_time_is_found_by_a_look_back(
+def test_a_submission_that_became_visible_seconds_after_its_time_is_found_by_the_next_checks(
     rows: Rows, expiry: Expiry, clock: Clock
 ) -> None:
     rows.submit(expires_in=-1)
@@ -74,12 +74,12 @@ def test_what_became_visible_seconds_after_its_time_is_found_by_a_look_back(
     assert late in _expired(rows)
 
 
-def test_what_became_visible_long_after_its_time_is_found_by_a_far_look(
+def test_a_submission_that_became_visible_long_after_its_time_is_found_by_the_far_check(
     rows: Rows, expiry: Expiry, clock: Clock
 ) -> None:
     rows.submit(expires_in=-1)
     _all(expiry)
-    # Committed late, as behind a standby that was away: the looks back do not reach it.
+    # Committed late, as behind a standby that was down: the next checks do not reach it.
     late = rows.submit(expires_in=-3600)
     clock.moment += BACK_EVERY + timedelta(seconds=1)
     _all(expiry)
@@ -89,11 +89,11 @@ def test_what_became_visible_long_after_its_time_is_found_by_a_far_look(
     assert late in _expired(rows)
 
 
-def test_a_look_is_bounded_and_goes_on_where_it_was(rows: Rows, expiry: Expiry, clock: Clock) -> None:
-    """Neither ended submissions nor open ones make it long, and a new process does not begin at the beginning."""
+def test_a_check_is_bounded_and_continues_at_its_position(rows: Rows, expiry: Expiry, clock: Clock) -> None:
+    """Neither ended nor open submissions make a check long, and a new process does not start at the beginning."""
     rows.ended_submissions(2 * LOOK_MAX + 10, age_seconds=3600)
     due = rows.submit(expires_in=-1)
-    # What is due now, and a look back, each of its size at the most.
+    # The rows that are due now, and those of a check of earlier ones: at most the batch size each.
     assert expiry.run_once() == 2 * LOOK_MAX
     assert expiry.run_once() == LOOK_MAX
     assert _expired(rows) == set()
@@ -107,7 +107,7 @@ def test_a_look_is_bounded_and_goes_on_where_it_was(rows: Rows, expiry: Expiry, 
     assert later in _expired(rows)
 
 
-def test_the_role_can_make_no_answer(rows: Rows, postgres: PostgresServer, database: str) -> None:
+def test_the_role_cannot_insert_an_answer(rows: Rows, postgres: PostgresServer, database: str) -> None:
     id_ = rows.submit()
     with (
         psycopg.connect(postgres.url(database, role="tidings_reconciler")) as connection,

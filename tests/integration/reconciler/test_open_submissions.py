@@ -1,4 +1,4 @@
-"""Open submissions that nobody works on are found, and had done again; others are left alone."""
+"""Open submissions without a relay message are found and nudged. Others are left unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Look:
         )  # fmt: skip
 
     def full_pass(self) -> int:
-        """How many submissions it looked at."""
+        """Run a pass; return the number of submissions that it checked."""
         looked = 0
         while done := self.look.run_once():
             looked += done
@@ -38,7 +38,7 @@ def look(rows: Rows, relay: RelayClient) -> Look:
     return Look(rows, relay)
 
 
-def test_one_that_no_relay_holds_is_told_again_and_not_at_every_look(
+def test_a_submission_without_a_relay_message_is_nudged_and_not_by_every_pass(
     rows: Rows, look: Look, fake_relay: FakeRelay
 ) -> None:
     lost, held, ended = rows.submit(), rows.submit(), rows.submit()
@@ -55,7 +55,7 @@ def test_one_that_no_relay_holds_is_told_again_and_not_at_every_look(
     assert rows.nudged("submission_nudges", "id") == [lost, lost]
 
 
-def test_a_callback_among_the_dead_letters_is_sent_again_instead_of_the_call(
+def test_a_callback_that_is_a_dead_letter_is_retried_in_place_of_the_call(
     rows: Rows, look: Look, fake_relay: FakeRelay
 ) -> None:
     id_ = rows.submit()
@@ -67,14 +67,16 @@ def test_a_callback_among_the_dead_letters_is_sent_again_instead_of_the_call(
     assert rows.counted("tidings_callbacks_driven_total") == 2
 
 
-def test_one_that_ended_while_the_relay_was_asked_is_left_alone(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
+def test_a_submission_that_ended_during_the_request_to_the_relay_is_left_unchanged(
+    rows: Rows, look: Look, fake_relay: FakeRelay
+) -> None:
     id_ = rows.submit()
     fake_relay.before = lambda: rows.end(id_)
     look.full_pass()
     assert rows.nudged("submission_nudges", "id") == []
 
 
-def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_one(
+def test_a_pass_continues_at_its_position_and_the_mark_stays_before_the_first_open_submission(
     rows: Rows, relay: RelayClient, look: Look, fake_relay: FakeRelay
 ) -> None:
     ids = [rows.submit(age_seconds=7200 - n) for n in range(open_submissions.SWEEP_MAX // 500)]
@@ -92,7 +94,7 @@ def test_a_pass_goes_on_where_it_was_and_the_mark_stays_before_the_first_open_on
     assert rows.store.low_water(open_submissions.NAME) >= ids[-1]
 
 
-def test_one_that_is_open_for_long_has_those_after_it_read_once(
+def test_later_submissions_are_read_once_while_one_is_open_for_long(
     rows: Rows, relay: RelayClient, look: Look, fake_relay: FakeRelay
 ) -> None:
     first = rows.submit(age_seconds=7200)
@@ -102,7 +104,7 @@ def test_one_that_is_open_for_long_has_those_after_it_read_once(
     assert look.full_pass() > open_submissions.SWEEP_MAX
     assert look.full_pass() == 2
     assert rows.counted("tidings_open_submissions") == 2
-    # Both are looked at in each pass, and the mark stays before the first, for a process that begins anew.
+    # Both are checked in each pass, and the mark stays before the first, for a process that restarts.
     fake_relay.live = {str(first)}
     look.full_pass()
     assert rows.nudged("submission_nudges", "id") == [last]
@@ -112,7 +114,7 @@ def test_one_that_is_open_for_long_has_those_after_it_read_once(
     assert rows.store.low_water(open_submissions.NAME) > first
 
 
-def test_open_ones_that_are_more_than_can_be_remembered_are_looked_at_in_each_pass(
+def test_open_submissions_beyond_the_memory_limit_are_checked_in_each_pass(
     rows: Rows, relay: RelayClient, fake_relay: FakeRelay
 ) -> None:
     look = Look(rows, relay, open_max=2)
@@ -130,8 +132,10 @@ def test_open_ones_that_are_more_than_can_be_remembered_are_looked_at_in_each_pa
     assert ids[1] <= rows.store.low_water(open_submissions.NAME) < ids[2]
 
 
-def test_one_that_became_visible_late_is_found_by_a_far_look(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
-    """As behind a standby that was away: passes begin after it."""
+def test_a_submission_that_became_visible_late_is_found_by_the_far_check(
+    rows: Rows, look: Look, fake_relay: FakeRelay
+) -> None:
+    """As behind a standby that was down: passes begin after it."""
     rows.end(rows.submit(age_seconds=3600))
     look.full_pass()
     late, later = rows.submit(age_seconds=7200), rows.submit(age_seconds=7100)
@@ -149,7 +153,7 @@ def test_one_that_became_visible_late_is_found_by_a_far_look(rows: Rows, look: L
     assert rows.store.low_water(open_submissions.NAME) > later
 
 
-def test_a_far_look_goes_on_over_more_than_it_takes_at_a_time(rows: Rows, look: Look) -> None:
+def test_a_far_check_continues_beyond_its_batch_size(rows: Rows, look: Look) -> None:
     rows.end(rows.submit(age_seconds=60 * 60))
     look.full_pass()
     rows.ended_submissions(open_submissions.FAR_MAX + 10, age_seconds=3 * 60 * 60)
@@ -159,7 +163,7 @@ def test_a_far_look_goes_on_over_more_than_it_takes_at_a_time(rows: Rows, look: 
     assert rows.nudged("submission_nudges", "id") == [late]
 
 
-def test_a_relay_that_is_away_is_no_reason_to_send_again(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
+def test_a_relay_that_is_down_causes_no_nudge(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
     rows.submit()
     for reply in (Reply(500), Reply(503), Reply(200, b"<html>"), Reply(0)):
         fake_relay.reply = reply
@@ -169,9 +173,7 @@ def test_a_relay_that_is_away_is_no_reason_to_send_again(rows: Rows, look: Look,
     assert rows.store.low_water(open_submissions.NAME) == NO_ID
 
 
-def test_a_relay_that_cannot_say_what_it_holds_switches_the_look_off(
-    rows: Rows, look: Look, fake_relay: FakeRelay
-) -> None:
+def test_a_relay_without_labels_switches_the_check_off(rows: Rows, look: Look, fake_relay: FakeRelay) -> None:
     rows.submit()
     fake_relay.reply = Reply(404)
     look.full_pass()

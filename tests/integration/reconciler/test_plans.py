@@ -1,4 +1,4 @@
-"""With many submissions that have ended, the looks back find what they need by an index."""
+"""With many ended submissions, the reconciler's queries use an index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def many(rows: Rows) -> Rows:
 
 
 @pytest.mark.parametrize("name", ["open_between", "count_ended", "still_open"])
-def test_a_look_back_reads_no_table_from_end_to_end(many: Rows, name: str) -> None:
+def test_a_check_of_earlier_rows_scans_no_table(many: Rows, name: str) -> None:
     after, upto = many.store.floor(3600), many.store.floor(3600 - FAR_MAX // 1000)
     statement = load_queries("services.reconciler")[name]
     with psycopg.connect(many.url) as connection:
@@ -38,7 +38,7 @@ def test_a_look_back_reads_no_table_from_end_to_end(many: Rows, name: str) -> No
 
 
 @pytest.mark.parametrize("ago_seconds", [31 * 86_400, 3600, 3600 - FAR_MAX // 1000])
-def test_a_look_for_what_is_due_reads_no_more_than_its_size(many: Rows, ago_seconds: float) -> None:
+def test_a_check_for_due_submissions_reads_at_most_its_batch_size(many: Rows, ago_seconds: float) -> None:
     statement = load_queries("services.reconciler")["due"]
     after = datetime.now(UTC) - timedelta(seconds=ago_seconds)
     with psycopg.connect(many.url) as connection:
@@ -47,14 +47,14 @@ def test_a_look_for_what_is_due_reads_no_more_than_its_size(many: Rows, ago_seco
     assert row is not None
     plan = row[0][0]["Plan"]
     assert _scanned(plan) == set(), json.dumps(row[0][0], indent=1)
-    # A part of a group of the same time more, and a row ahead of each partition.
+    # Also a part of a group with the same time, and one row before each partition.
     assert plan["Actual Rows"] == LOOK_MAX
     assert _rows_read(plan, "submissions") <= LOOK_MAX + 100, json.dumps(row[0][0], indent=1)
     assert _rows_read(plan, "results") <= LOOK_MAX, json.dumps(row[0][0], indent=1)
 
 
 @pytest.mark.parametrize("ago_seconds", [31 * 86_400, 3600, 3600 - FAR_MAX // 1000])
-def test_a_sweep_reads_no_more_than_its_size(many: Rows, ago_seconds: float) -> None:
+def test_a_sweep_reads_at_most_its_batch_size(many: Rows, ago_seconds: float) -> None:
     statement = load_queries("services.reconciler")["sweep"]
     with psycopg.connect(many.url) as connection:
         parameters = {"after": many.store.floor(ago_seconds), "grace_seconds": 120, "limit": SWEEP_MAX}
@@ -63,13 +63,13 @@ def test_a_sweep_reads_no_more_than_its_size(many: Rows, ago_seconds: float) -> 
     plan = row[0][0]["Plan"]
     assert _scanned(plan) == set(), json.dumps(row[0][0], indent=1)
     assert plan["Actual Rows"] == SWEEP_MAX
-    # A row ahead of each partition more.
+    # Also one row before each partition.
     assert _rows_read(plan, "submissions") <= SWEEP_MAX + 100, json.dumps(row[0][0], indent=1)
     assert _rows_read(plan, "results") <= SWEEP_MAX, json.dumps(row[0][0], indent=1)
 
 
 def _rows_read(plan: dict[str, Any], parent: str) -> float:
-    """Of all partitions of a table, whatever became of them."""
+    """The rows that were read of all partitions of a table."""
     below = sum(_rows_read(each, parent) for each in plan.get("Plans", []))
     if not str(plan.get("Relation Name", "")).startswith(parent):
         return below
@@ -80,7 +80,7 @@ def _rows_read(plan: dict[str, Any], parent: str) -> float:
 
 
 def _scanned(plan: dict[str, Any]) -> set[str]:
-    """The tables with rows that are read from end to end."""
+    """The tables with rows that were scanned sequentially."""
     below = set[str]().union(*(_scanned(each) for each in plan.get("Plans", [])))
     read = plan["Node Type"] == "Seq Scan" and plan["Actual Rows"] > 0
     return below | {plan["Relation Name"]} if read else below

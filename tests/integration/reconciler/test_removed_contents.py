@@ -1,4 +1,4 @@
-"""A removed content is removed once more when the relay has nothing under way of it, and no sooner."""
+"""A removed content is removed once more when the relay has nothing in progress for it, and not before."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def look(rows: Rows, relay: RelayClient) -> RemovedContents:
 
 
 def _removed(rows: Rows, *, age_seconds: float = 300) -> UUID:
-    """An ended submission whose content was removed so long ago."""
+    """An ended submission whose content was removed `seconds` ago."""
     id_ = rows.submit()
     rows.end(id_)
     assert rows.execute("SELECT tidings.remove_content('a', %s)", id_) == [("removed",)]
@@ -56,7 +56,7 @@ def _labels(fake_relay: FakeRelay) -> set[str]:
     return {label for asked in fake_relay.removed for label in asked["labels"]}
 
 
-def test_what_came_since_is_removed_with_it_here_and_at_the_relay_once(
+def test_content_that_arrived_since_is_removed_once_here_and_at_the_relay(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     id_ = _removed(rows)
@@ -68,7 +68,7 @@ def test_what_came_since_is_removed_with_it_here_and_at_the_relay_once(
     assert tables_with(rows.url, SECRET).keys() == {"tidings.attempts"}
     look.run_once()
     assert tables_with(rows.url, SECRET) == {}
-    # The dispatcher is told nothing more: a row that is lost with the slot would be a removal that is lost.
+    # The dispatcher gets no more removals: a row that is lost with the slot would be a removal that is lost.
     assert (_unsettled(rows), _told(rows, id_)) == (set(), [[]])
     assert fake_relay.removed == [{"labels": [str(id_), f"webhook-{id_}"], "messageIds": ["m-late"]}]
     look.run_once()
@@ -76,7 +76,7 @@ def test_what_came_since_is_removed_with_it_here_and_at_the_relay_once(
     assert rows.counted("tidings_contents_settled_total") == 1
 
 
-def test_one_that_the_relay_still_works_on_or_that_is_young_is_waited_for(
+def test_a_removal_waits_while_the_relay_has_a_message_or_while_it_is_young(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     answered, told, young, over = _removed(rows), _removed(rows), _removed(rows, age_seconds=60), _removed(rows)
@@ -89,7 +89,7 @@ def test_one_that_the_relay_still_works_on_or_that_is_young_is_waited_for(
     assert _unsettled(rows) == {young}
 
 
-def test_what_is_told_while_the_relay_is_asked_is_not_settled(
+def test_a_removal_that_is_requested_during_the_check_is_not_settled(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     id_ = _removed(rows)
@@ -98,9 +98,7 @@ def test_what_is_told_while_the_relay_is_asked_is_not_settled(
     assert _unsettled(rows) == {id_}
 
 
-def test_those_that_wait_do_not_hide_those_behind_them(
-    rows: Rows, look: RemovedContents, fake_relay: FakeRelay
-) -> None:
+def test_removals_that_wait_do_not_hide_later_ones(rows: Rows, look: RemovedContents, fake_relay: FakeRelay) -> None:
     made = rows.execute(
         "INSERT INTO tidings.content_removals (submission_id, message_ids, removed_at)"
         " SELECT gen_random_uuid(), '{}', now() - interval '1 hour' FROM generate_series(1, %s)"
@@ -116,7 +114,7 @@ def test_those_that_wait_do_not_hide_those_behind_them(
     assert _labels(fake_relay) == {str(last), f"webhook-{last}"}
 
 
-def test_a_relay_that_is_away_settles_nothing_and_one_that_cannot_say_holds_nothing_up(
+def test_a_relay_that_is_down_settles_nothing_and_one_without_labels_delays_nothing(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     id_ = _removed(rows)
@@ -129,7 +127,7 @@ def test_a_relay_that_is_away_settles_nothing_and_one_that_cannot_say_holds_noth
     assert _unsettled(rows) == set()
 
 
-def test_nothing_is_settled_that_the_relay_did_not_remove(
+def test_a_removal_that_the_relay_did_not_execute_is_not_settled(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     id_ = _removed(rows)
@@ -142,7 +140,7 @@ def test_nothing_is_settled_that_the_relay_did_not_remove(
     assert _unsettled(rows) == set()
 
 
-def test_many_removals_are_few_requests_and_write_nothing_that_is_there_already(
+def test_many_removals_are_few_requests_and_rewrite_no_row(
     rows: Rows, look: RemovedContents, fake_relay: FakeRelay
 ) -> None:
     ids = [_removed(rows) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""The reconciler's connection: no wait for Postgres is without an end, and each fault is followed by a new connection."""
+"""The reconciler's connection: every wait for Postgres has a timeout, and a new connection follows each fault."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tests.infra.tcp_proxy import tcp_proxy
 from tidings.database.queries import load_queries
 
 
-# It would wait for ever.
+# Without a timeout the wait would never end.
 @pytest.mark.timeout(360)
-def test_a_postgres_that_vanished_is_an_error_until_it_is_back(postgres: PostgresServer, database: str) -> None:
+def test_a_postgres_that_does_not_respond_is_an_error_until_it_responds_again(
+    postgres: PostgresServer, database: str
+) -> None:
     with tcp_proxy(postgres.admin_url) as proxy:
         url = proxy.url(postgres.url(database, role="tidings_reconciler"))
         store = Store(url, load_queries("services.reconciler"))

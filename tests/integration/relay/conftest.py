@@ -1,4 +1,4 @@
-"""A real relay, as a process of its own, on a database of its own."""
+"""A real relay as a process, on its own database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEXT_KEY = "sig_next_key_of_the_tests_0123456789abc"
 
 
 class RelayProcess(Process):
-    """A fork that has the relay's modules, unless a wrapper executes it."""
+    """A fork of a process that has the relay's modules, unless a wrapper executes it."""
 
     def _started(self, environment: Mapping[str, str]) -> Running:
         return super()._started(environment) if self.wrapper else RelayFork(environment, self.log)
@@ -38,12 +38,12 @@ class Relay:
         self.session.headers["Authorization"] = f"Bearer {TOKEN}"
 
     def publish(self, url: str, body: str | bytes = "", version: str = "2", **headers: str) -> requests.Response:
-        """Header names are given with underscores: `Upstash_Retries="3"`."""
+        """Publish. Header names have underscores in place of dashes: `Upstash_Retries="3"`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.session.post(f"{self.url}/v{version}/publish/{url}", data=body, headers=named, timeout=30)
 
     def call(self, method: str, path: str, **arguments: Any) -> requests.Response:
-        """Any request; `path` begins with /, and `arguments` are those of requests."""
+        """Send any request. `path` begins with /, and `arguments` are those of requests."""
         return self.session.request(method, self.url + path, timeout=30, **arguments)
 
     def message(self, message_id: str) -> dict[str, Any] | None:
@@ -57,8 +57,8 @@ class Relay:
 
 @contextmanager
 def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., Relay]]:
-    """Starts relays on one database of their own; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`.
-    With `ready=False` nobody waits until they serve.
+    """Starts relays on one database of their own, with settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`. With
+    `ready=False` the call does not wait until they serve.
     """
     started: list[Relay] = []
     key = Fernet.generate_key().decode()
@@ -90,7 +90,9 @@ def relays(postgres: PostgresServer, directory: Path) -> Iterator[Callable[..., 
 
 @pytest.fixture
 def new_relay(postgres: PostgresServer, tmp_path: Path) -> Iterator[Callable[..., Relay]]:
-    """Start relays on one database; settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`; `wrapper` as of `Process`."""
+    """Start relays on one database, with settings as keyword arguments: `RELAY_LEASE_SECONDS="2"`. `wrapper` is that of
+    `Process`.
+    """
     with relays(postgres, tmp_path) as start:
         yield start
 
@@ -102,6 +104,6 @@ def relay(new_relay: Callable[..., Relay]) -> Relay:
 
 @pytest.fixture(scope="module")
 def shared(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One relay for the tests of a file that do not mind what the others left there."""
+    """One relay for the tests of a file whose results do not depend on each other's messages."""
     with relays(postgres, tmp_path_factory.mktemp("relay")) as start:
         yield start()

@@ -1,4 +1,4 @@
-"""A relay behind a faulty database, and what is seen of it from outside: at the destination, and in its tables."""
+"""A relay with a faulty database, observed from outside: at the destination, and in its tables."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.infra.postgres import PostgresServer
 from tests.infra.tcp_proxy import TcpProxy, tcp_proxy
 from tests.integration.relay.conftest import Relay
 
-# So many messages go into one request.
+# The number of messages per request.
 BATCH = 500
 
 
 class Edge:
-    """A database of its own, and a proxy before it. `settings` are for a relay behind the proxy."""
+    """A database of its own with a proxy in front. `settings` are for a relay that connects through the proxy."""
 
     def __init__(self, url: str, proxy: TcpProxy) -> None:
         self.url = url
@@ -32,7 +32,7 @@ class Edge:
 
     @property
     def direct(self) -> dict[str, str]:
-        """For a relay that the proxy's faults do not meet."""
+        """The settings for a relay that connects without the proxy."""
         return {"RELAY_DATABASE_URL": self.url}
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
@@ -45,16 +45,16 @@ class Edge:
 
     @contextmanager
     def locked(self, table: str) -> Iterator[None]:
-        """Nobody else reads the table meanwhile."""
+        """Lock the table against readers and writers during the block."""
         with psycopg.connect(self.url) as connection:
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
             yield
 
     def states(self) -> Counter[str]:
-        """How many messages of each state; what has ended is kept for a minute."""
+        """The number of messages by state. Ended messages are kept for a minute."""
         return Counter(dict(self.rows("SELECT state, count(*) FROM relay.messages GROUP BY state")))
 
-    def letters(self) -> int:
+    def dead_letters(self) -> int:
         return int(self.rows("SELECT count(*) FROM relay.dead_letters")[0][0])
 
 
@@ -65,8 +65,8 @@ def edge(postgres: PostgresServer) -> Iterator[Edge]:
 
 
 def publish(relay: Relay, server: Destination, paths: Sequence[str], **headers: str) -> list[str]:
-    """A message for each path, in as few requests as may be; one that fails is repeated until it is accepted. Their
-    ids.
+    """Publish a message for each path in few requests. A request that fails is repeated until it is accepted. Return
+    the ids.
     """
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     ids: list[str] = []
@@ -89,7 +89,7 @@ def accepted(relay: Relay, items: Sequence[dict[str, Any]], tries: int = 60) -> 
 
 
 def calls(server: Destination) -> Counter[str]:
-    """How often each path was called."""
+    """The number of calls of each path."""
     return Counter(received.path for received in list(server.received))
 
 

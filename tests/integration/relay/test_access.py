@@ -1,4 +1,4 @@
-"""Who may call, with real tokens; and the surface that needs none."""
+"""Access with real tokens, and the routes that need none."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def test_a_read_only_token_reads_and_may_not_write_nor_see_the_keys(shared: Rela
     assert shared.call("GET", "/v2/queues/q").status_code == 404
 
 
-def test_over_its_limit_a_token_is_429_and_hears_when_to_come_again(shared: Relay) -> None:
+def test_a_token_over_its_limit_gets_429_with_the_time_of_its_next_request(shared: Relay) -> None:
     limited = token(shared, "limited", writes=True, limit=2)
     delayed = {"Upstash-Delay": "1h"}
-    # At once, as the limit gives 2 more in each second that the calls take.
+    # In parallel, as the limit allows 2 more in each second that passes.
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(lambda _: call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed), range(12)))
     refused = [answer for answer in answers if answer.status_code == 429]
@@ -85,13 +85,13 @@ def test_over_its_limit_a_token_is_429_and_hears_when_to_come_again(shared: Rela
     assert int(refused[0].headers["Retry-After"]) >= 1
     assert refused[0].headers["Burst-RateLimit-Limit"] == "2"
     assert list(refused[0].json()) == ["error"]
-    # Reading is not limited, and the limit is the token's own.
+    # Reading is not limited, and the limit applies to this token only.
     assert call(shared, "GET", "/v2/events", limited).status_code == 200
     assert shared.call("POST", f"/v2/publish/{AT}", headers=delayed).status_code == 200
     until(lambda: call(shared, "POST", f"/v2/publish/{AT}", limited, **delayed).status_code == 200)
 
 
-def test_dead_letters_that_are_sent_again_count_against_the_tokens_limit(shared: Relay) -> None:
+def test_retries_of_dead_letters_count_against_the_tokens_limit(shared: Relay) -> None:
     limited = token(shared, "retrying", writes=True, limit=1)
     labelled = {"Upstash-Retries": "0", "Upstash-Label": "again"}
     for _ in range(5):
@@ -104,17 +104,17 @@ def test_dead_letters_that_are_sent_again_count_against_the_tokens_limit(shared:
     assert (refused.status_code, int(refused.headers["Retry-After"]) > 2) == (429, True)
 
 
-def test_to_make_a_schedule_counts_against_the_tokens_limit_and_so_do_its_firings(shared: Relay) -> None:
+def test_the_creation_of_a_schedule_and_its_firings_count_against_the_tokens_limit(shared: Relay) -> None:
     limited = token(shared, "scheduling", writes=True, limit=1)
     every_second = {"Upstash-Cron": "* * * * * *", "Upstash-Retries": "0"}
     path = f"/v2/schedules/{AT}"
-    # At once, as the limit gives one more in each second that the calls take.
+    # In parallel, as the limit allows one more in each second that passes.
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: call(shared, "POST", path, limited, **every_second), range(8)))
     assert {answer.status_code for answer in answers} == {200, 429}
     made = [answer.json()["scheduleId"] for answer in answers if answer.status_code == 200]
     until(lambda: all(shared.call("GET", f"/v2/schedules/{id_}").json().get("lastScheduleTime") for id_ in made))
-    # The firings take what there is, so that publishing waits its turn.
+    # The firings use the whole limit, so publishing is refused.
     until(lambda: call(shared, "POST", f"/v2/publish/{AT}", limited, **{"Upstash-Delay": "1h"}).status_code == 429)
     for id_ in made:
         shared.call("DELETE", f"/v2/schedules/{id_}")
@@ -135,7 +135,7 @@ def test_an_unknown_path_is_404(shared: Relay, method: str, path: str) -> None:
     assert (answer.status_code, answer.json()) == (404, {"error": "not found"})
 
 
-def test_another_method_is_405_and_the_path_tells_its_own(shared: Relay) -> None:
+def test_another_method_is_405_with_the_methods_of_the_path(shared: Relay) -> None:
     answer = shared.call("PUT", "/v2/messages/m")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET, HEAD, OPTIONS")
     options = shared.call("OPTIONS", "/v2/batch")
@@ -158,7 +158,7 @@ def test_metrics_are_readable_by_prometheus(shared: Relay) -> None:
 def test_a_rotation_reaches_another_process_within_seconds(new_relay: Callable[..., Relay]) -> None:
     one, other = new_relay(), new_relay()
     rotated = one.call("POST", "/v2/keys/rotate").json()
-    # From now on whatever is delivered is delivered by the other.
+    # From now on the other process makes all deliveries.
     one.process.kill()
     with destination() as server:
 

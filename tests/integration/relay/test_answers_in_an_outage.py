@@ -1,4 +1,4 @@
-"""A paid answer that is being stored when the database goes away: it is stored when the database is back."""
+"""An answer is being stored when the database goes down: it is stored when the database is up again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def faulty(postgres: PostgresServer) -> Iterator[Edge]:
 
 
 class Counted(Database):
-    """Counts the statements that were tried."""
+    """Counts the attempted statements."""
 
     tries = 0
 
@@ -52,7 +52,7 @@ def answering(received: Received) -> Reply:
 
 # Of eight answers of one origin, five have a place, and three wait for one.
 @pytest.mark.parametrize("count", [1, 8])
-def test_an_answer_outlives_an_outage_that_is_longer_than_its_timeout(
+def test_an_answer_is_stored_after_an_outage_that_is_longer_than_its_timeout(
     new_relay: Callable[..., Relay], faulty: Edge, count: int
 ) -> None:
     relay = new_relay(**faulty.settings, RELAY_LEASE_SECONDS="4")
@@ -85,14 +85,14 @@ def in_an_outage(faulty: Edge, story: Callable[[Chunks, Counted], Awaitable[None
 
 
 async def tried(database: Counted, work: asyncio.Future[Any]) -> None:
-    """More often than a request's body is."""
+    """More attempts than for the body of a request."""
     until_tries = database.tries + 2 * WRITE_TRIES
     while database.tries < until_tries:
         await asyncio.sleep(0.05)
         assert not work.done()
 
 
-def test_pieces_of_an_answer_are_written_until_the_database_is_back(faulty: Edge) -> None:
+def test_chunks_of_an_answer_are_written_when_the_database_is_up_again(faulty: Edge) -> None:
     async def story(chunks: Chunks, database: Counted) -> None:
         async with asyncio.timeout(50) as limit:
             writer = chunks.writer(limit)
@@ -109,7 +109,7 @@ def test_pieces_of_an_answer_are_written_until_the_database_is_back(faulty: Edge
     in_an_outage(faulty, story)
 
 
-def test_a_requests_body_is_given_up_while_somebody_waits_for_the_answer(faulty: Edge) -> None:
+def test_the_body_of_a_request_is_given_up_while_its_client_waits(faulty: Edge) -> None:
     async def story(chunks: Chunks, _: Counted) -> None:
         faulty.proxy.refuse()
         with pytest.raises(psycopg.OperationalError):
@@ -118,7 +118,7 @@ def test_a_requests_body_is_given_up_while_somebody_waits_for_the_answer(faulty:
     in_an_outage(faulty, story)
 
 
-def test_pieces_that_are_sent_on_are_read_until_the_database_is_back(faulty: Edge) -> None:
+def test_chunks_that_are_forwarded_are_read_when_the_database_is_up_again(faulty: Edge) -> None:
     async def story(chunks: Chunks, database: Counted) -> None:
         writer = chunks.writer()
         await writer.write(b"a" * 2 * PIECE_BYTES)

@@ -1,4 +1,6 @@
-"""Large bodies through a real relay: byte-identical in and out, in bounded memory, and removed when nothing names them."""
+"""Large bodies through a real relay: byte-identical in both directions, in bounded memory, and removed when no row
+refers to them.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +25,16 @@ from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, TOKEN, Relay
 from tests.wait import until
 
 MIB = 1024 * 1024
-# Of text, because the vendor's Receiver takes text alone.
+# Text, because the vendor's Receiver accepts only text.
 LARGE = os.urandom(25 * MIB).hex().encode()
-# One less, so that it does not divide by 3: the base64 of its last piece is padded.
+# One byte less, so that it is not divisible by 3, and the base64 of its last piece is padded.
 LARGE_ANSWER = os.urandom(50 * MIB - 1)
-# Bodies of 50 MB take a loaded machine a while.
+# A busy machine needs time for bodies of 50 MB.
 PATIENCE_SECONDS = 120.0
 
 
 def rows(relay: Relay, statement: str) -> list[tuple[object, ...]]:
-    """What the relay's database answers."""
+    """The result of a query of the relay's database."""
     with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
         return connection.execute(statement).fetchall()
 
@@ -44,7 +46,7 @@ def stored_bodies(relay: Relay) -> int:
 
 @contextmanager
 def answering(answer: bytes, status: int = 200) -> Iterator[Destination]:
-    """A destination whose `/work` answers so, and whose other paths answer 200."""
+    """A destination with this answer at `/work`, and 200 at all other paths."""
     with destination(lambda call: Reply(status, answer) if call.path.startswith("/work") else Reply()) as server:
         yield server
 
@@ -78,7 +80,7 @@ def test_50_mb_in_and_out_are_byte_identical_and_signed(relay: Relay) -> None:
 def test_four_of_50_mb_at_once_take_little_memory(relay: Relay) -> None:
     pid = relay.process.pid
     with answering(LARGE_ANSWER) as server:
-        # Once through everything, so that what is loaded once is loaded.
+        # One delivery first, so that all modules and buffers are loaded.
         relay.publish(f"{server.url}/work", LARGE, Upstash_Callback=f"{server.url}/callback")
         called_back(server)
         process = psutil.Process(pid)
@@ -107,7 +109,7 @@ def test_four_of_50_mb_at_once_take_little_memory(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_over_the_limit_is_refused_and_nothing_is_kept(new_relay: Callable[..., Relay], chunked: bool) -> None:
+def test_a_body_over_the_limit_is_refused_and_not_stored(new_relay: Callable[..., Relay], chunked: bool) -> None:
     relay = new_relay(RELAY_BODY_BYTES_MAX="200000")
     body = b"x" * 200_001
     with destination() as server:
@@ -130,7 +132,7 @@ def test_bodies_in_a_queue_that_is_deleted_are_removed(relay: Relay) -> None:
     until(lambda: stored_bodies(relay) == 0)
 
 
-def test_an_upload_that_breaks_off_commits_nothing(relay: Relay) -> None:
+def test_an_upload_that_is_interrupted_commits_nothing(relay: Relay) -> None:
     with destination() as server:
         with socket.create_connection(("127.0.0.1", int(relay.url.rpartition(":")[2]))) as connection:
             connection.sendall(
@@ -145,7 +147,7 @@ def test_an_upload_that_breaks_off_commits_nothing(relay: Relay) -> None:
     assert rows(relay, "SELECT count(*) FROM relay.messages WHERE url LIKE '%/broken'") == [(0,)]
 
 
-def test_an_answer_too_large_for_its_callback_is_fetched_whole(new_relay: Callable[..., Relay]) -> None:
+def test_an_answer_too_large_for_its_callback_is_fetched_completely(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_BODY_BYTES_MAX="1000000", RELAY_PUBLIC_URL="https://relay.example.com/")
     answer = os.urandom(2_500_001)
     with answering(answer) as server:
@@ -165,19 +167,19 @@ def test_an_answer_too_large_for_its_callback_is_fetched_whole(new_relay: Callab
     assert relay.session.get(f"{relay.url}{path[:-1]}1", timeout=30).status_code == 404
 
 
-def test_a_kept_answer_that_breaks_off_ends_its_connection(new_relay: Callable[..., Relay]) -> None:
+def test_a_stored_answer_that_is_interrupted_ends_its_connection(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_BODY_BYTES_MAX="1000000", RELAY_PUBLIC_URL="https://relay.example.com/")
     with answering(os.urandom(2_500_001)) as server:
         published = relay.publish(f"{server.url}/work", Upstash_Callback=f"{server.url}/callback").json()
         called_back(server)
     with psycopg.connect(relay.process.environment["RELAY_DATABASE_URL"]) as connection:
         connection.execute("DELETE FROM relay.chunks WHERE part = 2")
-    # Nothing else may stand where the rest was to be.
+    # No other bytes may follow in place of the missing rest.
     with pytest.raises(requests.exceptions.RequestException):
         relay.call("GET", f"/v2/messages/{published['messageId']}/body/0")
 
 
-def test_an_answer_over_its_own_limit_is_cut_and_says_so(new_relay: Callable[..., Relay]) -> None:
+def test_an_answer_over_its_own_limit_is_truncated_and_marked(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_BODY_BYTES_MAX="10000", RELAY_ANSWER_BYTES_MAX="1000000")
     with answering(b"y" * 1_000_001) as server:
         relay.publish(f"{server.url}/work", Upstash_Callback=f"{server.url}/callback")
@@ -199,7 +201,7 @@ def test_a_dead_letter_keeps_the_large_bodies(relay: Relay) -> None:
         content = json.loads(call.body)
         assert base64.b64decode(content["body"]) == answer
         assert base64.b64decode(content["sourceBody"]) == body
-        # The callback's own body is gone once that was delivered; these two stay.
+        # The callback's own body is removed after its delivery. These two remain.
         until(lambda: stored_bodies(relay) == 2)
     [(digest, request, response)] = rows(
         relay,
@@ -213,7 +215,7 @@ def test_a_dead_letter_keeps_the_large_bodies(relay: Relay) -> None:
     until(lambda: stored_bodies(relay) == 0)
 
 
-def test_a_retried_letters_answer_is_removed_and_its_body_goes_on(relay: Relay) -> None:
+def test_the_retry_of_a_dead_letter_removes_its_answer_and_keeps_its_body(relay: Relay) -> None:
     body, answer = b"b" * 100_000, b"a" * 2_000_000
     with answering(answer, status=500) as server:
         relay.publish(f"{server.url}/work", body, Upstash_Retries="0")
@@ -237,7 +239,7 @@ def test_cancelling_removes_the_stored_body(relay: Relay) -> None:
     assert stored_bodies(relay) == 0
 
 
-def test_a_schedules_large_body_is_stored_once_and_goes_with_it(relay: Relay) -> None:
+def test_a_schedules_large_body_is_stored_once_and_removed_with_it(relay: Relay) -> None:
     body = os.urandom(200_000)
 
     def schedule(server: Destination, content: bytes, cron: str = "* * * * * *") -> int:
@@ -259,7 +261,7 @@ def test_a_schedules_large_body_is_stored_once_and_goes_with_it(relay: Relay) ->
         until(lambda: stored_bodies(relay) == 0)
 
 
-def test_content_deduplication_looks_at_the_stored_body(relay: Relay) -> None:
+def test_content_based_deduplication_includes_the_stored_body(relay: Relay) -> None:
     def publish(body: bytes) -> tuple[int, str]:
         answer = relay.publish(
             "https://example.com", body, Upstash_Delay="1h", Upstash_Content_Based_Deduplication="true"
@@ -271,5 +273,5 @@ def test_content_deduplication_looks_at_the_stored_body(relay: Relay) -> None:
     other = publish(b"y" * 100_000)
     assert other[0] == 200
     assert other[1] != first[1]
-    # The one that was there before is not stored twice.
+    # The body of the earlier message is not stored a second time.
     until(lambda: stored_bodies(relay) == 2)

@@ -1,4 +1,4 @@
-"""What may come of a client before its request is whole: bounded in size, in time, and of all clients together."""
+"""The bytes of a client before its request is complete are bounded: in size, in time, and for all clients together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.relay.api.connection import Limits
 from services.relay.api.reply import RefusedError
 from services.relay.api.server import build_runner
 
-# Short enough to be waited for, and long enough for a busy machine to do in time what is to be in time.
+# Short enough for a test to wait for, and long enough for a busy machine to send its data within it.
 QUICK = Limits(
     head_bytes_max=256 * 1024,
     heads_bytes_max=1024 * 1024,
@@ -28,7 +28,7 @@ QUICK = Limits(
     idle_max=16,
 )
 PATIENT = Limits(head_seconds=600.0, idle_seconds=600.0, stalled_seconds=600.0)
-# Nothing here is waited for as long, unless it fails.
+# The maximum wait, which only a failing test reaches.
 DEADLINE_SECONDS = 60.0
 HEAD = b"POST /x HTTP/1.1\r\nHost: relay\r\n"
 
@@ -43,7 +43,7 @@ class Client:
         await self.writer.drain()
 
     async def hears(self) -> bytes:
-        """All until the other side closes."""
+        """All bytes until the other side closes."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             try:
                 return await self.reader.read()
@@ -58,7 +58,7 @@ class Client:
 
 
 class Server:
-    """Answers with the size of what it read. Until `open` is set it does not read."""
+    """Answers with the size of what it read. It reads nothing until `open` is set."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -107,7 +107,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 def refused(content: bytes) -> tuple[int, str]:
-    """Of all that came before the connection was closed: one answer, with its error."""
+    """The status and the error of the single answer before the connection was closed."""
     head, _, body = content.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["error"]
 
@@ -124,7 +124,7 @@ def test_a_head_that_is_too_large_is_431_and_closed_whether_it_ends_or_not(run: 
     run(scenario())
 
 
-def test_a_head_below_the_bound_is_served_also_in_small_pieces_and_after_a_large_body(run: Run) -> None:
+def test_a_head_below_the_limit_is_served_also_in_small_pieces_and_after_a_large_body(run: Run) -> None:
     async def scenario() -> None:
         async with serving(PATIENT) as server:
             client = await server.connect()
@@ -140,7 +140,7 @@ def test_a_head_below_the_bound_is_served_also_in_small_pieces_and_after_a_large
 
 
 @pytest.mark.parametrize("start", [b"", b"POST", HEAD])
-def test_who_sends_no_request_in_time_is_closed(run: Run, start: bytes) -> None:
+def test_a_connection_without_a_request_in_time_is_closed(run: Run, start: bytes) -> None:
     async def scenario() -> None:
         async with serving(QUICK) as server:
             client = await server.connect()
@@ -151,7 +151,7 @@ def test_who_sends_no_request_in_time_is_closed(run: Run, start: bytes) -> None:
     run(scenario())
 
 
-def test_a_head_that_comes_a_byte_at_a_time_has_no_more_time(run: Run) -> None:
+def test_a_head_that_arrives_a_byte_at_a_time_gets_no_more_time(run: Run) -> None:
     async def scenario() -> None:
         async with serving(QUICK) as server:
             client = await server.connect()
@@ -178,7 +178,7 @@ def test_an_idle_connection_is_closed_after_its_answer(run: Run) -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
-def test_a_body_that_stands_still_is_408_and_closed(run: Run, framing: bytes) -> None:
+def test_a_body_that_stalls_is_408_and_its_connection_closed(run: Run, framing: bytes) -> None:
     async def scenario() -> None:
         async with serving(QUICK) as server:
             client = await server.connect()
@@ -190,7 +190,7 @@ def test_a_body_that_stands_still_is_408_and_closed(run: Run, framing: bytes) ->
     run(scenario())
 
 
-def test_a_body_that_waits_for_the_relay_does_not_stand_still(run: Run) -> None:
+def test_a_body_that_waits_for_the_relay_does_not_stall(run: Run) -> None:
     async def scenario() -> None:
         async with serving(QUICK) as server:
             server.open.clear()
@@ -205,7 +205,7 @@ def test_a_body_that_waits_for_the_relay_does_not_stand_still(run: Run) -> None:
     run(scenario())
 
 
-def test_a_body_may_take_longer_than_it_may_stand_still(run: Run) -> None:
+def test_a_body_may_take_longer_than_the_stall_timeout(run: Run) -> None:
     async def scenario() -> None:
         async with serving(replace(QUICK, stalled_seconds=5.0)) as server:
             client = await server.connect()
@@ -218,7 +218,7 @@ def test_a_body_may_take_longer_than_it_may_stand_still(run: Run) -> None:
     run(scenario())
 
 
-def test_heads_are_bounded_together_and_the_oldest_goes(run: Run) -> None:
+def test_heads_are_bounded_together_and_the_oldest_is_closed(run: Run) -> None:
     async def scenario() -> None:
         async with serving(replace(PATIENT, heads_bytes_max=1024 * 1024)) as server:
             piece = HEAD + b"A: " + b"x" * 60_000 + b"\r\nB: " + b"x" * 60_000
@@ -232,7 +232,7 @@ def test_heads_are_bounded_together_and_the_oldest_goes(run: Run) -> None:
     run(scenario())
 
 
-def test_of_too_many_connections_without_a_request_the_oldest_go(run: Run) -> None:
+def test_the_oldest_of_too_many_connections_without_a_request_are_closed(run: Run) -> None:
     async def scenario() -> None:
         async with serving(replace(PATIENT, idle_max=16)) as server:
             server.open.clear()

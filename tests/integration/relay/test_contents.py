@@ -1,4 +1,4 @@
-"""Removing the contents of what has ended: nothing of a body or an answer is left in the relay's tables."""
+"""The removal of the contents of ended messages leaves no part of a body or an answer in the relay's tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = b"private-prompt"
 
 
 def tables(url: str) -> dict[str, int]:
-    """How many rows of each table of the relay hold the secret, as text or in bytea."""
+    """The number of rows of each of the relay's tables that contain the secret, as text or in bytea."""
     found = {}
     with psycopg.connect(url) as connection:
         names = connection.execute(
@@ -33,7 +33,7 @@ def tables(url: str) -> dict[str, int]:
     return found
 
 
-def test_dead_letters_answers_and_the_log_lose_what_they_hold(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_dead_letters_answers_and_the_log_lose_their_contents(postgres: PostgresServer, tmp_path: Path) -> None:
     def answer(received: Received) -> Reply:
         return Reply(500, b"quoted: " + received.body[:20])
 
@@ -50,15 +50,13 @@ def test_dead_letters_answers_and_the_log_lose_what_they_hold(postgres: Postgres
         body = {"labels": ["mine", "nobody's"], "messageIds": [mine]}
         assert relay.call("POST", "/v2/contents/remove", json=body).status_code == 200
         assert _count(url, ended) == 0
-        # The one that waits has another label, and needs its body.
+        # The message that waits has another label, and needs its body.
         assert tables(url) == {"messages": 1}
         assert relay.call("POST", "/v2/contents/remove", json=body).status_code == 200
 
 
-def test_what_was_delivered_under_one_of_several_labels_is_found_by_each(
-    postgres: PostgresServer, tmp_path: Path
-) -> None:
-    """The log has the answer of a message that was delivered, and its id need not be known."""
+def test_a_delivered_message_with_several_labels_is_found_by_each(postgres: PostgresServer, tmp_path: Path) -> None:
+    """The log has the answer of a delivered message, whose id the caller need not know."""
     with relays(postgres, tmp_path) as start, destination(lambda received: Reply(200, received.body)) as server:
         relay = start()
         url = relay.process.environment["RELAY_DATABASE_URL"]
@@ -78,7 +76,7 @@ def _count(url: str, query: str) -> int:
     return int(row[0])
 
 
-def test_what_is_no_request_is_refused(relay: Relay) -> None:
+def test_an_invalid_request_is_refused(relay: Relay) -> None:
     wrong: list[object] = [
         {}, {"label": ""}, {"label": 1}, {"label": "a", "messageIds": "b"}, {"label": "a\0"}, {"labels": []},
         {"labels": ["a", 1]}, {"labels": "a"}, {"labels": "a", "label": "a"}, {"labels": ["a"] * 201},

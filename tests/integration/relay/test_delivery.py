@@ -1,4 +1,4 @@
-"""The relay from outside: what is published arrives, is retried, calls back, and survives."""
+"""The relay from outside: published messages arrive, are retried, call back, and survive a crash."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_two_failures_then_success_make_three_attempts_and_three_callbacks(relay
         assert server.to("/failure") == []
 
 
-def test_an_answer_with_a_header_in_latin_1_is_delivered_and_told(relay: Relay) -> None:
+def test_an_answer_with_a_header_in_latin_1_is_delivered_and_shown(relay: Relay) -> None:
     named = {"Content-Disposition": 'attachment; filename="café.png"'}
     with destination(lambda call: Reply(headers=named if call.path == "/work" else {})) as server:
         published = relay.publish(f"{server.url}/work", "x", Upstash_Callback=f"{server.url}/callback")
@@ -127,7 +127,7 @@ def test_exhausted_retries_call_the_failure_callback_with_the_dead_letter(relay:
         (Reply(429, b'{"error":{"code":"insufficient_quota"}}'), {"Tidings_Final_Error": "insufficient_quota"}),
     ],
 )
-def test_a_final_answer_ends_at_once(relay: Relay, reply: Reply, headers: dict[str, str]) -> None:
+def test_a_final_answer_ends_the_message_at_once(relay: Relay, reply: Reply, headers: dict[str, str]) -> None:
     with destination(lambda received: reply if received.path == "/work" else Reply()) as server:
         published = relay.publish(
             f"{server.url}/work",
@@ -142,7 +142,7 @@ def test_a_final_answer_ends_at_once(relay: Relay, reply: Reply, headers: dict[s
         assert len(server.to("/work")) == 1
 
 
-def test_a_success_with_an_error_in_it_is_tried_again_when_asked(relay: Relay) -> None:
+def test_a_success_with_an_error_in_it_is_retried_when_the_message_says_so(relay: Relay) -> None:
     bodies = iter([b'{"error":{"message":"overloaded"}}', b'{"data":[]}'])
     with destination(lambda _: Reply(200, next(bodies))) as server:
         published = relay.publish(server.url, Tidings_Error_Field="error", Upstash_Retry_Delay="10")
@@ -150,7 +150,7 @@ def test_a_success_with_an_error_in_it_is_tried_again_when_asked(relay: Relay) -
         assert len(server.received) == 2
 
 
-def test_retry_after_is_kept_to(relay: Relay) -> None:
+def test_retry_after_is_obeyed(relay: Relay) -> None:
     replies = iter([Reply(429, headers={"Retry-After": "1"}), Reply()])
     with destination(lambda _: next(replies)) as server:
         relay.publish(server.url)
@@ -183,7 +183,7 @@ def test_a_batch_reports_the_faulty_item_and_sends_the_others(relay: Relay) -> N
     assert (received.method, received.body) == ("PUT", b"hello")
 
 
-def test_cancelling_a_waiting_message_keeps_it_from_being_sent(relay: Relay) -> None:
+def test_cancelling_a_waiting_message_prevents_its_delivery(relay: Relay) -> None:
     with destination() as server:
         message_id = relay.publish(server.url, Upstash_Delay="3s").json()["messageId"]
         answer = relay.session.delete(f"{relay.url}/v2/messages/{message_id}", timeout=10)
@@ -194,7 +194,7 @@ def test_cancelling_a_waiting_message_keeps_it_from_being_sent(relay: Relay) -> 
 
 
 @pytest.mark.parametrize("other_process", [False, True])
-def test_cancelling_breaks_off_the_call(new_relay: Callable[..., Relay], other_process: bool) -> None:
+def test_cancelling_aborts_the_call(new_relay: Callable[..., Relay], other_process: bool) -> None:
     holder = new_relay()
     with destination(lambda received: Reply(delay_seconds=60 if received.path == "/slow" else 0)) as server:
         holder.publish(f"{server.url}/slow", Upstash_Label="mine", Upstash_Callback=f"{server.url}/callback")
@@ -218,7 +218,7 @@ def test_a_killed_relay_loses_no_accepted_message(new_relay: Callable[..., Relay
         until(lambda: "relay_unknown_fates_total 20.0" in requests.get(f"{second.url}/metrics", timeout=30).text)
 
 
-def test_an_unknown_fate_ends_the_message_when_asked(new_relay: Callable[..., Relay]) -> None:
+def test_an_unknown_fate_ends_the_message_when_it_says_so(new_relay: Callable[..., Relay]) -> None:
     first = new_relay(RELAY_LEASE_SECONDS="3")
     with destination(lambda received: Reply(delay_seconds=60 if received.path == "/work" else 0)) as server:
         first.publish(f"{server.url}/work", Tidings_On_Unknown="fail", Upstash_Failure_Callback=f"{server.url}/failure")
@@ -230,7 +230,9 @@ def test_an_unknown_fate_ends_the_message_when_asked(new_relay: Callable[..., Re
         assert len(server.to("/work")) == 1
 
 
-def test_a_connection_lost_after_sending_is_a_fate_unknown_and_not_repeated_when_asked(relay: Relay) -> None:
+def test_a_connection_lost_after_sending_is_an_unknown_fate_and_not_repeated_when_the_message_says_so(
+    relay: Relay,
+) -> None:
     with destination(lambda received: Reply(0 if received.path == "/work" else 200)) as server:
         relay.publish(
             f"{server.url}/work",
@@ -244,7 +246,7 @@ def test_a_connection_lost_after_sending_is_a_fate_unknown_and_not_repeated_when
         until(lambda: "relay_unknown_fates_total 1.0" in requests.get(f"{relay.url}/metrics", timeout=30).text)
 
 
-def test_what_was_not_sent_is_tried_again_also_when_unknown_fates_are_not(relay: Relay) -> None:
+def test_a_message_that_was_not_sent_is_retried_also_when_unknown_fates_are_not(relay: Relay) -> None:
     [closed] = free_ports(1)
     with destination() as server:
         relay.publish(
@@ -282,10 +284,10 @@ def test_private_addresses_are_refused_unless_permitted(new_relay: Callable[...,
         assert server.received == []
 
 
-def test_a_message_for_public_addresses_does_not_reach_what_others_may(relay: Relay) -> None:
+def test_a_message_for_public_addresses_does_not_reach_the_allowed_private_ones(relay: Relay) -> None:
     with destination() as server:
         headers = {"Tidings-Addresses": "public", "Upstash-Retries": "0", "Upstash-Callback": f"{server.url}/callback"}
-        # What a destination's own query says does not undo what its sender says.
+        # The query of the destination does not override the sender's header.
         item = {"destination": f"{server.url}/hook?Tidings-Addresses=allowed", "headers": headers, "body": "x"}
         [answer] = relay.call("POST", "/v2/batch", json=[item]).json()
         until(lambda: relay.state(answer["messageId"]) == "failed")
@@ -314,7 +316,7 @@ def test_forwarded_headers_are_not_readable_in_the_database(relay: Relay) -> Non
     assert message["header"]["Authorization"][0].startswith("REDACTED:")
 
 
-def test_an_address_with_what_no_uri_has_is_one_in_the_request_its_signature_the_callback_and_the_filters(
+def test_an_address_with_characters_that_no_uri_has_is_the_same_in_request_signature_callback_and_filters(
     shared: Relay,
 ) -> None:
     written, encoded = "/café/хук?q={ü}&r=%2F", "/caf%C3%A9/%D1%85%D1%83%D0%BA?q=%7B%C3%BC%7D&r=%2F"

@@ -16,11 +16,11 @@ def events(relay: Relay, query: str) -> list[dict[str, Any]]:
 
 
 def states(relay: Relay, query: str) -> list[str]:
-    """The oldest first."""
+    """The states of the events, oldest first."""
     return [event["state"] for event in events(relay, f"order=earliestFirst&{query}")]
 
 
-def test_every_step_of_a_message_is_told_the_newest_first(shared: Relay) -> None:
+def test_every_step_of_a_message_is_an_event_newest_first(shared: Relay) -> None:
     statuses = iter([500, 200])
     with destination(lambda _: Reply(next(statuses), b"why")) as server:
         id_ = shared.publish(server.url, "x", Upstash_Retry_Delay="1", Upstash_Label="steps").json()["messageId"]
@@ -47,7 +47,7 @@ def test_events_and_logs_differ_in_the_key_and_in_one_spelling(shared: Relay) ->
         assert [event["state"] for event in logged["logs"]] == ["CANCELLED"]
 
 
-def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
+def test_pages_are_read_by_cursor_without_repeats(shared: Relay) -> None:
     items = [
         {"destination": "http://127.0.0.1:9/x", "headers": {"Upstash-Delay": "1h", "Upstash-Label": "paged"}}
         for _ in range(5)
@@ -64,14 +64,14 @@ def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
         assert (sorted(seen), pages) == (sorted(published), 3)
 
 
-def test_a_cursor_in_milliseconds_is_the_time_to_begin_at(shared: Relay) -> None:
+def test_a_cursor_in_milliseconds_is_the_time_of_the_first_event(shared: Relay) -> None:
     id_ = shared.publish("http://127.0.0.1:9/x", "x", Upstash_Delay="1h").json()["messageId"]
     [created] = events(shared, f"messageId={id_}")
     assert events(shared, f"messageId={id_}&cursor={created['time'] + 1}") == [created]
     assert events(shared, f"messageId={id_}&cursor={created['time'] - 1}") == []
 
 
-def test_each_filter_chooses_what_it_names(shared: Relay) -> None:
+def test_each_filter_selects_its_events(shared: Relay) -> None:
     with destination() as server:
         headers = {"Upstash-Flow-Control-Key": "ek", "Upstash-Flow-Control-Value": "rate=9", "Upstash-Label": "el"}
         chosen = shared.call("POST", f"/v2/enqueue/eq/{server.url}/chosen", headers=headers).json()["messageId"]
@@ -86,7 +86,7 @@ def test_each_filter_chooses_what_it_names(shared: Relay) -> None:
         assert events(shared, f"messageId={chosen}&toDate=1") == []
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows = [
         ("colour=red", "'colour'"),
         ("count=x", "'count'"),

@@ -26,7 +26,7 @@ def shown(relay: Relay, key: str) -> dict[str, Any]:
     return content
 
 
-def test_the_global_parallelism_is_of_all_processes_together(new_relay: Callable[..., Relay]) -> None:
+def test_the_global_parallelism_applies_to_all_processes_together(new_relay: Callable[..., Relay]) -> None:
     one, other = (new_relay(RELAY_CONCURRENCY_MAX="7", RELAY_LEASE_SECONDS="2") for _ in range(2))
 
     def greatest() -> int:
@@ -37,7 +37,7 @@ def test_the_global_parallelism_is_of_all_processes_together(new_relay: Callable
     until(lambda: greatest() == 7)
 
 
-def test_a_key_is_shown_with_its_limits_and_what_waits(shared: Relay) -> None:
+def test_a_key_is_shown_with_its_limits_and_its_waiting_messages(shared: Relay) -> None:
     with destination(lambda _: Reply(delay_seconds=20)) as server:
         ids = [publish(shared, server.url, "shown", "parallelism=1, rate=10, period=1m") for _ in range(3)]
         until(lambda: shown(shared, "shown")["parallelismCount"] == 1)
@@ -96,7 +96,7 @@ def test_a_pinned_limit_is_not_changed_by_messages_until_it_is_unpinned(shared: 
     assert (key["isPinnedParallelism"], key["isPinnedRate"]) == (False, True)
 
 
-def test_the_rate_window_begins_anew(shared: Relay) -> None:
+def test_the_rate_window_can_be_reset(shared: Relay) -> None:
     with destination() as server:
         first, second = (publish(shared, server.url, "window", "rate=1, period=1h") for _ in range(2))
         until(lambda: shared.state(first) == "delivered" or shared.state(second) == "delivered")
@@ -136,7 +136,7 @@ def test_cooling_is_switched_off_for_a_key(shared: Relay) -> None:
         assert (key["cooling"], key["isPinnedCooling"]) == (True, False)
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows = [
         ("POST", "/v2/flowControl/k/pin", "needs parallelism or rate"),
         ("POST", "/v2/flowControl/k/pin?rate=0", "rate"),

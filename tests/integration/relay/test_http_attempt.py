@@ -1,4 +1,6 @@
-"""The routes of an attempt: TLS, the egress proxy, third parties, names that move; on real sockets, without a database."""
+"""The routes of an attempt (TLS, the egress proxy, third parties, names that change their address) on real sockets,
+without a database.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +62,10 @@ def with_http(
     key: Callable[[], str] = lambda: KEYS[0],
     resolve: Resolve | None = None,
 ) -> Any:
-    """What `work` answers, on an event loop of its own."""
+    """Run `work` on a new event loop; return its result."""
 
     async def scenario() -> Any:
-        # Never opened: nothing here is large enough for the database.
+        # Never opened, as no body is large enough for the database.
         pool: AsyncConnectionPool[AsyncConnection[Any]] = AsyncConnectionPool("", open=False)
         bodies = Bodies(Chunks(Database(pool)), chosen.body_bytes_max)
         http = HttpAttempt(chosen, bodies, tls_context(chosen.ca_bundle), key, resolve=resolve)
@@ -103,7 +105,7 @@ def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
 
 
 class Proxy:
-    """An HTTP proxy: it keeps the first line of each request, and leads all to 127.0.0.1:`port`."""
+    """An HTTP proxy that records the first line of each request, and forwards all to 127.0.0.1:`port`."""
 
     def __init__(self, port: int) -> None:
         self.asked: list[str] = []
@@ -159,14 +161,14 @@ def test_https_goes_through_the_proxys_tunnel_with_its_own_name(tmp_path: Path) 
     assert (call.path, call.headers["Host"], call.body) == ("/v1/x", "provider.example", b"hello")
 
 
-def test_http_is_asked_of_the_proxy() -> None:
+def test_http_is_requested_from_the_proxy() -> None:
     with destination() as server:
         answer, asked = through_proxy(server.url, "http://provider.example/v1/x?y=1")
     assert (answer.status, answer.error) == (200, None)
     assert asked == ["POST http://provider.example/v1/x?y=1 HTTP/1.1"]
 
 
-def test_a_literal_private_address_is_refused_before_the_proxy_is_asked() -> None:
+def test_a_literal_private_address_is_refused_before_the_proxy_is_used() -> None:
     with destination() as server:
         answer, asked = through_proxy(server.url, "http://10.0.0.1/")
     assert "10.0.0.1 is not a public address" in str(answer.error)
@@ -178,7 +180,7 @@ def test_a_literal_private_address_is_refused_before_the_proxy_is_asked() -> Non
     [("api.openai.com", True), ("eu.api.openai.com", True), ("exact.example", True), ("sub.exact.example", False),
      ("openai.com", False), ("notopenai.com", False)],
 )  # fmt: skip
-def test_third_parties_do_not_learn_who_relays(host: str, third_party: bool) -> None:
+def test_third_parties_get_no_header_that_names_the_relay(host: str, third_party: bool) -> None:
     with destination() as server:
         port = server.url.rpartition(":")[2]
         chosen = settings(RELAY_THIRD_PARTIES=".openai.com,exact.example")
@@ -190,8 +192,8 @@ def test_third_parties_do_not_learn_who_relays(host: str, third_party: bool) -> 
     assert call.headers["My-Header"] == "mine"
 
 
-def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
-    # Without a connection that is kept, each attempt resolves anew.
+def test_a_name_that_changes_to_a_private_address_is_not_called_again() -> None:
+    # No connection is kept, so each attempt resolves the name again.
     with destination(lambda _: Reply(headers={"Connection": "close"})) as server:
         url = f"http://rebinding.example:{server.url.rpartition(':')[2]}/"
 
@@ -205,7 +207,7 @@ def test_a_name_that_moves_to_a_private_address_is_not_called_again() -> None:
 
 
 def only_public(url: str, chosen: RelaySettings, *, resolve: Resolve | None = None) -> Answer:
-    """What a message with `Tidings-Addresses: public` comes to."""
+    """The result of a message with `Tidings-Addresses: public`."""
     asked = replace(message(url), options=Options(public_only=True))
     answer: Answer = with_http(chosen, lambda http: http.make(asked, 1), resolve=resolve)
     return answer
@@ -220,7 +222,7 @@ def only_public(url: str, chosen: RelaySettings, *, resolve: Resolve | None = No
     ],
     ids=["network", "host"],
 )
-def test_a_message_for_public_addresses_goes_to_no_other_whatever_the_operator_allows(
+def test_a_message_for_public_addresses_reaches_no_private_one_that_the_operator_allows(
     host: str, allowed: dict[str, str]
 ) -> None:
     with destination() as server:
@@ -233,7 +235,7 @@ def test_a_message_for_public_addresses_goes_to_no_other_whatever_the_operator_a
     assert "RELAY_ALLOW" not in str(refused.error)
 
 
-def test_a_message_for_public_addresses_takes_no_connection_of_one_that_may_go_anywhere() -> None:
+def test_a_message_for_public_addresses_uses_no_connection_of_another_message() -> None:
     with destination() as server:
         url = f"http://inside.example:{server.url.rpartition(':')[2]}/"
 
@@ -241,13 +243,13 @@ def test_a_message_for_public_addresses_takes_no_connection_of_one_that_may_go_a
             asked = [replace(message(url), options=Options(public_only=only)) for only in (False, True, False)]
             return [await http.make(one, 1) for one in asked]
 
-        # The third call takes the first one's connection, as the second could have done.
+        # The third call uses the first one's connection, which was available to the second too.
         answers = with_http(settings(), both, resolve=Answers("127.0.0.1", "127.0.0.1"))
         assert len(server.received) == 2
     assert [answer.status for answer in answers] == [200, 0, 200]
 
 
-def test_a_message_for_public_addresses_is_judged_at_each_attempt() -> None:
+def test_the_address_of_a_message_for_public_addresses_is_checked_at_each_attempt() -> None:
     places: list[Sequence[str]] = [["192.0.0.9", "127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"]]
 
     async def moving(_: str) -> Sequence[str]:
@@ -270,7 +272,7 @@ def test_a_message_for_public_addresses_goes_to_a_public_name() -> None:
     assert "not a public address" in str(refused.error)
 
 
-def test_a_message_for_public_addresses_is_not_led_elsewhere_by_the_map() -> None:
+def test_a_message_for_public_addresses_is_not_mapped_to_another_address() -> None:
     with destination() as server:
         chosen = settings(RELAY_DESTINATION_MAP=f"https://mapped.example={server.url}")
         refused = only_public("https://mapped.example/x", chosen)
@@ -279,7 +281,7 @@ def test_a_message_for_public_addresses_is_not_led_elsewhere_by_the_map() -> Non
     assert "RELAY_DESTINATION_MAP" in str(refused.error)
 
 
-def test_a_host_that_is_allowed_for_one_port_is_called_at_that_one() -> None:
+def test_a_host_that_is_allowed_for_one_port_is_called_at_that_port() -> None:
     with destination() as allowed, destination() as other:
         port = allowed.url.rpartition(":")[2]
         chosen = settings(RELAY_ALLOW_PRIVATE="", RELAY_ALLOW_HOSTS=f"127.0.0.1:{port},inside.example:{port}")
@@ -292,12 +294,12 @@ def test_a_host_that_is_allowed_for_one_port_is_called_at_that_one() -> None:
 
 
 @pytest.mark.parametrize("hosts", ["web:", "web:x", "web:0", "web:65536", ":80", "[::1", "http://web"])
-def test_a_host_that_cannot_be_one_is_refused_at_start(hosts: str) -> None:
+def test_an_invalid_host_is_refused_at_start(hosts: str) -> None:
     with pytest.raises(ValueError, match="RELAY_ALLOW_HOSTS"):
         settings(RELAY_ALLOW_HOSTS=hosts)
 
 
-def test_without_another_file_nothing_was_attempted() -> None:
+def test_without_a_free_file_descriptor_no_attempt_is_made() -> None:
     async def exhausted(_: str) -> Sequence[str]:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -313,7 +315,7 @@ def test_a_redirect_is_not_followed() -> None:
     assert (answer.status, answer.error) == (302, "a redirect, which is not followed")
 
 
-def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
+def test_each_delivery_is_signed_with_the_current_key() -> None:
     keys = iter(KEYS)
     with destination() as server:
 
@@ -332,10 +334,11 @@ def test_each_delivery_is_signed_with_the_key_of_its_moment() -> None:
     [("retry", 3, 3, "answered"), ("fail", 3, 2, "unknown"), ("retry", 0, 2, "unknown")],
     ids=["may be repeated", "must not be", "last attempt"],
 )
-def test_what_may_be_repeated_is_sent_again_at_once_after_a_stale_connection(
+def test_a_repeatable_request_is_sent_again_at_once_after_a_stale_connection(
     on_unknown: str, retries_max: int, calls: int, fate: str
 ) -> None:
-    # The server reads the second request and closes; on a kept connection that mostly means it was idle for too long.
+    # The server reads the second request and closes. On a kept connection that mostly means that it was idle for too
+    # long.
     replies = iter([Reply(), Reply(0), Reply()])
     with destination(lambda _: next(replies)) as server:
         asked = replace(message(server.url), on_unknown=on_unknown, retries_max=retries_max)
@@ -359,7 +362,7 @@ def test_a_call_that_was_cut_after_a_wait_is_an_attempt_and_not_repeated() -> No
 
 
 @pytest.mark.parametrize("own", [{}, {"Accept-Encoding": "gzip"}])
-def test_an_answer_is_asked_for_as_it_is_unless_the_sender_says_otherwise(own: dict[str, str]) -> None:
+def test_an_answer_is_requested_without_compression_unless_the_sender_says_otherwise(own: dict[str, str]) -> None:
     # Without the header a server may compress (RFC 9110, section 12.5.3), and callbacks have no Content-Encoding.
     with destination() as server:
         asked = replace(message(server.url), headers=own)
@@ -390,14 +393,14 @@ def test_an_answer_is_asked_for_as_it_is_unless_the_sender_says_otherwise(own: d
         "10.0.0.5",
     ],
 )
-def test_the_proxy_is_not_asked_for_a_private_address_however_it_is_written(scheme: str, host: str) -> None:
+def test_the_proxy_gets_no_request_for_a_private_address_in_any_notation(scheme: str, host: str) -> None:
     with destination() as server:
         answer, asked = through_proxy(server.url, f"{scheme}://{host}/latest/meta-data")
     assert (answer.status, answer.fate, asked) == (0, "not sent", [])
     assert "destination" in str(answer.error)
 
 
-def test_an_answer_that_does_not_come_in_time_leaves_the_fate_unknown() -> None:
+def test_an_answer_that_does_not_arrive_in_time_leaves_the_fate_unknown() -> None:
     with destination(lambda _: Reply(delay_seconds=30)) as server:
 
         async def impatient(http: HttpAttempt) -> Answer:
@@ -411,7 +414,7 @@ def test_an_answer_that_does_not_come_in_time_leaves_the_fate_unknown() -> None:
     "url",
     ["nonsense", "http://", "http://a b/", "http://a\\b/", "http://example.com:99999/", "http://a:b@c/", "ftp://x.y/"],
 )
-def test_an_address_that_is_none_is_not_called(url: str) -> None:
+def test_an_invalid_address_is_not_called(url: str) -> None:
     answer = delivered(url, settings())
     assert (answer.status, answer.fate) == (0, "not sent")
     assert "destination" in str(answer.error)
@@ -420,14 +423,14 @@ def test_an_address_that_is_none_is_not_called(url: str) -> None:
 @pytest.mark.parametrize(
     ("path", "target"), [("", "/"), ("?a=b", "/?a=b"), ("/x#fragment", "/x"), ("/x//y?z=%2F", "/x//y?z=%2F")]
 )
-def test_a_path_is_sent_as_it_stands(path: str, target: str) -> None:
+def test_a_path_is_sent_unchanged(path: str, target: str) -> None:
     with destination() as server:
         assert delivered(server.url + path, settings()).status == 200
         [call] = server.received
     assert call.path == target
 
 
-def test_the_operators_map_leads_elsewhere_and_keeps_the_host() -> None:
+def test_the_operators_map_changes_the_destination_and_keeps_the_host() -> None:
     with destination() as server:
         chosen = settings(
             RELAY_DESTINATION_MAP=f"https://My.example=http://127.0.0.1:{server.url.rpartition(':')[2]}/under"
@@ -459,7 +462,7 @@ def test_the_map_compares_origins_and_not_texts(written: str) -> None:
         "https://u@my.example/",
     ],
 )
-def test_the_map_leads_no_other_origin_elsewhere(url: str) -> None:
+def test_the_map_changes_no_other_origin(url: str) -> None:
     with destination() as server:
         chosen = settings(RELAY_DESTINATION_MAP=f"https://My.example:443={server.url}")
         assert delivered(url, chosen, resolve=Answers("10.0.0.1")).fate == "not sent"
@@ -481,7 +484,7 @@ def test_the_map_leads_no_other_origin_elsewhere(url: str) -> None:
         "/..#f",
     ],
 )
-def test_a_path_does_not_leave_the_prefix_that_its_origin_is_led_to(path: str) -> None:
+def test_a_path_does_not_leave_the_prefix_of_its_mapped_origin(path: str) -> None:
     with destination() as server:
         chosen = settings(RELAY_DESTINATION_MAP=f"https://my.example={server.url}/under")
         answer = delivered(f"https://my.example{path}", chosen)
@@ -490,7 +493,7 @@ def test_a_path_does_not_leave_the_prefix_that_its_origin_is_led_to(path: str) -
 
 
 @pytest.mark.parametrize("path", ["/a..b", "/...", "/x?y=/../", "/x#/../", "/a/./b", "/%2e"])
-def test_a_path_that_stays_under_its_prefix_is_sent_as_it_stands(path: str) -> None:
+def test_a_path_under_its_prefix_is_sent_unchanged(path: str) -> None:
     with destination() as server:
         chosen = settings(RELAY_DESTINATION_MAP=f"https://my.example={server.url}/under")
         assert delivered(f"https://my.example{path}", chosen).status == 200
@@ -507,12 +510,12 @@ def test_a_path_that_stays_under_its_prefix_is_sent_as_it_stands(path: str) -> N
         "https://a.b=http://c d",
     ],
 )
-def test_a_map_that_could_not_hold_is_refused_at_start(pairs: str) -> None:
+def test_an_invalid_map_is_refused_at_start(pairs: str) -> None:
     with pytest.raises(ValueError, match="RELAY_DESTINATION_MAP"):
         settings(RELAY_DESTINATION_MAP=pairs)
 
 
-def test_a_proxy_that_refuses_the_tunnel_is_said() -> None:
+def test_a_proxy_that_refuses_the_tunnel_is_named_in_the_error() -> None:
     async def scenario(_: HttpAttempt) -> Answer:
         async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             head = await reader.readuntil(b"\r\n\r\n")

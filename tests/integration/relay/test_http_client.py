@@ -1,4 +1,4 @@
-"""The relay's own HTTP client against servers that say byte by byte what a test wants, on both event loops."""
+"""The relay's own HTTP client against servers that send exactly the bytes of a test, on both event loops."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
 
 @dataclass
 class Scripted:
-    """Answers the n-th request with the n-th text, wherever it comes from; after each of `last` it closes."""
+    """Answers the n-th request with the n-th text, on any connection. After each of `last` it closes."""
 
     answers: list[bytes]
     last: Sequence[int] = ()
@@ -83,7 +83,7 @@ class Client:
         *,
         fresh: bool = False,
     ) -> Response:
-        """One exchange, its answer read to the end: what was in `rest` is in `body`."""
+        """One exchange. The answer is read to its end, and `body` includes the part from `rest`."""
         asked = request(method, "/", {"Host": self.origin.authority}, body, size)
         return await self.send(asked, fresh=fresh)
 
@@ -127,7 +127,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     ],
     ids=["length", "chunked", "204", "304", "empty", "1xx", "500", "upgrade-offered"],
 )  # fmt: skip
-def test_an_answer_is_read_and_its_connection_used_again(run: Any, answer: bytes, status: int, body: bytes) -> None:
+def test_an_answer_is_read_and_its_connection_is_reused(run: Any, answer: bytes, status: int, body: bytes) -> None:
     server = Scripted([answer, OK])
 
     async def twice(client: Client) -> tuple[Response, Response]:
@@ -150,7 +150,7 @@ def test_an_answer_is_read_and_its_connection_used_again(run: Any, answer: bytes
     ],
     ids=["close", "to-the-end", "1.0", "other-coding"],
 )
-def test_a_connection_that_ends_with_its_answer_is_not_used_again(run: Any, answer: bytes, body: bytes) -> None:
+def test_a_connection_that_ends_with_its_answer_is_not_reused(run: Any, answer: bytes, body: bytes) -> None:
     server = Scripted([answer, OK], last=[1])
 
     async def twice(client: Client) -> tuple[Response, Response]:
@@ -203,7 +203,7 @@ LINE = b"HTTP/1.1 200 OK\r\n"
          "folded", "folded-length", "odd-1xx", "empty-line-first"],
 )  # fmt: skip
 @pytest.mark.parametrize("pieces", ["whole", "bytes"])
-def test_an_odd_answer_that_can_be_understood_is_one_and_its_connection_left(
+def test_an_odd_answer_with_one_meaning_is_an_answer_and_its_connection_is_closed(
     run: Any, answer: bytes, pieces: str
 ) -> None:
     state: dict[str, Any] = {"connections": 0}
@@ -217,7 +217,8 @@ def test_an_odd_answer_that_can_be_understood_is_one_and_its_connection_left(
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0)
-            # Open until the other side closes: a second request here would be an odd answer's too.
+            # The server is open until the client closes. A second request here would belong to the odd answer's
+            # connection too.
             await reader.read()
         writer.close()
 
@@ -230,7 +231,7 @@ def test_an_odd_answer_that_can_be_understood_is_one_and_its_connection_left(
     assert state["connections"] == 2
 
 
-def test_what_is_odd_in_a_head_is_made_plain(run: Any) -> None:
+def test_an_odd_head_is_normalized(run: Any) -> None:
     head = LINE + b"X-Long: part one\r\n\t part two\r\nX-A \t: b\r\nSet-Cookie: a\r\nSet-Cookie: a\r\n"
     answer = head + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok"
     response = run(with_server(Scripted([answer]), lambda client: client.call()))
@@ -243,7 +244,7 @@ def test_what_is_odd_in_a_head_is_made_plain(run: Any) -> None:
     )
 
 
-def test_what_comes_in_the_middle_of_an_answer_is_not_read_as_another(run: Any) -> None:
+def test_a_second_head_within_an_answer_is_not_read_as_another_answer(run: Any) -> None:
     async def scenario() -> None:
         reading = Reading("POST", Allowance(1_000_000), pace=lambda _: None)
         reading.feed(LINE + CHUNKED + b"\r\n%x\r\n" % 70_000 + b"z" * 70_000 + b"\r\n")
@@ -266,7 +267,7 @@ def test_an_odd_answer_may_be_large(run: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [600, 783, 999])
-def test_a_status_of_no_class_is_an_answer(run: Any, status: int) -> None:
+def test_a_status_of_an_unknown_class_is_an_answer(run: Any, status: int) -> None:
     server = Scripted([b"HTTP/1.1 %d Request denied\r\nContent-Length: 2\r\n\r\nno" % status, OK])
 
     async def twice(client: Client) -> tuple[Response, Response]:
@@ -276,7 +277,7 @@ def test_a_status_of_no_class_is_an_answer(run: Any, status: int) -> None:
     assert (first.status, first.body, second.status, server.connections) == (status, b"no", 200, 1)
 
 
-def test_the_answer_to_head_has_no_body_whatever_it_says(run: Any) -> None:
+def test_the_answer_to_head_has_no_body_whatever_its_headers_are(run: Any) -> None:
     server = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", OK])
 
     async def twice(client: Client) -> tuple[Response, Response]:
@@ -324,7 +325,7 @@ def test_names_keep_their_case_and_values_their_bytes(run: Any) -> None:
          "chunk", "nul", "carriage-return", "no-colon", "101", "status-0", "status-99", "odd-and-short", "odd-head-cut",
          "odd-chunk", "odd-chunk-overrun", "head", "odd-head", "1xx-flood", "extension", "extensions"],
 )  # fmt: skip
-def test_what_is_no_whole_answer_is_said_and_its_connection_left(run: Any, answer: bytes, said: str) -> None:
+def test_an_incomplete_answer_is_an_error_and_its_connection_is_closed(run: Any, answer: bytes, said: str) -> None:
     server = Scripted([answer, OK], last=[1])
 
     async def twice(client: Client) -> Response:
@@ -337,7 +338,7 @@ def test_what_is_no_whole_answer_is_said_and_its_connection_left(run: Any, answe
 
 
 @pytest.mark.parametrize("extra", [OK, b"HTTP/1.1 2", b"\x16\x03"], ids=["answer", "part", "garbage"])
-def test_what_comes_after_an_answer_is_no_answer_to_the_next_request(run: Any, extra: bytes) -> None:
+def test_bytes_after_an_answer_are_not_an_answer_to_the_next_request(run: Any, extra: bytes) -> None:
     server = Scripted([OK + extra, b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnext"])
 
     async def twice(client: Client) -> tuple[Response, Response]:
@@ -359,7 +360,7 @@ def test_bytes_on_an_idle_connection_end_it(run: Any) -> None:
         writer.write(OK)
         with suppress(ConnectionError):
             await writer.drain()
-            # Until the other side has closed.
+            # Until the client has closed.
             await reader.read()
         state["closed"].set()
         writer.close()
@@ -375,8 +376,9 @@ def test_bytes_on_an_idle_connection_end_it(run: Any) -> None:
     assert state["connections"] == 2
 
 
-def test_a_kept_connection_that_was_closed_is_stale_when_nothing_came(run: Any) -> None:
-    # It reads the second request and closes: to the client the same as a server that closed at that moment.
+def test_a_kept_connection_that_was_closed_without_an_answer_is_stale(run: Any) -> None:
+    # The server reads the second request and closes. To the client, this is the same as a server that closed at that
+    # moment.
     server = Scripted([OK, b""], last=[2])
 
     async def scenario(client: Client) -> None:
@@ -389,7 +391,7 @@ def test_a_kept_connection_that_was_closed_is_stale_when_nothing_came(run: Any) 
 
 
 def test_a_kept_connection_that_is_closed_after_a_wait_is_not_stale(run: Any) -> None:
-    # The server took the request and worked on it: sent again, the call would be made twice.
+    # The server received the request and worked on it. If it were sent again, the call would be made twice.
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\nhi")
         writer.write(OK)
@@ -406,8 +408,8 @@ def test_a_kept_connection_that_is_closed_after_a_wait_is_not_stale(run: Any) ->
     run(with_server(handler, scenario))
 
 
-def test_a_kept_connection_that_says_something_unseen_is_not_used(run: Any) -> None:
-    # What came lies in the socket: the event loop has not looked yet, and the request would get it as its answer.
+def test_a_kept_connection_with_unread_bytes_is_not_used(run: Any) -> None:
+    # The bytes are in the socket, and the event loop has not read them yet. The request would get them as its answer.
     state: dict[str, Any] = {"heads": 0}
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -420,7 +422,8 @@ def test_a_kept_connection_that_says_something_unseen_is_not_used(run: Any) -> N
 
     async def scenario(client: Client) -> None:
         await client.call()
-        # Both ends are of one process and one loop: written at once, read by nobody before the next request.
+        # Both ends belong to one process and one loop: the bytes are written at once, and not read before the next
+        # request.
         state["writer"].write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nothers")
         with pytest.raises(StaleError, match="before the request was sent"):
             await client.call()
@@ -451,7 +454,7 @@ def test_a_new_connection_that_is_closed_before_the_request_was_written_is_not_s
 
 
 def bare_tls(tls: ssl.SSLContext, listening: socket.socket, answer: bytes, *, farewell: bool) -> None:
-    """Serves one connection: answers its request and closes, with TLS's close_notify or by TCP's FIN alone."""
+    """Serves one connection: answers its request and closes, with TLS's close_notify or only with TCP's FIN."""
     plain, _ = listening.accept()
     with plain, tls.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False) as secured:
         secured.settimeout(10)
@@ -476,7 +479,7 @@ def bare_tls(tls: ssl.SSLContext, listening: socket.socket, answer: bytes, *, fa
     ],
     ids=["said", "cut-off", "length", "chunked", "chunks-cut-off"],
 )
-def test_over_tls_a_body_to_the_end_is_whole_when_the_end_is_said(
+def test_over_tls_a_body_without_a_length_is_complete_when_close_notify_ends_it(
     run: Any, tmp_path: Path, answer: bytes, farewell: bool, body: bytes | None
 ) -> None:
     bundle, tls = authority(tmp_path)
@@ -498,8 +501,8 @@ def test_over_tls_a_body_to_the_end_is_whole_when_the_end_is_said(
     run(scenario())
 
 
-def test_a_tls_connection_is_used_again(run: Any, tmp_path: Path) -> None:
-    # TLS's own messages, such as session tickets, are nothing that nobody asked for.
+def test_a_tls_connection_is_reused(run: Any, tmp_path: Path) -> None:
+    # Messages of TLS itself, such as session tickets, are not unexpected bytes.
     bundle, tls = authority(tmp_path)
     server = Scripted([OK] * 5)
 
@@ -516,8 +519,8 @@ def test_a_tls_connection_is_used_again(run: Any, tmp_path: Path) -> None:
     assert server.connections == 1
 
 
-def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_closes(run: Any, tmp_path: Path) -> None:
-    # More than lies ahead, less than fits into the buffers between: the server is done and gone before it is taken.
+def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_server_closes(run: Any, tmp_path: Path) -> None:
+    # More than the read-ahead, and less than the buffers hold: the server has closed before the answer is read.
     size = INLINE_BYTES_MAX + AHEAD_BYTES_MAX * 5 // 2
     bundle, tls = authority(tmp_path)
     gone = threading.Event()
@@ -528,7 +531,7 @@ def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_clos
             secured.settimeout(10)
             secured.recv(65_536)
             secured.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size + b"z" * size)
-            # TLS's farewell and TCP's, without waiting for the other side's, as servers do.
+            # Sends TLS's close_notify and TCP's FIN without waiting for the client's, as servers do.
             secured.settimeout(0)
             with suppress(ssl.SSLError):
                 secured.unwrap()
@@ -543,7 +546,7 @@ def test_over_tls_the_end_of_a_large_answer_is_not_lost_when_the_other_side_clos
                 response = await connection.exchange(asked, INLINE_BYTES_MAX)
                 assert response.rest is not None
                 await asyncio.to_thread(gone.wait, 10)
-                # The event loop has time to see the end, if it looks.
+                # The event loop gets time to read the end of the stream.
                 for _ in range(1000):
                     await asyncio.sleep(0)
                 read = len(response.body) + sum([len(piece) async for piece in response.rest])
@@ -565,8 +568,9 @@ def test_a_fresh_connection_is_a_new_one(run: Any) -> None:
     assert server.connections == 2
 
 
-def test_fresh_connections_do_not_pile_up(run: Any) -> None:
-    # Calls that take none that is kept, as all with Upstash-Retries: 0, would leave one each for as long as one may idle.
+def test_fresh_connections_do_not_accumulate(run: Any) -> None:
+    # Calls that use no kept connection, such as all with Upstash-Retries: 0, would each leave one until its idle
+    # timeout.
     state: dict[str, Any] = {"connections": 0, "closed": 0}
 
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -590,7 +594,7 @@ def test_fresh_connections_do_not_pile_up(run: Any) -> None:
     assert state["connections"] == 20
 
 
-def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
+def test_a_body_is_streamed_at_the_servers_speed(run: Any) -> None:
     taken = 0
     given = 0
 
@@ -603,7 +607,7 @@ def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal taken
         await reader.readuntil(b"\r\n\r\n")
-        # Whoever does not wait for the other side has given all by the time that it took a 64th.
+        # A client that does not wait for the server has sent everything when the server has read a 64th.
         await reader.readexactly(1024 * 1024)
         ahead = given
         taken = 1024 * 1024
@@ -619,7 +623,7 @@ def test_a_body_is_streamed_as_the_other_side_takes_it(run: Any) -> None:
     assert int(response.body) < 32
 
 
-def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
+def test_an_answer_before_the_body_was_sent_is_the_answer(run: Any) -> None:
     state = {"given": 0, "connections": 0, "closed": 0}
 
     async def pieces() -> AsyncGenerator[bytes, None]:
@@ -640,7 +644,7 @@ def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
 
     async def scenario(client: Client) -> int:
         refused = await client.call("PUT", pieces(), 1000 * 1024 * 1024)
-        # It may hold a place among those that send.
+        # It may use a place among the requests that send a body.
         assert state["closed"] == 1
         await client.call()
         return refused.status
@@ -650,7 +654,7 @@ def test_an_answer_before_the_body_has_gone_is_the_answer(run: Any) -> None:
     assert state["connections"] == 2
 
 
-def test_a_large_answer_waits_until_it_is_taken(run: Any) -> None:
+def test_a_large_answer_is_not_read_faster_than_its_reader_consumes_it(run: Any) -> None:
     size = 64 * 1024 * 1024
     state = {"written": 0}
 
@@ -669,7 +673,7 @@ def test_a_large_answer_waits_until_it_is_taken(run: Any) -> None:
             response = await connection.exchange(asked, INLINE_BYTES_MAX)
             assert response.rest is not None
             read = len(response.body)
-            # The server is on this very loop: it gets rid of what fits into the buffers between, and no more.
+            # The server is on this event loop. It can write only as much as the buffers between it and the client hold.
             for _ in range(5000):
                 await asyncio.sleep(0)
             assert state["written"] < size / 2
@@ -681,8 +685,8 @@ def test_a_large_answer_waits_until_it_is_taken(run: Any) -> None:
     assert run(with_server(handler, scenario)) == size
 
 
-def test_a_connection_whose_answer_was_not_taken_is_not_used_again(run: Any) -> None:
-    # Whole, but for its larger part still here: the connection waits, and would wait for ever.
+def test_a_connection_whose_answer_was_not_consumed_is_not_reused(run: Any) -> None:
+    # The answer is complete, and most of it is still in memory: the connection would wait for its reader for ever.
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"z" * 4_000_000
     server = Scripted([large, OK])
 
@@ -697,7 +701,7 @@ def test_a_connection_whose_answer_was_not_taken_is_not_used_again(run: Any) -> 
     assert server.connections == 2
 
 
-def test_a_large_answer_that_was_taken_leaves_a_connection_for_the_next(run: Any) -> None:
+def test_a_large_answer_that_was_consumed_leaves_a_connection_for_the_next(run: Any) -> None:
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n" + b"z" * 4_000_000
     server = Scripted([large, OK])
 
@@ -708,13 +712,13 @@ def test_a_large_answer_that_was_taken_leaves_a_connection_for_the_next(run: Any
     assert (len(first.body), second.body, server.connections) == (4_000_000, b"ok", 1)
 
 
-def test_a_stream_that_breaks_off_says_so(run: Any) -> None:
+def test_an_interrupted_stream_is_an_error(run: Any) -> None:
     server = Scripted([b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"z" * 5000], last=[1])
     with pytest.raises(NoAnswerError, match="in the middle of the answer"):
         run(with_server(server, lambda client: client.call()))
 
 
-def test_a_body_a_byte_a_chunk_is_put_together(run: Any) -> None:
+def test_a_body_with_one_byte_per_chunk_is_assembled(run: Any) -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n"
     response = run(with_server(Scripted([chunked]), lambda client: client.call()))
     assert response.body == b"x" * 20_000
@@ -745,7 +749,7 @@ def test_a_call_that_is_cancelled_closes_its_connection(run: Any) -> None:
     run(scenario())
 
 
-def test_no_connection_is_said_to_be_not_sent(run: Any) -> None:
+def test_an_error_without_a_connection_is_not_sent(run: Any) -> None:
     [port] = free_ports(1)
 
     async def scenario() -> None:
@@ -760,12 +764,12 @@ def test_no_connection_is_said_to_be_not_sent(run: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [64, 1024])
-def test_a_destination_that_takes_nothing_of_the_body_leaves_the_fate_unknown(run: Any, size: int) -> None:
+def test_a_destination_that_reads_nothing_of_the_body_leaves_the_fate_unknown(run: Any, size: int) -> None:
     ended: list[bool] = []
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         try:
-            # More than the buffers of both sides hold, in few pieces or in many.
+            # More than the buffers of both sides hold, in few chunks or in many.
             for _ in range(16 * 1024 // size):
                 yield b"x" * size * 1024
         finally:
@@ -790,7 +794,7 @@ def test_a_destination_that_takes_nothing_of_the_body_leaves_the_fate_unknown(ru
     run(scenario())
 
 
-def test_a_destination_that_takes_the_body_slowly_gets_all_of_it(run: Any) -> None:
+def test_a_destination_that_reads_the_body_slowly_gets_all_of_it(run: Any) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         for _ in range(8):
             yield b"x" * 1024 * 1024
@@ -808,12 +812,12 @@ def test_a_destination_that_takes_the_body_slowly_gets_all_of_it(run: Any) -> No
     async def scenario() -> None:
         server = await asyncio.start_server(slow, "127.0.0.1", 0)
         origin = Origin("http", "127.0.0.1", server.sockets[0].getsockname()[1])
-        # Less than the whole takes, and far more than a part of it.
+        # Less than the whole body takes, and far more than one chunk.
         pool = Pool(tls_context(None), system_names(), times=Times(stall_seconds=1.0))
         asked = request("POST", "/", {"Host": origin.authority}, pieces(), 8 * 1024 * 1024)
         with await pool.connection(origin, 5) as connection:
             assert (await connection.exchange(asked, INLINE_BYTES_MAX)).status == 200
-        # Whole and taken: it is used again.
+        # The answer is complete and consumed, so the connection is reused.
         with await pool.connection(origin, 5) as again:
             assert again is connection
         pool.close()

@@ -1,4 +1,4 @@
-"""How long connections are kept, and what those over TLS take of the memory."""
+"""The age of kept connections, and the memory of those with TLS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.relay.egress.http.pool import AGE_SECONDS, TLS_BYTES, Limits, Pool
 from services.relay.egress.http.proxy import proxy_of
 from services.relay.egress.http.request import Origin
 from services.relay.egress.http.tls import tls_context
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from stack.ports import free_ports
 from tests.certificates import authority
 from tests.integration.relay.test_http_attempt import Proxy
@@ -60,7 +60,9 @@ def test_a_connection_is_kept_until_it_is_old(run: Run, age_seconds: float, conn
 
 
 @pytest.mark.parametrize(("age_seconds", "moved"), [(AGE_SECONDS, False), (0.0, True)])
-def test_a_name_that_moves_is_followed_once_the_connection_is_old(run: Run, age_seconds: float, moved: bool) -> None:
+def test_a_name_with_a_new_address_is_followed_once_the_connection_is_old(
+    run: Run, age_seconds: float, moved: bool
+) -> None:
     before, after = Scripted([OK] * 2), Scripted([OK] * 2)
     addresses = ["127.0.0.1"]
 
@@ -109,7 +111,7 @@ def test_connections_that_were_opened_together_do_not_end_together(run: Run) -> 
 
 def test_a_connection_over_tls_counts_until_it_is_closed(run: Run, tmp_path: Path) -> None:
     bundle, tls = authority(tmp_path)
-    server, memory = Scripted([OK] * 2), Share(MEMORY)
+    server, memory = Scripted([OK] * 2), ByteBudget(MEMORY)
 
     async def scenario() -> None:
         listening = await asyncio.start_server(server, "127.0.0.1", 0, ssl=tls)
@@ -128,7 +130,7 @@ def test_a_connection_over_tls_counts_until_it_is_closed(run: Run, tmp_path: Pat
 
 def test_a_connection_through_a_proxys_tunnel_counts_too(run: Run, tmp_path: Path) -> None:
     bundle, tls = authority(tmp_path, "provider.example")
-    memory = Share(MEMORY)
+    memory = ByteBudget(MEMORY)
 
     async def scenario() -> None:
         listening = await asyncio.start_server(Scripted([OK]), "127.0.0.1", 0, ssl=tls)
@@ -145,9 +147,9 @@ def test_a_connection_through_a_proxys_tunnel_counts_too(run: Run, tmp_path: Pat
     run(scenario())
 
 
-def test_nothing_counts_of_a_plain_connection_and_of_one_that_was_refused(run: Run, tmp_path: Path) -> None:
+def test_a_plain_connection_and_a_refused_one_do_not_count(run: Run, tmp_path: Path) -> None:
     _, tls = authority(tmp_path)
-    memory = Share(MEMORY)
+    memory = ByteBudget(MEMORY)
 
     async def scenario() -> None:
         plain = await asyncio.start_server(Scripted([OK]), "127.0.0.1", 0)

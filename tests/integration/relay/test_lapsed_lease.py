@@ -1,4 +1,4 @@
-"""A relay whose lease lapsed while a call of it waited for its connection: the message is another relay's by then."""
+"""A relay whose lease expired while its call waited for a connection: another relay has the message by then."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def names(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_was_taken_over_before_it_was_sent_is_not_sent(names: Path, new_relay: Callable[..., Relay]) -> None:
+def test_a_message_that_was_taken_over_before_it_was_sent_is_not_sent(
+    names: Path, new_relay: Callable[..., Relay]
+) -> None:
     wrapper = own_names(names, hosts=Path("/etc/hosts").read_text(), resolv_conf=f"nameserver {ADDRESS}\n")
     with (
         name_server(ADDRESS, {"slow.test": "127.0.0.1"}, absent=[""]) as server,
@@ -40,14 +42,14 @@ def test_what_was_taken_over_before_it_was_sent_is_not_sent(names: Path, new_rel
         url = f"http://slow.test:{held.url.rpartition(':')[2]}/"
         flow = {"Upstash_Flow_Control_Key": "one", "Upstash_Flow_Control_Value": "parallelism=1"}
         assert stopped.publish(url, **flow).status_code == 200
-        # It has claimed the message, and waits for the name.
+        # It has claimed the message, and waits for the lookup of the name.
         until(lambda: server.asked)
         os.kill(stopped.process.pid, signal.SIGSTOP)
         server.answer_held()
         new_relay(wrapper=wrapper, RELAY_LEASE_SECONDS="2")
         until(lambda: held.received, TAKEN_OVER_SECONDS)
         os.kill(stopped.process.pid, signal.SIGCONT)
-        # Its call ends, by itself or as the claim is another's, while the other call is under way.
+        # Its call ends while the other one is in progress, by itself or because the claim belongs to another process.
         until(lambda: _in_flight(stopped) == 0, HELD_SECONDS / 2)
         assert len(held.received) == 1
 

@@ -43,7 +43,7 @@ def test_topics_have_endpoints_with_ids(shared: Relay) -> None:
     assert shared.call("GET", "/v1/topics/v1").status_code == 404
 
 
-def test_a_topic_is_made_renamed_and_its_endpoint_moved(shared: Relay) -> None:
+def test_a_topic_is_created_renamed_and_its_endpoint_changed(shared: Relay) -> None:
     made = shared.call("POST", "/v1/topics", json={"name": "made"})
     assert (made.status_code, made.json()) == (201, {"topicId": "topic_made", "name": "made", "endpoints": []})
     given = {"url": "https://a.example", "topicId": "topic_made", "name": "first"}
@@ -88,7 +88,7 @@ def test_schedules_are_shown_and_removed(shared: Relay) -> None:
     assert shared.call("GET", f"/v1/schedules/{id_}").status_code == 404
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows = [
         ({"url": "https://a.example"}, "topicName or topicId"),
         ({"url": "https://a.example", "topicName": "a b"}, "topicName"),
@@ -101,6 +101,6 @@ def test_bad_input_is_400_and_named(shared: Relay) -> None:
         assert words in answer.json()["error"], (content, answer.text)
 
 
-def test_what_no_client_of_that_time_called_is_not_served(shared: Relay) -> None:
+def test_routes_that_no_client_of_that_time_called_are_not_served(shared: Relay) -> None:
     for path in ("/v1/events", "/v1/quota", "/v1/logs"):
         assert shared.call("GET", path).status_code == 404, path

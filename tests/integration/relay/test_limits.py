@@ -1,4 +1,6 @@
-"""Limits as the destination sees them: held across processes, freed by a crash, and paused when the provider asks."""
+"""Limits as the destination sees them: they apply across processes, a crash frees their places, and a key pauses on the
+provider's request.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,14 @@ from tests.destination import Destination, Received, Reply, destination
 from tests.integration.relay.conftest import Relay
 from tests.wait import until
 
-# How long a call is held for others to come.
+# The time for which a call is held so that others can arrive.
 FULL_SECONDS = 10.0
 
 
 class Gauge:
-    """How many calls a destination holds at once, and the most it ever held, by path.
+    """Counts the concurrent calls of a destination, and their maximum, by path.
 
-    `full`: calls of a path are held until it had so many at once, so that a slow sender is seen to use all its places.
+    `full`: the calls of a path are held until this number is reached, so that a slow sender uses all its places.
     """
 
     def __init__(self, seconds: float, full: Mapping[str, int]) -> None:
@@ -64,21 +66,21 @@ def test_parallelism_is_held_across_processes(new_relay: Callable[..., Relay]) -
     assert Counter(received.path for received in server.received) == {"/one": 40, "/three": 40}
 
 
-def test_a_rate_is_kept_in_each_window(relay: Relay) -> None:
+def test_a_rate_is_obeyed_in_each_window(relay: Relay) -> None:
     with destination() as server:
         for _ in range(12):
             relay.publish(server.url, Upstash_Flow_Control_Key="k", Upstash_Flow_Control_Value="rate=5, period=1s")
         until(lambda: len(server.received) == 12)
         events = relay.call("GET", "/v2/events?flowControlKey=k&state=ACTIVE&count=100").json()["events"]
-    # As the relay began them: how long a call then takes to arrive is the machine's affair.
+    # The times at which the relay began them: the time until a call arrives depends on the machine.
     started_ms = sorted(event["time"] for event in events)
     assert len(started_ms) == 12
-    # A window begins with its first call and takes 5: the 6th is of a later one, the 11th of one later still.
+    # A window begins with its first call and allows 5: the 6th belongs to a later one, and the 11th to one later still.
     assert started_ms[5] - started_ms[0] >= 900
     assert started_ms[10] - started_ms[0] >= 1900
 
 
-def test_a_crash_gives_its_places_back(new_relay: Callable[..., Relay]) -> None:
+def test_a_crash_frees_the_places_of_its_calls(new_relay: Callable[..., Relay]) -> None:
     first = new_relay(RELAY_LEASE_SECONDS="3")
     limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=2"}
     with destination(lambda _: Reply(delay_seconds=60 if len(server.received) <= 2 else 0)) as server:
@@ -111,11 +113,11 @@ def test_a_providers_429_pauses_the_whole_key_in_all_processes(new_relay: Callab
         limited = server.received[0].at
         others = [received for received in server.received[1:] if received.path != "/other"]
         assert all(received.at - limited >= 4.9 for received in others)
-        # What is of no key does not wait with them.
+        # A message without a key does not wait with them.
         assert server.received[1].path == "/other"
 
 
-def test_after_a_cooling_one_call_probes_before_the_others(relay: Relay) -> None:
+def test_after_a_cooling_one_call_is_made_as_a_probe_before_the_others(relay: Relay) -> None:
     limits = {"Upstash_Flow_Control_Key": "k", "Upstash_Flow_Control_Value": "parallelism=5"}
     gauge_now: list[int] = []
     busy = threading.Semaphore(0)
@@ -127,7 +129,7 @@ def test_after_a_cooling_one_call_probes_before_the_others(relay: Relay) -> None
             return Reply(429, headers={"Retry-After": "1"})
         gauge_now.append(len(server.received))
         if len(gauge_now) == 1:
-            # While the probe is under way nothing else of the key may begin.
+            # While the probe is in progress, no other message of the key may begin.
             busy.acquire(timeout=1.0)
         return Reply()
 
@@ -173,18 +175,18 @@ def test_a_queue_is_first_in_first_out_and_waits_for_retries_and_callbacks(relay
         ]  # fmt: skip
         assert relay.session.post(f"{relay.url}/v2/batch", json=items, timeout=10).status_code == 200
         until(lambda: len(order) == 10, 20)
-    # The failed attempt's callback and the retry overlap; nothing of /1 begins before both have ended.
+    # The failed attempt's callback and the retry overlap. /1 does not begin before both have ended.
     assert sorted(order[:4]) == ["/0", "/0", "/callback", "/callback"]
     assert order[4:] == ["/1", "/callback", "/2", "/callback", "/3", "/callback"]
 
 
-def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay: Callable[..., Relay]) -> None:
+def test_kill_9_of_relays_under_load_obeys_the_limit_and_loses_nothing(new_relay: Callable[..., Relay]) -> None:
     relays = [new_relay(RELAY_LEASE_SECONDS="3") for _ in range(4)]
     gauge = Gauge(0.2, {"/work": 4})
     headers = {"Upstash-Flow-Control-Key": "k", "Upstash-Flow-Control-Value": "parallelism=4"}
 
     def busy() -> Relay | None:
-        """One that holds calls."""
+        """The process of a relay that has calls in flight."""
         return next((relay for relay in relays if _in_flight(relay)), None)
 
     with destination() as server:
@@ -192,7 +194,7 @@ def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay
         items = [{"destination": f"{server.url}/work?{n}", "headers": headers} for n in range(200)]
         accepted = relays[0].session.post(f"{relays[0].url}/v2/batch", json=items, timeout=20).json()
         assert len({item["messageId"] for item in accepted}) == 200
-        # From here on the destination holds no call for longer than a third of a second, which is less than a lease.
+        # From here on the destination holds no call for longer than a third of a second, which is shorter than a lease.
         until(lambda: gauge.most["/work"] == 4)
         for _ in range(3):
             killed = until(busy)
@@ -201,18 +203,19 @@ def test_kill_9_of_relays_under_load_keeps_the_limit_and_loses_nothing(new_relay
             relays.remove(killed)
         [survivor] = relays
         until(lambda: len({received.path for received in server.received}) == 200, 60)
-        # A call that died with its process reached the destination and is on nobody's record: its place is free, and it
-        # is made again, when the lease has run out.
+        # A call whose process was killed has reached the destination and is in no log. When the lease has expired, its
+        # place is free, and it is repeated.
         until(lambda: all(survivor.state(item["messageId"]) == "delivered" for item in accepted), 60)
         until(lambda: _in_flight(survivor) == 0)
         until(lambda: _places(survivor, "k") == (0, 0))
-    # A killed process's calls have ended at the destination long before its lease has, and others take their places.
+    # The calls of a killed process have ended at the destination long before its lease expires and others get their
+    # places.
     assert gauge.most["/work"] == 4
     assert len(server.received) <= 200 + 3 * 4
 
 
 def _places(relay: Relay, key: str) -> tuple[int, int]:
-    """Of a flow key: calls under way, and messages that wait for one to end."""
+    """The calls of a flow key that are in flight, and its messages that wait for one to end."""
     answer = relay.session.get(f"{relay.url}/v2/flowControl/{key}", timeout=10).json()
     return answer["parallelismCount"], answer["waitListSize"]
 

@@ -1,4 +1,4 @@
-"""What a relay does when its database carries out a statement and the answer is lost, or when the database is away."""
+"""The relay when its database executes a statement and the answer is lost, or when the database is down."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.wait import until
 
 MESSAGES = 1500
 LOSSES = 8
-# Of a statement, a text that no other has.
+# A part of each statement's text that no other statement has.
 CLAIM = b"SET state = 'active', started_at"
 CLAIM_KEYED = b"relay.claim_keyed(p.owner"
 FINISH = b"retried = v.retried, started_at = NULL"
@@ -50,10 +50,10 @@ def test_no_message_is_lost_or_called_twice_when_answers_are_lost(
         assert len(set(publishing.result(120))) == MESSAGES
         until(lambda: faulty.states() == {"delivered": MESSAGES}, 120)
     assert calls(server) == dict.fromkeys(paths, 1)
-    assert faulty.letters() == 0
+    assert faulty.dead_letters() == 0
 
 
-def test_messages_of_a_dead_relay_end_once_when_the_answers_to_taking_them_over_are_lost(
+def test_messages_of_a_dead_relay_end_once_when_the_answers_to_their_recovery_are_lost(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
     first = new_relay(**faulty.direct, RELAY_LEASE_SECONDS="2")
@@ -67,13 +67,13 @@ def test_messages_of_a_dead_relay_end_once_when_the_answers_to_taking_them_over_
         until(lambda: faulty.proxy.lost >= 3, 60)
         faulty.proxy.heal()
         until(lambda: faulty.states() == {"failed": len(paths)}, 60)
-        assert faulty.letters() == len(paths)
+        assert faulty.dead_letters() == len(paths)
         assert calls(server) == dict.fromkeys(paths, 1)
 
 
 @pytest.mark.parametrize("fault", ["refuse", "swallow"])
 @pytest.mark.parametrize("on_unknown", ["retry", "fail"])
-def test_calls_in_flight_are_made_once_when_the_database_is_away_for_three_leases(
+def test_calls_in_flight_are_made_once_when_the_database_is_down_for_three_leases(
     new_relay: Callable[..., Relay], faulty: Edge, fault: str, on_unknown: str
 ) -> None:
     relays = [new_relay(**faulty.settings, RELAY_LEASE_SECONDS="4") for _ in range(2)]
@@ -84,7 +84,7 @@ def test_calls_in_flight_are_made_once_when_the_database_is_away_for_three_lease
         until(lambda: len(server.received) == len(paths), 60)
         getattr(faulty.proxy, fault)()
         server.released.wait(12.5)
-        # The calls end while nobody can write that down.
+        # The calls end while their ends cannot be written.
         server.released.set()
         until(lambda: not all(ready(relay)() for relay in relays), 30)
         faulty.proxy.heal()
@@ -93,13 +93,11 @@ def test_calls_in_flight_are_made_once_when_the_database_is_away_for_three_lease
         until(lambda: server.to("/after"), 30)
         until(lambda: all(ready(relay)() for relay in relays), 60)
     assert calls(server) == dict.fromkeys([*paths, "/after"], 1)
-    assert faulty.letters() == 0
+    assert faulty.dead_letters() == 0
     assert all(relay.process.stop() == 0 for relay in relays)
 
 
-def test_a_first_renewal_that_fails_leaves_no_relay_that_only_looks_alive(
-    new_relay: Callable[..., Relay], faulty: Edge
-) -> None:
+def test_a_relay_whose_first_renewal_fails_works_afterwards(new_relay: Callable[..., Relay], faulty: Edge) -> None:
     new_relay(**faulty.direct).process.stop()
     faulty.proxy.lose_answers(RENEW)
     relay = new_relay(**faulty.settings, ready=False)
@@ -111,7 +109,7 @@ def test_a_first_renewal_that_fails_leaves_no_relay_that_only_looks_alive(
         until(lambda: server.to("/1"), 60)
 
 
-def test_an_ending_that_the_database_refuses_harms_its_message_alone(
+def test_an_ending_that_the_database_refuses_affects_only_its_message(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
     relay = new_relay(**faulty.direct)
@@ -132,7 +130,7 @@ def test_an_ending_that_the_database_refuses_harms_its_message_alone(
         until(lambda: faulty.states() == {"delivered": len(paths), "failed": 1, "active": 1}, 90)
         [(body,)] = faulty.rows("SELECT response_body FROM relay.dead_letters WHERE url LIKE '%unloggable'")
         assert bytes(body) == b"the answer could not be stored"
-        # What cannot be written at all is kept, and is written as soon as it can be.
+        # An ending that cannot be written is kept, and is written as soon as it can be.
         faulty.execute("DROP TRIGGER refuse ON relay.events")
         until(lambda: faulty.states() == {"delivered": len(paths) + 1, "failed": 1}, 60)
     assert set(calls(server).values()) == {1}
@@ -152,10 +150,11 @@ def test_slow_requests_do_not_take_the_connections_of_lease_claims_and_endings(
             assert not any(one.done() for one in reading[:5])
 
 
-def test_a_relay_that_can_store_no_answer_and_so_takes_no_message_is_not_ready(
+def test_a_relay_that_can_store_no_answer_and_so_claims_no_message_is_not_ready(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
-    # 2 MiB are for answers: half of that waits to be stored with one of these, and its message's body.
+    # The share for answers is 2 MiB. One of these answers, which waits to be stored, and its message's body take half
+    # of it.
     relay = new_relay(**faulty.direct, RELAY_MEMORY_BYTES_MAX=str(64 * 1024 * 1024))
     answer = b"a" * 1_040_000
     with destination(lambda call: Reply(200, answer if call.path == "/work" else b"{}")) as server:

@@ -1,4 +1,4 @@
-"""A message whose key was dropped too early fails alone, and can be read again once the key is back."""
+"""A message whose encryption key was dropped too early fails alone, and is readable when the key is restored."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import psycopg
 from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import draft_of
-from services.relay.store.vault import Vault
 from tests.destination import destination
 from tests.integration.relay.conftest import Relay
 from tests.process import Process, started
@@ -17,7 +17,7 @@ from tests.wait import until
 from tidings.process.settings import EXIT_CONFIGURATION
 
 
-def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_back(
+def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_restored(
     new_relay: Callable[..., Relay],
 ) -> None:
     old, new = (Fernet.generate_key().decode() for _ in range(2))
@@ -27,7 +27,7 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_b
             f"{server.url}/lost", "body", Upstash_Delay="6s", Upstash_Forward_Authorization="Bearer secret"
         ).json()["messageId"]
         first.process.kill()
-        # They are sealed as well; without them no relay starts, which the next test is of.
+        # The signing keys are sealed too. Without them no relay starts, which the next test checks.
         with psycopg.connect(first.process.environment["RELAY_DATABASE_URL"]) as connection:
             connection.execute("DELETE FROM relay.signing_keys")
         second = new_relay(RELAY_ENCRYPTION_KEYS=new)
@@ -41,12 +41,12 @@ def test_a_message_sealed_with_a_dropped_key_is_a_dead_letter_until_the_key_is_b
     assert state == {"state": "failed"}
     assert letter["message_id"] == lost
     assert letter["response_body"] == b"the message cannot be decrypted: its key is not in RELAY_ENCRYPTION_KEYS"
-    draft = draft_of(Vault(f"{new},{old}"), letter)
+    draft = draft_of(Encryption(f"{new},{old}"), letter)
     assert (draft.url, draft.body) == (f"{server.url}/lost", b"body")
     assert draft.headers["Authorization"] == "Bearer secret"
 
 
-def test_a_relay_that_cannot_read_the_signing_keys_says_so_and_ends(new_relay: Callable[..., Relay]) -> None:
+def test_a_relay_that_cannot_read_the_signing_keys_reports_it_and_ends(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay()
     assert relay.process.stop() == 0
     changed = relay.process.environment | {"RELAY_ENCRYPTION_KEYS": Fernet.generate_key().decode()}

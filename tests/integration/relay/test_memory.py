@@ -1,4 +1,4 @@
-"""Memory is bounded by bytes: large bodies by batch, large callbacks that wait, and more than there is room for."""
+"""Memory is bounded by bytes: large bodies in batches, large callbacks that wait, and requests beyond the limit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.integration.relay.test_bodies import called_back, rows, stored_bodies
 from tests.wait import until
 
 MIB = 1024 * 1024
-# As long as a loaded machine may take for a quarter of a gigabyte.
+# The maximum time of a busy machine for 256 MB.
 PATIENCE_SECONDS = 120.0
 
 
 class Peak:
-    """The most memory that a relay had, over what it had at first, in MiB."""
+    """The maximum memory of a relay above its initial memory, in MiB."""
 
     def __init__(self, relay: Relay) -> None:
         self._process = psutil.Process(relay.process.pid)
@@ -66,7 +66,7 @@ def batch(relay: Relay, items: list[dict[str, Any]]) -> requests.Response:
     return relay.session.post(f"{relay.url}/v2/batch", json=items, timeout=PATIENCE_SECONDS)
 
 
-def test_large_bodies_by_batch_are_stored_in_pieces_and_delivered_as_they_were(relay: Relay) -> None:
+def test_large_bodies_in_a_batch_are_stored_in_chunks_and_delivered_unchanged(relay: Relay) -> None:
     bodies = [f"é{n}" * 40_000 for n in range(3)] + ["small"]
     with destination() as server:
         answer = batch(relay, [{"destination": f"{server.url}/work", "body": body} for body in bodies])
@@ -89,7 +89,7 @@ def test_a_group_shares_one_stored_body_of_a_batch(relay: Relay) -> None:
         assert stored_bodies(relay) == 1
 
 
-def test_what_a_batch_does_not_publish_leaves_no_pieces(relay: Relay) -> None:
+def test_the_refused_items_of_a_batch_leave_no_chunks(relay: Relay) -> None:
     body = "x" * 100_000
     item = {"destination": "https://example.com", "body": body, "headers": {"Upstash-Deduplication-Id": "once"}}
     delayed = item | {"headers": {"Upstash-Deduplication-Id": "once", "Upstash-Delay": "1h"}}
@@ -102,7 +102,7 @@ def test_what_a_batch_does_not_publish_leaves_no_pieces(relay: Relay) -> None:
     assert stored_bodies(relay) == 1
 
 
-def test_many_large_bodies_by_batch_take_little_memory(relay: Relay) -> None:
+def test_many_large_bodies_in_batches_take_little_memory(relay: Relay) -> None:
     body = "x" * (5 * MIB)
     held = threading.Event()
 
@@ -147,8 +147,8 @@ def test_large_callbacks_that_wait_take_little_memory(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("form", ["announced", "chunked"])
-def test_many_answers_that_come_to_a_stand_take_little_memory(new_relay: Callable[..., Relay], form: str) -> None:
-    # Half of it is for the process. Of these calls alone 12 MiB are counted.
+def test_many_answers_that_stall_take_little_memory(new_relay: Callable[..., Relay], form: str) -> None:
+    # Half of it is for the process. Only 12 MiB are counted for these calls.
     relay = new_relay(RELAY_MEMORY_BYTES_MAX=str(256 * MIB))
     count, content = 1000, b"z" * 250_000
     head = (
@@ -161,9 +161,9 @@ def test_many_answers_that_come_to_a_stand_take_little_memory(new_relay: Callabl
         until(lambda: server.asked == count, PATIENCE_SECONDS)
         with watched(relay) as peak:
             server.release()
-            # The others wait for room in memory, a fifth of what is left of it for one destination.
+            # The others wait for memory: one destination may have a fifth of what is left.
             until(lambda: stored_bodies(relay) >= count * 2 // 3, PATIENCE_SECONDS)
-    # 128 KiB of each in memory, which is what a connection gives at once, were 125.
+    # Without the limit, 128 KiB of each in memory, the size of a connection's first read, would be 125 MiB.
     assert peak.grown < 85
 
 
@@ -177,7 +177,7 @@ def test_a_dead_letter_with_an_answer_of_1_mb_shows_all_of_it(relay: Relay) -> N
         assert rows(relay, "SELECT max(length(response_body)) < 70000 FROM relay.dead_letters") == [(True,)]
 
 
-def test_a_request_without_room_is_told_to_come_again(new_relay: Callable[..., Relay]) -> None:
+def test_a_request_without_memory_is_503_with_retry_after(new_relay: Callable[..., Relay]) -> None:
     # A sixteenth of 16 MiB is for batches, and half of that for one token.
     relay = new_relay(RELAY_MEMORY_BYTES_MAX=str(64 * MIB))
     first = b'[{"destination": "https://example.com", "headers": {"Upstash-Delay": "1h"}}]'
@@ -189,7 +189,7 @@ def test_a_request_without_room_is_told_to_come_again(new_relay: Callable[..., R
             going_on.wait(PATIENCE_SECONDS)
             yield b" "
 
-        # What has come of it is more than there is room for.
+        # The received part is larger than the memory for batches.
         slow = threads.submit(
             lambda: relay.session.post(f"{relay.url}/v2/batch", data=slowly(), timeout=PATIENCE_SECONDS)
         )
@@ -202,7 +202,7 @@ def test_a_request_without_room_is_told_to_come_again(new_relay: Callable[..., R
     assert batch(relay, [{"destination": "https://example.com", "body": "x" * MIB}]).status_code == 200
 
 
-def test_a_batch_that_announces_much_and_sends_little_holds_nobody_up(relay: Relay) -> None:
+def test_a_batch_that_announces_much_and_sends_little_delays_no_other(relay: Relay) -> None:
     authorization = str(relay.session.headers["Authorization"])
     head = f"POST /v2/batch HTTP/1.1\r\nHost: relay\r\nAuthorization: {authorization}\r\n"
     with socket.create_connection(("127.0.0.1", int(relay.url.rpartition(":")[2]))) as stalled:
@@ -213,7 +213,7 @@ def test_a_batch_that_announces_much_and_sends_little_holds_nobody_up(relay: Rel
 
 
 def _refused(relay: Relay, body: bytes) -> list[requests.Response]:
-    """The refusal of a large batch, if it is refused."""
+    """The refusal of a large batch; None if it is accepted."""
     answer = requests.post(
         f"{relay.url}/v2/batch",
         data=body + b" " * (2 * MIB),

@@ -1,4 +1,4 @@
-"""Messages over HTTP: shown while they live, cancelled one at a time, by ids and by filters."""
+"""Messages over HTTP: shown until after their end, and cancelled singly, by ids and by filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AT = "http://127.0.0.1:9/x"
 
 
 def waiting(relay: Relay, url: str = AT, **headers: str) -> str:
-    """A message that waits for an hour."""
+    """Publish a message that waits for an hour."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = relay.call("POST", f"/v2/publish/{url}", data="x", headers=FAR | named)
     assert answer.status_code == 200, answer.text
@@ -27,7 +27,7 @@ def alive(relay: Relay, ids: list[str]) -> list[str]:
     return [id_ for id_ in ids if relay.message(id_) is not None]
 
 
-def test_a_message_is_shown_with_what_was_asked_for_and_why_it_waits(shared: Relay) -> None:
+def test_a_message_is_shown_with_its_options_and_the_reason_why_it_waits(shared: Relay) -> None:
     id_ = waiting(
         shared,
         Upstash_Method="PUT",
@@ -55,7 +55,7 @@ def test_a_message_is_shown_with_what_was_asked_for_and_why_it_waits(shared: Rel
     assert shown["notBefore"] - shown["createdAt"] == pytest.approx(3_600_000, abs=1000)
 
 
-def test_a_delivered_message_is_shown_for_a_while(shared: Relay) -> None:
+def test_a_delivered_message_is_shown_for_some_time(shared: Relay) -> None:
     with destination() as server:
         id_ = shared.publish(server.url, "x").json()["messageId"]
         until(lambda: shared.state(id_) == "delivered")
@@ -75,8 +75,8 @@ def test_a_message_is_cancelled_and_gone(shared: Relay) -> None:
     assert shared.call("GET", f"/v2/messages/{id_}").status_code == 404
 
 
-def test_a_cancellation_that_comes_twice_has_the_same_answer_twice(new_relay: Callable[..., Relay]) -> None:
-    """The first answer may be lost. Once the message is not kept any more, it is unknown."""
+def test_a_repeated_cancellation_has_the_same_answer(new_relay: Callable[..., Relay]) -> None:
+    """The first answer may be lost. After the message is deleted, it is unknown."""
     relay, forgetful = new_relay(), new_relay(RELAY_KEEP_SECONDS="0")
     id_ = waiting(relay)
     for _ in range(2):
@@ -88,12 +88,12 @@ def test_a_cancellation_that_comes_twice_has_the_same_answer_twice(new_relay: Ca
     assert forgetful.call("DELETE", f"/v2/messages/{id_}").status_code == 404
 
 
-def test_a_call_under_way_is_broken_off(shared: Relay) -> None:
+def test_a_call_in_flight_is_aborted(shared: Relay) -> None:
     with destination(lambda _: Reply(delay_seconds=20)) as server:
         id_ = shared.publish(server.url, "x", Upstash_Callback=f"{server.url}/callback").json()["messageId"]
         until(lambda: server.received)
         assert shared.call("DELETE", f"/v2/messages/{id_}").json() == {"cancelled": 1}
-        # The next one has the room, and no callback of the first comes before it.
+        # The next message gets the place, and no callback of the first is sent before it.
         other = shared.publish(f"{server.url}/other", "x").json()["messageId"]
         until(lambda: server.to("/other"))
         assert server.to("/callback") == []
@@ -101,7 +101,7 @@ def test_a_call_under_way_is_broken_off(shared: Relay) -> None:
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-def test_ids_are_given_in_the_body_or_in_the_query(shared: Relay, repeated: bool) -> None:
+def test_ids_may_be_in_the_body_or_in_the_query(shared: Relay, repeated: bool) -> None:
     ids = [waiting(shared) for _ in range(4)]
     joined = "&messageIds=".join(ids[2:]) if repeated else ",".join(ids[2:])
     assert shared.call("DELETE", "/v2/messages", json={"messageIds": [*ids[:2], "msg_none"]}).json() == {"cancelled": 2}
@@ -110,7 +110,7 @@ def test_ids_are_given_in_the_body_or_in_the_query(shared: Relay, repeated: bool
     assert alive(shared, ids) == []
 
 
-def test_each_filter_chooses_what_it_names_and_nothing_else(relay: Relay) -> None:
+def test_each_filter_selects_its_messages_and_no_others(relay: Relay) -> None:
     relay.call("POST", "/v2/topics/group/endpoints", json={"endpoints": [{"url": "http://127.0.0.1:9/of-group"}]})
     other = waiting(relay)
     schedule = relay.call("POST", f"/v2/schedules/{AT}", headers={"Upstash-Cron": "0 0 1 1 *"}).json()["scheduleId"]
@@ -140,7 +140,7 @@ def test_each_filter_chooses_what_it_names_and_nothing_else(relay: Relay) -> Non
     assert alive(relay, [other]) == []
 
 
-def test_without_a_filter_only_those_who_mean_it_cancel_everything(relay: Relay) -> None:
+def test_without_a_filter_everything_is_cancelled_only_with_consent(relay: Relay) -> None:
     ids = [waiting(relay) for _ in range(3)]
     refused = relay.call("DELETE", "/v2/messages")
     assert refused.status_code == 400
@@ -157,21 +157,21 @@ def test_without_a_filter_only_those_who_mean_it_cancel_everything(relay: Relay)
     assert alive(relay, [again]) == []
 
 
-def test_a_filter_takes_more_than_one_transaction_holds_whatever_the_count_of_the_client(shared: Relay) -> None:
+def test_a_filter_matches_more_than_one_transaction_cancels_with_the_default_count_of_the_client(shared: Relay) -> None:
     items = [{"destination": AT, "headers": FAR | {"Upstash-Label": "many"}, "body": str(n)} for n in range(700)]
     published = shared.call("POST", "/v2/batch", json=items).json()
     assert shared.call("DELETE", "/v2/messages?label=many&count=100").json()["cancelled"] == 700
     assert alive(shared, [published[0]["messageId"], published[-1]["messageId"]]) == []
 
 
-def test_a_count_that_somebody_chose_is_a_limit(shared: Relay) -> None:
+def test_a_count_other_than_the_clients_default_is_a_limit(shared: Relay) -> None:
     ids = [waiting(shared, Upstash_Label="counted") for _ in range(3)]
     assert shared.call("DELETE", "/v2/messages?label=counted&count=2").json()["cancelled"] == 2
-    # The oldest go first.
+    # The oldest are cancelled first.
     assert alive(shared, ids) == ids[2:]
 
 
-def test_the_operator_may_switch_the_clients_bare_request_off(new_relay: Callable[..., Relay]) -> None:
+def test_the_operator_may_refuse_the_clients_bare_request(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_BULK_WITHOUT_FILTER="off")
     id_ = waiting(relay)
     assert relay.call("DELETE", "/v2/messages", headers={"User-Agent": "python-httpx/0.28"}).status_code == 400
@@ -184,7 +184,7 @@ def test_five_hundred_ids_fit_into_a_query(shared: Relay) -> None:
     assert (answer.status_code, answer.text) == (200, '{"cancelled":1}')
 
 
-def test_a_count_that_is_not_the_clients_own_bounds_a_cancellation(shared: Relay) -> None:
+def test_a_count_that_is_not_the_clients_default_bounds_a_cancellation(shared: Relay) -> None:
     items = [{"destination": AT, "headers": FAR | {"Upstash-Label": "few"}, "body": str(n)} for n in range(4)]
     shared.call("POST", "/v2/batch", json=items)
     answers = [shared.call("DELETE", f"/v2/messages?label=few&count={count}").json() for count in (1, 2, 100)]

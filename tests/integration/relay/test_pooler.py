@@ -1,4 +1,4 @@
-"""The relay behind PgBouncer in transaction mode, where each transaction may have another session of the server."""
+"""The relay behind PgBouncer in transaction mode, where each transaction may use another session of the server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.wait import until
 PUBLISHES = 200
 
 
-def test_all_that_is_published_behind_a_transaction_pooler_is_delivered(
+def test_messages_published_through_a_transaction_pooler_are_delivered(
     postgres: PostgresServer, new_relay: Callable[..., Relay], tmp_path: Path
 ) -> None:
     with (
@@ -44,7 +44,7 @@ def test_all_that_is_published_behind_a_transaction_pooler_is_delivered(
                 assert relay.call("GET", path).status_code == 200
 
 
-def test_no_setting_of_ours_is_left_in_a_session_that_others_use(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_the_relay_leaves_no_setting_in_a_shared_session(postgres: PostgresServer, tmp_path: Path) -> None:
     with postgres.database(template="template1") as name, pgbouncer(postgres.url(name), tmp_path) as pooled:
         create_schema(pooled)
 
@@ -61,11 +61,9 @@ def test_no_setting_of_ours_is_left_in_a_session_that_others_use(postgres: Postg
                 assert row == ("0",)
 
 
-def test_the_schema_is_made_through_the_pooler_whoever_used_its_sessions(
-    postgres: PostgresServer, tmp_path: Path
-) -> None:
+def test_the_schema_is_created_through_the_pooler_in_used_sessions(postgres: PostgresServer, tmp_path: Path) -> None:
     with postgres.database(template="template1") as name, pgbouncer(postgres.url(name), tmp_path) as pooled:
-        # What a client of the pooler leaves behind: a statement under the name that psycopg gives its first.
+        # The remains of another client of the pooler: a prepared statement with the name that psycopg gives its first.
         with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as other:
             other.execute("PREPARE _pg3_0 AS SELECT 1")
         assert create_schema(pooled) > 0

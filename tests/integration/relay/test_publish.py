@@ -29,7 +29,7 @@ def test_a_repeated_deduplication_id_is_answered_202_with_the_first_message(shar
     assert (second.status_code, second.json()) == (202, first.json() | {"deduplicated": True})
 
 
-def test_what_is_deduplicated_is_not_counted_as_accepted(shared: Relay) -> None:
+def test_a_duplicate_is_not_counted_as_accepted(shared: Relay) -> None:
     def accepted() -> float:
         lines = shared.call("GET", "/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith("relay_accepted_total"))
@@ -40,7 +40,7 @@ def test_what_is_deduplicated_is_not_counted_as_accepted(shared: Relay) -> None:
     assert accepted() - before == 1
 
 
-def test_a_url_group_is_answered_by_a_bare_array_with_a_message_for_each_endpoint(shared: Relay) -> None:
+def test_the_answer_for_a_url_group_is_an_array_with_a_message_for_each_endpoint(shared: Relay) -> None:
     with destination() as server:
         group(shared, "pair", f"{server.url}/one", f"{server.url}/two")
         answer = shared.call("POST", "/v2/publish/pair", data="body")
@@ -51,7 +51,7 @@ def test_a_url_group_is_answered_by_a_bare_array_with_a_message_for_each_endpoin
     assert {received.body for received in server.received} == {b"body"}
 
 
-def test_a_repeated_deduplication_id_on_a_group_is_a_repeat_for_each_endpoint(shared: Relay) -> None:
+def test_a_repeated_deduplication_id_on_a_group_is_a_duplicate_for_each_endpoint(shared: Relay) -> None:
     group(shared, "again", f"{AT}1", f"{AT}2")
     headers = FAR | {"Upstash-Deduplication-Id": "group-once"}
     first = shared.call("POST", "/v2/publish/again", headers=headers).json()
@@ -66,7 +66,7 @@ def test_a_deduplication_id_may_be_long(shared: Relay) -> None:
     assert [answer.status_code for answer in answers] == [200, 202], answers[0].text
 
 
-def test_enqueue_makes_the_queue(shared: Relay) -> None:
+def test_enqueue_creates_the_queue(shared: Relay) -> None:
     with destination() as server:
         answer = shared.call("POST", f"/v2/enqueue/made.by-enqueue/{server.url}/x?y=1", data="b")
         assert (answer.status_code, list(answer.json())) == (200, ["messageId"])
@@ -76,12 +76,12 @@ def test_enqueue_makes_the_queue(shared: Relay) -> None:
     assert (queue["name"], queue["parallelism"], queue["paused"]) == ("made.by-enqueue", 1, False)
 
 
-def test_options_may_stand_in_the_query_with_the_token(shared: Relay) -> None:
+def test_options_may_be_in_the_query_with_the_token(shared: Relay) -> None:
     with destination() as server:
         url = (
             f"{shared.url}/v2/publish/{server.url}/hook?upstash-retries=3&a=1&upstash-forward-x=y&qstash_token={TOKEN}"
         )
-        # Sent by somebody's web hook, with an authorization of its own.
+        # Sent by another service's webhook, with its own Authorization.
         answer = requests.post(
             f"{url}&upstash-header-forward=true&b=%2F",
             data="b",
@@ -101,7 +101,7 @@ def test_a_doubled_path_is_tolerated(shared: Relay) -> None:
     assert shown.json()["url"] == AT
 
 
-def test_a_batch_answers_each_item_in_its_place(shared: Relay) -> None:
+def test_a_batch_has_an_answer_for_each_item_in_its_order(shared: Relay) -> None:
     group(shared, "batched", f"{AT}1", f"{AT}2")
     items: list[dict[str, Any]] = [
         {"destination": AT, "headers": FAR, "body": "x"},
@@ -150,7 +150,7 @@ MALFORMED: list[tuple[str, str]] = [
 ]
 
 
-def test_a_malformed_batch_is_refused_as_a_whole(shared: Relay) -> None:
+def test_a_malformed_batch_is_refused_completely(shared: Relay) -> None:
     for body, words in MALFORMED:
         answer = shared.call("POST", "/v2/batch", data=body)
         assert answer.status_code == 400, (body[:100], answer.text)
@@ -192,7 +192,7 @@ REFUSED: list[tuple[str, dict[str, str], str]] = [
 ]
 
 
-def test_each_bad_option_is_400_and_named(shared: Relay) -> None:
+def test_each_bad_option_is_400_with_its_name(shared: Relay) -> None:
     for address, headers, words in REFUSED:
         answer = shared.call("POST", f"/v2/publish/{address}", data="x", headers=headers)
         assert answer.status_code == 400, (address, headers, answer.text)
@@ -220,7 +220,7 @@ def test_a_body_over_the_limit_is_413(new_relay: Any) -> None:
         assert (answer.status_code, "larger than 2048" in answer.json()["error"]) == (413, True), path
 
 
-def test_the_first_version_answers_201_and_makes_schedules(shared: Relay) -> None:
+def test_the_first_version_answers_201_and_creates_schedules(shared: Relay) -> None:
     published = shared.call("POST", f"/v1/publish/{AT}", data="x", headers=FAR)
     assert (published.status_code, list(published.json())) == (201, ["messageId"])
     scheduled = shared.call("POST", f"/v1/publish/{AT}", data="x", headers={"Upstash-Cron": "0 0 1 1 *"})

@@ -11,7 +11,7 @@ from tests.wait import until
 AT = "http://127.0.0.1:9/x"
 
 
-def test_a_queue_is_made_changed_shown_and_removed(shared: Relay) -> None:
+def test_a_queue_is_created_changed_shown_and_removed(shared: Relay) -> None:
     made = shared.call("POST", "/v2/queues", json={"queueName": "a.B_c-1", "parallelism": 3})
     assert (made.status_code, made.json()) == (200, {})
     shown: dict[str, Any] = shared.call("GET", "/v2/queues/a.B_c-1").json()
@@ -44,7 +44,7 @@ def test_a_paused_queue_holds_its_messages_and_counts_them_until_it_is_resumed(s
         until(lambda: shared.call("GET", "/v2/queues/held").json()["lag"] == 0)
 
 
-def test_a_message_tells_how_many_are_before_it(shared: Relay) -> None:
+def test_a_message_shows_the_number_of_messages_before_it(shared: Relay) -> None:
     with destination(lambda _: Reply(delay_seconds=20)) as server:
         ids = [shared.call("POST", f"/v2/enqueue/line/{server.url}").json()["messageId"] for _ in range(3)]
         until(lambda: server.received)
@@ -54,7 +54,7 @@ def test_a_message_tells_how_many_are_before_it(shared: Relay) -> None:
         assert len(server.received) == 1
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows: list[tuple[str, str, str]] = [
         ("/v2/queues", "", "JSON"),
         ("/v2/queues", "[]", "JSON object"),

@@ -15,7 +15,7 @@ AT = "http://127.0.0.1:9/x"
 YEARLY = {"Upstash-Cron": "0 0 1 1 *"}
 
 
-def test_a_schedule_is_made_shown_listed_and_removed(shared: Relay) -> None:
+def test_a_schedule_is_created_shown_listed_and_removed(shared: Relay) -> None:
     made = shared.call(
         "POST",
         f"/v2/schedules/{AT}",
@@ -84,13 +84,13 @@ def test_a_schedule_fires_into_a_group_and_a_queue(shared: Relay) -> None:
     assert shared.call("GET", "/v2/queues/of-schedule").status_code == 200
 
 
-def test_options_may_stand_in_the_query(shared: Relay) -> None:
+def test_options_may_be_in_the_query(shared: Relay) -> None:
     answer = shared.call("POST", f"/v2/schedules/{AT}?upstash-cron=0+0+1+1+*&a=1&upstash-retries=4")
     shown = shared.call("GET", f"/v2/schedules/{answer.json()['scheduleId']}").json()
     assert (shown["destination"], shown["cron"], shown["retries"]) == (f"{AT}?a=1", "0 0 1 1 *", 4)
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows: list[tuple[str, dict[str, str], str]] = [
         (AT, {}, "Upstash-Cron is missing"),
         (AT, {"Upstash-Cron": "* * *"}, "invalid cron"),
@@ -111,7 +111,7 @@ def test_bad_input_is_400_and_named(shared: Relay) -> None:
         assert words in answer.json()["error"], (address, headers, answer.text)
 
 
-def test_what_is_accepted_is_counted_once_and_what_schedules_publish_too(relay: Relay) -> None:
+def test_an_accepted_message_is_counted_once_and_those_of_schedules_too(relay: Relay) -> None:
     def accepted() -> float:
         lines = requests.get(f"{relay.url}/metrics", timeout=30).text.splitlines()
         return sum(float(line.split()[1]) for line in lines if line.startswith('relay_accepted_total{kind="message"}'))

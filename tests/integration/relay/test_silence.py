@@ -1,4 +1,4 @@
-"""A relay whose database goes silent, without a word to any connection, and comes back."""
+"""A relay whose database stops responding on every connection, and responds again later."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.infra.tcp_proxy import tcp_proxy
 from tests.integration.relay.conftest import Relay
 from tests.wait import until
 
-# More than any deadline of a request, and no more than clients wait.
+# Longer than every deadline of a request, and no longer than clients wait.
 ANSWER_SECONDS = 60
 
 
-def test_requests_are_answered_while_the_database_is_silent_and_served_when_it_is_back(
+def test_requests_are_answered_while_the_database_does_not_respond_and_served_when_it_does(
     postgres: PostgresServer, new_relay: Callable[..., Relay]
 ) -> None:
     with (
@@ -36,11 +36,11 @@ def test_requests_are_answered_while_the_database_is_silent_and_served_when_it_i
         until(lambda: server.to("/before"))
         proxy.swallow()
         assert publish("/silent").status_code >= 500
-        # Readiness asks no database: it is lost with the lease, or when a claim is overdue.
+        # Readiness does not query the database: it ends with the lease, or when a claim is overdue.
         until(lambda: relay.session.get(f"{relay.url}/readyz", timeout=ANSWER_SECONDS).status_code == 503, 60)
         proxy.heal()
         until(lambda: publish("/after").status_code == 200, 60)
         until(lambda: server.to("/after"), 60)
-        # What was not answered is committed or not; either way nothing is left behind.
+        # A request without an answer is committed or not. In both cases no lock or session remains.
         with psycopg.connect(postgres.url(name)) as connection:
             until(lambda: connection.execute("SELECT FROM relay.messages WHERE state = 'waiting'").fetchall() == [], 60)

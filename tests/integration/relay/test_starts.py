@@ -1,4 +1,6 @@
-"""The begin of an attempt is told (`Tidings-Started-Callback`), which harms no attempt and no other notice."""
+"""The relay reports the start of an attempt (`Tidings-Started-Callback`) without an effect on attempts and other
+notices.
+"""
 
 from __future__ import annotations
 
@@ -16,28 +18,28 @@ from tests.destination import Destination, Received, Reply, destination
 from tests.integration.relay.conftest import CURRENT_KEY, NEXT_KEY, Relay
 from tests.wait import until
 
-# Longer than anything here is waited for: whoever waits for it fails.
+# Longer than every wait of these tests, so a test that waits for it fails.
 FOR_EVER = 300.0
 
 
 def told(server: Destination, path: str = "/starts") -> list[dict[str, Any]]:
-    """All starts that came, of all requests."""
+    """All reported starts of all requests."""
     return [start for received in server.to(path) for start in json.loads(received.body)["starts"]]
 
 
 def counted(relay: Relay, outcome: str) -> float:
-    """How many starts came to this."""
+    """The number of starts reported to this path."""
     name = f'relay_start_notices_total{{outcome="{outcome}"}} '
     text = requests.get(f"{relay.url}/metrics", timeout=10).text
     return next((float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name)), 0.0)
 
 
 def holding(received: Received) -> Reply:
-    """Work is held; what else comes is answered."""
+    """Hold `/work`, and answer all other requests."""
     return Reply(delay_seconds=FOR_EVER if received.path.startswith("/work") else 0.0)
 
 
-def test_an_attempt_is_told_while_the_destination_works(shared: Relay) -> None:
+def test_a_start_is_reported_while_the_destination_works(shared: Relay) -> None:
     with destination(holding) as server:
         before = int(time.time() * 1000)
         published = shared.publish(
@@ -61,14 +63,14 @@ def test_an_attempt_is_told_while_the_destination_works(shared: Relay) -> None:
         )
         [work] = until(lambda: server.to("/work"))
         assert not [name for name in work.headers if name.lower().startswith("tidings")]
-        # Who may read the message does not learn the data, which may be a token.
+        # A reader of the message does not see the data, which may be a token.
         assert "opaque" not in shared.call("GET", f"/v2/messages/{id_}").text
         assert "opaque" not in shared.call("GET", f"/v2/events?messageIds={id_}").text
         assert shared.call("DELETE", f"/v2/messages/{id_}").status_code == 202
 
 
-def test_each_attempt_is_told_with_the_number_and_the_time_of_its_callback(shared: Relay) -> None:
-    # The first ones are held until they were told: of an attempt that is over nothing is told.
+def test_each_start_is_reported_with_the_number_and_the_time_of_its_callback(shared: Relay) -> None:
+    # The first attempts are held until their starts are reported: the start of an ended attempt is not reported.
     def answer(received: Received) -> Reply:
         if received.path == "/work":
             retried = int(received.headers["Upstash-Retried"])
@@ -91,18 +93,18 @@ def test_each_attempt_is_told_with_the_number_and_the_time_of_its_callback(share
         }
 
 
-def test_without_the_header_nothing_is_told(shared: Relay) -> None:
+def test_without_the_header_no_start_is_reported(shared: Relay) -> None:
     with destination() as server:
         shared.publish(f"{server.url}/quiet", Upstash_Callback=f"{server.url}/callback")
         until(lambda: server.to("/callback"))
-        # A later one that asks for it is told: the former would have been before it.
+        # A later message with the header is reported. A report of the former would have come before it.
         server.answer = holding
         shared.publish(f"{server.url}/work", Tidings_Started_Callback=f"{server.url}/starts", Upstash_Label="asks")
         until(lambda: told(server))
         assert [start["label"] for start in told(server)] == ["asks"]
 
 
-def test_what_begins_while_a_request_is_under_way_goes_together_in_the_next_one(shared: Relay) -> None:
+def test_starts_during_a_request_are_reported_together_in_the_next_one(shared: Relay) -> None:
     released = threading.Event()
 
     def answer(received: Received) -> Reply:
@@ -120,11 +122,11 @@ def test_what_begins_while_a_request_is_under_way_goes_together_in_the_next_one(
         assert shared.call("POST", "/v2/batch", json=[message(number) for number in range(1, 21)]).status_code == 200
         until(lambda: len([received for received in server.received if received.path.startswith("/work")]) == 21)
         released.set()
-        # All but the first, or most of them when this took longer than a request may.
+        # All but the first; or most of them, if this took longer than a request may.
         until(lambda: any(len(json.loads(received.body)["starts"]) > 10 for received in server.to("/starts")))
 
 
-def test_a_notice_that_fails_is_sent_again(shared: Relay) -> None:
+def test_a_notice_that_fails_is_repeated(shared: Relay) -> None:
     statuses = iter([503, 0, 429])
 
     def answer(received: Received) -> Reply:
@@ -136,7 +138,7 @@ def test_a_notice_that_fails_is_sent_again(shared: Relay) -> None:
         assert len({start["messageId"] for start in told(server)}) == 1
 
 
-def test_one_that_is_refused_is_not_sent_again(new_relay: Callable[..., Relay]) -> None:
+def test_a_notice_that_is_refused_is_not_repeated(new_relay: Callable[..., Relay]) -> None:
     with destination(lambda received: Reply(404) if received.path == "/starts" else holding(received)) as server:
         relay = new_relay()
         relay.publish(f"{server.url}/work", Tidings_Started_Callback=f"{server.url}/starts")
@@ -153,7 +155,9 @@ def test_an_address_that_may_not_be_called_gets_no_notice(new_relay: Callable[..
         assert relay.state(published.json()["messageId"]) == "active"
 
 
-def test_an_address_that_does_not_answer_harms_no_attempt_and_no_other_address(new_relay: Callable[..., Relay]) -> None:
+def test_an_address_that_does_not_answer_affects_no_attempt_and_no_other_address(
+    new_relay: Callable[..., Relay],
+) -> None:
     def answer(received: Received) -> Reply:
         return Reply(delay_seconds=FOR_EVER if received.path in {"/dead", "/work/alive"} else 0.0)
 
@@ -166,7 +170,7 @@ def test_an_address_that_does_not_answer_harms_no_attempt_and_no_other_address(n
                 Upstash_Callback=f"{server.url}/callback",
             )
         until(lambda: len(server.to("/callback")) == 30)
-        # The request to the dead address is still under way.
+        # The request to the address that does not answer is still in progress.
         assert len(server.to("/dead")) >= 1
         relay.publish(
             f"{server.url}/work/alive", Upstash_Label="alive", Tidings_Started_Callback=f"{server.url}/starts"
@@ -174,7 +178,7 @@ def test_an_address_that_does_not_answer_harms_no_attempt_and_no_other_address(n
         until(lambda: [start["label"] for start in told(server)] == ["alive"])
 
 
-def test_what_cannot_be_told_is_given_up_and_counted(new_relay: Callable[..., Relay]) -> None:
+def test_starts_that_cannot_be_reported_are_given_up_and_counted(new_relay: Callable[..., Relay]) -> None:
     with destination(lambda received: Reply(503) if received.path == "/starts" else holding(received)) as server:
         relay = new_relay()
         relay.publish(f"{server.url}/work", Tidings_Started_Callback=f"{server.url}/starts")
@@ -182,7 +186,7 @@ def test_what_cannot_be_told_is_given_up_and_counted(new_relay: Callable[..., Re
         assert 2 <= len(server.to("/starts")) < 20
 
 
-def test_notices_under_way_do_not_hold_the_end_of_the_process(new_relay: Callable[..., Relay]) -> None:
+def test_notices_in_progress_do_not_delay_the_end_of_the_process(new_relay: Callable[..., Relay]) -> None:
     with destination(lambda received: Reply(delay_seconds=FOR_EVER)) as server:
         relay = new_relay(RELAY_DRAIN_SECONDS="60")
         published = relay.publish(f"{server.url}/work", Tidings_Started_Callback=f"{server.url}/starts")
@@ -195,7 +199,7 @@ def test_notices_under_way_do_not_hold_the_end_of_the_process(new_relay: Callabl
         assert "never retrieved" not in relay.process.log.read_text()
 
 
-def test_a_dead_letter_that_is_tried_again_is_told_too(shared: Relay) -> None:
+def test_the_retry_of_a_dead_letter_is_reported_too(shared: Relay) -> None:
     def answer(received: Received) -> Reply:
         return Reply(400) if received.path == "/work" and received.body == b"first" else holding(received)
 

@@ -1,4 +1,4 @@
-"""SIGTERM ends the process, whatever it does at that moment, and leaves no message claimed that was never sent."""
+"""SIGTERM ends the process at any moment, and leaves no claim of a message that was never sent."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.wait import until
 
 BACKLOG = 10_000
 STOPS = 200
-# Relays that start and stop at the same time.
+# Relays that start and stop concurrently.
 AT_ONCE = 4
-# For a machine that is busy with other things.
+# For a busy machine.
 MARGIN_SECONDS = 30.0
-# A text that only the statement that claims has.
+# A text that only the claim statement contains.
 CLAIM = b"SET state = 'active', started_at"
 
 
@@ -39,14 +39,14 @@ def faulty(postgres: PostgresServer) -> Iterator[Edge]:
 
 
 def ended(relay: Relay, drain_seconds: float) -> int:
-    """Stop it; its exit status, which comes within the bound that is promised."""
+    """Stop the relay; return its exit status, which must arrive within the promised time."""
     began = time.monotonic()
     status = relay.process.stop()
     assert time.monotonic() - began < drain_seconds + END_SECONDS + MARGIN_SECONDS
     return status
 
 
-def test_a_stop_within_a_backlog_leaves_nothing_claimed_and_nothing_of_unknown_fate(
+def test_a_stop_during_a_backlog_leaves_no_claim_and_no_unknown_fate(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
     paths = [f"/{n}" for n in range(BACKLOG)]
@@ -65,12 +65,12 @@ def test_a_stop_within_a_backlog_leaves_nothing_claimed_and_nothing_of_unknown_f
             assert faulty.states()["active"] == 0
             assert "drain_incomplete" not in log(relay)
         assert faulty.states()["waiting"] > 0, "the backlog was too short"
-        assert faulty.letters() == 0
+        assert faulty.dead_letters() == 0
         assert set(calls(server).values()) == {1}
         assert faulty.states()["delivered"] == len(server.received)
 
 
-def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_and_are_of_no_unknown_fate(
+def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_without_an_unknown_fate(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
     """A listener whose backlog is full drops further attempts to connect."""
@@ -89,11 +89,11 @@ def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_and_are_o
             assert unknown == 0
 
 
-def test_what_was_claimed_and_never_sent_is_given_back_to_a_slow_database(
+def test_claims_that_were_never_sent_are_returned_to_a_slow_database(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
-    """A round trip takes 0.6 s, and giving back takes several."""
-    # With a lease so long nothing that is lost is put right before the end.
+    """A round trip takes 0.6 s, and the return of claims takes several."""
+    # The lease is so long that no other process recovers a lost claim before the end of the test.
     relay = new_relay(**faulty.settings, RELAY_LEASE_SECONDS="300", RELAY_DRAIN_SECONDS="10")
     with destination() as server:
         faulty.proxy.lose_answers(CLAIM)
@@ -109,7 +109,7 @@ def test_what_was_claimed_and_never_sent_is_given_back_to_a_slow_database(
         assert faulty.rows("SELECT count(*) FROM relay.processes WHERE lease_until > now()") == [(0,)]
 
 
-def test_endings_that_a_slow_database_takes_after_the_drain_time_are_kept(
+def test_endings_that_a_slow_database_commits_after_the_drain_time_are_kept(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
     relay = new_relay(**faulty.settings)
@@ -122,9 +122,7 @@ def test_endings_that_a_slow_database_takes_after_the_drain_time_are_kept(
         assert faulty.states() == {"delivered": 100}
 
 
-def test_a_lease_is_not_released_when_nothing_could_be_given_back(
-    new_relay: Callable[..., Relay], faulty: Edge
-) -> None:
+def test_a_lease_is_not_released_when_no_claim_could_be_returned(new_relay: Callable[..., Relay], faulty: Edge) -> None:
     relay = new_relay(**faulty.settings, RELAY_LEASE_SECONDS="300")
     with destination() as server:
         faulty.proxy.lose_answers(CLAIM)
@@ -138,7 +136,7 @@ def test_a_lease_is_not_released_when_nothing_could_be_given_back(
 
 
 @pytest.mark.timeout(1200)
-def test_two_hundred_stops_at_varied_moments_all_end(
+def test_two_hundred_stops_at_different_moments_all_end(
     new_relay: Callable[..., Relay], faulty: Edge, tmp_path: Path
 ) -> None:
     environment = new_relay(**faulty.direct).process.environment
@@ -146,7 +144,7 @@ def test_two_hundred_stops_at_varied_moments_all_end(
 
     def stopped(n: int) -> int:
         status = tried(n)
-        # Another process took the port between its choice and the start.
+        # Another process used the port between its choice and the start.
         return tried(n) if status == 1 and "Address already in use" in (tmp_path / f"{n}.log").read_text() else status
 
     def tried(n: int) -> int:
@@ -162,7 +160,7 @@ def test_two_hundred_stops_at_varied_moments_all_end(
 
 
 @pytest.mark.parametrize("fault", ["refuse", "swallow"])
-def test_it_ends_while_its_database_is_away(new_relay: Callable[..., Relay], faulty: Edge, fault: str) -> None:
+def test_it_ends_while_its_database_is_down(new_relay: Callable[..., Relay], faulty: Edge, fault: str) -> None:
     relay = new_relay(**faulty.settings)
     with destination(lambda _: Reply(delay_seconds=60)) as server:
         publish(relay, server, [f"/{n}" for n in range(20)])
@@ -175,7 +173,7 @@ def test_it_ends_while_its_database_is_away(new_relay: Callable[..., Relay], fau
 def test_it_ends_while_messages_are_published_claimed_and_delivered(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
-    """And whatever was accepted is delivered by the next one."""
+    """And the next relay delivers every accepted message."""
     known: list[str] = []
 
     def more(least: int) -> bool:
@@ -206,7 +204,7 @@ def test_it_ends_while_messages_are_published_claimed_and_delivered(
         until(lambda: set(known) <= set(calls(server)), 60)
 
 
-def test_a_taken_port_is_said_in_a_sentence(new_relay: Callable[..., Relay], faulty: Edge) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(new_relay: Callable[..., Relay], faulty: Edge) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -216,10 +214,10 @@ def test_a_taken_port_is_said_in_a_sentence(new_relay: Callable[..., Relay], fau
     assert log(relay) == f"RELAY_LISTEN: {address} cannot be listened at: Address already in use\n"
 
 
-def test_a_port_that_is_taken_in_the_last_moment_ends_the_process(
+def test_a_port_that_another_process_takes_at_the_last_moment_ends_the_process(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:
-    """Bound at the start, but listened at by another one meanwhile, as the database was slow to answer."""
+    """It is bound at the start, and another process listens on it meanwhile, as the database was slow to answer."""
     new_relay(**faulty.direct).process.stop()
     faulty.proxy.delay(0.2)
     relay = new_relay(**faulty.settings, ready=False)

@@ -1,4 +1,6 @@
-"""One destination, name or reader that is stuck hurts itself alone: a relay on real sockets beside others that are well."""
+"""A destination, name or reader that hangs does not affect others: a relay on real sockets with other destinations that
+work.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from tests.integration.relay.conftest import TOKEN, Relay
 from tests.process import ROOT
 from tests.wait import patient, until
 
-# Within this what is well is delivered; it takes a fraction of a second, and without a bound 30 s or hours.
+# Messages to working destinations are delivered within this time. They take a fraction of a second, and without a bound
+# 30 s or hours.
 WELL_SECONDS = 25.0
 MIB = 1024 * 1024
 # More than the buffers of two connections hold.
@@ -34,7 +37,7 @@ LARGE = os.urandom(6 * MIB)
 
 
 def batch(relay: Relay, url: str, count: int, **headers: str) -> list[str]:
-    """Publish `count` messages; their ids."""
+    """Publish `count` messages; return their ids."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = relay.call("POST", "/v2/batch", json=[{"destination": url, "headers": named}] * count)
     return [item["messageId"] for item in answer.json()]
@@ -58,7 +61,7 @@ def token(relay: Relay, *arguments: str) -> str:
 def requested(
     relay: Relay, head: str, token: str, body: bytes = b"", *, count: int = 1
 ) -> Iterator[list[socket.socket]]:
-    """Connections that have sent a request, of which they read nothing."""
+    """Connections that have sent a request and read nothing of the answer."""
     port = int(relay.url.rpartition(":")[2])
     opened = []
     for _ in range(count):
@@ -81,7 +84,7 @@ def names(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_silent_name_servers_delay_no_other_name(names: Path, new_relay: Callable[..., Relay]) -> None:
+def test_name_servers_that_do_not_respond_delay_no_other_name(names: Path, new_relay: Callable[..., Relay]) -> None:
     wrapper = own_names(
         names,
         hosts="127.0.0.1 localhost\n127.0.0.1 in-hosts\n",
@@ -96,30 +99,30 @@ def test_silent_name_servers_delay_no_other_name(names: Path, new_relay: Callabl
                 relay.publish(f"http://dead-{number}.example/", Upstash_Retry_Delay="100")
         until(lambda: len({name for name in server.asked if name.startswith("dead-")}) >= 4)
         asked = time.monotonic()
-        # api: by the search list, as services in compose and Kubernetes are named.
+        # api: resolved by the search list, as services are named in compose and Kubernetes.
         for host in ("in-hosts", "localhost", "healthy.example", "api"):
             relay.publish(f"http://{host}:{port}/{host}", Upstash_Retries="0")
         until(lambda: len(well.received) == 4, WELL_SECONDS)
         assert time.monotonic() - asked < WELL_SECONDS
-        # Each dead name was asked for at last, once at a time: 2 messages, one lookup of a few queries.
+        # Each failing name was looked up in the end, once at a time: 2 messages, one lookup of a few queries.
         until(lambda: len({name for name in server.asked if re.fullmatch(r"dead-\d+\.example", name)}) == 60)
 
 
-def test_a_black_hole_holds_up_nobody(relay: Relay) -> None:
+def test_a_destination_that_drops_packets_delays_no_other(relay: Relay) -> None:
     with black_hole() as hole, destination() as well:
         batch(relay, hole, 700, Upstash_Timeout="30s")
         relay.publish(well.url)
         until(lambda: well.received, WELL_SECONDS)
 
 
-def test_a_black_hole_does_not_take_all_places(new_relay: Callable[..., Relay]) -> None:
+def test_a_destination_that_drops_packets_does_not_use_all_places(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_CONCURRENCY_MAX="20")
     with black_hole() as hole, destination(lambda _: Reply()) as well:
         ids = batch(relay, hole, 60, Upstash_Callback=f"{well.url}/callback")
         for _ in range(20):
             relay.publish(f"{well.url}/well")
         until(lambda: len(well.to("/well")) == 20, WELL_SECONDS)
-        # What was put off was not attempted: none of its retries is used, and nobody is told.
+        # A message that was put off had no attempt: it has used no retry, and has no callback.
         message = until(lambda: next((m for id_ in ids if (m := relay.message(id_)) and _put_off(m)), None))
         assert message is not None
         assert "too many calls wait for a connection" in message["waiting"]["detail"]
@@ -127,7 +130,7 @@ def test_a_black_hole_does_not_take_all_places(new_relay: Callable[..., Relay]) 
         assert well.to("/callback") == []
 
 
-def test_what_is_put_off_again_and_again_fills_no_log(new_relay: Callable[..., Relay]) -> None:
+def test_a_message_that_is_put_off_repeatedly_does_not_fill_the_log(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_CONCURRENCY_MAX="20")
     count = 300
     with black_hole() as hole:
@@ -142,7 +145,7 @@ def test_what_is_put_off_again_and_again_fills_no_log(new_relay: Callable[..., R
         assert logged <= count + 20, "one of each message, and of attempts that ended"
 
 
-def test_destinations_that_do_not_read_hold_up_no_other_body(relay: Relay) -> None:
+def test_destinations_that_do_not_read_delay_no_other_body(relay: Relay) -> None:
     with deaf() as stuck, destination() as well:
         for _ in range(16):
             assert relay.publish(stuck.url, LARGE).status_code == 200
@@ -151,7 +154,7 @@ def test_destinations_that_do_not_read_hold_up_no_other_body(relay: Relay) -> No
         until(lambda: [call.body for call in well.received] == [LARGE], WELL_SECONDS)
 
 
-def test_readers_that_stand_still_hold_up_no_delivery_and_no_other_reader(new_relay: Callable[..., Relay]) -> None:
+def test_readers_that_stall_delay_no_delivery_and_no_other_reader(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(RELAY_BODY_BYTES_MAX="100000", RELAY_PUBLIC_URL="http://relay.example.com")
     answer = LARGE * 2
     reading = token(relay, "reader", "--read-only")
@@ -161,19 +164,19 @@ def test_readers_that_stand_still_hold_up_no_delivery_and_no_other_reader(new_re
         path = f"/v2/messages/{id_}/body/0"
         assert json.loads(call.body)["bodyUrl"].endswith(path)
         with requested(relay, f"GET {path} HTTP/1.1", reading, count=16) as readers:
-            # The beginning for one of them is here, so the places are taken.
+            # The first bytes for one of them have arrived, so the places are in use.
             answered, _, _ = select.select(readers, [], [], patient(10))
             assert answered[0].recv(12) == b"HTTP/1.1 200"
             relay.publish(f"{well.url}/large", b"x" * 90_000)
             until(lambda: well.to("/large"), WELL_SECONDS)
             assert relay.call("GET", path).content == answer
-        # And their places are free again, for as many as there are.
+        # Their places are free again, for the same number of readers.
         headers = {"Authorization": f"Bearer {reading}"}
         for _ in range(20):
             assert requests.get(relay.url + path, headers=headers, timeout=30).content == answer
 
 
-def test_uploads_that_stand_still_hold_up_no_other_token(relay: Relay) -> None:
+def test_uploads_that_stall_delay_no_other_token(relay: Relay) -> None:
     other = token(relay, "other")
     with destination() as well:
         head = f"POST /v2/publish/{well.url}/stuck HTTP/1.1\r\nContent-Length: {MIB}"
@@ -184,14 +187,14 @@ def test_uploads_that_stand_still_hold_up_no_other_token(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("end", ["closes", "stops"])
-def test_an_answer_that_breaks_off_leaves_nothing_behind(relay: Relay, end: str) -> None:
+def test_an_answer_that_is_interrupted_leaves_no_chunks(relay: Relay, end: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     # Long enough for the beginning of the answer to be stored on a busy machine.
     id_ = relay.publish(url, Upstash_Timeout="15s", Upstash_Retries="0").json()["messageId"]
     connection, _ = listener.accept()
     with listener, connection:
-        # An answer to nothing would be no answer.
+        # Otherwise the relay would close the connection for an answer without a request.
         assert connection.recv(1)
         connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {10 * MIB}\r\n\r\n".encode() + LARGE[: 3 * MIB])
         until(lambda: chunks(relay) > 0)
@@ -201,12 +204,12 @@ def test_an_answer_that_breaks_off_leaves_nothing_behind(relay: Relay, end: str)
     until(lambda: chunks(relay) == 0)
 
 
-def test_a_call_that_is_cancelled_leaves_nothing_of_its_answer_behind(relay: Relay) -> None:
+def test_a_call_that_is_cancelled_leaves_no_chunks_of_its_answer(relay: Relay) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     id_ = relay.publish(f"http://127.0.0.1:{listener.getsockname()[1]}").json()["messageId"]
     connection, _ = listener.accept()
     with listener, connection:
-        # An answer to nothing would be no answer.
+        # Otherwise the relay would close the connection for an answer without a request.
         assert connection.recv(1)
         connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {10 * MIB}\r\n\r\n".encode() + LARGE[: 3 * MIB])
         until(lambda: chunks(relay) > 0)
@@ -214,7 +217,7 @@ def test_a_call_that_is_cancelled_leaves_nothing_of_its_answer_behind(relay: Rel
         until(lambda: chunks(relay) == 0)
 
 
-def test_an_upload_that_breaks_off_leaves_nothing_behind(relay: Relay) -> None:
+def test_an_upload_that_is_interrupted_leaves_no_chunks(relay: Relay) -> None:
     head = f"POST /v2/publish/http://127.0.0.1:9/ HTTP/1.1\r\nContent-Length: {10 * MIB}"
     with requested(relay, head, TOKEN, LARGE[: 3 * MIB]):
         until(lambda: chunks(relay) > 0)
@@ -231,7 +234,7 @@ def test_more_calls_than_the_soft_limit_of_files_are_held(new_relay: Callable[..
     assert relay.call("GET", "/v2/dlq").json()["messages"] == []
 
 
-def test_more_calls_than_there_can_be_files_wait_and_it_is_said(new_relay: Callable[..., Relay]) -> None:
+def test_calls_beyond_the_hard_limit_of_files_wait_and_a_warning_is_logged(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay(wrapper=["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"])
     assert "files_few" in relay.process.log.read_text()
     with destination(lambda _: Reply(delay_seconds=1)) as server:

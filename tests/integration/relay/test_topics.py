@@ -30,12 +30,12 @@ def test_endpoints_are_added_renamed_and_removed_by_name_or_url_until_the_group_
     assert shared.call("DELETE", path, json={"endpoints": [{"url": b}]}).status_code == 404
 
 
-def test_removing_an_unknown_group_is_no_fault(shared: Relay) -> None:
+def test_removing_an_unknown_group_is_not_an_error(shared: Relay) -> None:
     assert shared.call("DELETE", "/v2/topics/never-made").status_code == 200
     assert shared.call("GET", "/v2/topics/never-made").json() == {"error": "URL group never-made not found"}
 
 
-def test_a_groups_default_headers_are_under_those_of_the_sender(shared: Relay) -> None:
+def test_the_senders_headers_override_a_groups_default_headers(shared: Relay) -> None:
     with destination() as server:
         shared.call("POST", "/v2/topics/with-headers/endpoints", json={"endpoints": [{"url": server.url}]})
         headers = {"Upstash-Forward-A": "group", "Upstash-Forward-B": ["1", "2"], "Upstash-Retries": "7"}
@@ -47,7 +47,7 @@ def test_a_groups_default_headers_are_under_those_of_the_sender(shared: Relay) -
         assert shared.call("GET", f"/v2/messages/{item['messageId']}").json()["maxRetries"] == 7
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows: list[tuple[str, str, Any, str]] = [
         ("POST", "/v2/topics/a%20b/endpoints", {"endpoints": [{"url": "https://a.example"}]}, "URL group name"),
         ("POST", "/v2/topics/g/endpoints", [], "JSON object"),

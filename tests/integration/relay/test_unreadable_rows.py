@@ -1,4 +1,4 @@
-"""A message that this version cannot read, or whose end the database refuses, takes no other's place."""
+"""A message that this version cannot read, or whose end the database refuses, does not delay others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from cryptography.fernet import Fernet
 
-from services.relay.store.vault import Vault
+from services.relay.store.encryption import Encryption
 from tests.destination import destination
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay.conftest import Relay
@@ -25,15 +25,15 @@ def faulty(postgres: PostgresServer) -> Iterator[Edge]:
     ("content", "state"),
     [({"headers": {}, "of_a_newer_version": True}, "waiting"), ({"headers": {}, "callback": {"no": 1}}, "failed")],
 )
-def test_a_row_that_cannot_be_read_breaks_no_claim(
+def test_a_row_that_cannot_be_read_does_not_break_the_claim(
     new_relay: Callable[..., Relay], faulty: Edge, content: dict[str, object], state: str
 ) -> None:
-    """One with an option of a newer version waits for a process that knows it; another one fails."""
+    """A message with an option of a newer version waits for a process that knows it. An unreadable one fails."""
     key = Fernet.generate_key().decode()
     relay = new_relay(**faulty.direct, RELAY_ENCRYPTION_KEYS=key)
     with destination() as server:
         [bad, *_] = publish(relay, server, ["/bad", *[f"/{n}" for n in range(20)]], Upstash_Delay="3s")
-        sealed = Vault(key).seal(content).decode()
+        sealed = Encryption(key).seal(content).decode()
         faulty.execute(f"UPDATE relay.messages SET sealed = convert_to('{sealed}', 'UTF8') WHERE id = '{bad}'")
         until(lambda: len(server.received) == 20, 30)
         until(lambda: faulty.rows(f"SELECT state FROM relay.messages WHERE id = '{bad}' AND lease_owner IS NULL")
@@ -42,7 +42,7 @@ def test_a_row_that_cannot_be_read_breaks_no_claim(
     assert server.to("/bad") == []
 
 
-def test_endings_that_the_database_refuses_take_no_places(new_relay: Callable[..., Relay], faulty: Edge) -> None:
+def test_endings_that_the_database_refuses_use_no_places(new_relay: Callable[..., Relay], faulty: Edge) -> None:
     relay = new_relay(**faulty.direct, RELAY_CONCURRENCY_MAX="5")
     faulty.execute("""
         CREATE FUNCTION relay.refuse() RETURNS trigger LANGUAGE plpgsql AS $$

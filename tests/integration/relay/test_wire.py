@@ -1,4 +1,4 @@
-"""What comes over the wire below the routes: broken requests, encodings, and `Expect`."""
+"""HTTP below the routes: malformed requests, encodings, and `Expect`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD = b"Host: relay\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n"
 
 
 def spoken(relay: Relay, *pieces: bytes) -> bytes:
-    """All that the relay answers to these bytes; each piece is sent when something came back for the one before."""
+    """All bytes of the relay's answer. Each piece is sent after an answer to the previous one."""
     address = urlsplit(relay.url)
     answer = b""
     with socket.create_connection((address.hostname or "", address.port or 0), timeout=20) as connection:
@@ -49,21 +49,21 @@ def spoken(relay: Relay, *pieces: bytes) -> bytes:
         (b"GET /%0a HTTP/1.1\r\n" + HEAD + b"\r\n", 404),
     ],
 )
-def test_whatever_is_wrong_with_a_request_the_answer_is_json(shared: Relay, request_bytes: bytes, status: int) -> None:
+def test_the_answer_to_any_malformed_request_is_json(shared: Relay, request_bytes: bytes, status: int) -> None:
     head, _, body = spoken(shared, request_bytes).partition(b"\r\n\r\n")
     assert head.split()[1] == str(status).encode(), head
     assert b"content-type: application/json" in head.lower()
     assert list(json.loads(body)) == ["error" if status >= 400 else "messageId"]
 
 
-def test_who_expects_100_hears_it_and_only_when_the_body_is_wanted(shared: Relay) -> None:
+def test_a_client_that_expects_100_gets_it_only_when_the_body_is_accepted(shared: Relay) -> None:
     start = b"POST /v2/queues HTTP/1.1\r\n%bExpect: 100-continue\r\nContent-Length: 27\r\n\r\n"
     answer = spoken(shared, start % HEAD, b'{"queueName":"expected-10"}')
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 ")
     assert spoken(shared, start % b"Host: relay\r\n").startswith(b"HTTP/1.1 401 ")
 
 
-def test_a_compressed_body_is_delivered_as_it_came(shared: Relay) -> None:
+def test_a_compressed_body_is_delivered_unchanged(shared: Relay) -> None:
     body = gzip.compress(b"hello " * 100)
     headers = {"Upstash-Header-Forward": "true", "Content-Encoding": "gzip"}
     with destination() as server:
@@ -76,14 +76,14 @@ def test_a_compressed_body_is_delivered_as_it_came(shared: Relay) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", "/v2/batch"), ("POST", "/v2/queues"), ("DELETE", "/v2/dlq")])
-def test_compressed_json_is_not_understood(shared: Relay, method: str, path: str) -> None:
+def test_compressed_json_is_refused(shared: Relay, method: str, path: str) -> None:
     headers = {"Content-Encoding": "gzip"}
     answer: requests.Response = shared.call(method, path, data=gzip.compress(b"[]"), headers=headers)
     assert (answer.status_code, list(answer.json())) == (415, ["error"])
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"deflate,chunked", b"chunked, chunked", b"x, chunked"])
-def test_a_transfer_coding_but_chunked_is_not_understood(shared: Relay, coding: bytes) -> None:
+def test_a_transfer_coding_other_than_chunked_is_refused(shared: Relay, coding: bytes) -> None:
     body = b"3\r\nabc\r\n0\r\n\r\n"
     head = b"POST /v2/publish/http://127.0.0.1:9/ HTTP/1.1\r\n" + HEAD + b"Transfer-Encoding: " + coding
     answer = spoken(shared, head + b"\r\n\r\n" + body)
@@ -91,7 +91,7 @@ def test_a_transfer_coding_but_chunked_is_not_understood(shared: Relay, coding: 
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
 
 
-def test_a_client_that_goes_away_in_its_body_is_no_fault_of_the_relay(new_relay: Callable[..., Relay]) -> None:
+def test_a_client_that_disconnects_in_its_body_is_not_an_error_of_the_relay(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay()
     address = urlsplit(relay.url)
     for path, large in (
@@ -107,7 +107,7 @@ def test_a_client_that_goes_away_in_its_body_is_no_fault_of_the_relay(new_relay:
     assert "request_failed" not in log.read_text()
 
 
-def test_heads_without_end_cost_little_memory_and_are_refused(new_relay: Callable[..., Relay]) -> None:
+def test_endless_heads_cost_little_memory_and_are_refused(new_relay: Callable[..., Relay]) -> None:
     relay = new_relay()
     address = urlsplit(relay.url)
     before = resident_bytes(relay)
@@ -121,7 +121,7 @@ def test_heads_without_end_cost_little_memory_and_are_refused(new_relay: Callabl
             with suppress(ConnectionError, TimeoutError):
                 for n in range(100):
                     connection.sendall(field % n)
-        # It was 240 MB: whatever of the heads is beyond the bound is read and thrown away, or not read at all.
+        # It was 240 MB before: bytes beyond the limit are read and discarded, or not read at all.
         assert resident_bytes(relay) - before < 80 * 1024 * 1024
     assert relay.call("GET", "/healthz").status_code == 200
 
@@ -161,6 +161,6 @@ def test_a_line_break_in_a_header_of_a_batch_is_400_and_names_the_item(shared: R
     assert "message 1" in answer.json()["error"]
 
 
-def test_group_headers_that_are_none_are_refused(shared: Relay) -> None:
+def test_invalid_group_headers_are_refused(shared: Relay) -> None:
     answer = shared.call("PATCH", "/v2/topics/broken", json={"headers": {"Content-Type": "a\r\nX: y"}})
     assert (answer.status_code, "content-type" in answer.json()["error"]) == (400, True)

@@ -22,9 +22,10 @@ from services.relay.schema import create_schema
 from services.relay.settings import RelaySettings
 from services.relay.store.claims import Claims
 from services.relay.store.database import Database
+from services.relay.store.dead_letters import DeadLetters
+from services.relay.store.encryption import Encryption
 from services.relay.store.events import Events
 from services.relay.store.flow_keys import FlowKeys
-from services.relay.store.letters import Letters
 from services.relay.store.message_views import MessageViews
 from services.relay.store.messages import Messages
 from services.relay.store.processes import Processes
@@ -32,7 +33,6 @@ from services.relay.store.queues import Queues
 from services.relay.store.schedules import Schedules
 from services.relay.store.tokens import Tokens
 from services.relay.store.topics import Topics
-from services.relay.store.vault import Vault
 from tests.infra.postgres import PostgresServer
 
 T = TypeVar("T")
@@ -43,22 +43,22 @@ OTHER = UUID(int=3)
 class Stores:
     """All stores on one pool, and the steps of a relay's work."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, encryption: Encryption) -> None:
         self.database = database
-        self.vault = vault
-        self.messages = Messages(database, vault, owner=OWNER)
-        self.claims = Claims(database, vault, owner=OWNER)
+        self.encryption = encryption
+        self.messages = Messages(database, encryption, owner=OWNER)
+        self.claims = Claims(database, encryption, owner=OWNER)
         self.processes = Processes(database, owner=OWNER)
-        self.other = Claims(database, vault, owner=OTHER)
+        self.other = Claims(database, encryption, owner=OTHER)
         self.flow_keys = FlowKeys(database)
-        self.topics = Topics(database, vault)
-        self.schedules = Schedules(database, vault, self.messages, self.topics)
-        # Keys of stored bodies that letters and queues gave up.
+        self.topics = Topics(database, encryption)
+        self.schedules = Schedules(database, encryption, self.messages, self.topics)
+        # The keys of stored bodies that dead letters and queues no longer refer to.
         self.discarded: list[str] = []
         self.queues = Queues(database, discard=self.discarded.extend)
-        self.letters = Letters(database, vault, self.messages, discard=self.discarded.extend)
-        self.events = Events(database, vault)
-        self.views = MessageViews(database, vault)
+        self.dead_letters = DeadLetters(database, encryption, self.messages, discard=self.discarded.extend)
+        self.events = Events(database, encryption)
+        self.views = MessageViews(database, encryption)
         self.tokens = Tokens(database)
 
     async def accept(self, *drafts: Draft) -> list[str]:
@@ -74,7 +74,7 @@ class Stores:
         return len(await self.messages.finish(endings))
 
     async def expire(self) -> int:
-        """Another process puts back what dead ones held; how many."""
+        """Another process recovers the claims of dead ones; return their number."""
         await Processes(self.database, owner=OTHER).renew(60)
         return await self.other.expire(10)
 
@@ -90,7 +90,7 @@ Run = Callable[[Callable[[Stores], Awaitable[Any]]], None]
 
 @pytest.fixture(scope="session")
 def relay_template(postgres: PostgresServer) -> Iterator[str]:
-    """A database with the relay's schema alone, to be cloned."""
+    """A template database with the relay's schema."""
     with postgres.database(template="template1") as name:
         create_schema(postgres.url(name))
         yield name
@@ -104,12 +104,12 @@ def relay_url(postgres: PostgresServer, relay_template: str) -> Iterator[str]:
 
 @pytest.fixture
 def run(relay_url: str) -> Run:
-    """Run an asynchronous story with the stores."""
+    """Run a coroutine function with the stores."""
 
     def runner(story: Callable[[Stores], Awaitable[Any]]) -> None:
         async def main() -> None:
             async with AsyncConnectionPool(relay_url, min_size=1, max_size=6, timeout=10, open=False) as pool:
-                await story(Stores(Database(pool), Vault(Fernet.generate_key().decode())))
+                await story(Stores(Database(pool), Encryption(Fernet.generate_key().decode())))
 
         asyncio.run(main())
 
@@ -118,13 +118,13 @@ def run(relay_url: str) -> Run:
 
 @pytest.fixture
 def administrator(relay_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection beside the stores' own, in autocommit."""
+    """A separate connection, in autocommit."""
     with psycopg.connect(relay_url, autocommit=True) as connection:
         yield connection
 
 
 def draft(**changes: Any) -> Draft:
-    """`changes` are fields of `Draft` or of its `Options`."""
+    """A draft; `changes` are fields of `Draft` or of its `Options`."""
     options = Options(**{name: changes.pop(name) for name in OPTION_NAMES & changes.keys()})
     given: dict[str, Any] = {
         "url": "https://example.com/path?q=1",
@@ -137,7 +137,7 @@ def draft(**changes: Any) -> Draft:
 
 
 def settings(**changes: Any) -> RelaySettings:
-    """Of a relay whose messages are not kept after their end."""
+    """The stores of a relay that deletes messages at their end."""
     given: dict[str, Any] = {
         "database_url": SecretStr("postgresql://unused"), "token": SecretStr("unused"),
         "current_signing_key": SecretStr("unused"), "next_signing_key": SecretStr("unused"),

@@ -1,4 +1,4 @@
-"""Calls whose time is up while they wait for the database: each ends, and no connection is lost."""
+"""Calls whose time limit ends while they wait for the database: each ends, and no connection is lost."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PIECE = b"x" * 384 * 1024
 LEASE_SECONDS = 60.0
 
 
-def test_every_call_ends_at_its_limit_and_gives_its_connection_back(postgres: PostgresServer) -> None:
-    # Without a task of its own for what the pool does, about 1 % of the limits were lost, and two of four connections.
+def test_every_call_ends_at_its_limit_and_returns_its_connection(postgres: PostgresServer) -> None:
+    # Without a separate task for the work of the pool, about 1 % of the limits were lost, and two of four connections.
     draw = random.Random(3)
 
     async def endless(database: Database) -> None:
@@ -56,7 +56,7 @@ def test_every_call_ends_at_its_limit_and_gives_its_connection_back(postgres: Po
         asyncio.run(story(postgres.url(name)))
 
 
-def test_the_lease_is_renewed_while_all_other_connections_are_taken(postgres: PostgresServer) -> None:
+def test_the_lease_is_renewed_while_all_other_connections_are_in_use(postgres: PostgresServer) -> None:
     async def renewed(processes: Processes, database: Database) -> bool:
         async def renew(_connection: AsyncConnection[Any]) -> bool:
             _, kept = await processes.renew(LEASE_SECONDS)

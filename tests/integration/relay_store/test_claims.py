@@ -1,5 +1,5 @@
-"""Claims put right: what was never sent waits again uncounted, what was sent and lost is of unknown fate, and no
-process sweeps up its own.
+"""Recovery of claims: a message that was never sent waits again without a counted attempt, one that was sent and lost
+has an unknown fate, and no process recovers its own claims as those of a dead one.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ async def unknowns(stores: Stores) -> list[int]:
 
 
 async def claimed_by_the_dead(stores: Stores, count: int) -> None:
-    """All due messages are claimed by a process that then released its lease."""
+    """A process that claimed all due messages, and then released its lease."""
     processes = Processes(stores.database, owner=DEAD)
     await processes.renew(60)
-    assert len(await Messages(stores.database, stores.vault, owner=DEAD).claim(count)) == count
+    assert len(await Messages(stores.database, stores.encryption, owner=DEAD).claim(count)) == count
     await processes.release()
 
 
-def test_the_differences_are_what_is_held_by_one_side_alone(run: Run) -> None:
+def test_the_differences_are_the_claims_of_one_side_alone(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft() for _ in range(3)))
         held, lost, cancelled = await stores.claim()
@@ -63,7 +63,7 @@ def test_the_differences_are_what_is_held_by_one_side_alone(run: Run) -> None:
     run(story)
 
 
-def test_what_was_never_sent_waits_again_and_counts_as_nothing(run: Run) -> None:
+def test_a_message_that_was_never_sent_waits_again_and_no_attempt_is_counted(run: Run) -> None:
     async def story(stores: Stores) -> None:
         limit = FlowControl("k", 2, None)
         await stores.accept(*(draft(flow=limit, on_unknown="fail") for _ in range(2)), draft(queue="q"))
@@ -73,7 +73,7 @@ def test_what_was_never_sent_waits_again_and_counts_as_nothing(run: Run) -> None
         again = await stores.claim()
         assert {one.id for one in again} == {one.id for one in claimed}
         assert [one.retried for one in again] == [0, 0, 0]
-        # The earlier claims are nobody's any more.
+        # The earlier claims belong to no process any more.
         assert await stores.finish(claimed) == 0
         assert await stores.claims.give_back([one.claim for one in claimed]) == 0
         assert await stores.finish(again) == 3
@@ -81,7 +81,7 @@ def test_what_was_never_sent_waits_again_and_counts_as_nothing(run: Run) -> None
     run(story)
 
 
-def test_what_was_sent_and_lost_is_of_unknown_fate(run: Run) -> None:
+def test_a_message_that_was_sent_and_lost_has_an_unknown_fate(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         assert await stores.claims.disown([one.claim for one in await stores.claim()]) == 2
@@ -93,13 +93,13 @@ def test_what_was_sent_and_lost_is_of_unknown_fate(run: Run) -> None:
     run(story)
 
 
-def test_a_verdict_is_of_its_own_claim(run: Run) -> None:
+def test_a_verdict_applies_to_its_own_claim(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft(retry_delay="0"))
         first = await stores.claim()
         assert await stores.finish(first, 503) == 1
         [second] = await stores.claim()
-        # The first verdict again, as its answer was lost, together with the second one.
+        # The first verdict is repeated, as its answer was lost, together with the second one.
         endings = [ending_of(one, Answer(200, (), b""), later()) for one in (*first, second)]
         assert [one.message.claim for one in await stores.messages.finish(endings)] == [second.claim]
         assert await stores.states() == {message_id: "delivered"}
@@ -108,14 +108,14 @@ def test_a_verdict_is_of_its_own_claim(run: Run) -> None:
     run(story)
 
 
-def test_a_process_sweeps_others_and_only_while_its_own_lease_holds(run: Run) -> None:
+def test_a_process_recovers_claims_of_others_only_while_its_own_lease_is_valid(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         claimed = await stores.claim()
         await stores.processes.release()
         assert await stores.claims.expire(10) == 0
         assert await stores.claims.take_over(10) == []
-        # Nor does it do so when its lease holds again: they are its own.
+        # Nor when its lease is valid again, as these are its own claims.
         await stores.processes.renew(60)
         assert await stores.claims.expire(10) == 0
         assert await stores.claims.take_over(10) == []
@@ -124,7 +124,7 @@ def test_a_process_sweeps_others_and_only_while_its_own_lease_holds(run: Run) ->
     run(story)
 
 
-def test_leases_that_lapsed_have_a_time_of_grace_and_released_ones_have_none(run: Run) -> None:
+def test_expired_leases_have_a_grace_and_released_ones_have_none(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         await claimed_by_the_dead(stores, 2)
@@ -139,8 +139,8 @@ def test_leases_that_lapsed_have_a_time_of_grace_and_released_ones_have_none(run
     run(story)
 
 
-def test_a_process_that_renewed_its_lease_late_sweeps_nobody_up_who_could_not_renew_either(run: Run) -> None:
-    """The database was away for less than a lease: that of the one lapsed, while that of the other holds."""
+def test_a_process_that_renewed_its_lease_late_does_not_recover_another_that_could_not_renew(run: Run) -> None:
+    """The database was down for less than a lease: that of one process expired, and that of the other is valid."""
 
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
@@ -153,7 +153,7 @@ def test_a_process_that_renewed_its_lease_late_sweeps_nobody_up_who_could_not_re
         assert await recovery.sweep_once() == 0
         await recovery.lease.renew_once()
         assert await recovery.sweep_once() == 0
-        # One that does not come back is swept up all the same.
+        # The claims of a process that does not return are recovered all the same.
         deadline, swept_up = time.monotonic() + 60, 0
         while swept_up < 2 and time.monotonic() < deadline:
             await beat(recovery, LEASE_SECONDS / 5)
@@ -163,7 +163,7 @@ def test_a_process_that_renewed_its_lease_late_sweeps_nobody_up_who_could_not_re
     run(story)
 
 
-def test_leases_that_a_clock_made_lapse_have_a_time_of_grace(run: Run) -> None:
+def test_leases_that_expired_by_a_change_of_the_clock_have_a_grace(run: Run) -> None:
     """A failover to a server whose clock is ahead."""
 
     async def story(stores: Stores) -> None:
@@ -180,7 +180,7 @@ def test_leases_that_a_clock_made_lapse_have_a_time_of_grace(run: Run) -> None:
     run(story)
 
 
-def test_a_sweep_that_is_carried_out_late_takes_nothing(run: Run) -> None:
+def test_a_recovery_that_is_executed_late_takes_no_claim(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(), draft(on_unknown="fail"))
         await claimed_by_the_dead(stores, 2)
@@ -202,14 +202,14 @@ async def lapse(stores: Stores, owner: UUID) -> None:
 
 
 async def beat(recovery: Recovery, seconds: float) -> None:
-    """Beats in time, for so long."""
+    """Renew the lease in time, for `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         await recovery.lease.renew_once()
         await asyncio.sleep(LEASE_SECONDS / 10)
 
 
-def test_one_that_was_taken_over_is_told_from_a_claim_that_was_never_sent(run: Run) -> None:
+def test_a_claim_that_was_taken_over_is_distinguished_from_one_that_was_never_sent(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(on_unknown="fail"))
         await claimed_by_the_dead(stores, 1)
@@ -217,14 +217,14 @@ def test_one_that_was_taken_over_is_told_from_a_claim_that_was_never_sent(run: R
         assert len(await stores.claims.take_over(10)) == 1
         [lost] = await stores.claims.differences([])
         assert (lost.leased, lost.taken_over) == (True, True)
-        other = Claims(stores.database, stores.vault, owner=UUID(int=3))
+        other = Claims(stores.database, stores.encryption, owner=UUID(int=3))
         assert await other.give_back([lost.claim]) == 0
 
     run(story)
 
 
 async def died(stores: Stores, times: int) -> None:
-    """So many processes in a row die while they call what is due; after each the message waits again."""
+    """`count` processes in succession die while they call the due messages. After each, the messages wait again."""
     for _ in range(times):
         await claimed_by_the_dead(stores, 1)
         await stores.processes.renew(60)
@@ -233,7 +233,7 @@ async def died(stores: Stores, times: int) -> None:
 
 
 async def swept(stores: Stores) -> list[tuple[Claimed, Answer]]:
-    """What a sweep of this process fails."""
+    """The messages that a recovery by this process fails."""
     failed: list[tuple[Claimed, Answer]] = []
     recovery = sweeping(stores, lambda message, answer: failed.append((message, answer)), lease_seconds=60)
     await recovery.lease.renew_once()
@@ -262,11 +262,11 @@ class Failing(Claimer):
         pass
 
 
-def test_a_message_under_which_process_after_process_dies_fails_at_last_and_says_why(run: Run) -> None:
+def test_a_message_during_whose_call_many_processes_die_fails_with_the_reason(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft())
         await died(stores, UNKNOWN_MAX)
-        # A claim that is not sent is no such call, and told from one that was taken over.
+        # A claim that is not sent does not count, nor does one that was taken over.
         await stores.claim()
         [unsent] = await stores.claims.differences([])
         assert (unsent.leased, unsent.taken_over) == (True, False)
@@ -283,7 +283,7 @@ def test_a_message_under_which_process_after_process_dies_fails_at_last_and_says
     run(story)
 
 
-def test_an_answer_in_between_begins_the_count_anew(run: Run) -> None:
+def test_an_answer_in_between_resets_the_count(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(retry_delay="0"))
         await died(stores, UNKNOWN_MAX)

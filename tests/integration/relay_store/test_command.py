@@ -20,7 +20,7 @@ def tidings(database_url: str, *arguments: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_a_token_is_made_listed_and_revoked(run: Run, relay_url: str) -> None:
+def test_a_token_is_created_listed_and_revoked(run: Run, relay_url: str) -> None:
     made = tidings(relay_url, "token", "create", "ci", "--read-only", "--publishes-per-second", "7")
     assert made.returncode == 0, made.stderr
     again = tidings(relay_url, "token", "create", "ci")

@@ -1,4 +1,4 @@
-"""Headers and options count where rows are read and written by their bytes, as bodies do."""
+"""Reading and writing of rows is limited by the bytes of headers and options too, as by those of bodies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.relay.message import Draft
 from services.relay.options import FlowControl
 from services.relay.protocol.cursor import decode_cursor
 from services.relay.protocol.filters import Filters
-from services.relay.store.letters import RETRY_BYTES_MAX
+from services.relay.store.dead_letters import RETRY_BYTES_MAX
 from services.relay.store.messages import CLAIM_BYTES_MAX, Messages
 from services.relay.store.processes import Processes
 from services.relay.store.record import STATEMENT_BYTES_MAX
@@ -22,17 +22,17 @@ from tests.integration.relay_store.conftest import Run, Stores, draft
 
 MIB = 1024 * 1024
 DEAD = UUID(int=2)
-# Encrypted they have some 64 KiB.
+# Encrypted, they have about 64 KiB.
 HEADERS = {"X-Large": "x" * 48_000}
 
 
 def large(n: int, **changes: object) -> Draft:
-    """Each with headers of its own: equal ones are sealed once."""
+    """Messages with different headers, as equal headers are sealed once."""
     return draft(headers=HEADERS | {"X-N": str(n)}, **changes)
 
 
 async def most_bytes(work: Callable[[], Awaitable[object]]) -> int:
-    """How much more is in memory at any time of it."""
+    """The maximum of additional memory while `work` runs."""
     tracemalloc.start()
     try:
         await work()
@@ -61,7 +61,7 @@ def test_one_message_is_claimed_however_large_its_headers_are(run: Run) -> None:
     run(story)
 
 
-def test_what_dead_processes_held_is_taken_over_within_the_bytes_of_a_claim(run: Run) -> None:
+def test_claims_of_dead_processes_are_recovered_within_the_bytes_of_a_claim(run: Run) -> None:
     async def story(stores: Stores) -> None:
         count = CLAIM_BYTES_MAX // 100_000
         await stores.accept(*(large(n, body=b"x" * 60_000, on_unknown="fail") for n in range(count)))
@@ -69,7 +69,7 @@ def test_what_dead_processes_held_is_taken_over_within_the_bytes_of_a_claim(run:
         await dead.renew(60)
         claimed = 0
         while claimed < count:
-            claimed += len(await Messages(stores.database, stores.vault, owner=DEAD).claim(100))
+            claimed += len(await Messages(stores.database, stores.encryption, owner=DEAD).claim(100))
         await dead.release()
         await stores.processes.renew(60)
         taken = [len(await stores.claims.take_over(250)) for _ in range(3)]
@@ -79,8 +79,8 @@ def test_what_dead_processes_held_is_taken_over_within_the_bytes_of_a_claim(run:
     run(story)
 
 
-async def letters(stores: Stores, count: int) -> None:
-    """The headers of all in few statements, as the large ones are many."""
+async def dead_letters(stores: Stores, count: int) -> None:
+    """The headers of all messages, read in few statements, as there are many."""
     await stores.accept(*(draft() for _ in range(count)))
     await stores.finish(await stores.claim(count), 404, final=True)
     [sealed] = await stores.rows("SELECT sealed FROM relay.dead_letters LIMIT 1")
@@ -91,10 +91,10 @@ async def letters(stores: Stores, count: int) -> None:
     assert len(sealed["sealed"]) < 1000
 
 
-def test_dead_letters_are_removed_without_their_headers_being_read(run: Run) -> None:
+def test_dead_letters_are_removed_without_reading_their_headers(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        await letters(stores, 200)
-        assert await most_bytes(lambda: stores.letters.delete_many(Filters())) < 2 * MIB
+        await dead_letters(stores, 200)
+        assert await most_bytes(lambda: stores.dead_letters.delete_many(Filters())) < 2 * MIB
         assert await stores.rows("SELECT FROM relay.dead_letters") == []
 
     run(story)
@@ -103,19 +103,17 @@ def test_dead_letters_are_removed_without_their_headers_being_read(run: Run) -> 
 def test_dead_letters_are_retried_within_the_bytes_of_their_headers(run: Run) -> None:
     async def story(stores: Stores) -> None:
         count = RETRY_BYTES_MAX // 40_000
-        await letters(stores, count)
-        ids, text = await stores.letters.retry_many(Filters())
+        await dead_letters(stores, count)
+        ids, text = await stores.dead_letters.retry_many(Filters())
         assert RETRY_BYTES_MAX // 80_000 < len(ids) <= RETRY_BYTES_MAX // 60_000
         assert text is not None
-        more, end = await stores.letters.retry_many(Filters(cursor=decode_cursor(text)))
+        more, end = await stores.dead_letters.retry_many(Filters(cursor=decode_cursor(text)))
         assert (len(ids) + len(more), end) == (count, None)
 
     run(story)
 
 
-def test_messages_with_large_headers_are_written_some_at_a_time(
-    run: Run, administrator: psycopg.Connection[Any]
-) -> None:
+def test_messages_with_large_headers_are_written_in_parts(run: Run, administrator: psycopg.Connection[Any]) -> None:
     administrator.execute("""
         CREATE TABLE relay.written (bytes bigint);
         CREATE FUNCTION relay.note() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
-"""The relay's connections: what is done about a database that answers late, not at all, or behind a pooler."""
+"""The relay's connections with a database that answers late, not at all, or behind a pooler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from services.relay.store.database import Database, new_pool
 from tests.infra.tcp_proxy import TcpProxy, tcp_proxy
 
-# Far more than any bound of the relay's: what is still waited for then is waited for without limit.
+# Longer than every timeout of the relay: a wait that lasts this long has none.
 BOUND_SECONDS = 60.0
 ONE = "SELECT 1 AS one"
 SETTINGS = (
@@ -34,7 +34,7 @@ def tell(url: str, story: Story, *, connections_max: int = 2) -> None:
 
 
 async def recovered(database: Database) -> None:
-    """Until a statement is answered."""
+    """Wait until a statement is answered."""
     deadline = time.monotonic() + BOUND_SECONDS
     while True:
         try:
@@ -64,7 +64,7 @@ async def in_command(database: Database, proxy: TcpProxy) -> None:
 
 
 @pytest.mark.parametrize("step", [in_transaction, in_statement, in_command])
-def test_a_database_that_vanishes_silently_is_noticed_and_found_again(
+def test_a_database_that_stops_responding_is_detected_and_connected_to_again(
     relay_url: str, step: Callable[[Database, TcpProxy], Awaitable[None]]
 ) -> None:
     with tcp_proxy(relay_url) as proxy:
@@ -79,8 +79,8 @@ def test_a_database_that_vanishes_silently_is_noticed_and_found_again(
         tell(proxy.url(relay_url), story)
 
 
-def test_a_cancelled_statement_on_a_silent_connection_ends(relay_url: str) -> None:
-    """Cancelling asks the server over a new connection, which is as silent."""
+def test_a_cancelled_statement_on_a_connection_that_does_not_respond_ends(relay_url: str) -> None:
+    """A cancellation uses a new connection to the server, which does not respond either."""
     with tcp_proxy(relay_url) as proxy:
 
         async def story(database: Database) -> None:
@@ -108,7 +108,7 @@ def test_a_statement_past_its_deadline_leaves_its_connection_unused(relay_url: s
     tell(relay_url, story, connections_max=1)
 
 
-def test_connections_that_the_server_closed_are_not_handed_out(
+def test_connections_that_the_server_closed_are_not_used(
     relay_url: str, administrator: psycopg.Connection[Any]
 ) -> None:
     async def story(database: Database) -> None:
@@ -124,7 +124,7 @@ def test_connections_that_the_server_closed_are_not_handed_out(
     tell(relay_url, story, connections_max=3)
 
 
-def test_the_server_ends_what_a_vanished_relay_left(relay_url: str) -> None:
+def test_the_server_ends_the_session_of_a_relay_that_disappeared(relay_url: str) -> None:
     async def story(database: Database) -> None:
         set_to = {row["name"]: int(row["setting"]) for row in await database.fetch(SETTINGS, {})}
         assert len(set_to) == 3
@@ -133,7 +133,7 @@ def test_the_server_ends_what_a_vanished_relay_left(relay_url: str) -> None:
     tell(relay_url, story)
 
 
-def test_a_connection_notices_a_silent_peer_by_itself(relay_url: str) -> None:
+def test_a_connection_detects_a_peer_that_does_not_respond(relay_url: str) -> None:
     async def story(database: Database) -> None:
         async def options(connection: AsyncConnection[Any]) -> dict[str, str]:
             return connection.info.get_parameters()
@@ -147,7 +147,7 @@ def test_a_connection_notices_a_silent_peer_by_itself(relay_url: str) -> None:
     tell(relay_url, story)
 
 
-def test_what_the_address_says_of_its_connection_counts(relay_url: str) -> None:
+def test_the_connection_parameters_of_the_url_are_used(relay_url: str) -> None:
     async def story(database: Database) -> None:
         async def options(connection: AsyncConnection[Any]) -> dict[str, str]:
             return connection.info.get_parameters()

@@ -13,7 +13,7 @@ from services.relay.protocol.invalid import InvalidRequestError
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
-def test_the_steps_of_a_message_come_the_newest_first(run: Run) -> None:
+def test_the_steps_of_a_message_are_listed_newest_first(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft(labels=("l",), retry_delay="0"))
         await stores.finish(await stores.claim(), 503, b"busy" * 1000)
@@ -71,7 +71,9 @@ def test_pages_hold_each_event_once_in_either_order(run: Run) -> None:
         ({"from_ms": 1000, "topic": ("t",)}, {0}),
     ],
 )
-def test_filters_are_or_within_a_field_and_and_across(run: Run, filters: dict[str, Any], expected: set[int]) -> None:
+def test_filters_are_or_within_a_field_and_and_between_fields(
+    run: Run, filters: dict[str, Any], expected: set[int]
+) -> None:
     async def story(stores: Stores) -> None:
         flow = FlowControl("k", 1, None)
         ids = await stores.accept(
@@ -85,7 +87,7 @@ def test_filters_are_or_within_a_field_and_and_across(run: Run, filters: dict[st
     run(story)
 
 
-def test_attempts_tell_when_they_were_and_what_came_of_them(run: Run) -> None:
+def test_attempts_have_their_times_and_results(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft(retry_delay="0"))
         await stores.finish(await stores.claim(), 503)
@@ -119,7 +121,7 @@ def test_a_call_whose_process_died_is_an_attempt_of_unknown_fate(run: Run) -> No
     run(story)
 
 
-def test_each_row_tells_what_its_message_asked_for(run: Run) -> None:
+def test_each_row_has_the_options_of_its_message(run: Run) -> None:
     async def story(stores: Stores) -> None:
         options = Options(
             retry_delay="0", flow=FlowControl("k", 3, None), redact=Redaction(body=True),
@@ -141,7 +143,7 @@ def test_each_row_tells_what_its_message_asked_for(run: Run) -> None:
     run(story)
 
 
-def test_a_row_that_no_key_opens_is_shown_without_its_details(run: Run) -> None:
+def test_a_row_that_no_key_decrypts_is_shown_without_its_details(run: Run) -> None:
     async def story(stores: Stores) -> None:
         for details in ("junk", None):
             await stores.accept(draft(headers={"X-A": "1"}, body=b"secret"))
@@ -154,7 +156,7 @@ def test_a_row_that_no_key_opens_is_shown_without_its_details(run: Run) -> None:
     run(story)
 
 
-def test_a_failure_says_why_on_each_of_its_rows(run: Run) -> None:
+def test_a_failure_has_its_reason_on_each_of_its_rows(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft(retries_max=1, retry_delay="0"))
         await stores.finish(await stores.claim(), 503, b"busy")

@@ -38,7 +38,7 @@ def test_counts_are_those_of_the_messages(run: Run) -> None:
     run(story)
 
 
-def test_a_rate_window_begins_with_a_call_and_not_with_a_look(run: Run) -> None:
+def test_a_rate_window_begins_with_a_call_and_not_with_a_claim_that_finds_none(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(draft(flow=FlowControl("k", None, 1, 3600)))
         await stores.finish(await stores.claim())
@@ -62,7 +62,7 @@ async def rate_count(stores: Stores) -> int:
     return view.rate_count
 
 
-def test_what_is_put_off_gives_its_part_of_the_rate_back(run: Run) -> None:
+def test_a_message_that_is_put_off_returns_its_part_of_the_rate(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(4)))
         put_off, failed = await stores.claim()
@@ -77,7 +77,7 @@ def test_what_is_put_off_gives_its_part_of_the_rate_back(run: Run) -> None:
     run(story)
 
 
-def test_what_was_never_sent_gives_its_part_of_the_rate_back(run: Run) -> None:
+def test_a_message_that_was_never_sent_returns_its_part_of_the_rate(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(3)))
         returned, sent = await stores.claim()
@@ -90,11 +90,11 @@ def test_what_was_never_sent_gives_its_part_of_the_rate_back(run: Run) -> None:
     run(story)
 
 
-def test_nothing_is_given_back_of_a_window_that_is_over(run: Run) -> None:
+def test_nothing_is_returned_to_a_window_that_has_ended(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft(flow=FlowControl("k", None, 2, 3600)) for _ in range(4)))
         put_off, _ = await stores.claim()
-        # As if it had passed.
+        # As if the window had ended.
         await stores.rows("UPDATE relay.flow_keys SET window_started_at = '-infinity', ready_at = now() RETURNING 1")
         assert len(await stores.claim()) == 2
         await end(stores, [put_off], "not attempted")
@@ -114,7 +114,7 @@ def test_keys_are_found_by_a_part_of_their_names(run: Run) -> None:
     run(story)
 
 
-def test_nothing_begins_under_a_paused_key(run: Run) -> None:
+def test_no_call_begins_under_a_paused_key(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.flow_keys.pause("k")
         [message_id] = await stores.accept(draft(flow=FlowControl("k", 1, None)))
@@ -156,7 +156,7 @@ def test_resetting_the_rate_begins_a_new_window(run: Run) -> None:
     run(story)
 
 
-def test_an_operators_choice_of_cooling_outlasts_messages_until_it_is_unpinned(run: Run) -> None:
+def test_an_operators_choice_of_cooling_is_not_changed_by_messages_until_it_is_unpinned(run: Run) -> None:
     async def story(stores: Stores) -> None:
         async def chosen() -> tuple[bool, bool]:
             await stores.accept(draft(flow=FlowControl("k", 1, None, cooling=True)))
@@ -190,7 +190,7 @@ def test_turning_cooling_off_ends_a_pause(run: Run) -> None:
     run(story)
 
 
-def test_a_publisher_that_has_not_committed_does_not_keep_claims_from_its_key(run: Run) -> None:
+def test_a_publisher_that_has_not_committed_does_not_block_claims_of_its_key(run: Run) -> None:
     async def story(stores: Stores) -> None:
         keyed = draft(flow=FlowControl("k", 10, None))
         [before] = await stores.accept(keyed)
@@ -202,14 +202,14 @@ def test_a_publisher_that_has_not_committed_does_not_keep_claims_from_its_key(ru
             return accepted.message_id
 
         unseen = await stores.database.run(publish)
-        # Nothing tells of it any more, and no janitor mends it.
+        # Nothing signals the message any more, and the janitor does not run.
         assert [one.id for one in await eventually_claimed(stores, 1)] == [unseen]
 
     run(story)
 
 
-def test_publishers_that_alternate_a_keys_limits_do_not_keep_claims_from_it(run: Run) -> None:
-    """Every claim of a key that has due messages and free places gets one, however busy the machine is."""
+def test_publishers_that_alternate_a_keys_limits_do_not_block_claims_of_it(run: Run) -> None:
+    """Every claim of a key with due messages and free places gets one, however busy the machine is."""
     claims = 200
 
     async def story(stores: Stores) -> None:
@@ -235,7 +235,7 @@ def test_publishers_that_alternate_a_keys_limits_do_not_keep_claims_from_it(run:
     run(story)
 
 
-def test_a_publisher_that_has_not_committed_other_limits_does_not_keep_claims_from_its_key(run: Run) -> None:
+def test_a_publisher_that_has_not_committed_other_limits_does_not_block_claims_of_its_key(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [before] = await stores.accept(draft(flow=FlowControl("k", 10, None)))
 
@@ -255,7 +255,7 @@ def test_a_publisher_that_has_not_committed_other_limits_does_not_keep_claims_fr
 
 
 @pytest.mark.parametrize("limits", [(1, None), (None, 1)], ids=["parallelism", "rate"])
-def test_limits_that_are_raised_while_a_claim_finds_them_reached_hold_soon(
+def test_limits_that_are_raised_while_a_claim_finds_them_reached_apply_soon(
     run: Run, limits: tuple[int | None, int | None]
 ) -> None:
     async def story(stores: Stores) -> None:
@@ -268,7 +268,7 @@ def test_limits_that_are_raised_while_a_claim_finds_them_reached_hold_soon(
             assert len(await stores.claim()) == 1
 
         await stores.database.run(publish)
-        # No call ends, no window does, and no janitor mends it.
+        # No call and no window ends, and the janitor does not run.
         assert len(await eventually_claimed(stores, 2)) == 2
 
     run(story)
@@ -287,7 +287,7 @@ def test_a_key_without_limits_of_its_own_row_has_those_of_an_earlier_version(run
     run(story)
 
 
-def test_nothing_is_forgotten_under_a_key_that_many_publish_and_claim_at_once(run: Run) -> None:
+def test_no_message_is_forgotten_under_a_key_with_many_concurrent_publishes_and_claims(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.processes.renew(600)
         published = 0
@@ -295,7 +295,7 @@ def test_nothing_is_forgotten_under_a_key_that_many_publish_and_claim_at_once(ru
         async def publish() -> None:
             nonlocal published
             for n in range(25):
-                # Now and then the limits change, which writes the key's row.
+                # Sometimes the limits change, which updates the key's row.
                 await stores.accept(*(draft(flow=FlowControl("k", 3 + n // 10, None)) for _ in range(2)))
                 published += 2
 
@@ -326,7 +326,7 @@ async def eventually_claimed(stores: Stores, count: int) -> list[Claimed]:
     return claimed
 
 
-def test_of_two_that_take_an_expired_deduplication_id_the_loser_is_told_of_the_winner(
+def test_of_two_concurrent_publishes_with_an_expired_deduplication_id_one_gets_the_id_of_the_other(
     run: Run, administrator: psycopg.Connection[Any]
 ) -> None:
     async def story(stores: Stores) -> None:

@@ -1,4 +1,4 @@
-"""What the janitor drops and mends, on a real database."""
+"""What the janitor drops and repairs, on a real database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.wait import until
 
 
 async def age(stores: Stores) -> None:
-    """An hour passes for the periods."""
+    """Let the periods be an hour older."""
     await stores.rows("UPDATE relay.periods SET opened_at = opened_at - interval '1 hour' RETURNING period")
 
 
@@ -31,7 +31,7 @@ async def partitions(stores: Stores) -> set[str]:
     return {row["name"] for row in found}
 
 
-def test_a_period_is_dropped_when_all_in_it_has_ended(run: Run) -> None:
+def test_a_period_is_dropped_when_all_its_messages_have_ended(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.accept(draft(), draft())
@@ -50,7 +50,7 @@ def test_a_period_is_dropped_when_all_in_it_has_ended(run: Run) -> None:
     run(story)
 
 
-def test_what_waits_outlives_its_period_and_is_delivered(run: Run) -> None:
+def test_a_waiting_message_is_moved_out_of_its_period_and_delivered(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         delayed, active, queued, behind = await stores.accept(
@@ -59,7 +59,7 @@ def test_what_waits_outlives_its_period_and_is_delivered(run: Run) -> None:
         claimed = await stores.claim()
         await age(stores)
         await janitor.run_once()
-        assert await periods(stores) == [1, 2], "calls under way keep it"
+        assert await periods(stores) == [1, 2], "calls in progress keep it"
         await stores.finish(claimed)
         await janitor.run_once()
         assert await periods(stores) == [2]
@@ -80,7 +80,7 @@ def test_ended_messages_are_kept_for_their_time(run: Run) -> None:
         await age(stores)
         await janitor.run_once()
         assert await stores.states() == {message_id: "delivered"}
-        # What counts is when the janitor first found that all had ended, not when each did.
+        # The time counts from when the janitor first found that all had ended.
         await stores.rows("UPDATE relay.periods SET quiet_at = quiet_at - interval '61 seconds' RETURNING period")
         await janitor.run_once()
         assert await stores.states() == {}
@@ -122,7 +122,7 @@ def test_a_period_closes_under_load_and_nothing_is_lost(run: Run) -> None:
     run(story)
 
 
-def test_tables_stay_small_while_a_transaction_holds_vacuum_back(
+def test_tables_stay_small_while_a_transaction_blocks_vacuum(
     run: Run, relay_url: str, administrator: psycopg.Connection[Any]
 ) -> None:
     def size() -> int:
@@ -159,7 +159,7 @@ def test_tables_stay_small_while_a_transaction_holds_vacuum_back(
         assert row[0] > 0
 
 
-def test_long_lived_messages_are_deleted_after_their_end_with_their_pieces(run: Run) -> None:
+def test_old_messages_are_deleted_after_their_end_with_their_chunks(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         one, other = Stored("a", 10, b"hash"), Stored("b", 10, b"hash")
@@ -185,7 +185,7 @@ def test_long_lived_messages_are_deleted_after_their_end_with_their_pieces(run: 
     run(story)
 
 
-def test_pieces_that_nothing_refers_to_go_after_a_while(run: Run) -> None:
+def test_chunks_without_a_reference_are_deleted_after_some_time(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.accept(draft(body=Stored("used", 1, b"hash")))
@@ -201,7 +201,7 @@ def test_pieces_that_nothing_refers_to_go_after_a_while(run: Run) -> None:
     run(story)
 
 
-def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
+def test_old_rows_and_days_are_dropped_and_new_days_created(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.rows("INSERT INTO relay.deduplications VALUES ('old', 'm', now() - interval '1 s'), "
@@ -238,7 +238,7 @@ def test_old_rows_and_days_go_and_new_days_are_made(run: Run) -> None:
     run(story)
 
 
-def test_places_of_queues_that_a_fault_left_taken_are_given_back(run: Run) -> None:
+def test_places_of_queues_that_a_fault_left_in_use_are_freed(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings(keep_seconds=600.0))
         first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
@@ -252,7 +252,7 @@ def test_places_of_queues_that_a_fault_left_taken_are_given_back(run: Run) -> No
     run(story)
 
 
-def test_messages_of_a_queue_that_is_gone_get_it_back(run: Run) -> None:
+def test_a_deleted_queue_that_has_messages_is_restored(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.queues.upsert("q", 1, paused=True)
@@ -264,7 +264,7 @@ def test_messages_of_a_queue_that_is_gone_get_it_back(run: Run) -> None:
     run(story)
 
 
-def test_a_key_that_would_be_forgotten_is_looked_at_again(run: Run) -> None:
+def test_a_key_without_a_wakeup_is_claimed_from_again(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.accept(draft(flow=FlowControl("k", 1, None)), draft(flow=FlowControl("paused", 1, None)))
@@ -278,7 +278,7 @@ def test_a_key_that_would_be_forgotten_is_looked_at_again(run: Run) -> None:
     run(story)
 
 
-def test_a_call_in_the_name_of_an_unknown_process_is_taken_back(run: Run) -> None:
+def test_a_claim_of_an_unknown_process_is_recovered(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.accept(draft())
@@ -291,7 +291,7 @@ def test_a_call_in_the_name_of_an_unknown_process_is_taken_back(run: Run) -> Non
     run(story)
 
 
-def test_one_process_at_a_time_tidies_up(run: Run, administrator: psycopg.Connection[Any]) -> None:
+def test_one_process_at_a_time_runs_the_janitor(run: Run, administrator: psycopg.Connection[Any]) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         await stores.rows("INSERT INTO relay.deduplications VALUES ('old', 'm', now() - interval '1 s') RETURNING id")
@@ -315,7 +315,7 @@ async def flow_keys(stores: Stores) -> set[str]:
     return {row["key"] for row in await stores.rows("SELECT key FROM relay.flow_keys")}
 
 
-def test_a_flow_key_that_nobody_used_for_long_is_forgotten(run: Run) -> None:
+def test_a_flow_key_that_is_unused_for_long_is_deleted(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         keys = ("done", "waits", "active", "queued", "weekly", "paused", "pinned", "cooling-chosen", "cools")
@@ -343,7 +343,7 @@ def test_a_flow_key_that_nobody_used_for_long_is_forgotten(run: Run) -> None:
     run(story)
 
 
-def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
+def test_a_flow_key_is_not_deleted_while_a_message_is_accepted_under_it(
     run: Run, administrator: psycopg.Connection[Any]
 ) -> None:
     async def story(stores: Stores) -> None:
@@ -354,7 +354,7 @@ def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
 
         async def accept(connection: Any) -> None:
             await stores.messages.accept_in(connection, [draft(flow=FlowControl("k", 1, None))], 600)
-            # Nobody sees the message yet; the key's row is what tells of it.
+            # The message is not visible yet. The key's row shows that it exists.
             await asyncio.wait_for(janitor.run_once(), 10)
 
         await stores.database.run(accept)
@@ -378,7 +378,7 @@ def test_a_flow_key_is_not_forgotten_under_a_message_that_is_being_accepted(
 
 
 class Refusals(Database):
-    """Counts the transactions that were refused a lock."""
+    """Counts the transactions that did not get a lock."""
 
     count = 0
 
@@ -390,7 +390,7 @@ class Refusals(Database):
             raise
 
 
-def test_a_round_asks_for_no_other_table_after_one_was_refused(
+def test_a_round_locks_no_other_table_after_one_lock_was_refused(
     run: Run, administrator: psycopg.Connection[Any]
 ) -> None:
     async def story(stores: Stores) -> None:
@@ -412,14 +412,14 @@ def test_a_round_asks_for_no_other_table_after_one_was_refused(
     run(story)
 
 
-def test_periods_that_live_on_do_not_keep_later_ones_from_being_dropped(run: Run) -> None:
+def test_periods_that_are_in_use_do_not_prevent_the_drop_of_later_ones(run: Run) -> None:
     async def story(stores: Stores) -> None:
         janitor = Janitor(stores.database, settings())
         for _ in range(PERIODS_MAX + 2):
             await stores.accept(draft())
             await stores.claim()
             await stores.rows("SELECT relay.open_period()")
-        # The last but one is empty: nothing lives in it.
+        # The last but one is empty.
         await stores.rows("SELECT relay.open_period()")
         await age(stores)
         for _ in range(2):
@@ -429,7 +429,7 @@ def test_periods_that_live_on_do_not_keep_later_ones_from_being_dropped(run: Run
     run(story)
 
 
-def test_a_period_in_which_a_queue_is_busy_is_emptied_when_it_is_not(
+def test_a_period_in_which_a_queue_is_busy_is_emptied_when_the_queue_is_idle(
     run: Run, administrator: psycopg.Connection[Any]
 ) -> None:
     async def story(stores: Stores) -> None:

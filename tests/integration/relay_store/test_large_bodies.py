@@ -1,4 +1,6 @@
-"""Large bodies on a real database: none in a row, and those that older versions left there are taken a few at a time."""
+"""Large bodies on a real database: no row contains one, and those that older versions stored in rows are claimed a few
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,13 @@ from services.relay.protocol.schedule import schedule_draft
 from services.relay.schema import create_schema
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
-from tests.integration.relay_store.test_letters import fail
+from tests.integration.relay_store.test_dead_letters import fail
 
 KEYED = FlowControl("k", None, None)
 
 
 async def enlarge(stores: Stores, table: str, size: int) -> None:
-    """Give every row a body of `size`, as versions of before 0008 did."""
+    """Store a body of `size` in every row, as versions before 0008 did."""
     await stores.rows(
         f"UPDATE relay.{table} SET body = convert_to(repeat('x', %(size)s), 'UTF8'), body_size = %(size)s RETURNING id",
         size=size,
@@ -50,7 +52,7 @@ def test_no_row_gets_a_large_body(run: Run) -> None:
 
 
 @pytest.mark.parametrize("flow", [None, KEYED])
-def test_a_claim_takes_as_many_bytes_as_there_is_room_for(run: Run, flow: FlowControl | None) -> None:
+def test_a_claim_is_limited_by_the_bytes_of_free_memory(run: Run, flow: FlowControl | None) -> None:
     async def story(stores: Stores) -> None:
         ids = await stores.accept(*(draft(body=b"x" * 10_000, flow=flow) for _ in range(7)))
         await stores.processes.renew(60)
@@ -64,7 +66,7 @@ def test_a_claim_takes_as_many_bytes_as_there_is_room_for(run: Run, flow: FlowCo
 
 
 @pytest.mark.parametrize("flow", [None, KEYED])
-def test_large_rows_of_before_are_claimed_one_at_a_time(run: Run, flow: FlowControl | None) -> None:
+def test_large_rows_of_older_versions_are_claimed_one_at_a_time(run: Run, flow: FlowControl | None) -> None:
     async def story(stores: Stores) -> None:
         ids = await stores.accept(*(draft(flow=flow) for _ in range(3)))
         await enlarge(stores, "messages", 5_000_000)
@@ -76,7 +78,7 @@ def test_large_rows_of_before_are_claimed_one_at_a_time(run: Run, flow: FlowCont
     run(story)
 
 
-def test_a_page_of_letters_ends_where_it_grows_large(run: Run) -> None:
+def test_a_page_of_dead_letters_is_limited_by_bytes(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await fail(stores, *(draft(body=b"x" * 10) for _ in range(5)))
         await stores.rows(
@@ -87,17 +89,17 @@ def test_a_page_of_letters_ends_where_it_grows_large(run: Run) -> None:
         cursor: str | None = ""
         while cursor is not None:
             filters = Filters(cursor=decode_cursor(cursor) if cursor else None)
-            page, cursor = await stores.letters.list(filters)
+            page, cursor = await stores.dead_letters.list(filters)
             assert {len(letter.response_body) for letter in page} == {PAGE_BYTES_MAX // 2 - 10_000}
             seen.append([letter.id for letter in page])
         assert seen == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
-        [trimmed] = (await stores.letters.list(Filters(count=1, trim_body=3)))[0]
+        [trimmed] = (await stores.dead_letters.list(Filters(count=1, trim_body=3)))[0]
         assert trimmed.response_body == b"yyy"
 
     run(story)
 
 
-def test_a_page_of_events_ends_where_it_grows_large(run: Run) -> None:
+def test_a_page_of_events_is_limited_by_bytes(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft() for _ in range(7)))
         header = "jsonb_build_object('X', jsonb_build_array(repeat('y', %(size)s)))"
@@ -119,15 +121,17 @@ def test_a_page_of_events_ends_where_it_grows_large(run: Run) -> None:
     run(story)
 
 
-def test_large_bodies_in_letters_of_before_are_not_shown_and_go_into_pieces_when_they_are_retried(run: Run) -> None:
+def test_large_bodies_in_dead_letters_of_older_versions_are_not_shown_and_become_chunks_at_their_retry(
+    run: Run,
+) -> None:
     async def story(stores: Stores) -> None:
         one, other = await fail(stores, draft(), draft())
         await enlarge(stores, "dead_letters", 2_000_001)
-        letter = await stores.letters.get(one)
+        letter = await stores.dead_letters.get(one)
         assert letter is not None
         assert letter.message.body == b""
-        assert await stores.letters.retry(one, {}) is not None
-        await stores.letters.retry_many(Filters(dlq_ids=(other,)))
+        assert await stores.dead_letters.retry(one, {}) is not None
+        await stores.dead_letters.retry_many(Filters(dlq_ids=(other,)))
         for claimed in await stores.claim():
             assert claimed.stored is not None
             body = await pieces(stores, claimed.body_key)
@@ -137,21 +141,21 @@ def test_large_bodies_in_letters_of_before_are_not_shown_and_go_into_pieces_when
     run(story)
 
 
-def test_letters_with_different_stored_bodies_are_both_retried_when_they_are_told_apart_by_content(run: Run) -> None:
+def test_dead_letters_with_different_stored_bodies_are_both_retried_under_content_based_deduplication(run: Run) -> None:
     async def story(stores: Stores) -> None:
         bodies = [Stored(f"body_{n}", 100_000, bytes([n]) * 32) for n in range(2)]
-        letters = await fail(stores, *(draft(body=body) for body in bodies))
-        for letter in letters:
-            await stores.letters.retry(letter, {"Upstash-Content-Based-Deduplication": "true"})
+        dead_letters = await fail(stores, *(draft(body=body) for body in bodies))
+        for letter in dead_letters:
+            await stores.dead_letters.retry(letter, {"Upstash-Content-Based-Deduplication": "true"})
         assert {one.body_key for one in await stores.claim()} == {"body_0", "body_1"}
 
     run(story)
 
 
-def test_retrying_many_stops_where_their_bodies_grow_large(run: Run) -> None:
+def test_the_retry_of_many_is_limited_by_the_bytes_of_their_bodies(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await fail(stores, *(draft(body=b"x" * INLINE_BYTES_MAX) for _ in range(3)))
-        ids, cursor = await stores.letters.retry_many(Filters(all=True))
+        ids, cursor = await stores.dead_letters.retry_many(Filters(all=True))
         assert (len(ids), cursor) == (3, None)
 
     run(story)
@@ -176,7 +180,7 @@ def test_a_long_list_of_schedules_shows_the_bodies_of_the_first(run: Run) -> Non
     run(story)
 
 
-def test_schedules_of_before_get_their_large_bodies_in_pieces(postgres: PostgresServer) -> None:
+def test_large_bodies_of_schedules_of_older_versions_become_chunks(postgres: PostgresServer) -> None:
     with postgres.database(template="template1") as name:
         url = postgres.url(name)
         create_schema(url)
@@ -199,6 +203,6 @@ def test_schedules_of_before_get_their_large_bodies_in_pieces(postgres: Postgres
 
 
 def undo(connection: psycopg.Connection[Any]) -> None:
-    """As if 0008 had not been."""
+    """Undo the changes of 0008."""
     connection.execute("DROP FUNCTION relay.store_pieces, relay.claim_keyed(uuid, integer, integer, bigint)")
     connection.execute("DELETE FROM relay.schema_files WHERE name LIKE '0008%'")

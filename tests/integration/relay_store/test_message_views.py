@@ -14,7 +14,7 @@ from services.relay.protocol.filters import Filters
 from tests.integration.relay_store.conftest import Run, Stores, draft, later
 
 
-def test_a_message_is_shown_with_its_attempts_and_what_holds_it_back(run: Run) -> None:
+def test_a_message_is_shown_with_its_attempts_and_the_reason_why_it_waits(run: Run) -> None:
     async def story(stores: Stores) -> None:
         flow = FlowControl("k", 1, None)
         _, second = await stores.accept(draft(flow=flow), draft(flow=flow, headers={"X-A": "1"}))
@@ -30,7 +30,7 @@ def test_a_message_is_shown_with_its_attempts_and_what_holds_it_back(run: Run) -
     run(story)
 
 
-def test_an_ended_message_is_shown_for_a_while_and_a_cancelled_one_is_not(run: Run) -> None:
+def test_an_ended_message_is_shown_for_some_time_and_a_cancelled_one_is_not(run: Run) -> None:
     async def story(stores: Stores) -> None:
         delivered, cancelled = await stores.accept(draft(), draft(delay_seconds=60.0))
         await stores.finish(await stores.claim())
@@ -45,10 +45,10 @@ def test_an_ended_message_is_shown_for_a_while_and_a_cancelled_one_is_not(run: R
     run(story)
 
 
-def test_what_is_put_off_writes_no_log_and_says_why_it_waits(run: Run) -> None:
+def test_a_message_that_is_put_off_writes_no_log_and_shows_the_reason(run: Run) -> None:
     async def put_off(stores: Stores) -> int:
         answer = Answer(0, (), b"", error="no place for it", fate="not attempted", later_seconds=0.0)
-        # Due again, so that nobody has to wait for that.
+        # Due again at once, so that the test need not wait.
         await stores.rows("UPDATE relay.messages SET due_at = now() RETURNING id")
         [claimed] = await stores.claim()
         assert len(await stores.messages.finish([ending_of(claimed, answer, datetime.now(UTC))])) == 1
@@ -74,7 +74,7 @@ def test_what_is_put_off_writes_no_log_and_says_why_it_waits(run: Run) -> None:
     run(story)
 
 
-def test_a_queued_message_knows_how_many_are_ahead(run: Run) -> None:
+def test_a_queued_message_shows_the_number_of_messages_before_it(run: Run) -> None:
     async def story(stores: Stores) -> None:
         ids = await stores.accept(*(draft(queue="q") for _ in range(3)))
         views = [await stores.views.get(message_id, 60) for message_id in ids]
@@ -85,7 +85,7 @@ def test_a_queued_message_knows_how_many_are_ahead(run: Run) -> None:
     run(story)
 
 
-def test_a_message_that_no_key_opens_is_shown_without_headers(run: Run) -> None:
+def test_a_message_that_no_key_decrypts_is_shown_without_headers(run: Run) -> None:
     async def story(stores: Stores) -> None:
         [message_id] = await stores.accept(draft(headers={"X-A": "1"}, flow=FlowControl("k", 1, None)))
         await stores.rows("UPDATE relay.messages SET sealed = 'junk' RETURNING id")

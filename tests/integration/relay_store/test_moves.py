@@ -1,4 +1,6 @@
-"""Transactions that meet: what the janitor moves is found by whoever waited for it or passed over it; no deadlocks."""
+"""Concurrent transactions: rows that the janitor moves are found by statements that waited for them or skipped them,
+and there is no deadlock.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _WAITS = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wa
 
 
 class Mover:
-    """The janitor in the middle of its move out of the first period."""
+    """The janitor while it moves rows out of the first period."""
 
     def __init__(self, url: str, administrator: psycopg.Connection[Any]) -> None:
         self._url = url
@@ -34,7 +36,7 @@ class Mover:
             yield connection
 
     async def while_moving(self, *work: Awaitable[T]) -> list[T]:
-        """Begin `work` while rows are being moved, and finish the move when one of it waits for that."""
+        """Start `work` while rows are being moved, and finish the move when a statement of `work` waits for it."""
         with self._moving() as connection:
             tasks = [asyncio.ensure_future(one) for one in work]
             await asyncio.to_thread(until, lambda: self._administrator.execute(_WAITS).fetchall())
@@ -53,7 +55,7 @@ async def under_way(stores: Stores) -> None:
     assert len(await stores.claim()) == 1
 
 
-def test_what_is_cancelled_while_it_is_moved_is_cancelled(run: Run, mover: Mover) -> None:
+def test_a_message_that_is_cancelled_while_it_is_moved_is_cancelled(run: Run, mover: Mover) -> None:
     async def story(stores: Stores) -> None:
         await under_way(stores)
         ids = await stores.accept(draft(delay_seconds=3600.0), draft(delay_seconds=3600.0))
@@ -77,7 +79,7 @@ def test_a_queues_head_is_not_overtaken_while_it_is_moved(run: Run, mover: Mover
     run(story)
 
 
-def test_what_is_moved_while_its_queue_is_deleted_is_cancelled(run: Run, mover: Mover) -> None:
+def test_a_message_that_is_moved_while_its_queue_is_deleted_is_cancelled(run: Run, mover: Mover) -> None:
     async def story(stores: Stores) -> None:
         first, behind = await stores.accept(draft(queue="q"), draft(queue="q"))
         await stores.claim()
@@ -87,7 +89,7 @@ def test_what_is_moved_while_its_queue_is_deleted_is_cancelled(run: Run, mover: 
     run(story)
 
 
-def test_what_is_moved_while_its_queue_is_paused_does_not_begin(run: Run, mover: Mover) -> None:
+def test_a_message_that_is_moved_while_its_queue_is_paused_does_not_begin(run: Run, mover: Mover) -> None:
     async def story(stores: Stores) -> None:
         await under_way(stores)
         [first] = await stores.accept(draft(queue="q"))
@@ -99,7 +101,7 @@ def test_what_is_moved_while_its_queue_is_paused_does_not_begin(run: Run, mover:
     run(story)
 
 
-def test_a_place_is_given_back_though_its_holder_is_moved(run: Run, mover: Mover) -> None:
+def test_a_place_is_freed_though_its_holder_is_moved(run: Run, mover: Mover) -> None:
     async def story(stores: Stores) -> None:
         back = CallbackOptions("https://example.com/back")
         first, behind = await stores.accept(draft(queue="q", callback=back), draft(queue="q", delay_seconds=0.0))
@@ -119,7 +121,7 @@ def test_a_retry_does_not_begin_in_a_queue_that_is_paused_while_it_is_written(
         [message_id] = await stores.accept(draft(queue="q", retry_delay="0"))
         claimed = await stores.claim()
         with administrator.transaction():
-            # The ending has written the message, and stands before its log.
+            # The transaction of the ending has updated the message, and not yet inserted its log.
             administrator.execute("LOCK TABLE relay.events IN SHARE ROW EXCLUSIVE MODE")
             finishing = asyncio.create_task(stores.finish(claimed, 503))
             await asyncio.to_thread(until, lambda: administrator.execute(_WAITS).fetchall())
@@ -147,7 +149,7 @@ def test_endings_and_cancellations_of_the_same_messages_do_not_deadlock(
             assert ended + sum(len(one) for one in cancelled) == 250
 
     run(story)
-    # The figures of a session are there when it has ended.
+    # The statistics of a session are visible when it has ended.
     others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     until(lambda: administrator.execute(others).fetchall() == [])
     row = administrator.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()

@@ -1,4 +1,4 @@
-"""With a million messages every loop and every answer finds what it needs by an index."""
+"""With a million messages, every loop and every answer reads by an index."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from services.relay.options import NO_OPTIONS
 from services.relay.protocol.filters import Filters
 from services.relay.store import written
 from services.relay.store.database import Database, queries
+from services.relay.store.encryption import Encryption
 from services.relay.store.filtering import filtered, parameters
-from services.relay.store.vault import Vault
 from services.relay.store.written import claims
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import OWNER, Stores, draft
 
-# Of 1,000,000: ended, waiting for a far-off time with and without a key, queued; and some that are due.
+# Of 1,000,000: ended, waiting for a distant time with and without a key, queued, and some that are due.
 _FILL = """
 ALTER TABLE relay.messages_p1 SET UNLOGGED;
 INSERT INTO relay.messages (id, period, kind, protocol, url, method, body, body_size, sealed, retries_max, timeout_ms,
@@ -78,7 +78,7 @@ def million(postgres: PostgresServer, relay_template: str) -> Iterator[str]:
 
 
 def scanned(plan: dict[str, Any]) -> set[str]:
-    """The large tables that a plan reads from end to end."""
+    """The large tables that a plan scans sequentially."""
     found = {plan["Relation Name"]} if plan["Node Type"] == "Seq Scan" else set()
     for child in plan.get("Plans", ()):
         found |= scanned(child)
@@ -90,7 +90,7 @@ def scanned(plan: dict[str, Any]) -> set[str]:
 
 
 def tuples_read(url: str) -> int:
-    """How many rows of the large tables were read from end to end so far, by connections that are closed."""
+    """The number of rows of the large tables that closed connections have scanned sequentially."""
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute(_READ).fetchone()
     assert row is not None
@@ -125,7 +125,7 @@ _LETTERS = orjson.dumps(
     ]
 ).decode()
 _ANSWERS = orjson.dumps([{"message_id": _IDS[0], "attempt": 0, "key": "a", "size": 1, "header": {}}]).decode()
-# So much of bodies and answers as statements may have or show.
+# The limits of the bytes that statements may read or show.
 _BYTES = {"bytes_max": 1_000_000, "body_bytes_max": 65536, "answer_bytes_max": 1_000_000}
 _ANYTHING = parameters(Filters()) | {"limit": 100, "cursor_id": None, "cursor_at": None} | _BYTES
 _CLAIMING = {"batch_max": 100, "bytes_max": 1_000_000, "owner": OWNER}
@@ -140,7 +140,7 @@ _PERIOD = {"period": 1, "batch_max": 10, "keep_seconds": 60.0}
 _NOW = datetime.now(UTC)
 _FIRED = {"id": "s1", "next_at": _NOW, "now": _NOW, "message_ids": [], "error": "none", "batch_max": 50}
 
-# What loops run, with values; and what is asked for with every call or page. Each is planned, and executed.
+# The statements of loops, calls and pages, with values. Each is planned and executed.
 LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "deduplicate", {"keys": ["d1", "new"], "ids": _IDS, "window_seconds": 60.0}),
     ("messages", "holder", {"key": "d1"}),
@@ -186,8 +186,8 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("topics", "select", {"name": "t"}),
     ("tokens", "find", {"sha256": b""}),
     ("database", "configure", {"pid": 1, "statement_ms": 1000, "lock_ms": 1000, "idle_ms": 1000}),
-    ("janitor", "alone", {"lock_id": 1}),
-    ("janitor", "patience", {"lock_timeout_ms": 200}),
+    ("janitor", "try_lock", {"lock_id": 1}),
+    ("janitor", "set_lock_timeout", {"lock_timeout_ms": 200}),
     ("janitor", "make_partitions", {}),
     ("janitor", "period_is_over", {"period_seconds": 600.0}),
     ("janitor", "open_period", {}),
@@ -195,7 +195,7 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("janitor", "move_waiting", _PERIOD),
     ("janitor", "close_period", _PERIOD),
     ("janitor", "drop_events", {"days": 3.0}),
-    ("janitor", "drop_letters", {"days": 3.0}),
+    ("janitor", "drop_dead_letters", {"days": 3.0}),
     *(
         ("janitor", f"prune_{noun}", _PRUNING)
         for noun in (
@@ -210,13 +210,13 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
         )
     ),
     ("janitor", "keys_upto", _PRUNING),
-    ("janitor", "mend_holders", _PRUNING),
-    ("janitor", "mend_owners", {}),
-    ("janitor", "mend_flows", _PRUNING),
+    ("janitor", "free_places_of_ended", _PRUNING),
+    ("janitor", "add_missing_owners", {}),
+    ("janitor", "wake_flow_keys", _PRUNING),
     ("janitor", "queued_in", _PRUNING),
     ("janitor", "make_queues", {"queues": ["q1"]}),
 ]
-# What an answer to a request looks for in a large table.
+# The statements that search a large table for the answer to a request.
 ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("messages", "cancel", {"ids": _IDS}),
     ("message_views", "get", {"id": _IDS[0], "keep_seconds": 60.0} | _BYTES),
@@ -232,13 +232,13 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("events", "earliest", _ANYTHING),
     ("events", "attempts", {"message_id": _IDS[0]}),
     ("events", "told", {"ids": _IDS} | _BYTES),
-    ("letters", "newest", _ANYTHING),
-    ("letters", "earliest", _ANYTHING),
-    ("letters", "matching", _ANYTHING),
-    ("letters", "sealed", {"ids": ["1"]}),
-    ("letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
-    ("letters", "take", {"ids": ["1"]} | _BYTES),
-    ("letters", "delete", {"ids": ["1"]}),
+    ("dead_letters", "newest", _ANYTHING),
+    ("dead_letters", "earliest", _ANYTHING),
+    ("dead_letters", "matching", _ANYTHING),
+    ("dead_letters", "sealed", {"ids": ["1"]}),
+    ("dead_letters", "shown", {"ids": ["1"], "trim_body": None} | _BYTES),
+    ("dead_letters", "take", {"ids": ["1"]} | _BYTES),
+    ("dead_letters", "delete", {"ids": ["1"]}),
     ("queues", "select", {"name": "q1"}),
     ("queues", "cancel_queued", {"name": "nobody", "batch_max": 100}),
     ("flow_keys", "select", {"key": "k2", "text": "", "keys_max": 100}),
@@ -246,7 +246,7 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
     ("chunks", "answer", {"message_id": "msg_1", "attempt": 0}),
     ("labels", "held", {"labels": ["l10", "l20"], "letters_max": 100}),
     ("labels", "next", {"after": "l10", "limit": 100}),
-    ("contents", "letters", {"labels": ["l10"]}),
+    ("contents", "dead_letters", {"labels": ["l10"]}),
     ("contents", "ended", {"labels": ["l13", "webhook-l13"]}),
     ("contents", "messages", {"labels": ["l13", "webhook-l13"]}),
     ("contents", "answers", {"ids": _IDS}),
@@ -256,11 +256,11 @@ ANSWERS: list[tuple[str, str, dict[str, Any]]] = [
 _PART = "a part of other statements"
 _BY_KEY = "request only: one row by its primary key"
 _FEW = "request only: of a table that people fill by hand"
-# Statements that no loop runs and that look through no large table.
+# Statements that no loop runs and that search no large table.
 REQUEST_ONLY: dict[tuple[str, str], str] = {
     ("filtering", "common"): _PART,
     ("columns", "facts"): _PART,
-    **{(noun, "filters"): _PART for noun in ("events", "letters", "message_views")},
+    **{(noun, "filters"): _PART for noun in ("events", "dead_letters", "message_views")},
     **{("queues", name): _BY_KEY for name in ("upsert", "set_paused", "lock", "delete")},
     **{("flow_keys", name): _BY_KEY for name in ("pause", "resume", "pin", "unpin", "reset_rate", "set_cooling")},
     **{("schedules", name): _BY_KEY for name in ("upsert", "delete", "pause", "lock", "resume")},
@@ -274,8 +274,8 @@ REQUEST_ONLY: dict[tuple[str, str], str] = {
                      "changed", "delete_empty", "delete")
     },
 }  # fmt: skip
-# Pages of 8 KiB that a statement may look at: opening a period costs 4,000 of the catalog's. The large partition has
-# 30,000, and whoever reads one of its partial indexes from end to end looks up as many again.
+# The maximum of 8 KiB pages that a statement may read: to open a period reads 4,000 of the catalog. The large partition
+# has 30,000, and a complete scan of one of its partial indexes reads about as many.
 PAGES_MAX = 6_000
 
 
@@ -285,7 +285,7 @@ def statement(noun: str, name: str) -> str:
 
 
 def explained(url: str, options: str, noun: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The plan of a statement; whatever it did is rolled back."""
+    """The plan of a statement, whose effects are rolled back."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
             f"EXPLAIN ({options}, FORMAT JSON) {statement(noun, name)}", values, prepare=False
@@ -296,8 +296,8 @@ def explained(url: str, options: str, noun: str, name: str, values: dict[str, An
     return plan
 
 
-def test_every_statement_is_planned_here_or_said_to_be_of_requests_only() -> None:
-    """A new statement is to be listed: one that a loop runs in LOOPS."""
+def test_every_statement_is_planned_here_or_listed_as_one_of_requests() -> None:
+    """A new statement must be listed: one that a loop runs in LOOPS."""
     folder = resources.files("services.relay.store")
     nouns = [file.name.removesuffix(".sql") for file in folder.iterdir() if file.name.endswith(".sql")]
     there = {(noun, name) for noun in nouns for name in queries(noun)}
@@ -307,33 +307,31 @@ def test_every_statement_is_planned_here_or_said_to_be_of_requests_only() -> Non
 
 
 @pytest.mark.parametrize(("noun", "name", "values"), LOOPS + ANSWERS)
-def test_no_statement_reads_a_large_table_from_end_to_end(
-    million: str, noun: str, name: str, values: dict[str, Any]
-) -> None:
+def test_no_statement_scans_a_large_table(million: str, noun: str, name: str, values: dict[str, Any]) -> None:
     plan = explained(million, "COSTS", noun, name, values)
     assert scanned(plan) == set(), plan
 
 
 @pytest.mark.parametrize(("noun", "name", "values"), LOOPS)
-def test_no_loop_looks_at_more_pages_than_its_batch_needs(
+def test_no_loop_reads_more_pages_than_its_batch_needs(
     million: str, noun: str, name: str, values: dict[str, Any]
 ) -> None:
-    """Executed: what a function does no plan shows, and an index may be read from end to end as well."""
+    """Executed, as no plan shows what a function does, and an index may be scanned completely too."""
     plan = explained(million, "ANALYZE, BUFFERS", noun, name, values)
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < PAGES_MAX, plan
 
 
 @pytest.mark.parametrize("labels", [1, 200])
-def test_to_remove_contents_looks_at_some_pages_for_each_label(million: str, labels: int) -> None:
-    """Executed, with as many labels as a request may have. Of each there are messages that have ended, and no others."""
+def test_the_removal_of_contents_reads_a_bounded_number_of_pages_for_each_label(million: str, labels: int) -> None:
+    """Executed, with the maximum of labels in a request. All messages of each have ended."""
     asked = {"labels": [f"l{n * 10 + 3}" for n in range(labels)], "ids": _IDS}
-    for name in ("letters", "ended", "messages", "answers", "events"):
+    for name in ("dead_letters", "ended", "messages", "answers", "events"):
         plan = explained(million, "ANALYZE, BUFFERS", "contents", name, asked)
-        # 20 messages of each label, and the pieces of some indexes that lead to them; each is written anew.
+        # 20 messages per label, with the index pages that lead to them. Each message is updated.
         assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 500 + 500 * labels, (name, plan)
 
 
-def test_the_newest_page_reads_the_index_of_time_backwards(million: str) -> None:
+def test_the_newest_page_scans_the_index_of_time_backwards(million: str) -> None:
     with psycopg.connect(million) as connection:
         row = connection.execute(
             f"EXPLAIN (COSTS OFF) {filtered('events')['newest']}", _ANYTHING, prepare=False
@@ -341,12 +339,12 @@ def test_the_newest_page_reads_the_index_of_time_backwards(million: str) -> None
     assert any("Index Scan Backward using events_" in line[0] for line in row), row
 
 
-def test_the_loops_read_no_large_table_from_end_to_end_as_they_run(million: str) -> None:
-    """Executed, often enough to be prepared with a plan for any values; and what functions do, which no plan shows."""
+def test_the_loops_scan_no_large_table_when_they_run(million: str) -> None:
+    """Executed often enough to be prepared with a generic plan, and with the effects of functions, which no plan shows."""
 
     async def story() -> list[int]:
         async with AsyncConnectionPool(million, min_size=1, max_size=1, open=False) as pool:
-            stores = Stores(Database(pool), Vault(Fernet.generate_key().decode()))
+            stores = Stores(Database(pool), Encryption(Fernet.generate_key().decode()))
             counts = []
             for n in range(12):
                 [made] = await stores.accept(draft(labels=(f"own-{n}",), queue="q0"))

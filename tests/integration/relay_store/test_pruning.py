@@ -1,7 +1,7 @@
-"""Statements that lock messages first and change them in another part of theirs do not prune partitions as they run.
+"""Statements that lock messages first and update them in another CTE do not prune partitions at run time.
 
-Postgres 18 frees what that pruning uses when a row was changed by others before its lock was had, and what was locked
-comes to its end first (seen with 18.6; upstream's commit 1b5dd3a mends it): a relay beside another could crash the server.
+Postgres 18 frees the memory of that pruning when a row was changed by others before it was locked, and the locking CTE
+ends first (seen in 18.6; upstream's commit 1b5dd3a fixes it): two relays on one database could crash the server.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def looked_at(connection: psycopg.Connection[Any], statement: str, values: dict[str, Any]) -> list[list[int]]:
-    """How often the statement looked at each partition for rows to be changed, in each of its parts that change some."""
+    """The number of times that the statement searched each partition for rows to update, for each CTE that updates."""
     row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode(), values, prepare=False).fetchone()
     assert row is not None
     parts = [part for part in nodes(row[0][0]["Plan"]) if part.get("Subplan Name", "").startswith("CTE ")]
@@ -76,20 +76,20 @@ def looked_at(connection: psycopg.Connection[Any], statement: str, values: dict[
 
 
 @pytest.mark.parametrize(("noun", "name", "values"), STATEMENTS)
-def test_each_partition_is_looked_at_for_each_row(
+def test_each_partition_is_searched_for_each_row(
     filled: psycopg.Connection[Any], noun: str, name: str, values: dict[str, Any]
 ) -> None:
     assert looked_at(filled, queries(noun)[name], values) == [[20] * (PERIODS + 1)]
 
 
-def test_the_look_sees_pruning(filled: psycopg.Connection[Any]) -> None:
+def test_the_check_detects_pruning(filled: psycopg.Connection[Any]) -> None:
     noun, name, values = STATEMENTS[0]
     pruned = queries(noun)[name].replace("m.period + 0 = ", "m.period = ")
     [loops] = looked_at(filled, pruned, values)
     assert sorted(loops) == [0] * PERIODS + [20]
 
 
-def test_no_other_statement_locks_messages_and_changes_them_in_another_part() -> None:
+def test_no_other_statement_locks_messages_and_updates_them_in_another_cte() -> None:
     here = {(noun, name) for noun, name, _ in STATEMENTS}
     found = {
         (noun, name)

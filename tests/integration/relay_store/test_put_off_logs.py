@@ -1,4 +1,4 @@
-"""The log of a message that was put off has the begin of each attempt after that, also when its process died in it."""
+"""The log of a message that was put off has the start of each later attempt, also when its process died during it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOG = "SELECT state, at, error FROM relay.events WHERE state <> 'CREATED' ORDER 
 
 
 async def due(stores: Stores) -> None:
-    """At once, so that nobody has to wait for that."""
+    """Make all messages due at once, so that the test need not wait."""
     await stores.rows("UPDATE relay.messages SET due_at = now() RETURNING id")
 
 
 async def put_off(stores: Stores, on_unknown: str, flow: FlowControl | None) -> datetime:
-    """A message that was put off and is due again; when it was claimed."""
+    """A message that was put off and is due again; return the time of its claim."""
     await stores.accept(draft(flow=flow, on_unknown=on_unknown))
     [first] = await stores.claim()
     answer = Answer(0, (), b"", error="no place for it", fate="not attempted", later_seconds=0.0)
@@ -34,8 +34,11 @@ async def put_off(stores: Stores, on_unknown: str, flow: FlowControl | None) -> 
 
 
 async def die(stores: Stores) -> Claimed:
-    """What another process claimed before it died."""
-    processes, messages = Processes(stores.database, owner=OTHER), Messages(stores.database, stores.vault, owner=OTHER)
+    """Recover what another process had claimed before it died."""
+    processes, messages = (
+        Processes(stores.database, owner=OTHER),
+        Messages(stores.database, stores.encryption, owner=OTHER),
+    )
     await processes.renew(60)
     [claimed] = [*await messages.claim(1), *await messages.claim_keyed(1)]
     await processes.release()
@@ -44,12 +47,14 @@ async def die(stores: Stores) -> Claimed:
 
 
 async def log(stores: Stores) -> list[tuple[str, datetime | None]]:
-    """When its attempts began, and what else there is."""
+    """The starts of its attempts, and the other states of its log."""
     return [(row["state"], row["at"] if row["state"] == "ACTIVE" else None) for row in await stores.rows(LOG)]
 
 
 @pytest.mark.parametrize("flow", FLOWS)
-def test_an_attempt_that_its_process_died_in_is_logged_and_so_is_the_next(run: Run, flow: FlowControl | None) -> None:
+def test_an_attempt_during_which_its_process_died_is_logged_and_so_is_the_next(
+    run: Run, flow: FlowControl | None
+) -> None:
     async def story(stores: Stores) -> None:
         first = await put_off(stores, "retry", flow)
         died = await die(stores)
@@ -67,7 +72,7 @@ def test_an_attempt_that_its_process_died_in_is_logged_and_so_is_the_next(run: R
     run(story)
 
 
-def test_a_last_attempt_that_its_process_died_in_is_logged(run: Run) -> None:
+def test_a_last_attempt_during_which_its_process_died_is_logged(run: Run) -> None:
     async def story(stores: Stores) -> None:
         first = await put_off(stores, "fail", None)
         died = await die(stores)
@@ -80,7 +85,7 @@ def test_a_last_attempt_that_its_process_died_in_is_logged(run: Run) -> None:
     run(story)
 
 
-def test_a_claim_that_is_given_back_is_logged_and_is_no_attempt(run: Run) -> None:
+def test_a_claim_that_is_returned_is_logged_and_is_not_an_attempt(run: Run) -> None:
     async def story(stores: Stores) -> None:
         first = await put_off(stores, "retry", None)
         [claimed] = await stores.claim()
@@ -94,7 +99,7 @@ def test_a_claim_that_is_given_back_is_logged_and_is_no_attempt(run: Run) -> Non
 
 
 @pytest.mark.parametrize("on_unknown", ["retry", "fail"])
-def test_an_attempt_of_days_ago_that_no_day_of_the_log_is_for_ends_nevertheless(run: Run, on_unknown: str) -> None:
+def test_an_attempt_that_began_before_the_first_day_of_the_log_ends_nevertheless(run: Run, on_unknown: str) -> None:
     async def story(stores: Stores) -> None:
         await put_off(stores, on_unknown, None)
         await die(stores)

@@ -8,23 +8,23 @@ from services.relay.store.queues import CANCEL_MAX
 from tests.integration.relay_store.conftest import Run, Stores, draft
 
 
-def test_a_queue_is_made_on_first_use_and_counts_what_has_not_ended(run: Run) -> None:
+def test_a_queue_is_created_on_first_use_and_counts_messages_that_have_not_ended(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        assert await stores.queues.get("letters") is None
-        await stores.accept(*(draft(queue="letters") for _ in range(3)))
-        queue = await stores.queues.get("letters")
+        assert await stores.queues.get("dead_letters") is None
+        await stores.accept(*(draft(queue="dead_letters") for _ in range(3)))
+        queue = await stores.queues.get("dead_letters")
         assert queue is not None
         assert (queue.parallelism, queue.paused, queue.lag) == (1, False, 3)
         await stores.finish(await stores.claim())
-        again = await stores.queues.get("letters")
+        again = await stores.queues.get("dead_letters")
         assert again is not None
         assert again.lag == 2
-        assert [one.name for one in await stores.queues.all()] == ["letters"]
+        assert [one.name for one in await stores.queues.all()] == ["dead_letters"]
 
     run(story)
 
 
-def test_raising_the_parallelism_lets_more_in_at_once(run: Run) -> None:
+def test_a_higher_parallelism_admits_more_at_once(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.accept(*(draft(queue="q") for _ in range(4)))
         assert len(await stores.claim()) == 1
@@ -34,7 +34,7 @@ def test_raising_the_parallelism_lets_more_in_at_once(run: Run) -> None:
     run(story)
 
 
-def test_nothing_begins_in_a_paused_queue_and_those_in_first_go_on_first(run: Run) -> None:
+def test_no_message_begins_in_a_paused_queue_and_those_with_a_place_continue_first(run: Run) -> None:
     async def story(stores: Stores) -> None:
         first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
         await stores.queues.pause("q")
@@ -60,7 +60,7 @@ def test_a_resumed_queue_wakes_the_flow_keys_of_its_messages(run: Run) -> None:
     run(story)
 
 
-def test_deleting_a_queue_cancels_what_waits_and_leaves_what_has_begun(run: Run) -> None:
+def test_deleting_a_queue_cancels_waiting_messages_and_not_those_that_have_begun(run: Run) -> None:
     async def story(stores: Stores) -> None:
         first, second = await stores.accept(draft(queue="q"), draft(queue="q"))
         claimed = await stores.claim()
@@ -77,7 +77,7 @@ def test_deleting_a_queue_cancels_what_waits_and_leaves_what_has_begun(run: Run)
     run(story)
 
 
-def test_the_next_waits_for_the_callback_of_the_one_before(run: Run) -> None:
+def test_the_next_waits_for_the_callback_of_the_previous(run: Run) -> None:
     async def story(stores: Stores) -> None:
         back = CallbackOptions("https://example.com/back")
         first, second = await stores.accept(draft(queue="q", callback=back), draft(queue="q"))
@@ -126,7 +126,7 @@ def test_a_long_queue_is_cancelled_in_several_transactions(run: Run) -> None:
     run(story)
 
 
-def test_the_stored_bodies_of_a_deleted_queues_messages_are_given_up(run: Run) -> None:
+def test_the_stored_bodies_of_a_deleted_queues_messages_are_released(run: Run) -> None:
     async def story(stores: Stores) -> None:
         bodies = [Stored(f"pieces-{n}", 70_000_000, b"hash") for n in range(2)]
         await stores.accept(draft(queue="q"), *(draft(queue="q", body=body) for body in bodies))

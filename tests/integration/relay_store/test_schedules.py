@@ -53,7 +53,7 @@ def test_a_schedule_fires_at_its_time_once_with_its_options(run: Run) -> None:
     run(story)
 
 
-def test_states_are_known_after_the_message_was_pruned(run: Run) -> None:
+def test_states_are_known_after_the_message_was_deleted(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.schedules.upsert(schedule(), NOON)
         await stores.schedules.fire_once(10, NOON + MINUTE)
@@ -65,7 +65,7 @@ def test_states_are_known_after_the_message_was_pruned(run: Run) -> None:
     run(story)
 
 
-def test_times_missed_while_nobody_ran_are_made_up_for_by_one_firing(run: Run) -> None:
+def test_missed_times_are_replaced_by_one_firing(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.schedules.upsert(schedule(), NOON)
         back = NOON + timedelta(hours=5)
@@ -112,7 +112,7 @@ def test_a_group_gets_a_message_for_each_endpoint_with_its_default_headers(run: 
     run(story)
 
 
-def test_a_broken_schedule_tells_its_error_and_does_not_stop_the_others(run: Run) -> None:
+def test_a_broken_schedule_shows_its_error_and_does_not_stop_the_others(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.schedules.upsert(schedule("a", destination="nobody"), NOON)
         await stores.schedules.upsert(schedule("b"), NOON)
@@ -136,7 +136,7 @@ def test_a_broken_schedule_tells_its_error_and_does_not_stop_the_others(run: Run
 
 def test_a_schedule_without_a_next_time_does_not_stop_the_others(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        # The calendar's last days: what fires in January has no time that a date can say.
+        # The last days of the calendar: a firing in January has no time that a datetime can represent.
         last = datetime(9999, 12, 30, tzinfo=UTC)
         await stores.schedules.upsert(schedule("a", cron=parse_cron("0 0 1 1 *")), NOON)
         await stores.schedules.upsert(schedule("b"), NOON)
@@ -154,7 +154,7 @@ def test_a_schedule_without_a_next_time_does_not_stop_the_others(run: Run) -> No
 
 def test_a_schedule_that_the_database_refuses_does_not_stop_the_others(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        # Nothing that is asked for over HTTP is too long for an index of ours; this one stands for what might be one day.
+        # No value accepted over HTTP is too long for an index. This value stands for any that the database refuses.
         await stores.database.execute("CREATE INDEX ON relay.messages (caller_ip)", {})
         await stores.schedules.upsert(schedule("a", caller_ip=secrets.token_hex(50_000)), NOON)
         await stores.schedules.upsert(schedule("b"), NOON)
@@ -188,7 +188,7 @@ def test_a_deleted_schedule_is_gone(run: Run) -> None:
     run(story)
 
 
-def test_the_loop_fires_at_the_time_and_not_a_round_of_polling_later(run: Run) -> None:
+def test_the_loop_fires_at_the_time_and_not_a_polling_interval_later(run: Run) -> None:
     async def story(stores: Stores) -> None:
         fired = asyncio.Event()
         scheduler = Scheduler(
@@ -202,7 +202,7 @@ def test_the_loop_fires_at_the_time_and_not_a_round_of_polling_later(run: Run) -
         loop.cancel()
         [row] = await stores.rows("SELECT min(created_at) AS created_at FROM relay.messages")
         its_time = made_at.replace(microsecond=0) + timedelta(seconds=1)
-        # Within a second, where a starved machine does not add two of its own.
+        # Within a second, unless a busy machine adds more.
         assert its_time <= row["created_at"] < its_time + timedelta(seconds=3)
 
     run(story)
@@ -212,7 +212,7 @@ async def nobody(_token: str) -> Token | None:
     return None
 
 
-def test_firings_count_against_the_limit_of_the_token_that_made_the_schedule(run: Run) -> None:
+def test_firings_count_against_the_limit_of_the_token_that_created_the_schedule(run: Run) -> None:
     async def story(stores: Stores) -> None:
         clock = [0.0]
         limit = Authenticator("root", nobody, lambda: clock[0])
@@ -221,7 +221,7 @@ def test_firings_count_against_the_limit_of_the_token_that_made_the_schedule(run
             Token("free", writes=True, publishes_per_second=None),
         )
         schedules = Schedules(
-            stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=limit.wait_seconds
+            stores.database, stores.encryption, stores.messages, stores.topics, wait_seconds=limit.wait_seconds
         )
         every_second = parse_cron("* * * * * *")
         for n in range(15):
@@ -233,17 +233,17 @@ def test_firings_count_against_the_limit_of_the_token_that_made_the_schedule(run
         fired = await stores.rows("SELECT schedule_id, count(*) AS n FROM relay.messages GROUP BY schedule_id")
         by_id = {row["schedule_id"]: row["n"] for row in fired}
         assert by_id.pop("free") == 10
-        # A second's worth at once, and then five a second, shared by all of them.
+        # A second's worth at once, and then five per second, shared by all of them.
         assert 45 <= sum(by_id.values()) <= 55
         assert len(by_id) == 15
         assert max(by_id.values()) <= 6
-        # What is left for publishing is what the firings left.
+        # Publishing may use the rest.
         assert limit.wait_seconds(limited, 5) > 0
 
     run(story)
 
 
-def test_a_group_that_a_schedule_publishes_to_counts_once_for_each_endpoint(run: Run) -> None:
+def test_a_firing_into_a_group_counts_once_for_each_endpoint(run: Run) -> None:
     async def story(stores: Stores) -> None:
         counted: list[tuple[str, int]] = []
 
@@ -251,7 +251,9 @@ def test_a_group_that_a_schedule_publishes_to_counts_once_for_each_endpoint(run:
             counted.append((token.name, publishes))
             return 0.0
 
-        schedules = Schedules(stores.database, stores.vault, stores.messages, stores.topics, wait_seconds=wait_seconds)
+        schedules = Schedules(
+            stores.database, stores.encryption, stores.messages, stores.topics, wait_seconds=wait_seconds
+        )
         await stores.topics.add_endpoints("g", [EndpointView(f"https://{n}.example") for n in range(3)])
         await schedules.upsert(schedule(destination="g"), NOON, Token("t", writes=True, publishes_per_second=5))
         assert await schedules.fire_once(10, NOON + MINUTE) == 1

@@ -1,4 +1,4 @@
-"""The relay's schema: made once, by one of several; and nothing accepted is lost when it grows."""
+"""The relay's schema: created once, by one of several processes; no accepted message is lost when it changes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from psycopg_pool import AsyncConnectionPool
 from services.relay.options import CallbackOptions, FlowControl, Options
 from services.relay.schema import SchemaError, create_schema
 from services.relay.store.database import Database
-from services.relay.store.vault import Vault
+from services.relay.store.encryption import Encryption
 from tests.infra.postgres import PostgresServer
 from tests.integration.relay_store.conftest import Stores
 
 FILES = sum(file.name.endswith(".sql") for file in resources.files("services.relay.schema_files").iterdir())
 
 
-def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> None:
+def test_processes_that_start_at_once_create_it_once(postgres: PostgresServer) -> None:
     made: list[int] = []
     with postgres.database(template="template1") as name:
         url = postgres.url(name)
@@ -34,15 +34,15 @@ def test_processes_that_start_at_once_make_it_once(postgres: PostgresServer) -> 
     assert sorted(made) == [0, 0, FILES]
 
 
-def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: PostgresServer) -> None:
-    vault = Vault(Fernet.generate_key().decode())
+def test_a_message_of_the_first_schema_is_delivered_by_the_newest(postgres: PostgresServer) -> None:
+    encryption = Encryption(Fernet.generate_key().decode())
     flow = {"key": "k", "parallelism": None, "rate": 3, "period_seconds": 1}
     given = {
         "headers": {"Authorization": "Bearer x"},
         "callback": None,
         "failure_callback": {"url": "http://f.example/"},
     }
-    sealed = vault.seal(given | {"retry_delay": "1000", "final_status": [400], "flow": flow})
+    sealed = encryption.seal(given | {"retry_delay": "1000", "final_status": [400], "flow": flow})
     first = resources.files("services.relay").joinpath("schema_files/0001_messages.sql").read_bytes()
     with postgres.database(template="template1") as name:
         with psycopg.connect(postgres.url(name)) as connection:
@@ -60,7 +60,7 @@ def test_what_waited_in_the_first_schema_is_delivered_by_the_newest(postgres: Po
 
         async def story() -> None:
             async with AsyncConnectionPool(postgres.url(name), min_size=1, max_size=2, open=False) as pool:
-                [claimed] = await Stores(Database(pool), vault).claim()
+                [claimed] = await Stores(Database(pool), encryption).claim()
             assert (claimed.id, claimed.body, claimed.labels) == ("msg_old", b"hi", ("l",))
             assert claimed.headers == {"Authorization": "Bearer x"}
             assert claimed.options == Options(
@@ -79,7 +79,7 @@ def test_a_schema_of_a_newer_version_is_refused(relay_url: str, administrator: p
         create_schema(relay_url)
 
 
-def test_the_schema_lock_of_another_process_is_not_waited_for_for_ever(
+def test_the_wait_for_the_schema_lock_of_another_process_is_bounded(
     relay_url: str, administrator: psycopg.Connection[Any]
 ) -> None:
     administrator.execute("SELECT pg_advisory_lock(%s)", (int.from_bytes(b"relay", "big"),))
@@ -89,8 +89,8 @@ def test_the_schema_lock_of_another_process_is_not_waited_for_for_ever(
     assert create_schema(relay_url) == 0
 
 
-def test_no_index_is_there_twice(administrator: psycopg.Connection[Any]) -> None:
-    """Neither the same one, nor one that holds nothing that another of the same column does not hold."""
+def test_no_index_exists_twice(administrator: psycopg.Connection[Any]) -> None:
+    """Neither the same index, nor one whose entries are all in another index with the same column."""
     doubled = administrator.execute(
         "SELECT a.indexrelid::regclass, b.indexrelid::regclass FROM pg_index AS a JOIN pg_index AS b USING (indrelid)"
         " JOIN pg_class AS c ON c.oid = a.indrelid"

@@ -1,4 +1,6 @@
-"""The state diagram in docs/reference/relay.md is what messages really do, and the table's constraints are what it says."""
+"""The state diagram in docs/reference/relay.md shows exactly the transitions of messages, and the table's constraints
+match it.
+"""
 
 from __future__ import annotations
 
@@ -64,14 +66,14 @@ async def with_a_dead_process(stores: Stores) -> None:
     processes = Processes(stores.database, owner=dead)
     await stores.accept(draft(), draft(on_unknown="fail"))
     await processes.renew(60)
-    assert len(await Messages(stores.database, stores.vault, owner=dead).claim(10)) == 2
+    assert len(await Messages(stores.database, stores.encryption, owner=dead).claim(10)) == 2
     await processes.release()
     assert await stores.expire() == 1
     await stores.processes.renew(60)
     await stores.finish(await stores.claims.take_over(10), 500, final=True)
 
 
-def test_messages_go_the_ways_of_the_diagram_and_all_of_them(
+def test_messages_make_the_transitions_of_the_diagram_and_all_of_them(
     run: Run, administrator: psycopg.Connection[object]
 ) -> None:
     administrator.execute(WATCH)
@@ -87,7 +89,7 @@ def test_messages_go_the_ways_of_the_diagram_and_all_of_them(
     assert {old for old, new in drawn() if new == "[*]"} == ENDS
 
 
-def test_the_constraint_knows_the_states_that_are_drawn(administrator: psycopg.Connection[object]) -> None:
+def test_the_constraint_has_the_states_of_the_diagram(administrator: psycopg.Connection[object]) -> None:
     found = administrator.execute(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE conname = 'state_is_known' AND conrelid = 'relay.messages'::regclass"
@@ -112,7 +114,7 @@ def test_the_constraint_knows_the_states_that_are_drawn(administrator: psycopg.C
         ("body_key = 'k'", "large_body_is_elsewhere"),
     ],
 )
-def test_columns_that_belie_the_state_are_refused(
+def test_columns_that_contradict_the_state_are_refused(
     run: Run, administrator: psycopg.Connection[object], change: str, constraint: str
 ) -> None:
     run(lambda stores: stores.accept(draft(body=b"x")))

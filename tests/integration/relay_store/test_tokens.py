@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from cryptography.fernet import Fernet
 
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import UnreadableError
 from services.relay.store.signing_keys import KeyPair, SigningKeys
 from services.relay.store.tokens import TokenExistsError
-from services.relay.store.vault import Vault
 from tests.integration.relay_store.conftest import Run, Stores
 
 
-def test_a_token_is_found_until_it_is_revoked_and_stored_nowhere(run: Run) -> None:
+def test_a_token_is_found_until_it_is_revoked_and_not_stored_in_plain_text(run: Run) -> None:
     async def story(stores: Stores) -> None:
         token = await stores.tokens.create("ci", writes=False, publishes_per_second=5)
         found = await stores.tokens.find(token)
@@ -32,10 +32,10 @@ def test_a_token_is_found_until_it_is_revoked_and_stored_nowhere(run: Run) -> No
     run(story)
 
 
-def test_signing_keys_are_seeded_once_and_rotated_for_all_processes(run: Run) -> None:
+def test_signing_keys_are_created_once_and_rotated_for_all_processes(run: Run) -> None:
     async def story(stores: Stores) -> None:
-        one = SigningKeys(stores.database, stores.vault, KeyPair("sig_a", "sig_b"))
-        other = SigningKeys(stores.database, stores.vault, KeyPair("sig_other", "sig_other"))
+        one = SigningKeys(stores.database, stores.encryption, KeyPair("sig_a", "sig_b"))
+        other = SigningKeys(stores.database, stores.encryption, KeyPair("sig_other", "sig_other"))
         assert await one.refresh() == KeyPair("sig_a", "sig_b")
         assert await other.refresh() == KeyPair("sig_a", "sig_b")
         rotated = await other.rotate()
@@ -47,7 +47,7 @@ def test_signing_keys_are_seeded_once_and_rotated_for_all_processes(run: Run) ->
         assert one.pair == rotated
         [row] = await stores.rows("SELECT sealed FROM relay.signing_keys")
         assert rotated.next.encode() not in row["sealed"]
-        stranger = SigningKeys(stores.database, Vault(Fernet.generate_key().decode()), KeyPair("sig_a", "sig_b"))
+        stranger = SigningKeys(stores.database, Encryption(Fernet.generate_key().decode()), KeyPair("sig_a", "sig_b"))
         with pytest.raises(UnreadableError):
             await stranger.refresh()
 

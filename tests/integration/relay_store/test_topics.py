@@ -10,7 +10,7 @@ B = EndpointView("https://b.example", "b")
 C = EndpointView("https://c.example")
 
 
-def test_endpoints_come_and_go_by_url_or_name_and_the_group_with_the_last(run: Run) -> None:
+def test_endpoints_are_added_and_removed_by_url_or_name_and_the_group_with_the_last(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.topics.add_endpoints("g", [A, B])
         await stores.topics.add_endpoints("g", [C])
@@ -41,7 +41,7 @@ def test_names_may_move_between_urls(run: Run) -> None:
     run(story)
 
 
-def test_default_headers_are_sealed_and_come_with_each_endpoint(run: Run) -> None:
+def test_default_headers_are_sealed_and_returned_with_each_endpoint(run: Run) -> None:
     async def story(stores: Stores) -> None:
         await stores.topics.add_endpoints("g", [A, C])
         await stores.topics.set_headers("g", {"Upstash-Forward-Authorization": "Bearer very-secret"})
@@ -57,7 +57,7 @@ def test_default_headers_are_sealed_and_come_with_each_endpoint(run: Run) -> Non
     run(story)
 
 
-def test_deleting_an_unknown_group_is_no_fault(run: Run) -> None:
+def test_deleting_an_unknown_group_is_not_an_error(run: Run) -> None:
     async def story(stores: Stores) -> None:
         assert not await stores.topics.delete("g")
         await stores.topics.add_endpoints("g", [A])

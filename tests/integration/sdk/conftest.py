@@ -1,4 +1,4 @@
-"""The vendor's clients, unmodified, on a real relay of the test's own."""
+"""The vendor's clients, unmodified, with a real relay of each test."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.integration.relay.conftest import TOKEN, Relay, new_relay, relay
 
 __all__ = ["new_relay", "relay"]
 
-# Long enough for every look at a call under way; `Destination.close` ends it early.
+# Long enough for every check of a call in flight. `Destination.close` ends it early.
 SLOW_SECONDS = 60.0
 
 
 def by_path(received: Received) -> Reply:
-    """`/404` answers that status; `/slow` takes its time; everything else is 200."""
+    """`/404` answers with that status, `/slow` answers late, and all other paths answer 200."""
     path = received.path.partition("?")[0].strip("/")
     if path == "slow":
         return Reply(delay_seconds=SLOW_SECONDS)

@@ -1,4 +1,4 @@
-"""What becomes of a message as its sender sees it: waited for, never slept for."""
+"""A message's state as its sender sees it, with waits that have deadlines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from tests.wait import until
 
 
 def sent(answer: object) -> str:
-    """The id of the one message that was published or enqueued."""
+    """The id of the single message that was published or enqueued."""
     assert isinstance(answer, (PublishResponse, EnqueueResponse))
     assert answer.message_id
     return answer.message_id
 
 
 def states(client: QStash, message_id: str) -> list[LogState]:
-    """The states the message went through, oldest first."""
+    """The states of the message, oldest first."""
     logs = client.log.list(filter={"message_id": message_id}).logs
     return [log.state for log in reversed(logs)]
 
 
 def delivered(client: QStash, message_id: str) -> Log:
-    """Its one row of delivery."""
+    """Its single row of delivery."""
 
     def rows() -> list[Log]:
         return client.log.list(filter={"message_id": message_id, "state": LogState.DELIVERED}).logs
@@ -34,6 +34,6 @@ def delivered(client: QStash, message_id: str) -> Log:
 
 
 def buried(client: QStash, message_id: str) -> DlqMessage:
-    """Its dead letter, as the list shows it."""
+    """Its dead letter, from the list."""
     [letter] = until(lambda: client.dlq.list(filter={"message_id": message_id}).messages)
     return letter

@@ -22,7 +22,7 @@ Run = Callable[[Callable[[AsyncQStash], Awaitable[T]]], T]
 
 @pytest.fixture
 def run(relay: Relay) -> Run[object]:
-    """Run one scenario against the relay in a loop of its own."""
+    """Run one scenario with the relay in a new event loop."""
 
     def once(scenario: Callable[[AsyncQStash], Awaitable[object]]) -> object:
         async def scene() -> object:
@@ -47,7 +47,7 @@ def test_messages(run: Run[object], client: QStash, site: Destination) -> None:
         ids = [answer.message_id for answer in delayed if isinstance(answer, PublishResponse)]
         assert (await messages.get(published.message_id)).label == "mine"
         assert not isinstance(batched, list)
-        # Else they would be cancelled below with the others.
+        # Otherwise they would be cancelled below with the others.
         until(lambda: {received.path for received in site.received} == {"/a", "/b", "/c", "/d"})
         for one in (published, as_json, enqueued, batched):
             delivered(client, one.message_id)

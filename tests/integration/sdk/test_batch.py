@@ -1,4 +1,4 @@
-"""`client.message.batch`: many messages in one request, each with options of its own."""
+"""`client.message.batch`: many messages in one request, each with its own options."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_item_has_its_own_options(client: QStash) -> None:
     assert third.not_before - third.created_at < 120_000 < first.not_before - first.created_at
 
 
-def test_items_to_queues_and_groups_stand_beside_others(client: QStash, site: Destination) -> None:
+def test_items_to_queues_and_groups_may_be_mixed_with_others(client: QStash, site: Destination) -> None:
     client.url_group.upsert_endpoints("group", [{"url": f"{site.url}/a"}, {"url": f"{site.url}/b"}])
     queued, grouped, grouped_and_queued = client.message.batch(
         [

@@ -1,4 +1,4 @@
-"""Callbacks as the client asks for them, verified with its `Receiver`."""
+"""Callbacks with the client's options, verified with its `Receiver`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.wait import until
 
 
 def content(received: Received) -> dict[str, Any]:
-    """The callback's body, its signature verified."""
+    """The callback's body, with a verified signature."""
     Receiver(CURRENT_KEY, NEXT_KEY).verify(signature=received.headers["Upstash-Signature"], body=received.body.decode())
     found = json.loads(received.body)
     assert isinstance(found, dict)
     return found
 
 
-def test_the_answer_is_called_back(client: QStash, site: Destination) -> None:
+def test_the_answer_is_sent_in_the_callback(client: QStash, site: Destination) -> None:
     site.answer = lambda received: Reply(201, "größer".encode(), {"X-Answer": "yes"})
     message_id = sent(
         client.message.publish(
@@ -50,7 +50,7 @@ def test_the_answer_is_called_back(client: QStash, site: Destination) -> None:
     assert site.to("/failure") == []
 
 
-def test_every_attempt_is_called_back_and_the_last_failure_too(client: QStash, site: Destination) -> None:
+def test_every_attempt_has_a_callback_and_so_has_the_final_failure(client: QStash, site: Destination) -> None:
     message_id = sent(
         client.message.publish(
             url=f"{site.url}/404",

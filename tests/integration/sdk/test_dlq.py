@@ -1,4 +1,4 @@
-"""`client.dlq`: dead letters by every filter, deleted, and sent again."""
+"""`client.dlq`: dead letters are filtered, deleted and retried."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fail(client: QStash, url: str, **options: Any) -> str:
 
 
 def retry(client: QStash, path: str, **options: Any) -> Any:
-    """The client has no call for it: its own transport sends what the documentation of the route shows."""
+    """The client has no method for this route: its transport sends the request of the documentation."""
     return client.http.request(path=f"/v2/dlq/retry{path}", method="POST", **options)
 
 
@@ -69,7 +69,7 @@ def test_deleting_one(client: QStash, site: Destination) -> None:
         client.dlq.get(letter.dlq_id)
 
 
-def test_deleting_many_says_how_many(client: QStash, site: Destination) -> None:
+def test_deleting_many_returns_their_number(client: QStash, site: Destination) -> None:
     for _ in range(5):
         client.message.publish(url=f"{site.url}/404", retries=0)
     letters = until(lambda: found if len(found := client.dlq.list().messages) == 5 else None)
@@ -80,7 +80,7 @@ def test_deleting_many_says_how_many(client: QStash, site: Destination) -> None:
     assert client.dlq.list().messages == []
 
 
-def test_pages_hold_every_letter_once(client: QStash, site: Destination) -> None:
+def test_pages_hold_every_dead_letter_once(client: QStash, site: Destination) -> None:
     ids = {sent(client.message.publish(url=f"{site.url}/404", retries=0)) for _ in range(5)}
     until(lambda: len(client.dlq.list().messages) == 5)
     found: list[str] = []
@@ -96,7 +96,7 @@ def test_pages_hold_every_letter_once(client: QStash, site: Destination) -> None
     assert sorted(found) == sorted(ids)
 
 
-def test_every_filter_finds_its_letters_and_no_others(client: QStash, site: Destination) -> None:
+def test_every_filter_finds_its_dead_letters_and_no_others(client: QStash, site: Destination) -> None:
     client.url_group.upsert_endpoints("group", [{"url": f"{site.url}/500"}])
     before_ms = int(time.time() * 1000) - 1000
     other = fail(client, f"{site.url}/404", label="other")
@@ -125,13 +125,13 @@ def test_every_filter_finds_its_letters_and_no_others(client: QStash, site: Dest
     assert found == [ids for _, ids in expected]
 
 
-def test_a_letter_of_a_schedule_is_found_by_it(client: QStash, site: Destination) -> None:
+def test_a_dead_letter_of_a_schedule_is_found_by_it(client: QStash, site: Destination) -> None:
     schedule_id = client.schedule.create(cron="* * * * * *", destination=f"{site.url}/404", retries=0)
     letters = until(lambda: client.dlq.list(filter={"schedule_id": schedule_id}).messages)
     assert {letter.schedule_id for letter in letters} == {schedule_id}
 
 
-def test_retrying_one_sends_it_anew_with_changed_options(client: QStash, site: Destination) -> None:
+def test_retrying_one_sends_it_again_with_changed_options(client: QStash, site: Destination) -> None:
     letter = buried(client, fail(client, f"{site.url}/404", body="text", headers={"a": "b"}))
     site.answer = lambda _: Reply()
     answer = retry(client, f"/{letter.dlq_id}", headers={"Upstash-Retries": "7"})
@@ -157,6 +157,6 @@ def test_retrying_many_by_id_and_by_filter(client: QStash, site: Destination) ->
     assert client.dlq.list().messages == []
 
 
-def test_retrying_what_does_not_exist_is_an_error(client: QStash) -> None:
+def test_retrying_an_unknown_dead_letter_is_an_error(client: QStash) -> None:
     with pytest.raises(QStashError, match="404"):
         retry(client, "/1725323658779-0")

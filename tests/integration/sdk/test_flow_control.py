@@ -1,4 +1,4 @@
-"""`client.flow_control`: what a key allows, what it holds back, and who decides it."""
+"""`client.flow_control`: the limits of a key, its waiting messages, and the pinning of its configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_unknown_key_is_not_found(client: QStash) -> None:
         client.flow_control.get("unknown")
 
 
-def test_parallelism_holds_back_and_lets_go(client: QStash, site: Destination) -> None:
+def test_parallelism_delays_calls_and_admits_them_later(client: QStash, site: Destination) -> None:
     first, *_ = [publish(client, f"{site.url}/slow", parallelism=2) for _ in range(4)]
     until(lambda: len(site.received) == 2)
     until(lambda: client.flow_control.get("key").wait_list_size == 2)
@@ -49,7 +49,7 @@ def test_parallelism_holds_back_and_lets_go(client: QStash, site: Destination) -
     assert client.flow_control.get("key").wait_list_size == 1
 
 
-def test_the_rate_is_kept_to_and_can_be_reset(client: QStash, site: Destination) -> None:
+def test_the_rate_is_obeyed_and_can_be_reset(client: QStash, site: Destination) -> None:
     for _ in range(5):
         publish(client, site.url, rate=2, period="1h")
     until(lambda: len(site.received) == 2)
@@ -67,7 +67,7 @@ def test_a_reset_counts_from_zero(client: QStash, site: Destination) -> None:
     assert client.flow_control.get("key").rate_count == 0
 
 
-def test_a_paused_key_collects_and_a_resumed_one_delivers(client: QStash, site: Destination) -> None:
+def test_a_paused_key_holds_its_messages_and_a_resumed_one_delivers_them(client: QStash, site: Destination) -> None:
     delivered(client, publish(client, f"{site.url}/first", parallelism=5))
     client.flow_control.pause("key")
     assert client.flow_control.get("key").is_paused is True
@@ -81,7 +81,7 @@ def test_a_paused_key_collects_and_a_resumed_one_delivers(client: QStash, site: 
         delivered(client, message_id)
 
 
-def test_a_pinned_configuration_outlasts_what_messages_ask(client: QStash, site: Destination) -> None:
+def test_a_pinned_configuration_is_not_changed_by_messages(client: QStash, site: Destination) -> None:
     delivered(client, publish(client, site.url, parallelism=5, rate=10, period="1m"))
     client.flow_control.pin("key", {"parallelism": 3, "rate": 20, "period": 120})
     delivered(client, publish(client, site.url, parallelism=7, rate=30, period=1))
@@ -97,7 +97,7 @@ def test_a_pinned_configuration_outlasts_what_messages_ask(client: QStash, site:
     assert (changed.parallelism_max, changed.rate_max, changed.rate_period) == (7, 30, 1)
 
 
-def test_one_half_is_pinned_and_unpinned_alone(client: QStash, site: Destination) -> None:
+def test_parallelism_and_rate_are_pinned_and_unpinned_separately(client: QStash, site: Destination) -> None:
     delivered(client, publish(client, site.url, parallelism=5, rate=10))
     client.flow_control.pin("key", {"parallelism": 3})
     found = client.flow_control.get("key")
@@ -121,7 +121,7 @@ def test_keys_are_listed_and_searched(client: QStash) -> None:
         client.message.publish(url="https://example.com", delay="1h", flow_control={"key": key, "parallelism": 1})
 
     def keys(**params: str) -> list[str]:
-        # The client lost its call for the list; its own transport sends what the documentation shows.
+        # The client's method for the list is missing: its transport sends the request of the documentation.
         return sorted(
             item["flowControlKey"] for item in client.http.request(path="/v2/flowControl", method="GET", params=params)
         )
@@ -130,7 +130,7 @@ def test_keys_are_listed_and_searched(client: QStash) -> None:
     assert keys(search="images") == ["images-a", "images-b"]
 
 
-def test_global_parallelism_counts_calls_under_way(client: QStash, site: Destination) -> None:
+def test_global_parallelism_counts_calls_in_flight(client: QStash, site: Destination) -> None:
     assert client.flow_control.get_global_parallelism().parallelism_count == 0
     for _ in range(2):
         client.message.publish(url=f"{site.url}/slow")

@@ -1,4 +1,4 @@
-"""The vendor's npm client: each script in `js/` is one noun, run with Node's own test runner on a relay of its own."""
+"""The vendor's npm client: each script in `js/` runs with Node's test runner and its own relay."""
 
 from __future__ import annotations
 

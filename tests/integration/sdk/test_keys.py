@@ -1,4 +1,4 @@
-"""`client.signing_key` and `Receiver`: deliveries are verified with the client's own code, through a rotation."""
+"""`client.signing_key` and `Receiver`: the client's own code verifies deliveries, also during a rotation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.wait import until
 
 
 def deliver(client: QStash, site: Destination) -> Received:
-    """A message as its destination got it."""
+    """A message as its destination received it."""
     before = len(site.received)
     client.message.publish(url=f"{site.url}/path?query=1", body='{"ä": 1}')
     return until(lambda: site.received[before:])[0]
@@ -42,7 +42,7 @@ def test_a_delivery_is_verified_and_a_changed_one_refused(client: QStash, site: 
         Receiver(CURRENT_KEY, CURRENT_KEY).verify(signature=received.headers["Upstash-Signature"], body="changed")
 
 
-def test_the_signed_address_is_the_one_asked_for(new_relay: Callable[..., Relay]) -> None:
+def test_the_signed_address_is_the_requested_one(new_relay: Callable[..., Relay]) -> None:
     with destination() as site:
         relay = new_relay(RELAY_DESTINATION_MAP=f"https://my-app.example={site.url}")
         QStash(TOKEN, base_url=relay.url).message.publish(url="https://my-app.example/hook", body="x")
@@ -51,7 +51,7 @@ def test_the_signed_address_is_the_one_asked_for(new_relay: Callable[..., Relay]
     verify(CURRENT_KEY, NEXT_KEY, received, "https://my-app.example/hook")
 
 
-def test_a_rotation_moves_the_next_key_up_and_receivers_go_on(client: QStash, site: Destination) -> None:
+def test_a_rotation_makes_the_next_key_current_and_receivers_continue(client: QStash, site: Destination) -> None:
     url = f"{site.url}/path?query=1"
     rotated = client.signing_key.rotate()
     assert rotated.current == NEXT_KEY
@@ -59,7 +59,7 @@ def test_a_rotation_moves_the_next_key_up_and_receivers_go_on(client: QStash, si
     assert client.signing_key.get() == rotated
     received = until(lambda: signed_by(rotated.current, deliver(client, site), url))
     assert received is not None
-    verify(CURRENT_KEY, NEXT_KEY, received, url)  # a receiver that was not told yet
+    verify(CURRENT_KEY, NEXT_KEY, received, url)  # a receiver that still has the old keys
 
 
 def signed_by(key: str, received: Received, url: str) -> Received | None:
@@ -70,7 +70,7 @@ def signed_by(key: str, received: Received, url: str) -> Received | None:
     return received
 
 
-def test_a_rotation_outlasts_the_process(new_relay: Callable[..., Relay]) -> None:
+def test_a_rotation_persists_across_a_restart(new_relay: Callable[..., Relay]) -> None:
     first = new_relay()
     rotated = QStash(TOKEN, base_url=first.url).signing_key.rotate()
     first.process.kill()

@@ -1,4 +1,4 @@
-"""Labels: one or several, shown and filtered by everywhere."""
+"""Labels: one or several, shown and filtered by on all routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`client.log`: what happened to messages, newest first, by filter and by page."""
+"""`client.log`: the events of messages, newest first, by filter and by page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.integration.sdk.seen import buried, delivered, sent, states
 from tests.wait import until
 
 
-def test_a_delivery_is_told_from_its_creation_on(client: QStash, site: Destination) -> None:
+def test_a_delivery_is_logged_from_its_creation_on(client: QStash, site: Destination) -> None:
     message_id = sent(client.message.publish(url=site.url, body="text"))
     delivered(client, message_id)
     found = states(client, message_id)
@@ -27,7 +27,7 @@ def test_a_delivery_is_told_from_its_creation_on(client: QStash, site: Destinati
     assert rows[0].time == pytest.approx(time.time() * 1000, abs=60_000)
 
 
-def test_a_failure_is_told_with_the_answer(client: QStash, site: Destination) -> None:
+def test_a_failure_is_logged_with_the_answer(client: QStash, site: Destination) -> None:
     site.answer = lambda _: Reply(503, b"down", {"X-Answer": "yes"})
     message_id = sent(client.message.publish(url=site.url, retries=1, retry_delay="10"))
     buried(client, message_id)
@@ -43,7 +43,7 @@ def test_a_failure_is_told_with_the_answer(client: QStash, site: Destination) ->
     assert failure.response_headers["X-Answer"] == ["yes"]
 
 
-def test_a_waiting_retry_says_when_it_comes(client: QStash, site: Destination) -> None:
+def test_a_waiting_retry_shows_its_time(client: QStash, site: Destination) -> None:
     message_id = sent(client.message.publish(url=f"{site.url}/404", retry_delay="600000"))
 
     def waiting() -> list[Log]:
@@ -56,7 +56,7 @@ def test_a_waiting_retry_says_when_it_comes(client: QStash, site: Destination) -
     assert row.error
 
 
-def test_a_cancellation_is_told(client: QStash) -> None:
+def test_a_cancellation_is_logged(client: QStash) -> None:
     message_id = sent(client.message.publish(url="https://example.com", delay="1h"))
     client.message.cancel(message_id)
     until(lambda: states(client, message_id)[-1:] == [LogState.CANCELED])

@@ -36,7 +36,7 @@ def test_json_is_serialised_and_typed(client: QStash, site: Destination) -> None
     assert received.headers["Content-Type"] == "application/json"
 
 
-def test_bytes_stay_bytes(client: QStash, site: Destination) -> None:
+def test_bytes_are_sent_unchanged(client: QStash, site: Destination) -> None:
     body = bytes(range(256))
     message_id = sent(client.message.publish(url=site.url, body=body, content_type="application/octet-stream"))
     delivered(client, message_id)
@@ -46,7 +46,7 @@ def test_bytes_stay_bytes(client: QStash, site: Destination) -> None:
     assert message.body_base64 is not None
 
 
-def test_a_content_type_among_the_headers_wins(client: QStash, site: Destination) -> None:
+def test_a_content_type_among_the_headers_takes_precedence(client: QStash, site: Destination) -> None:
     delivered(client, sent(client.message.publish_json(url=site.url, body={}, headers={"content-type": "text/plain"})))
     assert site.received[0].headers["Content-Type"] == "text/plain"
 
@@ -57,7 +57,7 @@ def test_every_method_is_used_and_carries_the_body(client: QStash, site: Destina
     assert [(received.method, received.body) for received in site.received] == [(method, b"x")]
 
 
-def test_get_shows_what_was_asked_for(client: QStash) -> None:
+def test_get_shows_the_options_of_the_message(client: QStash) -> None:
     message_id = sent(
         client.message.publish(
             url="https://example.com/work",
@@ -96,14 +96,14 @@ def test_get_shows_what_was_asked_for(client: QStash) -> None:
     assert (message.queue, message.url_group, message.endpoint, message.schedule_id) == (None, None, None, None)
 
 
-def test_what_was_not_asked_for_is_absent(client: QStash) -> None:
+def test_options_that_were_not_given_are_absent(client: QStash) -> None:
     message = client.message.get(sent(client.message.publish(url="https://example.com", delay=60)))
     assert (message.method, message.max_retries) == ("POST", 3)
     assert (message.callback, message.failure_callback) == (None, None)
     assert (message.flow_control, message.label, message.retry_delay_expression) == (None, None, None)
 
 
-def test_delays_and_moments_are_kept(client: QStash) -> None:
+def test_delays_and_times_are_obeyed(client: QStash) -> None:
     now_ms = time.time() * 1000
     delayed = client.message.get(sent(client.message.publish(url="https://example.com", delay="1d10h30m")))
     assert delayed.not_before - delayed.created_at == pytest.approx(124_200_000, abs=2_000)
@@ -144,14 +144,14 @@ def test_a_cancelled_message_is_not_sent(client: QStash, site: Destination) -> N
     assert [received.path for received in site.received] == ["/later"]
 
 
-def test_cancelling_what_does_not_exist_is_an_error(client: QStash) -> None:
+def test_cancelling_an_unknown_message_is_an_error(client: QStash) -> None:
     with pytest.raises(QStashError, match="404"):
         client.message.cancel("msg_unknown")
     with pytest.raises(QStashError, match="404"):
         client.message.get("msg_unknown")
 
 
-def test_cancelling_many_says_how_many(client: QStash) -> None:
+def test_cancelling_many_returns_their_number(client: QStash) -> None:
     ids = [sent(client.message.publish(url="https://example.com", delay="1h")) for _ in range(3)]
     assert client.message.cancel_many([*ids[:2], "msg_unknown"]) == 2
     assert client.message.cancel_many(ids) == 1
@@ -185,7 +185,7 @@ def test_a_unit_that_is_unknown_is_refused(client: QStash) -> None:
             client.message.publish(url="https://example.com", **option)  # type: ignore[arg-type]
 
 
-def test_an_address_that_ends_in_publish_is_forgiven(relay: Relay, site: Destination) -> None:
+def test_an_address_that_ends_in_publish_is_tolerated(relay: Relay, site: Destination) -> None:
     client = QStash(TOKEN, base_url=f"{relay.url}/v2/publish/", retry=False)
     client.message.publish(url=site.url, body="x")
     [received] = until(lambda: site.received)

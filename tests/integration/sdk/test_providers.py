@@ -1,4 +1,4 @@
-"""The client's sugar for model providers: a message to the provider, with its key, called back with the answer."""
+"""The client's options for model providers: a message to the provider, with its key, and a callback with the answer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def complete(received: Received) -> Reply:
     return Reply(body=json.dumps(ANSWER).encode()) if received.headers["Authorization"] == "Bearer key" else Reply(401)
 
 
-def test_a_custom_provider_is_asked_by_publish_enqueue_and_batch(new_relay: Callable[..., Relay]) -> None:
+def test_a_custom_provider_is_called_by_publish_enqueue_and_batch(new_relay: Callable[..., Relay]) -> None:
     with destination(complete) as site:
         client = QStash(TOKEN, base_url=new_relay().url)
         callback = f"{site.url}/callback"
@@ -53,7 +53,7 @@ def test_a_custom_provider_is_asked_by_publish_enqueue_and_batch(new_relay: Call
     assert [json.loads(base64.b64decode(content["body"])) for content in contents] == [ANSWER] * 3
 
 
-def test_a_known_provider_gets_its_key_and_nothing_of_ours(new_relay: Callable[..., Relay]) -> None:
+def test_a_known_provider_gets_its_key_and_no_header_of_the_relay(new_relay: Callable[..., Relay]) -> None:
     with destination(complete) as site:
         relay = new_relay(RELAY_DESTINATION_MAP=f"https://api.openai.com={site.url}")
         client = QStash(TOKEN, base_url=relay.url)

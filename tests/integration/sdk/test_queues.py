@@ -1,4 +1,4 @@
-"""`client.queue` and enqueueing: first in, first out, and as many at a time as the queue says."""
+"""`client.queue` and enqueueing: first in, first out, with the queue's parallelism."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def test_the_next_waits_for_the_retries_and_callbacks_of_the_current(client: QSt
     assert (paths(site).count("/first"), paths(site).count("/callback")) == (3, 3)
 
 
-def test_the_queue_goes_on_after_a_failure(client: QStash, site: Destination) -> None:
+def test_the_queue_continues_after_a_failure(client: QStash, site: Destination) -> None:
     failing = sent(client.message.enqueue(queue="queue", url=f"{site.url}/404", retries=0))
     delivered(client, sent(client.message.enqueue(queue="queue", url=f"{site.url}/next")))
     assert buried(client, failing).queue == "queue"
     assert paths(site) == ["/404", "/next"]
 
 
-def test_parallelism_is_used_and_kept_to(client: QStash, site: Destination) -> None:
+def test_parallelism_is_used_and_obeyed(client: QStash, site: Destination) -> None:
     client.queue.upsert("queue", parallelism=2)
     for _ in range(3):
         client.message.enqueue(queue="queue", url=f"{site.url}/slow", timeout=60)
@@ -106,7 +106,7 @@ def test_parallelism_is_used_and_kept_to(client: QStash, site: Destination) -> N
     until(lambda: len(site.received) == 3)
 
 
-def test_cancelling_the_head_lets_the_next_go(client: QStash, site: Destination) -> None:
+def test_cancelling_the_head_admits_the_next(client: QStash, site: Destination) -> None:
     head = sent(client.message.enqueue(queue="queue", url=f"{site.url}/slow"))
     following = sent(client.message.enqueue(queue="queue", url=f"{site.url}/next"))
     until(lambda: site.to("/slow"))

@@ -1,4 +1,4 @@
-"""Redaction: answers show a hash, the destination gets the value."""
+"""Redaction: answers show a hash, and the destination gets the value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ SECRET = "the secret"
 REDACTED = f"REDACTED:{hashlib.sha256(SECRET.encode()).hexdigest()}"
 
 
-def test_a_redacted_body_is_hashed_everywhere_but_at_the_destination(client: QStash, site: Destination) -> None:
+def test_a_redacted_body_is_hashed_in_all_answers_and_sent_to_the_destination(
+    client: QStash, site: Destination
+) -> None:
     message_id = sent(client.message.publish(url=f"{site.url}/404", body=SECRET, retries=0, redact={"body": True}))
     letter = buried(client, message_id)
     assert site.received[0].body == SECRET.encode()
@@ -28,7 +30,7 @@ def test_a_redacted_body_is_hashed_everywhere_but_at_the_destination(client: QSt
     assert not any(form in json.dumps(answers) for form in (SECRET, "dGhlIHNlY3JldA"))
 
 
-def test_a_callback_is_as_secret_as_its_message(client: QStash, site: Destination) -> None:
+def test_a_callback_is_redacted_like_its_message(client: QStash, site: Destination) -> None:
     url = f"{site.url}/404?callback"
     client.message.publish(
         url=site.url, body=SECRET, callback=url, callback_headers={"retries": "0"}, redact={"body": True}
@@ -61,7 +63,7 @@ def test_all_headers_are_redacted(client: QStash, site: Destination) -> None:
     assert all(value.startswith("REDACTED:") for values in found.values() for value in values)
 
 
-def test_a_schedule_redacts_what_it_shows_and_what_it_sends(client: QStash, site: Destination) -> None:
+def test_a_schedule_is_redacted_and_so_are_its_messages(client: QStash, site: Destination) -> None:
     schedule_id = client.schedule.create(
         cron="* * * * * *", destination=f"{site.url}/404", body=SECRET, retries=0, redact={"body": True}
     )

@@ -1,4 +1,4 @@
-"""`client.schedule`: creation with every option, change by id, pausing, and what a schedule sends."""
+"""`client.schedule`: creation with every option, change by id, pausing, and its messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qstash.schedule import ScheduleState
 from tests.destination import Destination
 from tests.wait import until
 
-NEVER = "1 1 1 1 1"  # the first of January, by the vendor's own tests
+NEVER = "1 1 1 1 1"  # the first of January, from the vendor's own tests
 EVERY_SECOND = "* * * * * *"  # six fields, the first of seconds, are ours
 
 
@@ -98,7 +98,7 @@ def test_a_zone_is_part_of_the_cron(client: QStash) -> None:
     assert new_york.next_schedule_time - utc.next_schedule_time == 4 * 3_600_000
 
 
-def test_a_schedule_sends_and_says_what_became_of_it(client: QStash, site: Destination) -> None:
+def test_a_schedule_sends_and_shows_the_state_of_its_message(client: QStash, site: Destination) -> None:
     schedule_id = client.schedule.create(
         cron=EVERY_SECOND, destination=f"{site.url}/work", body="text", headers={"a": "b"}, label="mine"
     )
@@ -125,7 +125,7 @@ def test_pausing_stops_and_resuming_starts_it(client: QStash, site: Destination)
     client.schedule.pause(schedule_id)
     client.schedule.pause(schedule_id)
     assert client.schedule.get(schedule_id).paused is True
-    # What it sent before is on its way still, more than one message when the machine is slow.
+    # Its earlier messages are still being sent: more than one when the machine is slow.
     until(lambda: _count(client, schedule_id, LogState.CREATED) == _count(client, schedule_id, LogState.DELIVERED))
     before = len(site.to("/work"))
     other = client.schedule.create(cron=EVERY_SECOND, destination=f"{site.url}/clock")

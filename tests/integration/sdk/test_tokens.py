@@ -1,4 +1,4 @@
-"""Tokens as the client meets them: a reader may look at everything and change nothing."""
+"""Tokens with the client: a read-only token may read everything and change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.process import ROOT
 
 
 def create_token(relay: Relay, *options: str) -> str:
-    """A new token of the running relay, by the command that an operator uses: it is printed on the last line."""
+    """A new token of the running relay, from the last line that the operator's command prints."""
     finished = subprocess.run(
         [sys.executable, "-m", "tidings", "relay", "token", "create", *options],
         cwd=ROOT,
@@ -37,7 +37,7 @@ def test_a_second_token_works_like_the_first(relay: Relay, client: QStash) -> No
     assert client.message.get(message_id).message_id == message_id
 
 
-def test_a_reader_reads_and_changes_nothing(relay: Relay, client: QStash) -> None:
+def test_a_read_only_token_reads_and_changes_nothing(relay: Relay, client: QStash) -> None:
     message_id = sent(client.message.publish(url="https://example.com", delay="1h"))
     client.queue.upsert("queue")
     schedule_id = client.schedule.create(cron="1 1 1 1 1", destination="https://example.com")

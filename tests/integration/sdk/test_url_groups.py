@@ -75,9 +75,9 @@ def test_a_message_goes_to_every_endpoint(client: QStash, site: Destination) -> 
     assert {received.headers["Test-Header"] for received in site.received} == {"v"}
 
 
-def test_default_headers_apply_where_the_message_says_nothing(client: QStash, site: Destination) -> None:
+def test_default_headers_apply_where_the_message_has_none(client: QStash, site: Destination) -> None:
     client.url_group.upsert_endpoints("group", [{"url": site.url}])
-    # The client has no call for it: its own transport sends what the documentation of the route shows.
+    # The client has no method for this route: its transport sends the request of the documentation.
     client.http.request(
         path="/v2/topics/group",
         method="PATCH",

@@ -1,4 +1,4 @@
-"""Connect and the watcher on a broker that asks for TLS and SASL: rows become changes there."""
+"""Connect and the watcher with a broker that requires TLS and SASL: rows become changes."""
 
 from __future__ import annotations
 

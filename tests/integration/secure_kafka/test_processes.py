@@ -1,4 +1,4 @@
-"""A notifier on a broker that asks for TLS and SASL: it consumes, commits, makes topics and transactions there."""
+"""A notifier with a broker that requires TLS and SASL: it consumes, commits, and creates topics and transactions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_change_becomes_an_event_with_a_user_and_a_password(
     until(lambda: topics.completions(submission_id) == [submission_id], 30)
 
 
-def test_a_change_becomes_an_event_with_a_token_that_is_asked_for_once(secure: SecureKafka, notify: Start) -> None:
+def test_a_change_becomes_an_event_with_a_token_that_is_requested_once(secure: SecureKafka, notify: Start) -> None:
     topics = Topics(secure.open)
     with token_endpoint("the-client", "the-secret") as (url, given):
         notify(
@@ -58,14 +58,14 @@ def test_a_change_becomes_an_event_with_a_token_that_is_asked_for_once(secure: S
     assert len(given) == 1
 
 
-def test_a_wrong_password_is_said_and_never_shown(secure: SecureKafka, notify: Start) -> None:
+def test_a_wrong_password_is_reported_and_never_shown(secure: SecureKafka, notify: Start) -> None:
     made = notify("SCRAM-SHA-512", ready=False, TIDINGS_KAFKA_PASSWORD="not-the-password")
     until(lambda: made.said("kafka_failed"), 60)
     assert requests.get(made.process_url("/readyz"), timeout=30).status_code == 503
     assert "not-the-password" not in made.process.log.read_text()
 
 
-def test_a_token_that_is_refused_is_said_and_its_secret_never_shown(secure: SecureKafka, notify: Start) -> None:
+def test_a_token_that_is_refused_is_reported_and_its_secret_never_shown(secure: SecureKafka, notify: Start) -> None:
     with token_endpoint("the-client", "the-secret") as (url, given):
         made = notify(
             "OAUTHBEARER",
@@ -79,7 +79,9 @@ def test_a_token_that_is_refused_is_said_and_its_secret_never_shown(secure: Secu
     assert "another-secret" not in made.process.log.read_text()
 
 
-def test_a_broker_of_an_unknown_authority_gets_no_password(secure: SecureKafka, notify: Start, tmp_path: Path) -> None:
+def test_a_broker_with_a_certificate_of_an_unknown_authority_gets_no_password(
+    secure: SecureKafka, notify: Start, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     other, _ = authority(tmp_path / "other")
     made = notify("PLAIN", ready=False, TIDINGS_KAFKA_CA_FILE=str(other))

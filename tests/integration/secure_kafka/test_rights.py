@@ -1,4 +1,4 @@
-"""Each process on a broker with ACLs, with the rights that the page lists for it and no others."""
+"""Each process with a broker that has ACLs, and exactly the rights that the page lists for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 
 
 def _settings(kafka: SecureKafka, process: str, without: Collection[Right] = ()) -> dict[str, str]:
-    """The settings of a user who has the process's rights but `without`."""
+    """The settings of a user that has the process's rights except `without`."""
     grant(kafka, process, LISTED[process] - frozenset(without))
     return kafka.environment("SCRAM-SHA-512", TIDINGS_KAFKA_USERNAME=process)
 
@@ -61,7 +61,7 @@ def cdc(postgres: PostgresServer, worker: Worker, kafka: SecureKafka) -> Iterato
         yield made
 
 
-def test_connect_and_the_watcher_work_with_their_rights_and_say_which_is_gone(
+def test_connect_and_the_watcher_work_with_their_rights_and_name_a_missing_one(
     cdc: Cdc, kafka: SecureKafka, tmp_path: Path
 ) -> None:
     watching = Watching(cdc, cdc.watcher_environment() | _settings(kafka, "watcher"), tmp_path)
@@ -70,7 +70,7 @@ def test_connect_and_the_watcher_work_with_their_rights_and_say_which_is_gone(
         until(lambda: cdc.slot_value("active"), 60)
         submission_id = cdc.submit()
         assert cdc.events("submissions", cdc.has(submission_id), 60)
-        # Debezium's own topic, which it first writes to after 10 s.
+        # Debezium's own topic, to which it first writes after 10 s.
         topics = Topics(kafka.open)
         until(lambda: f"__debezium-heartbeat.{OWN_PREFIX}" in topics.names(), 60)
         until(lambda: not watching.faults(), 60)
@@ -88,7 +88,7 @@ def _notifying(kafka: SecureKafka, tmp_path: Path, without: Collection[Right] = 
     return made
 
 
-def test_the_notifier_tells_all_with_its_rights(kafka: SecureKafka, tmp_path: Path) -> None:
+def test_the_notifier_writes_all_events_with_its_rights(kafka: SecureKafka, tmp_path: Path) -> None:
     topics = Topics(kafka.open)
     notifying = _notifying(kafka, tmp_path)
     with started(notifying.process):
@@ -106,7 +106,7 @@ def test_the_notifier_tells_all_with_its_rights(kafka: SecureKafka, tmp_path: Pa
     [Right("group", "tidings-notifier", "READ"), Right("transactional id", "tidings-notifier-*", "WRITE")],
     ids=str,
 )
-def test_a_notifier_without_one_of_its_rights_says_so(kafka: SecureKafka, tmp_path: Path, right: Right) -> None:
+def test_a_notifier_without_one_of_its_rights_names_it(kafka: SecureKafka, tmp_path: Path, right: Right) -> None:
     Topics(kafka.open)
     notifying = _notifying(kafka, tmp_path, [right])
     with started(notifying.process):
@@ -120,7 +120,7 @@ def _other(kafka: SecureKafka, name: str, make: Any, without: Collection[Right] 
 
 
 @pytest.mark.parametrize("group", ["tidings-dispatcher", "tidings-removals"])
-def test_the_dispatcher_reads_and_puts_aside_with_its_rights_and_says_which_is_missing(
+def test_the_dispatcher_reads_and_writes_dead_letters_with_its_rights_and_names_a_missing_one(
     kafka: SecureKafka, make: Any, group: str
 ) -> None:
     odd, topic = f"odd-{group}", SUBMISSIONS if group == "tidings-dispatcher" else REMOVALS
@@ -139,7 +139,7 @@ def test_the_reconciler_reads_the_completions_with_its_rights(
     kafka: SecureKafka, make: Any, rows: Rows, postgres: PostgresServer, database: str
 ) -> None:
     Topics(kafka.open)
-    # Where an earlier reconciler stood; the first one of a database begins with what ends from then on.
+    # The position of an earlier reconciler. The first one of a database begins with results from then on.
     rows.store.set_low_water("completions", aged(new_event_id(), 7200))
     submission_id = rows.submit()
     rows.end(submission_id)

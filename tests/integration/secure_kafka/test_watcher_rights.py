@@ -1,4 +1,4 @@
-"""The watcher on a broker with ACLs: with the listed rights it does its work, and each that is missing is said."""
+"""The watcher with a broker that has ACLs: it works with the listed rights, and reports each missing one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tidings.process import log
 RIGHTS = listed_rights()["watcher"]
 OURS = Right("transactional id", "tidings-*", "DESCRIBE")
 ABORT = Right("cluster", "", "CLUSTER_ACTION")
-# Enough looks for a transaction to be aborted, of a watcher that aborts after 60 s.
+# Enough checks for an abort, by a watcher that aborts after 60 s.
 LOOKS = 20
 
 
@@ -33,14 +33,14 @@ LOOKS = 20
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     with kafka_with_rights(tmp_path_factory.mktemp("rights") / "broker") as made:
         create_topics(Cluster(made.open.bootstrap), TOPICS)
-        # Makes Kafka's own two topics too: a transaction, with positions.
+        # A transaction with positions, which also creates Kafka's own two topics.
         with _transaction(made, "tidings-first") as producer:
             producer.commit_transaction()
         yield made
 
 
 class _transaction:  # noqa: N801  used as a function
-    """A producer of a transaction that is under way, with one record."""
+    """A producer of an open transaction with one record."""
 
     def __init__(self, kafka: SecureKafka, name: str) -> None:
         self._producer = KafkaProducer(bootstrap_servers=kafka.open.bootstrap, transactional_id=name, linger_ms=0)
@@ -56,7 +56,7 @@ class _transaction:  # noqa: N801  used as a function
 
 
 class Watching:
-    """A watch by a user who has these rights alone."""
+    """A watcher of a user that has exactly these rights."""
 
     def __init__(self, kafka: SecureKafka, rights: Collection[Right], stack: ExitStack) -> None:
         user = f"watcher-{uuid.uuid4().hex[:8]}"
@@ -97,12 +97,12 @@ def test_the_listed_rights_suffice(kafka: SecureKafka, stack: ExitStack, abort: 
 
 
 @pytest.mark.parametrize("right", sorted(RIGHTS - {ABORT}, key=str), ids=str)
-def test_a_right_that_is_missing_is_said_at_the_first_look(kafka: SecureKafka, stack: ExitStack, right: Right) -> None:
+def test_a_missing_right_is_reported_at_the_first_check(kafka: SecureKafka, stack: ExitStack, right: Right) -> None:
     watching = Watching(kafka, RIGHTS - {right}, stack)
     until(lambda: f"{right.operation} on {right.resource} {right.name}" in watching.fault(), 30)
 
 
-def test_a_transaction_under_way_that_may_not_be_seen_is_not_aborted(kafka: SecureKafka, stack: ExitStack) -> None:
+def test_an_open_transaction_that_cannot_be_described_is_not_aborted(kafka: SecureKafka, stack: ExitStack) -> None:
     watching = Watching(kafka, RIGHTS - {OURS}, stack)
     with _transaction(kafka, f"tidings-slow-{uuid.uuid4().hex}") as producer:
         assert watching.look(LOOKS) == 0
@@ -110,7 +110,7 @@ def test_a_transaction_under_way_that_may_not_be_seen_is_not_aborted(kafka: Secu
         producer.commit_transaction()
 
 
-def test_an_abort_that_is_refused_is_said_with_the_missing_right(kafka: SecureKafka, stack: ExitStack) -> None:
+def test_an_abort_that_is_refused_is_reported_with_the_missing_right(kafka: SecureKafka, stack: ExitStack) -> None:
     watching = Watching(kafka, RIGHTS - {ABORT}, stack)
     hang(kafka.open.bootstrap, RESULTS, 3, name=f"tidings-hang-{uuid.uuid4().hex}")
     assert watching.look(LOOKS) == 0
@@ -118,7 +118,7 @@ def test_an_abort_that_is_refused_is_said_with_the_missing_right(kafka: SecureKa
     assert Watching(kafka, RIGHTS, stack).look(LOOKS) == 1
 
 
-def test_a_transaction_of_others_is_said_and_not_aborted(kafka: SecureKafka, stack: ExitStack) -> None:
+def test_a_transaction_of_another_application_is_reported_and_not_aborted(kafka: SecureKafka, stack: ExitStack) -> None:
     everybody = Right("transactional id", "*", "DESCRIBE")
     for rights in (RIGHTS, RIGHTS | {everybody}):
         watching = Watching(kafka, rights, stack)

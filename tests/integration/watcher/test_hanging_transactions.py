@@ -1,4 +1,4 @@
-"""Transactions that no coordinator ends, on a real broker: found, said, ended, and no other with them."""
+"""Transactions that no coordinator ends, on a real broker, are found, logged and aborted, and no others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_transaction_that_its_coordinator_forgot_is_found_and_ended(
     hang(broker.bootstrap, topic, 0, name=f"tidings-hang-{topic}")
     with closing(KafkaProducer(bootstrap_servers=broker.bootstrap)) as producer:
         producer.send(topic, b"behind it").get(timeout=15)
-    assert _committed(broker.bootstrap, topic) == []  # or there is nothing to find
+    assert _committed(broker.bootstrap, topic) == []  # otherwise there is nothing to find
     assert _check(watching, 3) == 0
     assert topic in str(watching[0].fault)
     assert _check(watching, 12) == 1
@@ -83,7 +83,7 @@ def test_a_transaction_that_its_coordinator_forgot_is_found_and_ended(
     until(lambda: _committed(broker.bootstrap, topic) == [b"behind it"], 30)
 
 
-def test_a_transaction_under_way_is_let_be_however_long_it_takes(
+def test_an_open_transaction_is_not_aborted_however_long_it_takes(
     broker: Broker, topic: str, watching: tuple[TransactionWatch, Clock]
 ) -> None:
     with closing(
@@ -101,7 +101,7 @@ def test_a_transaction_under_way_is_let_be_however_long_it_takes(
 
 
 class Watching:
-    """A watcher process without Connect and Postgres: of those it only says that they are away."""
+    """A watcher process without Connect and Postgres, which it only reports as down."""
 
     def __init__(self, bootstrap: str, directory: Path, **settings: str) -> None:
         [port, nobody] = free_ports(2)
@@ -130,7 +130,7 @@ def _faults(notifying: Notifying) -> str:
     return str(requests.get(f"{notifying._url}/readyz", timeout=30).json()["faults"].get("kafka", ""))
 
 
-def test_a_notifier_behind_one_says_so_and_goes_on_when_the_watcher_has_ended_it(
+def test_a_notifier_behind_a_hanging_transaction_reports_it_and_continues_after_its_abort(
     broker: Broker, tmp_path: Path
 ) -> None:
     topics, name = Topics(broker), uuid.uuid4().hex

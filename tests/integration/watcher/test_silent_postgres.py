@@ -1,4 +1,4 @@
-"""A Postgres that vanished without a word: the watcher says so within seconds, and looks at it again when it is back."""
+"""The watcher reports within seconds a Postgres that does not respond, and checks it again when it responds."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
         yield started
 
 
-# It would wait for ever.
+# Without a timeout the wait would never end.
 @pytest.mark.timeout(240)
-def test_a_postgres_that_vanished_is_unavailable_until_it_is_back(
+def test_a_postgres_that_does_not_respond_is_unavailable_until_it_responds(
     postgres: PostgresServer, database: str, proxy: TcpProxy
 ) -> None:
     url = proxy.url(postgres.url(database, role="tidings_cdc"))

@@ -1,4 +1,4 @@
-"""What a port answers when too many requests wait for its threads."""
+"""The answer of a port when too many requests wait for its threads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from services.api.asgi import QUEUE_PER_THREAD, AsgiApp, Listener
 from services.api.authentication import Authentication
 
 
-def test_the_relay_is_not_told_when_to_come_again() -> None:
-    """Its own delays count, which grow; a second each time would bring all callbacks again and again."""
+def test_the_relay_gets_no_retry_after() -> None:
+    """The callback's own growing delays apply. A delay of one second would repeat all callbacks again and again."""
     released = threading.Event()
 
     def behind(_environ: Any, start: Any) -> Iterable[bytes]:

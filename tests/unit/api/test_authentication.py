@@ -1,4 +1,4 @@
-"""Keys and their tenants: what is asked for, and for how long it is known."""
+"""API keys and their tenants: lookups, and the time for which they are cached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tidings.contract.keys import hash_api_key
 
 
 class Keys:
-    """A table with one key, that counts what it is asked; and a clock."""
+    """A table with one key that counts its lookups, and a clock."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -24,7 +24,7 @@ class Keys:
         return Authentication(self.look_up, internal_token="x", clock=lambda: self.now)
 
 
-def test_made_up_keys_drive_no_good_one_out() -> None:
+def test_invalid_keys_do_not_evict_a_valid_one() -> None:
     keys = Keys()
     authentication = keys.authentication()
     assert authentication.tenant_of("Bearer good") == "alice"
@@ -37,7 +37,7 @@ def test_made_up_keys_drive_no_good_one_out() -> None:
 
 
 @pytest.mark.parametrize("key", ["good", "bad"])
-def test_a_key_is_looked_up_once_in_a_while(key: str) -> None:
+def test_a_key_is_looked_up_once_per_cache_time(key: str) -> None:
     keys = Keys()
     authentication = keys.authentication()
     for now, asked in ((0.0, 1), (CACHE_SECONDS - 0.1, 1), (CACHE_SECONDS + 0.1, 2)):

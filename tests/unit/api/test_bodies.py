@@ -1,4 +1,4 @@
-"""The memory for bodies, and reading them, on a client by hand."""
+"""The memory for bodies, and the reading of them, with a fake client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.api.problem import ProblemError
 
 
 class Client:
-    """Sends these pieces, and then: nothing more, or that it left."""
+    """Sends these pieces, and then nothing, or disconnects."""
 
     def __init__(self, *pieces: bytes, ends: bool = True, leaves: bool = False) -> None:
         self._pieces = list(pieces)
@@ -34,13 +34,13 @@ def read(client: Client, length: int | None, bytes_max: int = 10) -> bytes:
     return asyncio.run(read_body(client.receive, length, bytes_max))
 
 
-def test_a_body_is_put_together() -> None:
+def test_a_body_is_assembled() -> None:
     assert read(Client(b"ab", b"c"), 3) == b"abc"
     assert read(Client(b"ab", b"c"), None) == b"abc"
     assert read(Client(ends=False), 0) == b""
 
 
-def test_no_more_is_waited_for_than_the_length_says() -> None:
+def test_a_body_ends_at_its_content_length() -> None:
     assert read(Client(b"abc", ends=False), 3) == b"abc"
 
 
@@ -52,12 +52,12 @@ def test_a_body_that_is_too_large_is_413(length: int | None) -> None:
 
 
 @pytest.mark.parametrize("length", [5, None])
-def test_a_client_that_leaves_is_not_answered(length: int | None) -> None:
+def test_a_client_that_disconnects_is_not_answered(length: int | None) -> None:
     with pytest.raises(ClientGoneError):
         read(Client(b"ab", ends=False, leaves=True), length)
 
 
-def test_an_owner_waits_for_its_own_and_not_for_anothers() -> None:
+def test_a_tenant_waits_for_its_own_share_and_not_for_anothers() -> None:
     async def scene() -> list[str]:
         memory, order = BodyMemory(total=100, per_owner=40), []
 
@@ -76,7 +76,7 @@ def test_an_owner_waits_for_its_own_and_not_for_anothers() -> None:
     assert asyncio.run(scene()) == ["first", "other", "second"]
 
 
-def test_a_body_larger_than_a_share_goes_alone() -> None:
+def test_a_body_larger_than_a_share_is_read_alone() -> None:
     async def scene() -> bool:
         memory = BodyMemory(total=100, per_owner=40)
         await memory.reserve("a", 200)

@@ -1,4 +1,6 @@
-"""Group commit, on an insert by hand: what is together, who gets which answer, and what has no room or no time."""
+"""Group commit with a fake insert: which rows share a transaction, which answer each gets, and the limits of room and
+time.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def row(target: str = "t") -> Row:
 
 
 class Table:
-    """Takes batches; holds the first until `open` is set. A row for the target `bad` fails the whole of its batch."""
+    """Inserts batches; blocks the first until `open` is set. A row for the target `bad` fails its whole batch."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -44,7 +46,7 @@ class Table:
 
 
 class Away(Table):
-    """Takes one batch; then the database is away."""
+    """Inserts one batch; then the database is down."""
 
     def insert(self, rows: Sequence[Row]) -> list[Stored]:
         stored = super().insert(rows)
@@ -72,7 +74,7 @@ def held(
     return working, futures
 
 
-def test_what_waits_together_is_one_insert_and_each_gets_its_own_answer() -> None:
+def test_rows_that_wait_together_are_one_insert_with_an_answer_for_each() -> None:
     table, rows = Table(), [row() for _ in range(8)]
     with ThreadPoolExecutor(16) as pool:
         working, futures = held(table, rows, pool)
@@ -81,7 +83,7 @@ def test_what_waits_together_is_one_insert_and_each_gets_its_own_answer() -> Non
     working.stop()
 
 
-def test_one_rows_fault_is_not_the_others() -> None:
+def test_one_rows_error_does_not_affect_the_others() -> None:
     table, rows = Table(), [row(), row("bad"), row()]
     with ThreadPoolExecutor(16) as pool:
         working, futures = held(table, rows, pool)
@@ -118,7 +120,7 @@ def test_stopping_commits_what_is_queued() -> None:
         assert [future.result(10).id for future in futures] == [one.id for one in rows]
 
 
-def test_tasks_of_an_event_loop_and_threads_wait_side_by_side() -> None:
+def test_tasks_of_an_event_loop_and_threads_can_wait_at_the_same_time() -> None:
     table, rows = Table(), [row() for _ in range(4)]
     table.open.set()
     working = committer(table.insert).start()
@@ -131,7 +133,7 @@ def test_tasks_of_an_event_loop_and_threads_wait_side_by_side() -> None:
     working.stop()
 
 
-def test_a_task_gets_its_rows_fault_and_its_timeout() -> None:
+def test_a_task_gets_its_rows_error_and_its_timeout() -> None:
     table = Table()
     working = committer(table.insert, answer_timeout_seconds=0.2).start()
     with pytest.raises(ProblemError) as late:
@@ -144,7 +146,7 @@ def test_a_task_gets_its_rows_fault_and_its_timeout() -> None:
     working.stop()
 
 
-def test_a_row_whose_client_was_told_503_is_not_stored_later() -> None:
+def test_a_row_whose_client_got_503_is_not_stored_later() -> None:
     table = Table()
     working = committer(table.insert, answer_timeout_seconds=0.2).start()
     first, second = row(), row()
@@ -160,7 +162,7 @@ def test_a_row_whose_client_was_told_503_is_not_stored_later() -> None:
     assert table.batches == [[first]]
 
 
-def test_a_database_that_is_away_is_not_asked_for_each_row_by_itself() -> None:
+def test_a_database_that_is_down_is_not_retried_for_each_row() -> None:
     table, rows = Away(), [row() for _ in range(3)]
     with ThreadPoolExecutor(8) as pool:
         working, futures = held(table, rows, pool)
@@ -171,7 +173,7 @@ def test_a_database_that_is_away_is_not_asked_for_each_row_by_itself() -> None:
     working.stop()
 
 
-def test_a_commit_that_does_not_end_is_a_fault() -> None:
+def test_a_commit_that_does_not_end_is_an_error() -> None:
     table = Table()
     working = committer(table.insert).start()
     assert working.fault() is None

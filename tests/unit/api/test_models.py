@@ -1,4 +1,4 @@
-"""What clients may send."""
+"""The models of requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def webhook(url: str) -> str | None:
 
 
 @pytest.mark.parametrize("url", ["https://hooks.example/a?b=c", "http://127.0.0.1:8000", "https://[::1]:1/x"])
-def test_a_webhook_is_an_address(url: str) -> None:
+def test_a_webhook_is_a_valid_address(url: str) -> None:
     assert webhook(url) == url
 
 
@@ -22,7 +22,7 @@ def test_a_webhook_is_an_address(url: str) -> None:
     ["https://x:99999/", "https://x:0/", "https://x:y/", "https://x/\r\nX-Other: 1", "https://x/a b", "https://u:p@x",
      "ftp://x", "//x", "https://", "https://[::1", "x" * 3000],
 )  # fmt: skip
-def test_what_the_relay_could_not_call_is_refused_while_the_client_is_there(url: str) -> None:
+def test_an_address_that_the_relay_could_not_call_is_refused_at_the_request(url: str) -> None:
     with pytest.raises(ValidationError) as raised:
         webhook(url)
     assert [fault["loc"] for fault in raised.value.errors()] == [("webhook",)]
@@ -36,5 +36,5 @@ def test_what_the_relay_could_not_call_is_refused_while_the_client_is_there(url:
         ("hooks.example", False), ("hooks.example.", False), ("1.1.1.1", False), ("[2606:4700::1111]", False),
     ],
 )  # fmt: skip
-def test_an_address_that_says_itself_that_it_is_private_is_known(host: str, private: bool) -> None:
+def test_an_address_that_is_private_by_its_name_is_recognized(host: str, private: bool) -> None:
     assert is_plainly_private(f"http://{host}/hook") is private

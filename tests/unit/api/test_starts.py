@@ -1,4 +1,4 @@
-"""Which starts of attempts are believed, and what a submission's status is with them."""
+"""Which reported starts of attempts are accepted, and the status of a submission that has them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows(*starts: Any) -> list[tuple[str, int]]:
     return [(str(start.submission_id), start.number) for start in found]
 
 
-def test_a_start_with_the_dispatchers_token_is_believed() -> None:
+def test_a_start_with_the_dispatchers_token_is_accepted() -> None:
     assert rows(told(), told(retried=4)) == [(ID, 1), (ID, 5)]
 
 
@@ -36,7 +36,7 @@ def test_a_start_with_the_dispatchers_token_is_believed() -> None:
     "changed",
     [{"data": "token of another"}, {"data": ""}, {"label": None}, {"label": "no id"}, {"label": f"{{{ID}}}"}],
 )
-def test_what_others_had_told_is_left_out_and_costs_nobody_theirs(changed: dict[str, Any]) -> None:
+def test_a_start_without_the_token_is_left_out_and_the_others_are_accepted(changed: dict[str, Any]) -> None:
     assert rows(told(**changed), told(retried=1)) == [(ID, 2)]
 
 
@@ -50,14 +50,14 @@ def test_what_others_had_told_is_left_out_and_costs_nobody_theirs(changed: dict[
         orjson.dumps({"starts": [told()] * (STARTS_MAX + 1)}),
     ],
 )  # fmt: skip
-def test_what_is_no_body_of_the_relay_is_refused(raw: bytes) -> None:
+def test_an_invalid_body_is_refused(raw: bytes) -> None:
     with pytest.raises(ProblemError) as refused:
         read_starts(raw)
     assert refused.value.status == 400
 
 
-def test_the_largest_body_of_the_relay_fits() -> None:
-    # A label of 256 characters and data of 256 bytes, each written as \\u0001.
+def test_the_largest_body_of_the_relay_is_accepted() -> None:
+    # A label of 256 characters and data of 256 bytes, each of which becomes \\u0001.
     largest = told(messageId="msg_" + "0" * 32, label="\x01" * 256, data="\x01" * 256, retried=1000)
     assert STARTS_BYTES_MAX / 2 < len(orjson.dumps({"starts": [largest] * STARTS_MAX})) < STARTS_BYTES_MAX
 
@@ -72,10 +72,10 @@ def attempt(number: int, retry_in: float | None = None) -> dict[str, Any]:
         (None, [], None, "queued"),
         (None, [], 1, "running"),
         (None, [attempt(1, 60)], None, "retrying"),
-        # Its start came late, or twice.
+        # Its start was reported late, or twice.
         (None, [attempt(1, 60)], 1, "retrying"),
         (None, [attempt(1, 60)], 2, "running"),
-        # The start of the second was lost.
+        # The report of the second start was lost.
         (None, [attempt(1, 60), attempt(2, 60)], 1, "retrying"),
         (None, [attempt(1, -60)], 1, "running"),
         (None, [attempt(1)], None, "running"),
@@ -83,7 +83,7 @@ def attempt(number: int, retry_in: float | None = None) -> dict[str, Any]:
         ("succeeded", [attempt(1)], 2, "succeeded"),
     ],
 )
-def test_the_status_with_and_without_an_attempt_under_way(
+def test_the_status_with_and_without_an_attempt_in_progress(
     outcome: str | None, attempts: list[dict[str, Any]], begun: int | None, status: str
 ) -> None:
     start = None if begun is None else StartedAttempt(begun, NOW)

@@ -1,4 +1,4 @@
-"""Each promise over a run in which all went well, and its negative control: the smallest change that breaks it."""
+"""Each promise with the evidence of a run without faults, and its negative control: the smallest change that breaks it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WELL = Evidence(
 )
 
 
-def test_a_run_in_which_all_went_well_breaks_nothing() -> None:
+def test_a_run_without_faults_breaks_no_promise() -> None:
     assert broken(WELL) == []
 
 
@@ -145,7 +145,7 @@ BREAKS = [
 
 
 @pytest.mark.parametrize(("promise", "changed"), BREAKS)
-def test_what_breaks_a_promise_is_found(promise: str, changed: dict[str, Any]) -> None:
+def test_a_broken_promise_is_found(promise: str, changed: dict[str, Any]) -> None:
     found = {violation.promise for violation in broken(replace(WELL, **changed))}
     assert promise in found
 
@@ -157,26 +157,26 @@ def test_every_promise_has_a_negative_control() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        # The same event again, where a nudge or a snapshot is on record.
+        # A repeated event after a recorded nudge or snapshot.
         row(0, nudges=1) | {"completions": (*WELL.completions, WELL.completions[0], WELL.completions[1])},
         {
             "faults": (Fault(0, "drop", "slot", 3.0, 0.0),),
             "completions": (*WELL.completions, WELL.completions[0], WELL.completions[1]),
-            # One that only the snapshot told has no webhook; one that was interrupted told it twice.
+            # A result that only a snapshot contained has no webhook. An interrupted snapshot contained it twice.
             "streamed": {"B": 1},
             "snapshots": {"A": 2, "P": 1},
             "webhooks": (),
         },
-        # What a deleted topic had is gone with it.
+        # The records of a deleted topic are deleted with it.
         {"faults": (Fault(0, "delete", "channel topic", 3.0, 0.0),)} | without(f"{MAIN}.blue"),
-        # A paid call whose answer was lost fails, and is not repeated.
+        # A call that costs money and whose answer was lost fails, and is not repeated.
         row(1, outcome="failed", reason="lost; the provider may have carried the call out")
         | sent(1, cancelled=409)
         | {"completions": (*WELL.completions[:2], replace(WELL.completions[2], outcome="failed"), WELL.completions[3])},
-        # Back to back is not at once; two windows of a rate may meet.
+        # Consecutive calls are not concurrent. Two windows of a rate may adjoin.
         arrivals((2.0, 3.0), (2.5, 3.5), (3.0, 4.0)),
         sent(1, cancelled=409, seen="cancelled"),
     ],
 )
-def test_what_is_allowed_breaks_nothing(changed: dict[str, Any]) -> None:
+def test_an_allowed_difference_breaks_no_promise(changed: dict[str, Any]) -> None:
     assert broken(replace(WELL, **changed)) == []

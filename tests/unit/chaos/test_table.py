@@ -16,7 +16,7 @@ FOUND = (
 )
 
 
-def test_a_row_has_all_of_its_kind_and_the_control_is_the_last() -> None:
+def test_a_row_has_all_recoveries_of_its_kind_and_the_control_is_last() -> None:
     assert table(FOUND).splitlines() == [
         *HEAD.splitlines(),
         "| kill relay | 2 | 3.0 | 4.0 | 1.0 | 1.0 |",
@@ -25,5 +25,5 @@ def test_a_row_has_all_of_its_kind_and_the_control_is_the_last() -> None:
     ]
 
 
-def test_what_a_report_holds_is_read_again() -> None:
+def test_a_report_can_be_read_again() -> None:
     assert tuple(recoveries_of({"faults": [asdict(one) for one in FOUND]})) == FOUND

@@ -1,4 +1,4 @@
-"""A change on which the dispatcher fails for a reason nobody foresaw."""
+"""A change for which the dispatcher raises an unexpected error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ A, B, C = (f"01920000-0000-7000-8000-00000000000{n}" for n in (1, 2, 3))
 
 
 class SenderDouble:
-    """Fails on `poison`, or on all."""
+    """Raises for `poison`, or for all."""
 
     def __init__(self) -> None:
         self.poison: set[str] = set()
@@ -47,7 +47,7 @@ class SenderDouble:
 
 
 class Fussy(Letters):
-    """A dead-letter topic that takes no value."""
+    """A dead-letter topic that refuses every value."""
 
     def get(self, timeout: float) -> None:
         super().get(timeout)
@@ -85,7 +85,7 @@ def running(request: pytest.FixtureRequest) -> Running:
     return Running(letters())
 
 
-def test_one_change_that_fails_for_ever_is_put_aside_and_holds_nobody_up(running: Running) -> None:
+def test_one_change_that_always_fails_is_a_dead_letter_and_delays_no_other(running: Running) -> None:
     running.sender.poison = {B}
     running.submit(A, B, C)
     running.run(30)
@@ -96,7 +96,7 @@ def test_one_change_that_fails_for_ever_is_put_aside_and_holds_nobody_up(running
     assert dict(last["headers"])["source"] == f"{SUBMISSIONS}/0/1".encode()
 
 
-def test_one_that_fails_after_it_was_unknown_is_put_aside_and_holds_nobody_up(running: Running) -> None:
+def test_a_change_that_fails_after_it_was_unknown_is_a_dead_letter_and_delays_no_other(running: Running) -> None:
     running.sender.poison, running.sender.unknown = {B}, {A, B}
     running.submit(A, B, C)
     running.run(5)
@@ -110,7 +110,7 @@ def test_one_that_fails_after_it_was_unknown_is_put_aside_and_holds_nobody_up(ru
     assert dict(last["headers"])["source"] == f"{SUBMISSIONS}/0/1".encode()
 
 
-def test_a_fault_that_hits_every_change_puts_none_aside_and_is_told(running: Running) -> None:
+def test_an_error_for_every_change_makes_no_dead_letter_and_is_reported(running: Running) -> None:
     running.sender.poison = {A, B}
     running.submit(A, B)
     running.run(AGE_SECONDS_MAX + 20)
@@ -122,11 +122,11 @@ def test_a_fault_that_hits_every_change_puts_none_aside_and_is_told(running: Run
     assert running.progress.fault() is None
 
 
-def test_more_unknown_submissions_than_are_waited_for_hold_up_the_others_for_a_bounded_time() -> None:
+def test_unknown_submissions_beyond_the_limit_delay_the_others_for_a_bounded_time() -> None:
     running = Running(Letters())
     unknown = [f"01930000-0000-7000-8000-{n:012d}" for n in range(UNKNOWN_MAX + 100)]
     running.sender.unknown = set(unknown)
-    # Half a batch, so that one of the unknown fits in part.
+    # Half a batch, so that a part of the unknown submissions fits.
     known = [f"01940000-0000-7000-8000-{n:012d}" for n in range(50)]
     running.submit(*known, *unknown, A)
     running.run(4 * UNKNOWN_SECONDS)
@@ -137,7 +137,7 @@ def test_more_unknown_submissions_than_are_waited_for_hold_up_the_others_for_a_b
 
 
 @pytest.mark.parametrize("value", [b'{"op": [], "after": []}', b'{"op": {}}'])
-def test_an_operation_that_is_no_text_is_put_aside(running: Running, value: bytes) -> None:
+def test_an_operation_that_is_not_text_is_a_dead_letter(running: Running, value: bytes) -> None:
     running.partitions.add(SUBMISSIONS, value)
     running.submit(A)
     running.run(2)

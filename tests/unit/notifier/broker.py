@@ -1,4 +1,4 @@
-"""A broker made by hand, as both loops of the notifier use one."""
+"""A fake broker for both loops of the notifier."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Record:
 
 
 class Broker:
-    """Topics, one partition of records to read, and transactions on which `verdict` may raise."""
+    """Topics, one partition of records to read, and transactions in which `verdict` may raise."""
 
     def __init__(self, topic: str = RESULTS, channels_max: int = 1000, tenant_max: int = 1000) -> None:
         self.topic, self.clock = topic, Clock()
@@ -53,7 +53,7 @@ class Broker:
         self.tenants = Tenants(self.clock)
 
     def has(self, *topics: str) -> None:
-        """Somebody made these topics beforehand."""
+        """Create these topics, as another process would."""
         self.existing |= set(topics)
         self.channels.refresh()
 
@@ -63,7 +63,7 @@ class Broker:
         return str(row["submission_id"])
 
     def hold(self, channel: str, *, tenant: str = "default") -> str:
-        """An event that waits for its channel's topic, as the loop of completions writes it."""
+        """Add an event that waits for its channel's topic, as the loop of completions writes it."""
         id_ = str(uuid.uuid4())
         held = held_record(Completion(id_.encode(), (("ce_id", b"1"),), b"{}"), ChannelUse(channel, tenant))
         self.add(held.value or b"", id_.encode(), held.headers)
@@ -88,7 +88,7 @@ class Broker:
         self.verdict(messages)
         self.committed += messages
         for message in messages:
-            if message.topic == self.topic:  # as the topic of held events, which its reader writes too
+            if message.topic == self.topic:  # the topic of held events is also written by its reader
                 self.add(message.value or b"", message.key or b"", message.headers)
         [offset] = offsets.values()
         self.offset = offset.offset
@@ -109,7 +109,7 @@ class Broker:
 
 
 def refusing(topics: Collection[str], error: Callable[[], Exception]) -> Verdict:
-    """The first record for one of `topics` is refused."""
+    """Refuse the first record for one of `topics`."""
 
     def verdict(messages: Sequence[Outgoing]) -> None:
         for message in messages:

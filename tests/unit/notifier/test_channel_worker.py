@@ -1,4 +1,4 @@
-"""What becomes of events that are held for their channel's topic, on a broker made by hand."""
+"""Events that are held for their channel's topic, with a fake broker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Working:
         )  # fmt: skip
 
     def run(self) -> int:
-        """Until nothing is held; how many batches that took."""
+        """Run until no event is held; return the number of batches."""
         batches = 0
         while self.worker.run_once():
             batches += 1
@@ -55,7 +55,7 @@ def working() -> Working:
     return Working()
 
 
-def test_a_topic_is_made_and_has_what_was_held_for_it(working: Working) -> None:
+def test_a_topic_is_created_and_gets_its_held_events(working: Working) -> None:
     ids = [working.broker.hold("a"), working.broker.hold("b"), working.broker.hold("a")]
     assert working.run() == 1
     assert (working.broker.on(A), working.broker.on(B)) == ([ids[0], ids[2]], [ids[1]])
@@ -63,7 +63,7 @@ def test_a_topic_is_made_and_has_what_was_held_for_it(working: Working) -> None:
     assert all(list(message.headers) == [("ce_id", b"1")] for message in working.broker.committed)
 
 
-def test_whoever_names_very_many_channels_makes_others_wait_for_one_batch(working: Working) -> None:
+def test_a_tenant_with_very_many_channels_delays_others_by_one_batch(working: Working) -> None:
     harmful = [working.broker.hold(f"x{number}", tenant="harmful") for number in range(BATCH_MAX - 1)]
     other = working.broker.hold("a", tenant="other")
     working.worker.run_once()
@@ -84,7 +84,7 @@ def test_a_topic_that_is_not_ready_is_waited_for_and_then_left_out(working: Work
     assert (working.broker.on(A), working.main_topic_only()) == ([], 1)
 
 
-def test_a_topic_that_is_ready_later_has_its_event(working: Working) -> None:
+def test_a_topic_that_is_ready_later_gets_its_event(working: Working) -> None:
     working.broker.unmade = {A: NOT_READY}
     id_ = working.broker.hold("a")
     working.worker.run_once()
@@ -93,7 +93,7 @@ def test_a_topic_that_is_ready_later_has_its_event(working: Working) -> None:
     assert (working.broker.on(A), working.main_topic_only()) == ([id_], 0)
 
 
-def test_a_topic_that_may_not_be_made_holds_up_nothing(working: Working) -> None:
+def test_a_topic_that_may_not_be_created_delays_nothing(working: Working) -> None:
     working.broker.unmade = {A: "PolicyViolationError"}
     working.broker.hold("a")
     id_ = working.broker.hold("b")
@@ -101,7 +101,7 @@ def test_a_topic_that_may_not_be_made_holds_up_nothing(working: Working) -> None
     assert (working.broker.on(B), working.main_topic_only()) == ([id_], 1)
 
 
-def test_beyond_the_limit_of_channels_events_are_on_the_main_topic_alone() -> None:
+def test_events_of_channels_beyond_the_limit_are_on_the_main_topic_alone() -> None:
     working = Working(channels_max=2)
     for number in range(5):
         working.broker.hold(f"x{number}")
@@ -109,7 +109,7 @@ def test_beyond_the_limit_of_channels_events_are_on_the_main_topic_alone() -> No
     assert (len(working.broker.existing), working.main_topic_only()) == (2, 3)
 
 
-def test_a_tenant_that_has_used_up_its_channels_leaves_another_its_own() -> None:
+def test_a_tenant_that_has_used_all_its_channels_does_not_reduce_those_of_another() -> None:
     working = Working(channels_max=10, tenant_max=3)
     harmful = [working.broker.hold(f"x{number}", tenant="harmful") for number in range(20)]
     other = working.broker.hold("a", tenant="other")
@@ -138,7 +138,7 @@ def test_topics_of_many_tenants_that_refuse_cost_no_other_tenant_an_event(workin
     assert [working.broker.on(topic) for topic in topics] == [[]] * 30
 
 
-def test_of_two_tenants_in_one_topic_the_one_whose_record_is_refused_is_left_out(working: Working) -> None:
+def test_of_two_tenants_of_one_topic_the_one_whose_record_is_refused_is_left_out(working: Working) -> None:
     large: set[bytes] = set()
 
     def verdict(messages: Sequence[Outgoing]) -> None:
@@ -157,7 +157,7 @@ def test_of_two_tenants_in_one_topic_the_one_whose_record_is_refused_is_left_out
     assert working.broker.on(A) == ids
 
 
-def test_a_topic_that_is_deleted_meanwhile_is_made_again(working: Working) -> None:
+def test_a_topic_that_is_deleted_meanwhile_is_created_again(working: Working) -> None:
     def deleted(messages: Sequence[Outgoing]) -> None:
         if working.broker.attempts == 1:
             assert messages
@@ -171,7 +171,7 @@ def test_a_topic_that_is_deleted_meanwhile_is_made_again(working: Working) -> No
     assert (working.broker.on(A), working.broker.made) == ([id_], [[A]])
 
 
-def test_a_topic_that_was_just_made_may_hang_once(working: Working) -> None:
+def test_a_topic_that_was_just_created_may_hang_once(working: Working) -> None:
     def once(messages: Sequence[Outgoing]) -> None:
         if working.broker.attempts == 1:
             assert messages
@@ -183,7 +183,7 @@ def test_a_topic_that_was_just_made_may_hang_once(working: Working) -> None:
     assert working.broker.on(A) == [id_]
 
 
-def test_a_broker_that_is_away_loses_nothing(working: Working) -> None:
+def test_a_broker_that_is_down_loses_nothing(working: Working) -> None:
     id_ = working.broker.hold("a")
     working.broker.away = True
     with pytest.raises(NotControllerError):
@@ -194,7 +194,7 @@ def test_a_broker_that_is_away_loses_nothing(working: Working) -> None:
     assert working.broker.on(A) == [id_]
 
 
-def test_what_another_copy_made_is_known_after_a_while(working: Working) -> None:
+def test_a_topic_that_another_process_created_is_known_after_some_time(working: Working) -> None:
     working.worker.run_once()
     working.broker.existing = {A}
     for _ in range(2):
@@ -205,13 +205,13 @@ def test_what_another_copy_made_is_known_after_a_while(working: Working) -> None
     assert (working.broker.on(A), working.broker.made) == ([id_], [])
 
 
-def test_what_somebody_wrote_by_hand_is_passed_over(working: Working) -> None:
+def test_a_record_of_another_writer_is_skipped(working: Working) -> None:
     working.broker.add(b"by hand")
     id_ = working.broker.hold("a")
     working.run()
     assert (working.broker.on(A), working.broker.offset) == ([id_], 2)
 
 
-def test_names_are_taken_in_turn_and_once() -> None:
+def test_channels_are_processed_in_turn_of_their_tenants_and_once() -> None:
     assert round_robin([["a", "b", "c"], ["d"], ["b", "e"]], 4) == ["a", "d", "b", "e"]
     assert round_robin([], 4) == []

@@ -1,4 +1,4 @@
-"""Topics that are in doubt, on a broker made by hand: their events are held, and each topic is tried alone."""
+"""Topics in doubt, with a fake broker: their events are held, and each topic is tried alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOPICS = [f"{COMPLETIONS}.{name}" for name in NAMES]
 
 
 def _hanging(topics: Collection[str]) -> Verdict:
-    """A transaction with a record for one of `topics` stalls, and the broker does not say why."""
+    """A transaction with a record for one of `topics` stalls, and the broker does not name the topic."""
 
     def verdict(messages: Sequence[Outgoing]) -> None:
         if any(message.topic in topics for message in messages):
@@ -79,7 +79,7 @@ def test_after_stalls_that_name_no_topic_every_channels_event_is_held() -> None:
     assert not [name for name in NAMES if broker.tenants.excluded(name)]
 
 
-def test_many_topics_in_doubt_are_each_tried_alone_and_have_their_events_at_once(working: Working) -> None:
+def test_many_topics_in_doubt_are_each_tried_alone_and_get_their_events_at_once(working: Working) -> None:
     _suspected(working, NAMES)
     ids = {name: [working.broker.hold(name, tenant=name)] for name in NAMES}
     for name in NAMES:
@@ -92,7 +92,7 @@ def test_many_topics_in_doubt_are_each_tried_alone_and_have_their_events_at_once
     assert working.main_topic_only() == 0
 
 
-def test_a_topic_that_hangs_alone_is_refused_and_the_others_have_their_events(working: Working) -> None:
+def test_a_topic_that_hangs_alone_is_refused_and_the_others_get_their_events(working: Working) -> None:
     _suspected(working, NAMES)
     working.broker.verdict = _hanging(TOPICS[:1])
     ids = [working.broker.hold(name, tenant=name) for name in NAMES]
@@ -105,7 +105,7 @@ def test_a_topic_that_hangs_alone_is_refused_and_the_others_have_their_events(wo
     assert working.broker.attempts == before + 1, "what was proven is not tried at once"
 
 
-def test_one_batch_waits_for_one_trial_that_hangs_and_for_no_more_trials_than_the_limit(working: Working) -> None:
+def test_one_batch_waits_for_at_most_one_hanging_trial_and_a_limited_number_of_trials(working: Working) -> None:
     _suspected(working, NAMES)
     stalled: list[str] = []
 
@@ -136,7 +136,7 @@ def test_one_batch_waits_for_one_trial_that_hangs_and_for_no_more_trials_than_th
     assert [len(many.broker.on(f"{COMPLETIONS}.{name}")) for name in names] == [1] * len(names)
 
 
-def test_a_broker_that_takes_nothing_proves_nothing_of_a_topic(working: Working) -> None:
+def test_a_broker_that_accepts_nothing_proves_nothing_about_a_topic(working: Working) -> None:
     _suspected(working, NAMES)
     working.broker.verdict = _hanging([*TOPICS, CHANNEL_EVENTS])
     ids = [working.broker.hold(name, tenant=name) for name in NAMES]
@@ -149,7 +149,7 @@ def test_a_broker_that_takes_nothing_proves_nothing_of_a_topic(working: Working)
     assert [working.broker.on(topic) for topic in TOPICS] == [[id_] for id_ in ids]
 
 
-def test_a_topic_that_was_refused_is_tried_by_the_event_that_comes_when_its_time_is_over(working: Working) -> None:
+def test_a_refused_topic_is_tried_with_the_first_event_after_its_time(working: Working) -> None:
     working.broker.has(A)
     working.broker.channels.refuse(A, "too large")
     working.broker.clock.seconds += REFUSED_SECONDS
@@ -158,7 +158,7 @@ def test_a_topic_that_was_refused_is_tried_by_the_event_that_comes_when_its_time
     assert working.broker.on(A) == [id_]
 
 
-def test_of_topics_that_go_on_refusing_one_is_tried_a_minute_and_of_those_that_recover_all(working: Working) -> None:
+def test_one_topic_a_minute_is_tried_while_they_refuse_and_all_once_one_recovers(working: Working) -> None:
     working.broker.has(*TOPICS)
     for topic in TOPICS:
         working.broker.channels.refuse(topic, "too large")
@@ -177,7 +177,7 @@ def test_of_topics_that_go_on_refusing_one_is_tried_a_minute_and_of_those_that_r
     assert [working.broker.on(topic) for topic in TOPICS[1:]] == [[id_] for id_ in ids[1:]]
 
 
-def test_a_topic_in_doubt_that_is_gone_is_made_again(working: Working) -> None:
+def test_a_topic_in_doubt_that_is_deleted_is_created_again(working: Working) -> None:
     _suspected(working, ["a"])
 
     def deleted(messages: Sequence[Outgoing]) -> None:

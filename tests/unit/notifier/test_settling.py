@@ -1,4 +1,4 @@
-"""What the notifier does about a transaction that is refused or stalls, on a broker made by hand."""
+"""The notifier's reaction to a transaction that is refused or stalls, with a fake broker."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _raises(topic: str, error: Exception) -> Verdict:
     [RefusedError(A, TopicAuthorizationFailedError()), StalledError(frozenset({A}))],
     ids=["refuses", "hangs"],
 )
-def test_a_channel_that_takes_nothing_costs_one_more_transaction_and_no_other_event(
+def test_a_channel_that_accepts_nothing_costs_one_more_transaction_and_no_other_event(
     broker: Broker, notifier: Notifier, error: Exception
 ) -> None:
     broker.verdict = _raises(A, error)
@@ -97,7 +97,7 @@ def test_topics_of_many_tenants_that_refuse_cost_no_other_tenant_an_event(broker
     assert broker.attempts == FAILURES_MAX + 1
 
 
-def test_a_record_that_is_refused_in_a_topic_of_two_tenants_is_blamed_on_neither(
+def test_a_refused_record_in_a_topic_of_two_tenants_is_attributed_to_neither(
     broker: Broker, notifier: Notifier
 ) -> None:
     broker.has(A, B)
@@ -108,7 +108,7 @@ def test_a_record_that_is_refused_in_a_topic_of_two_tenants_is_blamed_on_neither
     assert broker.on(CHANNEL_EVENTS) == ids[:2]
 
 
-def test_an_event_without_a_topic_is_held_and_nothing_is_made(broker: Broker, notifier: Notifier) -> None:
+def test_an_event_without_a_topic_is_held_and_no_topic_is_created(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell("a"), broker.tell()]
     notifier.run_once()
     assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.existing) == (ids, ids[:1], set())
@@ -118,7 +118,7 @@ def test_an_event_without_a_topic_is_held_and_nothing_is_made(broker: Broker, no
 
 
 @pytest.mark.parametrize("error", [MessageSizeTooLargeError, TopicAuthorizationFailedError])
-def test_the_topic_of_held_events_holds_up_no_completion(
+def test_the_topic_of_held_events_delays_no_completion(
     broker: Broker, notifier: Notifier, error: Callable[[], Exception]
 ) -> None:
     broker.verdict = refusing([CHANNEL_EVENTS], error)
@@ -127,7 +127,7 @@ def test_the_topic_of_held_events_holds_up_no_completion(
     assert (broker.on(COMPLETIONS), broker.on(CHANNEL_EVENTS), broker.on(DEAD_LETTERS)) == (ids, [], [])
 
 
-def test_a_stall_that_nothing_explains_is_the_brokers_until_it_comes_with_channels_alone(
+def test_an_unexplained_stall_is_attributed_to_the_broker_until_it_occurs_with_channels_alone(
     broker: Broker, notifier: Notifier
 ) -> None:
     broker.has(A)
@@ -138,10 +138,10 @@ def test_a_stall_that_nothing_explains_is_the_brokers_until_it_comes_with_channe
     assert broker.attempts == STALLS_MAX + 1
 
 
-def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_and_nobody_else(
+def test_a_tenant_that_deletes_topics_repeatedly_is_left_out_with_all_channels_and_no_other_is(
     broker: Broker, notifier: Notifier
 ) -> None:
-    """Under a new name each time, which no refusal of names would end."""
+    """Each time under a new name, which the refusal of single names would not end."""
     deleting = ["", "x", "y", "z"]
 
     def deleted(messages: Sequence[Outgoing]) -> None:
@@ -163,12 +163,12 @@ def test_whoever_deletes_topics_again_and_again_is_left_out_with_all_channels_an
         assert broker.attempts == before + attempts
     assert broker.on(B) == others
     assert len(broker.on(COMPLETIONS)) == 6
-    # The first time the event is held until the topic is made again.
+    # The first time the event is held until the topic is created again.
     assert len(broker.on(CHANNEL_EVENTS)) == 1
     assert [len(broker.on(f"tidings.completions.{name}")) for name in "xyz"] == [0, 0, 0]
 
 
-def test_of_a_topic_that_several_tenants_share_none_is_left_out(broker: Broker, notifier: Notifier) -> None:
+def test_a_topic_that_several_tenants_share_leaves_out_none(broker: Broker, notifier: Notifier) -> None:
     hanging: list[str] = []
 
     def verdict(messages: Sequence[Outgoing]) -> None:
@@ -185,7 +185,7 @@ def test_of_a_topic_that_several_tenants_share_none_is_left_out(broker: Broker, 
     assert not [tenant for tenant in ("one", "another") if broker.tenants.excluded(tenant)]
 
 
-def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notifier) -> None:
+def test_a_stall_without_channels_is_attributed_to_the_broker(broker: Broker, notifier: Notifier) -> None:
     broker.verdict = _raises(COMPLETIONS, StalledError(frozenset({COMPLETIONS})))
     broker.tell("a")
     with pytest.raises(KafkaError):
@@ -193,7 +193,7 @@ def test_a_stall_without_channels_is_the_brokers(broker: Broker, notifier: Notif
     assert (broker.attempts, broker.offset) == (1, 0)
 
 
-def test_a_stall_of_the_main_topic_is_blamed_on_no_channel(broker: Broker, notifier: Notifier) -> None:
+def test_a_stall_of_the_main_topic_is_attributed_to_no_channel(broker: Broker, notifier: Notifier) -> None:
     broker.has(A)
     broker.verdict = _raises(COMPLETIONS, StalledError(frozenset({COMPLETIONS, A})))
     id_ = broker.tell("a")
@@ -204,7 +204,7 @@ def test_a_stall_of_the_main_topic_is_blamed_on_no_channel(broker: Broker, notif
     assert broker.on(A) == [id_]
 
 
-def test_an_event_too_large_for_the_main_topic_is_put_aside_alone(broker: Broker, notifier: Notifier) -> None:
+def test_an_event_too_large_for_the_main_topic_is_the_only_dead_letter(broker: Broker, notifier: Notifier) -> None:
     ids = [broker.tell(), broker.tell(), broker.tell()]
 
     def verdict(messages: Sequence[Outgoing]) -> None:
@@ -220,7 +220,7 @@ def test_an_event_too_large_for_the_main_topic_is_put_aside_alone(broker: Broker
     assert broker.offset == 3
 
 
-def test_a_letter_that_is_too_large_is_put_aside_without_its_value(broker: Broker, notifier: Notifier) -> None:
+def test_a_dead_letter_that_is_too_large_is_written_without_its_value(broker: Broker, notifier: Notifier) -> None:
     def verdict(messages: Sequence[Outgoing]) -> None:
         for message in messages:
             if message.value:
@@ -233,7 +233,7 @@ def test_a_letter_that_is_too_large_is_put_aside_without_its_value(broker: Broke
     assert (letter.topic, letter.value, broker.offset) == (DEAD_LETTERS, b"", 1)
 
 
-def test_a_main_topic_that_is_forbidden_puts_nothing_aside(broker: Broker, notifier: Notifier) -> None:
+def test_a_main_topic_without_the_right_to_write_makes_no_dead_letter(broker: Broker, notifier: Notifier) -> None:
     broker.verdict = _raises(COMPLETIONS, RefusedError(COMPLETIONS, TopicAuthorizationFailedError()))
     broker.tell()
     with pytest.raises(KafkaError):
@@ -242,7 +242,7 @@ def test_a_main_topic_that_is_forbidden_puts_nothing_aside(broker: Broker, notif
 
 
 @pytest.mark.parametrize("value", [b'{"op": [], "after": []}', b'{"op": "c", "after": {"outcome": []}}'])
-def test_whatever_a_change_holds_it_stops_no_other(broker: Broker, notifier: Notifier, value: bytes) -> None:
+def test_no_content_of_a_change_stops_another(broker: Broker, notifier: Notifier, value: bytes) -> None:
     broker.add(value)
     id_ = broker.tell()
     notifier.run_once()

@@ -1,4 +1,4 @@
-"""Whose channels are left out, and for how long."""
+"""Which tenants' channels are left out, and for how long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from services.notifier.tenants import EXCLUDED_SECONDS, EXCLUDED_SECONDS_MAX, FO
 from tests.unit.clock import Clock
 
 
-def test_the_first_time_is_free_and_the_next_ones_cost_ever_more() -> None:
+def test_the_first_failure_is_free_and_later_ones_have_growing_times() -> None:
     clock = Clock()
     tenants = Tenants(clock)
     assert tenants.count_failure(["a"]) == {}
@@ -23,7 +23,7 @@ def test_the_first_time_is_free_and_the_next_ones_cost_ever_more() -> None:
     assert seconds[-1] == EXCLUDED_SECONDS_MAX
 
 
-def test_after_a_while_all_is_forgotten() -> None:
+def test_failures_are_forgotten_after_some_time() -> None:
     clock = Clock()
     tenants = Tenants(clock)
     tenants.count_failure(["a"])

@@ -1,4 +1,4 @@
-"""A far look that fails does not keep the near ones from being made."""
+"""A far check that fails does not prevent the near checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class SlowStore:
-    """`Store` whose look far back takes longer than a statement may."""
+    """A `Store` whose far check exceeds the timeout of a statement."""
 
     def __init__(self) -> None:
         self.looks: list[timedelta] = []
@@ -37,7 +37,7 @@ class SlowStore:
         return []
 
 
-def test_a_far_look_that_takes_too_long_is_not_repeated_at_once() -> None:
+def test_a_far_check_that_takes_too_long_is_not_repeated_at_once() -> None:
     store = SlowStore()
     expiry = Expiry(store, Telemetry(ReconcilerMetrics(CollectorRegistry()), log.get("test")), now=lambda: NOW)  # type: ignore[arg-type]
     with pytest.raises(psycopg.errors.QueryCanceled):

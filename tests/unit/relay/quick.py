@@ -1,4 +1,4 @@
-"""How property tests run here, and what they say of text that may be refused."""
+"""The settings of property tests, and their rule for text that may be refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from services.relay.protocol.invalid import InvalidRequestError
 
 Parsed = TypeVar("Parsed")
 
-# Few examples, and no limit on one of them, as the machine may be busy.
+# Few examples, without a time limit for each, as the machine may be busy.
 quick = settings(max_examples=100, deadline=None)
 
 
 def parsed(parse: Callable[[], Parsed], refusal: type[Exception] = InvalidRequestError) -> Parsed | None:
-    """What `parse` answers, or None when it refuses with a reason; every other error is passed on, and fails the test."""
+    """Return the result of `parse`, or None when it refuses with a reason. Every other error fails the test."""
     try:
         return parse()
     except refusal as error:

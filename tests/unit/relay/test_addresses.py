@@ -1,4 +1,4 @@
-"""Destinations in the raw path: what stands there arrives as it is."""
+"""Destinations in the raw path arrive unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import given_token, options_of
 from tests.unit.relay.quick import parsed, quick
 
-# What a raw path of HTTP can hold: visible ASCII.
+# The characters of a raw HTTP path: visible ASCII.
 VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 PATHS = st.text(VISIBLE, max_size=40).map("/{}".format)
 PARAMETERS = st.text(VISIBLE.filter(lambda c: c not in "&=?#"), min_size=1, max_size=10).filter(
     lambda n: not is_option(n)
 )
-# What no URI has.
+# The characters that no URI has.
 UNSAFE = str.maketrans("", "", '"<>\\^`{|}')
 PAIRS = st.lists(st.tuples(PARAMETERS, st.text(VISIBLE.filter(lambda c: c not in "&#"), max_size=8)), max_size=5)
 
@@ -44,7 +44,7 @@ PAIRS = st.lists(st.tuples(PARAMETERS, st.text(VISIBLE.filter(lambda c: c not in
             "https://a.example/a\"b<c>d\\e^f`g{h|i}j?[k]='l'",
             "https://a.example/a%22b%3Cc%3Ed%5Ce%5Ef%60g%7Bh%7Ci%7Dj?[k]='l'",
         ),
-        # Bytes that are no UTF-8 are kept as they are.
+        # Bytes that are not UTF-8 are kept.
         ("https://a.example/caf\udce9", "https://a.example/caf%E9"),
         ("https%3A%2F%2Fa.example%2Fcaf%E9", "https://a.example/caf%E9"),
         # A host in Unicode has an encoding of its own.
@@ -57,14 +57,14 @@ def test_destinations(raw: str, url: str) -> None:
 
 @quick
 @given(st.sampled_from(["http", "https"]), PATHS)
-def test_whatever_follows_the_host_survives(scheme: str, path: str) -> None:
+def test_the_part_after_the_host_is_unchanged(scheme: str, path: str) -> None:
     url = f"{scheme}://a.example:8443{path}"
     assert destination(url) == Url(quote(url, safe="".join(map(chr, range(0x21, 0x7F))).translate(UNSAFE)))
 
 
 @quick
 @given(PATHS.filter(lambda path: "?" not in path), PAIRS, PAIRS)
-def test_options_are_taken_out_of_the_destinations_query_and_the_rest_stays(
+def test_options_are_removed_from_the_destinations_query_and_the_rest_stays(
     path: str, own: list[tuple[str, str]], more: list[tuple[str, str]]
 ) -> None:
     before, after = ("&".join(f"{name}={value}" for name, value in pairs) for pairs in (own, more))
@@ -113,7 +113,7 @@ def test_a_group_that_does_not_exist_may_be_a_host() -> None:
         ("api/email?x=1", "not offered"),
     ],
 )
-def test_what_is_no_destination_is_refused(raw: str, why: str) -> None:
+def test_an_invalid_destination_is_refused(raw: str, why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         destination(raw)
 

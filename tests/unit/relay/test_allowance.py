@@ -1,4 +1,4 @@
-"""How much of an answer is read before there is somebody to take it."""
+"""The part of an answer that is read before its reader is ready."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INLINE_BYTES_MAX = 65_536
 
 
 def begun(grow: Callable[[], bool], *pieces: bytes) -> tuple[Response | None, list[bool]]:
-    """What a reader has of an answer after these pieces, and when the other side was asked to wait."""
+    """The reader's data after these pieces, and the times at which the other side was asked to wait."""
 
     async def story() -> tuple[Response | None, list[bool]]:
         paces: list[bool] = []
@@ -27,7 +27,7 @@ def begun(grow: Callable[[], bool], *pieces: bytes) -> tuple[Response | None, li
     return asyncio.run(story())
 
 
-def test_an_answer_that_says_it_is_large_is_handed_over_with_its_first_bytes() -> None:
+def test_an_answer_with_a_large_content_length_is_returned_with_its_first_bytes() -> None:
     response, paces = begun(lambda: True, b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", b"z")
     assert response is not None
     assert response.rest is not None
@@ -35,7 +35,7 @@ def test_an_answer_that_says_it_is_large_is_handed_over_with_its_first_bytes() -
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_an_answer_of_unknown_size_is_handed_over_early_when_there_is_no_room(room: bool) -> None:
+def test_an_answer_of_unknown_size_is_returned_early_when_there_is_no_memory(room: bool) -> None:
     asked: list[bool] = []
 
     def grow() -> bool:
@@ -51,7 +51,7 @@ def test_an_answer_of_unknown_size_is_handed_over_early_when_there_is_no_room(ro
     assert (response is None, paces) == (room, [] if room else [True])
 
 
-def test_an_answer_of_known_size_within_the_limit_is_whole_when_there_is_room() -> None:
+def test_an_answer_of_known_size_within_the_limit_is_complete_when_there_is_memory() -> None:
     body = b"z" * INLINE_BYTES_MAX
     response, paces = begun(
         lambda: True, b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n", body[:20_000], body[20_000:]

@@ -20,9 +20,9 @@ from qstash.url_group import parse_url_group_response
 
 from services.relay.options import CallbackOptions, FlowControl, Options, Redaction
 from services.relay.protocol.answers import (
+    dead_letter_object,
     event_object,
     flow_object,
-    letter_object,
     message_object,
     published_object,
     queue_object,
@@ -38,10 +38,10 @@ from services.relay.protocol.answers_v1 import (
 )
 from services.relay.protocol.views import (
     AttemptView,
+    DeadLetterView,
     EndpointView,
     EventView,
     FlowView,
-    LetterView,
     MessageView,
     QueueView,
     ScheduleView,
@@ -81,7 +81,7 @@ def plain_json(content: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-def test_a_message_is_what_the_client_reads() -> None:
+def test_a_message_is_readable_by_the_client() -> None:
     message = parse_message_response(plain_json(message_object(FULL, NOW)))
     assert (message.message_id, message.url, message.method, message.body) == ("msg_1", PLAIN.url, "POST", '{"a":1}')
     assert (message.max_retries, message.created_at, message.not_before) == (3, MS, MS)
@@ -94,7 +94,7 @@ def test_a_message_is_what_the_client_reads() -> None:
     assert message.headers == {"Test-Header": ["v"], "Authorization": [sha("Bearer secret")]}
 
 
-def test_what_a_message_has_not_is_absent() -> None:
+def test_fields_without_a_value_are_absent() -> None:
     content = message_object(PLAIN, NOW)
     assert None not in content.values()
     assert not {"label", "labels", "flowControlKey", "period", "rate", "callback", "queueName", "bodyBase64"} & set(
@@ -103,7 +103,7 @@ def test_what_a_message_has_not_is_absent() -> None:
     assert "body" not in message_object(replace(PLAIN, body=b""), NOW)
 
 
-def test_a_body_that_is_no_text_is_in_base64() -> None:
+def test_a_body_that_is_not_text_is_in_base64() -> None:
     content = message_object(replace(PLAIN, body=b"\xff\x00"), NOW)
     assert base64.b64decode(content["bodyBase64"]) == b"\xff\x00"
     assert "body" not in content
@@ -125,7 +125,7 @@ def test_redaction(redact: Redaction, body: str, header: str) -> None:
 
 
 @pytest.mark.parametrize("redact", [Redaction(all_headers=True), Redaction(headers=frozenset({"x"}))])
-def test_headers_of_callbacks_are_redacted_as_the_messages_own(redact: Redaction) -> None:
+def test_headers_of_callbacks_are_redacted_like_the_messages_own(redact: Redaction) -> None:
     hidden = {"X": [sha("1")], "X-Api-Key": [sha("secret")]}
     options = replace(FULL.options, redact=redact)
     assert message_object(replace(FULL, options=options), NOW)["callbackHeader"] == hidden
@@ -133,7 +133,7 @@ def test_headers_of_callbacks_are_redacted_as_the_messages_own(redact: Redaction
     assert event_object(event)["callbackHeaders"] == hidden
 
 
-def test_a_message_tells_of_its_attempts_and_of_those_to_come() -> None:
+def test_a_message_shows_its_attempts_and_the_times_of_those_to_come() -> None:
     attempt = AttemptView(0, NOW, NOW + timedelta(seconds=2), 500, "retry", None, NOW + timedelta(seconds=5))
     waiting = replace(FULL, retried=1, due_at=NOW + timedelta(seconds=5), attempts=(attempt,))
     content = message_object(waiting, NOW)
@@ -150,14 +150,14 @@ def test_a_message_tells_of_its_attempts_and_of_those_to_come() -> None:
     ]
 
 
-def test_a_dead_letter_is_what_the_client_reads() -> None:
-    letter = LetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found")
-    read = parse_dlq_message_response(plain_json(letter_object(letter)))
+def test_a_dead_letter_is_readable_by_the_client() -> None:
+    letter = DeadLetterView("1-0", FULL, 404, {"Content-Type": ["text/plain"]}, b"404 Not Found")
+    read = parse_dlq_message_response(plain_json(dead_letter_object(letter)))
     assert (read.dlq_id, read.response_status, read.response_body) == ("1-0", 404, "404 Not Found")
     assert read.response_headers == {"Content-Type": ["text/plain"]}
     assert (read.message_id, read.label, read.retry_delay_expression) == ("msg_1", "a", "1000 * (1 + retried)")
     assert read.flow_control == FlowControlProperties("key", None, 23, 5403)
-    assert letter_object(replace(letter, response_body=b"\xff"))["responseBodyBase64"] == "/w=="
+    assert dead_letter_object(replace(letter, response_body=b"\xff"))["responseBodyBase64"] == "/w=="
 
 
 EVENT = EventView(
@@ -171,7 +171,7 @@ EVENT = EventView(
 )  # fmt: skip
 
 
-def test_an_event_is_what_the_client_reads() -> None:
+def test_an_event_is_readable_by_the_client() -> None:
     [log] = parse_logs_response([plain_json(event_object(EVENT))])
     assert (log.time, log.message_id, log.state, log.url) == (MS, "msg_1", LogState.RETRY, "https://a.example")
     assert (log.error, log.next_delivery_time, log.response_status) == ("down", MS + 1000, 503)
@@ -183,7 +183,7 @@ def test_an_event_is_what_the_client_reads() -> None:
     assert log.flow_control == FlowControlProperties("key", 5, None, 1)
 
 
-def test_events_have_both_spellings_of_what_the_vendors_sides_differ_in() -> None:
+def test_events_have_both_spellings_in_which_the_vendors_sources_differ() -> None:
     content = event_object(EVENT)
     assert content["retryDelayExpr"] == content["retryDelayExpression"]
     assert content["responseHeader"] == content["responseHeaders"]
@@ -203,7 +203,7 @@ SCHEDULE = ScheduleView(
 )  # fmt: skip
 
 
-def test_a_schedule_is_what_the_client_reads() -> None:
+def test_a_schedule_is_readable_by_the_client() -> None:
     schedule = parse_schedule_response(plain_json(schedule_object(SCHEDULE)))
     assert (schedule.schedule_id, schedule.cron, schedule.destination) == (
         "scd_1",
@@ -225,7 +225,7 @@ def test_a_bare_schedule() -> None:
     assert not {"body", "delay", "timeout", "error", "lastScheduleTime"} & set(content)
 
 
-def test_a_flow_control_key_is_what_the_client_reads() -> None:
+def test_a_flow_control_key_is_readable_by_the_client() -> None:
     flow = FlowView("key", 7, 5, 4, None, 0, 60, NOW, paused=True, pinned_parallelism=True, cooling_until=NOW)
     info = parse_flow_control_info(plain_json(flow_object(flow)))
     assert (info.key, info.wait_list_size, info.parallelism_max, info.parallelism_count) == ("key", 7, 5, 4)
@@ -234,7 +234,7 @@ def test_a_flow_control_key_is_what_the_client_reads() -> None:
     assert flow_object(flow)["coolingUntil"] == MS
 
 
-def test_a_queue_and_a_group_are_what_the_client_reads() -> None:
+def test_a_queue_and_a_group_are_readable_by_the_client() -> None:
     queue = parse_queue_response(plain_json(queue_object(QueueView("q", NOW, NOW, 2, paused=True, lag=3))))
     assert (queue.name, queue.parallelism, queue.paused, queue.lag, queue.created_at) == ("q", 2, True, 3, MS)
     topic = TopicView("g", NOW, NOW, (EndpointView("https://a.example", "first"), EndpointView("https://b.example")))

@@ -1,4 +1,4 @@
-"""Who may call, with a hand-written store and clock."""
+"""Authentication with a fake store and clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIMITED = Token("limited", writes=True, publishes_per_second=10)
 
 
 class Store:
-    """Tokens by what is shown, and how often it was asked."""
+    """Tokens by their secret; counts the lookups."""
 
     def __init__(self) -> None:
         self.tokens = {"reader-token": READER}
@@ -39,7 +39,7 @@ def test_the_root_token_needs_no_database() -> None:
     assert store.asked == 0
 
 
-def test_a_revocation_counts_within_the_cache_time() -> None:
+def test_a_revocation_takes_effect_within_the_cache_time() -> None:
     store, clock = Store(), Clock()
     authenticator = Authenticator("root-token", store.find, clock)
 
@@ -84,7 +84,7 @@ def test_a_limit_allows_a_second_of_publishes_at_once_and_then_its_rate() -> Non
     assert authenticator.wait_seconds(READER, 1_000_000) == 0.0
 
 
-def test_what_is_known_to_be_published_only_afterwards_is_paid_for_then() -> None:
+def test_messages_that_are_counted_after_their_publish_are_charged_then() -> None:
     clock = Clock()
     authenticator = Authenticator("root-token", Store().find, clock)
     assert authenticator.wait_seconds(LIMITED) == 0.0
@@ -96,7 +96,7 @@ def test_what_is_known_to_be_published_only_afterwards_is_paid_for_then() -> Non
     assert authenticator.wait_seconds(LIMITED) == 0.0
 
 
-def test_a_batch_larger_than_a_second_is_paid_for_afterwards() -> None:
+def test_a_batch_larger_than_a_seconds_limit_is_charged_afterwards() -> None:
     clock = Clock()
     authenticator = Authenticator("root-token", Store().find, clock)
     assert authenticator.wait_seconds(LIMITED, 30) == 0.0

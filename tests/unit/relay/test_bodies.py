@@ -1,4 +1,4 @@
-"""Answers that are read into memory or stored: what they hold while they wait."""
+"""Answers that are read into memory or stored: the memory and places that they hold while they wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BYTES_MAX = 10_000_000
 
 
 class Table:
-    """The pieces of the one body, in memory."""
+    """The pieces of the single body, in memory."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -50,7 +50,7 @@ async def following(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-def test_an_answer_that_comes_to_a_stand_is_not_held() -> None:
+def test_an_answer_that_stalls_holds_no_memory() -> None:
     async def story() -> None:
         bodies = Bodies(cast(Chunks, Table()), BYTES_MAX, stall_seconds=0.05)
         with pytest.raises(NoAnswerError):
@@ -74,7 +74,7 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
                 return await bodies.spool(Incoming("call", ORIGIN, start, following(b"cd")), BYTES_MAX, limit)
 
         spooling = asyncio.create_task(spool())
-        for _ in range(20):  # whatever could go on has done so
+        for _ in range(20):  # every task that can run has run
             await asyncio.sleep(0)
         assert not start
         assert not spooling.done()
@@ -88,7 +88,7 @@ def test_an_answer_that_waits_for_a_place_is_stored_so_far_and_holds_nothing() -
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def test_an_answer_that_waits_for_memory_does_so_on_the_relays_time() -> None:
+def test_the_wait_for_memory_does_not_count_against_the_calls_timeout() -> None:
     async def story() -> None:
         memory = Memory()
         bodies = Bodies(cast(Chunks, Table()), BYTES_MAX, memory)
@@ -109,8 +109,8 @@ def test_an_answer_that_waits_for_memory_does_so_on_the_relays_time() -> None:
 
 
 @pytest.mark.parametrize("away", [True, False])
-def test_an_answer_waits_for_a_place_on_the_relays_time_while_its_database_is_away(away: bool) -> None:
-    """Otherwise on its own: the destination itself may have all places, and send as slowly as it likes."""
+def test_the_wait_for_a_place_does_not_count_against_the_timeout_while_the_database_is_down(away: bool) -> None:
+    """Otherwise it counts: the destination itself may use all places, and send as slowly as it likes."""
 
     async def story() -> None:
         table, memory = Table(), Memory()

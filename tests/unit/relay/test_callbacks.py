@@ -1,4 +1,4 @@
-"""Callbacks: what a sender is told after an attempt."""
+"""Callbacks: the report of an attempt to the sender."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ ANSWER = Answer(503, (("A", "1"), ("A", "2")), b"busy")
 
 
 def content_of(draft: Draft) -> Any:
-    """What a callback that goes into a row says."""
+    """The content of a callback that fits into a row."""
     assert isinstance(draft.body, bytes)
     return orjson.loads(draft.body)
 
 
-def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> None:
+def test_a_callback_has_the_request_and_the_answer_without_redaction() -> None:
     [draft] = callbacks(MESSAGE, ANSWER, Retry(5), ended_at=NOW + timedelta(seconds=1), dlq_id="1-0")
     content = content_of(draft)
     assert (draft.url, draft.kind, draft.labels, draft.retries_max) == ("https://c.example", "callback", ("a", "b"), 3)
@@ -48,10 +48,10 @@ def test_a_callback_tells_what_was_asked_and_answered_without_redaction() -> Non
     assert (content["flowControlKey"], content["label"], content["labels"]) == ("key", "a", ["a", "b"])
     assert (content["willRetry"], content["nextRetryAt"] - content["endedAt"]) == (True, 5000)
     assert not {"dlqId", "headers", "error"} & set(content)
-    # Its address is the sender's own, wherever the message itself went.
+    # Its address belongs to the sender, whatever the limits of the message's own address.
     public = replace(MESSAGE, options=replace(MESSAGE.options, public_only=True))
     assert not callbacks(public, ANSWER, Retry(5), ended_at=NOW, dlq_id="1")[0].options.public_only
-    # They would wait behind the very message that they tell of, or count against its key.
+    # Otherwise they would wait behind their own message, or count against its key.
     assert (draft.queue, draft.options.flow) == (None, None)
 
 
@@ -68,14 +68,14 @@ def test_a_callback_has_the_headers_that_were_sent_without_their_secrets() -> No
     }
 
 
-def test_a_failure_has_both_and_names_the_dead_letter() -> None:
+def test_a_failure_has_both_callbacks_with_the_id_of_the_dead_letter() -> None:
     first, failure = callbacks(MESSAGE, ANSWER, Failed(), ended_at=NOW, dlq_id="1-0")
     assert (first.kind, failure.kind, failure.retries_max) == ("callback", "failure_callback", 7)
     assert content_of(failure)["dlqId"] == "1-0"
     assert "dlqId" not in content_of(first)
 
 
-def test_what_a_message_has_not_is_absent_and_the_first_version_has_headers() -> None:
+def test_fields_without_a_value_are_absent_and_the_first_version_has_headers() -> None:
     bare = replace(MESSAGE, protocol=1, labels=(), topic=None, endpoint=None, schedule_id=None, flow_key=None)
     [draft] = callbacks(bare, ANSWER, Delivered(), ended_at=NOW, dlq_id="1-0")
     content = content_of(draft)
@@ -83,7 +83,7 @@ def test_what_a_message_has_not_is_absent_and_the_first_version_has_headers() ->
     assert not {"topicName", "endpointName", "scheduleId", "flowControlKey", "label", "labels"} & set(content)
 
 
-def test_an_answers_headers_have_the_names_that_go_writes_whatever_the_destination_wrote() -> None:
+def test_an_answers_headers_have_gos_canonical_names_whatever_the_destination_wrote() -> None:
     answer = Answer(200, (("content-type", "text/plain"), ("x-a", "1"), ("X-A", "2"), ("ETag", "e")), b"")
     [draft] = callbacks(replace(MESSAGE, protocol=1), answer, Delivered(), ended_at=NOW, dlq_id="1-0")
     content = content_of(draft)
@@ -92,7 +92,7 @@ def test_an_answers_headers_have_the_names_that_go_writes_whatever_the_destinati
 
 
 def joined(draft: Draft) -> Any:
-    """What a callback says that is to be put together: no part of it is stored yet."""
+    """The content of a callback that is to be composed. None of its parts is stored yet."""
     assert isinstance(draft.body, Unstored)
     parts = [base64.b64encode(p.content) if isinstance(p, Unencoded) else p for p in draft.body.pieces]
     return orjson.loads(b"".join(part for part in parts if isinstance(part, bytes)))
@@ -126,7 +126,7 @@ def test_many_headers_make_a_callback_too_large_as_well() -> None:
     assert len(joined(draft)["header"]) == 70
 
 
-def test_stored_bodies_and_bodies_in_memory_go_into_one_callback() -> None:
+def test_stored_bodies_and_bodies_in_memory_are_composed_into_one_callback() -> None:
     message = replace(MESSAGE, body=b"", body_key="body_1", body_size=100_000)
     [draft] = callbacks(message, Answer(200, (), b"small"), Delivered(), ended_at=NOW, dlq_id="")
     assert isinstance(draft.body, Unstored)

@@ -1,4 +1,4 @@
-"""What a process holds, and which of its claims count as lost."""
+"""The claims that a process holds, and which of them are lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def ends(calls: Calls, *claims: tuple[str, datetime]) -> None:
         await asyncio.sleep(0)
 
 
-def test_what_was_sent_and_has_no_ending_is_an_orphan_and_what_was_not_sent_is_none() -> None:
+def test_a_claim_that_was_sent_and_has_no_ending_is_an_orphan_and_one_that_was_not_sent_is_not() -> None:
     async def story(calls: Calls) -> None:
         for claim, work in ((FIRST, held), (("b", FIRST[1]), unsent), (("c", FIRST[1]), settled)):
             calls.hold(claim, work)
@@ -53,7 +53,7 @@ def test_what_was_sent_and_has_no_ending_is_an_orphan_and_what_was_not_sent_is_n
     told(story)
 
 
-def test_a_late_abort_of_an_earlier_claim_does_not_meet_the_later_one() -> None:
+def test_a_late_abort_of_an_earlier_claim_does_not_affect_the_later_one() -> None:
     async def story(calls: Calls) -> None:
         calls.hold(FIRST, settled)
         await ends(calls, FIRST)
@@ -68,7 +68,7 @@ def test_a_late_abort_of_an_earlier_claim_does_not_meet_the_later_one() -> None:
     told(story)
 
 
-def test_a_claim_of_a_message_whose_earlier_claim_is_held_breaks_that_one_off_and_keeps_it_in_sight() -> None:
+def test_a_claim_of_a_message_with_a_held_earlier_claim_aborts_that_one_and_still_counts_it() -> None:
     async def story(calls: Calls) -> None:
         calls.hold(FIRST, held)
         await asyncio.sleep(0)
@@ -93,7 +93,7 @@ def test_the_same_claim_is_held_once() -> None:
     told(story)
 
 
-def test_rows_may_be_on_their_way_since_the_oldest_round_began() -> None:
+def test_rows_may_be_in_transit_since_the_oldest_round_began() -> None:
     now = 10.0
     calls = Calls(lambda: now)
     assert calls.claiming_since() == 10.0
@@ -104,7 +104,7 @@ def test_rows_may_be_on_their_way_since_the_oldest_round_began() -> None:
     assert calls.claiming_since() == 20.0
 
 
-def test_astray_is_what_is_leased_here_old_enough_and_not_held() -> None:
+def test_a_claim_is_astray_if_it_is_leased_here_old_enough_and_not_held() -> None:
     found = [
         Difference(("lost", FIRST[1]), leased=True, taken_over=False, age_seconds=8.0),
         Difference(("young", FIRST[1]), leased=True, taken_over=False, age_seconds=7.0),

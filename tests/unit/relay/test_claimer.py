@@ -1,4 +1,4 @@
-"""The choice of what is claimed; its calls are tested on the real process."""
+"""The choice of the messages to claim. Their calls are tested with the real process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 @dataclass
 class Backlog:
-    """Stands for `Messages`: both kinds have more than anybody asks for. `asked` is (kind, how many)."""
+    """A fake of `Messages`: both kinds have more messages than are claimed. `asked` is (kind, count)."""
 
     asked: list[tuple[str, int]] = field(default_factory=list)
 
@@ -76,7 +76,7 @@ class Attempts:
 
 
 class Faulty:
-    """Sends, or not, and then does what nobody foresaw."""
+    """Sends or not, and then raises an unexpected error."""
 
     opening = 0
 
@@ -98,7 +98,7 @@ class Ends(Writer):
 
 
 class One(Backlog):
-    """Stands for `Messages` with one message, which was claimed at `started_at`."""
+    """A fake of `Messages` with one message, which was claimed at `started_at`."""
 
     def __init__(self, started_at: datetime, told: StartedCallback | None = None) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ def claimer(
 async def called(
     messages: One, http: object, notify_start: NotifyStart = lambda _message, _over: None
 ) -> tuple[list[Ending], Calls]:
-    """The endings of one round, and what is held after it."""
+    """The endings of one round, and the claims that are held after it."""
     ends, calls = Ends(), Calls()
     await claimer(messages, http, ends, calls, notify_start).claim_once()
     async with asyncio.timeout(20):
@@ -139,7 +139,7 @@ async def called(
     return ends.endings, calls
 
 
-def test_neither_a_long_queue_without_keys_nor_one_with_keys_starves_the_other() -> None:
+def test_a_long_queue_of_messages_with_or_without_keys_does_not_starve_the_other() -> None:
     async def story() -> list[tuple[str, int]]:
         backlog = Backlog()
         claiming = claimer(backlog)
@@ -150,7 +150,7 @@ def test_neither_a_long_queue_without_keys_nor_one_with_keys_starves_the_other()
 
 
 @pytest.mark.parametrize(("sends", "fate"), [(True, "unknown"), (False, "not sent")])
-def test_a_call_that_ends_by_what_nobody_foresaw_has_an_ending_all_the_same(sends: bool, fate: str) -> None:
+def test_a_call_that_ends_by_an_unexpected_error_has_an_ending_too(sends: bool, fate: str) -> None:
     [ending], calls = asyncio.run(called(One(NOW), Faulty(sends=sends)))
     assert (ending.answer.status, ending.answer.fate) == (0, fate)
     assert isinstance(ending.verdict, Failed if sends else Retry)
@@ -158,17 +158,17 @@ def test_a_call_that_ends_by_what_nobody_foresaw_has_an_ending_all_the_same(send
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=-1)])
-def test_the_log_of_an_attempt_is_stamped_by_the_clock_that_stamped_its_start(ahead: timedelta) -> None:
+def test_the_end_of_an_attempt_has_a_time_of_the_same_clock_as_its_start(ahead: timedelta) -> None:
     database_now = datetime.now(UTC) + ahead
     clock = DatabaseClock()
     clock.set(database_now, time.monotonic())
     assert abs(clock.now() - database_now) < timedelta(minutes=1)
-    # What is known of that clock may be a little behind: an end is never before its start.
+    # The known time of that clock may be slightly behind: an end is never before its start.
     [ending], _ = asyncio.run(called(One(datetime.now(UTC) + timedelta(hours=1)), Faulty(sends=True)))
     assert all(row.at >= ending.message.started_at for row in ending.logged)
 
 
-def test_what_is_claimed_when_it_is_told_to_stop_is_not_called() -> None:
+def test_messages_that_are_claimed_during_the_stop_are_not_called() -> None:
     class Slow(One):
         async def claim(self, batch_max: int, bytes_max: int) -> list[Claimed]:
             claiming.stop()
@@ -198,7 +198,7 @@ class Cancelling(One):
 
 
 @pytest.mark.parametrize(("cancelled", "held"), [("m", 0), ("another", 1)])
-def test_a_message_that_is_cancelled_on_its_way_here_is_not_called(cancelled: str, held: int) -> None:
+def test_a_message_that_is_cancelled_while_its_claim_is_in_transit_is_not_called(cancelled: str, held: int) -> None:
     async def story() -> None:
         ends, calls = Ends(), Calls()
         await claimer(Cancelling(calls, cancelled), None, ends, calls).claim_once()
@@ -208,8 +208,8 @@ def test_a_message_that_is_cancelled_on_its_way_here_is_not_called(cancelled: st
     asyncio.run(story())
 
 
-def test_a_cancellation_does_not_outlast_the_claims_in_progress() -> None:
-    """Only memory is at stake: a cancelled message is never claimed again."""
+def test_a_cancellation_is_forgotten_after_the_claims_in_progress() -> None:
+    """This only limits memory: a cancelled message is never claimed again."""
 
     async def story() -> None:
         messages, calls = One(NOW), Calls()
@@ -223,7 +223,7 @@ def test_a_cancellation_does_not_outlast_the_claims_in_progress() -> None:
 
 
 class Stale(Ends):
-    """A kept connection that was closed: the request is sent once more, as a part of the same attempt."""
+    """The kept connection was closed: the request is sent once more, as a part of the same attempt."""
 
     opening = 0
 
@@ -236,7 +236,9 @@ class Stale(Ends):
 @pytest.mark.parametrize(("http", "asks", "times"), [
     (Stale(), True, 1), (Stale(), False, 0), (Faulty(sends=True), True, 1), (Faulty(sends=False), True, 0),
 ])  # fmt: skip
-def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(http: object, asks: bool, times: int) -> None:
+def test_the_start_of_an_attempt_is_reported_once_and_only_if_its_message_requests_it(
+    http: object, asks: bool, times: int
+) -> None:
     told: list[tuple[str, Callable[[], bool], bool]] = []
 
     def begun(message: Claimed, over: Callable[[], bool]) -> None:
@@ -247,7 +249,7 @@ def test_an_attempt_that_begins_is_told_once_and_only_if_its_message_asks(http: 
 
 
 class Connected:
-    """Has a connection after a while, and sends unless it is told not to, as `HttpAttempt` does."""
+    """Has a connection after some time, and sends unless it is told not to, as `HttpAttempt` does."""
 
     opening = 0
 
@@ -263,7 +265,7 @@ class Connected:
 
 
 @pytest.mark.parametrize(("lapses", "sent"), [([False], 1), ([True], 0), ([False, True], 1)])
-def test_nothing_is_sent_once_the_lease_has_lapsed(lapses: list[bool], sent: int) -> None:
+def test_nothing_is_sent_once_the_lease_has_expired(lapses: list[bool], sent: int) -> None:
     left = iter(lapses)
     http, ends, calls = Connected(times=len(lapses)), Ends(), Calls(lapsed=lambda _: next(left))
 
@@ -275,7 +277,7 @@ def test_nothing_is_sent_once_the_lease_has_lapsed(lapses: list[bool], sent: int
 
     asyncio.run(story())
     assert http.sent == sent
-    # Without an ending the claim is put right by what is known of it: what was sent is of unknown fate.
+    # A claim without an ending is recovered by its state: one that was sent has an unknown fate.
     lapsed = lapses[-1]
     assert len(ends.endings) == (0 if lapsed else 1)
     assert len(calls.orphans) == (1 if lapsed and sent else 0)

@@ -1,4 +1,4 @@
-"""Which bulk requests mean everything, and which have forgotten their filter."""
+"""Which bulk requests mean all messages, and which lack their filter by mistake."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def test_the_bare_request_of_a_vendors_client_is_consent_unless_switched_off(age
         chosen(headers={"User-Agent": agent}, rule="off")
 
 
-def test_a_bare_request_of_anyone_is_consent_where_the_operator_says_so() -> None:
+def test_the_bare_request_of_any_client_is_consent_where_the_operator_says_so() -> None:
     assert chosen(rule="on") == Filters()
 
 
 @pytest.mark.parametrize("query", ["label=", "messageIds=", "label=&count=100"])
-def test_a_filter_that_is_empty_is_a_mistake_whoever_sends_it(query: str) -> None:
+def test_an_empty_filter_is_a_mistake_of_any_client(query: str) -> None:
     with pytest.raises(InvalidRequestError, match="is empty"):
         chosen(query, headers=PYTHON, rule="on")
 
 
-def test_an_empty_list_of_ids_chooses_nothing() -> None:
+def test_an_empty_list_of_ids_selects_nothing() -> None:
     assert chosen(body=b'{"messageIds":[]}', headers=PYTHON, rule="on") is None
 
 
@@ -67,12 +67,12 @@ def test_ids_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("query", ["label=a%00b", "url=http://a/\udcff"])
-def test_what_the_database_cannot_hold_is_refused(query: str) -> None:
+def test_a_value_that_the_database_cannot_hold_is_refused(query: str) -> None:
     with pytest.raises(InvalidRequestError):
         chosen(query)
 
 
-def test_a_cursor_of_milliseconds_is_the_latest_time_wanted() -> None:
+def test_a_cursor_in_milliseconds_is_the_latest_time() -> None:
     assert list_filters(Route.EVENTS, "cursor=1700000000000&count=7").to_ms == 1_700_000_000_000
     filters = list_filters(Route.EVENTS, "cursor=1700000000000&toDate=5&label=a%26b")
     assert (filters.to_ms, filters.cursor, filters.label) == (5, None, ("a&b",))

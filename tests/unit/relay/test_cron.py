@@ -34,7 +34,7 @@ FIELDS = st.tuples(field(0, 59), field(0, 23), field(1, 28), field(1, 12), field
 
 
 def matches(text: str, number: int, low: int, high: int) -> bool:
-    """The reference: whether a field holds a number."""
+    """The reference implementation: whether a field contains a number."""
     for item in text.split(","):
         body, _, step = item.partition("/")
         first, _, last = body.partition("-")
@@ -59,7 +59,7 @@ def test_a_firing_matches_its_fields(text: str, moment: datetime) -> None:
 
 @quick
 @given(st.tuples(field(0, 59), field(0, 23)), MOMENTS)
-def test_no_firing_is_left_out(fields: tuple[str, str], moment: datetime) -> None:
+def test_no_firing_is_missing(fields: tuple[str, str], moment: datetime) -> None:
     minute, hour = fields
     firing = next_after(parse_cron(f"{minute} {hour} * * *"), moment)
     looked_at = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
@@ -70,7 +70,7 @@ def test_no_firing_is_left_out(fields: tuple[str, str], moment: datetime) -> Non
 
 @quick
 @given(FIELDS, st.sampled_from(ZONES), MOMENTS)
-def test_firings_are_later_and_later_in_every_zone(text: str, zone: str, moment: datetime) -> None:
+def test_firings_are_in_order_in_every_zone(text: str, zone: str, moment: datetime) -> None:
     cron = parse_cron(f"CRON_TZ={zone} {text}")
     assert (cron.zone, cron.fields) == (zone, text)
     first = next_after(cron, moment)
@@ -81,7 +81,7 @@ def test_firings_are_later_and_later_in_every_zone(text: str, zone: str, moment:
 
 @quick
 @given(st.integers(0, 59), st.integers(0, 23), st.sampled_from(ZONES), MOMENTS)
-def test_a_daily_firing_is_at_its_wall_clock_time(minute: int, hour: int, zone: str, moment: datetime) -> None:
+def test_a_daily_firing_is_at_its_local_time(minute: int, hour: int, zone: str, moment: datetime) -> None:
     firing = next_after(parse_cron(f"CRON_TZ={zone} {minute} {hour} * * *"), moment).astimezone(ZoneInfo(zone))
     asked = firing.replace(hour=hour, minute=minute)
     skipped = asked.astimezone(UTC).astimezone(ZoneInfo(zone)) != asked
@@ -90,7 +90,7 @@ def test_a_daily_firing_is_at_its_wall_clock_time(minute: int, hour: int, zone: 
 
 @quick
 @given(field(0, 59), MOMENTS)
-def test_six_fields_have_seconds_first(second: str, moment: datetime) -> None:
+def test_the_first_of_six_fields_is_seconds(second: str, moment: datetime) -> None:
     firing = next_after(parse_cron(f"{second} * * * * *"), moment)
     assert matches(second, firing.second, 0, 59)
     assert moment < firing <= moment + timedelta(seconds=61)
@@ -99,13 +99,13 @@ def test_six_fields_have_seconds_first(second: str, moment: datetime) -> None:
 @pytest.mark.parametrize(
     ("text", "moment", "firings"),
     [
-        # 29 March 2026, Berlin: 02:00 to 03:00 is skipped. Once, just after it.
+        # 29 March 2026, Berlin: 02:00 to 03:00 is skipped. One firing, just after it.
         ("CRON_TZ=Europe/Berlin 30 2 * * *", "2026-03-28T12:00", ["2026-03-29T01:00", "2026-03-30T00:30"]),
-        # 25 October 2026: 02:00 to 03:00 is shown twice. Once, the first time.
+        # 25 October 2026: 02:00 to 03:00 occurs twice. One firing, in the first.
         ("CRON_TZ=Europe/Berlin 30 2 * * *", "2026-10-24T12:00", ["2026-10-25T00:30", "2026-10-26T01:30"]),
-        # From within its second showing.
+        # From a time within the second.
         ("CRON_TZ=Europe/Berlin 30 2 * * *", "2026-10-25T01:10", ["2026-10-26T01:30"]),
-        # What runs all the time goes on through both.
+        # An expression for every hour fires in both.
         ("CRON_TZ=Europe/Berlin */30 * * * *", "2026-10-25T00:00",
          ["2026-10-25T00:30", "2026-10-25T01:00", "2026-10-25T01:30", "2026-10-25T02:00"]),
         ("CRON_TZ=Asia/Kathmandu 0 0 * * *", "2026-01-01T00:00", ["2026-01-01T18:15"]),
@@ -120,7 +120,7 @@ def test_known_firings(text: str, moment: str, firings: list[str]) -> None:
         assert at == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
-def test_it_is_trimmed() -> None:
+def test_white_space_is_removed() -> None:
     assert parse_cron("*/10 * * * * ").text == "*/10 * * * *"
 
 
@@ -141,7 +141,7 @@ def test_it_is_trimmed() -> None:
         ("² * * * *", "minute"),
     ],
 )
-def test_what_is_no_cron_is_refused_with_the_reason(text: str, why: str) -> None:
+def test_an_invalid_cron_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         parse_cron(text)
 

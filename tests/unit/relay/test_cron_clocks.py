@@ -1,4 +1,4 @@
-"""Schedules around changes of the clocks, held against an oracle that looks at every minute by itself."""
+"""Schedules around changes of the clocks, compared with a reference that checks every minute separately."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from services.relay.protocol.cron import next_after, parse_cron
 from tests.unit.relay.test_cron import matches
 
 MINUTE = timedelta(minutes=1)
-# Zones and days on which their clocks change: at midnight and before it, by half an hour and by two hours, both ways.
+# Zones and days of their clock changes: at midnight and before it, by half an hour and by two hours, in both
+# directions.
 CHANGES = [
     ("America/Havana", "2026-03-08"), ("America/Havana", "2026-11-01"),
     ("Atlantic/Azores", "2026-03-29"), ("Atlantic/Azores", "2026-10-25"),
@@ -28,7 +29,7 @@ CHANGES = [
 
 
 class Oracle:
-    """Each minute at which a text fires, by the rule as the reference states it; nothing is searched or skipped."""
+    """Each minute at which an expression fires, by the documented rule. Nothing is searched or skipped."""
 
     def __init__(self, text: str, zone: str) -> None:
         minute, hour, day, month, weekday = text.split()
@@ -72,7 +73,7 @@ def firings(text: str, zone: str, start: datetime, end: datetime) -> list[dateti
 
 
 def field(low: int, high: int, often: range) -> st.SearchStrategy[str]:
-    """Mostly of the hours and minutes around which clocks change."""
+    """Mostly of the hours and minutes around clock changes."""
     number = st.sampled_from(often) | st.integers(low, high)
     pair = st.tuples(number, number).map(sorted)
     return st.one_of(
@@ -92,7 +93,7 @@ TEXTS = st.tuples(field(0, 59, range(0, 60, 15)), field(0, 23, range(6)), DAYS, 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS, st.sampled_from(CHANGES), st.integers(0, 36 * 60))
-def test_around_a_change_of_the_clocks_it_fires_as_the_oracle_says(
+def test_around_a_clock_change_the_firings_are_those_of_the_reference(
     text: str, change: tuple[str, str], offset: int
 ) -> None:
     zone, day = change
@@ -105,26 +106,26 @@ def test_around_a_change_of_the_clocks_it_fires_as_the_oracle_says(
 @pytest.mark.parametrize(
     ("text", "after", "expected"),
     [
-        # The gap is 00:00 to 01:00; what is asked for lies behind it.
+        # The gap is 00:00 to 01:00, and the time in the expression is after it.
         ("CRON_TZ=America/Havana */3 1 * * 0", "2026-03-07T12:30", ["2026-03-08T05:00", "2026-03-08T05:03"]),
         ("CRON_TZ=Atlantic/Azores */30 1 * * 0", "2026-03-28T12:30", ["2026-03-29T01:00", "2026-03-29T01:30"]),
         ("CRON_TZ=Africa/Cairo */30 1 * * 5", "2026-04-23T12:30", ["2026-04-23T22:00", "2026-04-23T22:30"]),
-        # What lies in it is made up for once, unless the hours are all of the day's.
+        # A time in the gap fires once after it, unless the expression is for all hours of the day.
         ("CRON_TZ=America/Havana */15 0 * * *", "2026-03-07T12:30", ["2026-03-08T05:00", "2026-03-09T04:00"]),
         ("CRON_TZ=America/Havana 0,30 0 * * 0", "2026-03-07T12:30", ["2026-03-08T05:00", "2026-03-15T04:00"]),
         ("CRON_TZ=America/Havana * */10 * * 0", "2026-03-07T12:30", ["2026-03-08T14:00"]),
         ("CRON_TZ=Europe/Berlin 17 * * * *", "2026-03-29T00:20", ["2026-03-29T01:17"]),
-        # Half an hour.
+        # A change by half an hour.
         ("CRON_TZ=Australia/Lord_Howe */5 5 * * *", "2026-10-03T10:00", ["2026-10-03T18:00", "2026-10-03T18:05"]),
         ("CRON_TZ=Australia/Lord_Howe 15 2 * * *", "2026-10-03T10:00", ["2026-10-03T15:30", "2026-10-04T15:15"]),
         ("CRON_TZ=Australia/Lord_Howe 45 1 * * *", "2026-04-04T10:00", ["2026-04-04T14:45", "2026-04-05T15:15"]),
-        # With seconds as without them.
+        # The same with seconds.
         ("CRON_TZ=Europe/Berlin 5 30 2 * * *", "2026-03-28T12:00", ["2026-03-29T01:00", "2026-03-30T00:30:05"]),
         ("CRON_TZ=Europe/Berlin 5 30 2 * * *", "2026-10-24T12:00", ["2026-10-25T00:30:05", "2026-10-26T01:30:05"]),
         # A range of one number is that number.
         ("5 5-5/6 * * *", "2026-01-01T05:04", ["2026-01-01T05:05", "2026-01-02T05:05"]),
         ("2-02/6 0 * * MON-MON/3", "2026-01-01T00:00", ["2026-01-05T00:02", "2026-01-12T00:02"]),
-        # Far away.
+        # A distant time.
         ("CRON_TZ=Europe/Berlin 30 2 29 2 MON#5", "2026-01-01T00:00", ["2028-02-29T01:30"]),
         ("CRON_TZ=Europe/Berlin 30 2 29 2-2/2 */7", "2026-01-01T00:00", ["2032-02-29T01:30"]),
     ],

@@ -1,4 +1,4 @@
-"""From destinations to messages: one for a URL, one for each endpoint of a group."""
+"""From destinations to messages: one for a URL, and one for each endpoint of a group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.relay.store.topics import Topics
 
 
 class Groups:
-    """URL groups in memory; counts the look-ups."""
+    """URL groups in memory; counts the lookups."""
 
     def __init__(self) -> None:
         self.lookups = 0
@@ -50,7 +50,7 @@ def test_a_url_is_one_message() -> None:
     assert (draft.topic, draft.queue) == (None, None)
 
 
-def test_a_group_is_a_message_for_each_endpoint_with_the_groups_headers_under_the_senders() -> None:
+def test_a_group_is_a_message_for_each_endpoint_and_the_senders_headers_override_the_groups() -> None:
     answer = drafted("pair", {"upstash-forward-x": "own"})
     assert answer.group
     assert [(d.url, d.endpoint, d.topic) for d in answer.drafts] == [
@@ -61,7 +61,7 @@ def test_a_group_is_a_message_for_each_endpoint_with_the_groups_headers_under_th
     assert {d.headers["X"] for d in answer.drafts} == {"own"}
 
 
-def test_a_name_of_no_group_is_a_host_when_it_can_be_one() -> None:
+def test_a_name_that_is_not_a_group_is_a_host_when_it_can_be_one() -> None:
     assert [draft.url for draft in drafted("my.app").drafts] == ["https://my.app"]
     with pytest.raises(InvalidRequestError, match="no URL group 'nothing'"):
         drafted("nothing")
@@ -80,7 +80,7 @@ def test_a_group_is_looked_up_once_for_a_batch() -> None:
 
 
 @pytest.mark.parametrize("option", [{"upstash-delay": "10s"}, {"upstash-not-before": "1800000000"}])
-def test_a_delay_in_a_queue_is_refused_and_not_dropped(option: dict[str, str]) -> None:
+def test_a_delay_in_a_queue_is_refused_and_not_ignored(option: dict[str, str]) -> None:
     with pytest.raises(InvalidRequestError, match="not supported on enqueue"):
         drafted("https://a.example", option, queue="q")
 
@@ -98,7 +98,7 @@ def test_a_cron_on_publish_is_refused_and_not_sent_at_once() -> None:
         "content-type", "upstash-callback-forward-x", "upstash-flow-control-key",
     ],
 )  # fmt: skip
-def test_what_the_database_cannot_hold_is_refused_before_it_fails_the_batch_of_others(option: str, text: str) -> None:
+def test_a_value_that_the_database_cannot_hold_is_refused_before_it_fails_the_batch(option: str, text: str) -> None:
     others = {"upstash-callback": "https://c.example"}
     if option == "upstash-flow-control-key":
         others["upstash-flow-control-value"] = "rate=1"
@@ -134,7 +134,7 @@ def test_content_is_compared_for_each_message_of_a_batch() -> None:
     assert first == third != second
 
 
-def test_a_message_sent_elsewhere_is_the_same_but_for_address_and_body() -> None:
+def test_a_copy_for_another_destination_differs_only_in_address_and_body() -> None:
     first = Draft(url="https://a.example", method="PUT", headers={"X": "y"}, body=b"1", labels=("l",), retries_max=7)
     other = first.sent_to("https://b.example", b"2")
     assert other == replace(first, url="https://b.example", body=b"2")

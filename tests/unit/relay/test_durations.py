@@ -1,4 +1,4 @@
-"""Durations, as the protocol and as providers write them."""
+"""Durations in the formats of the protocol and of providers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, str]]) -> Non
 
 @quick
 @given(st.floats(0, 100_000, allow_nan=False).map(lambda value: round(value, 6)))
-def test_fractions_as_go_writes_them(seconds: float) -> None:
+def test_fractions_in_gos_format(seconds: float) -> None:
     assert parse_duration(f"{seconds:f}s") == pytest.approx(seconds)
 
 
@@ -70,10 +70,10 @@ def test_only_ascii_digits_are_a_number(text: str) -> None:
         ("1000.5", None, 0.5),
     ],
 )
-def test_not_before_comes_before_the_delay(not_before: str | None, value: str | None, seconds: float) -> None:
+def test_not_before_takes_precedence_over_the_delay(not_before: str | None, value: str | None, seconds: float) -> None:
     assert delay(not_before, value, now_seconds=1000.0) == pytest.approx(seconds)
 
 
-def test_a_timeout_of_part_of_a_second_is_kept() -> None:
+def test_a_timeout_of_a_fraction_of_a_second_is_kept() -> None:
     assert timeout_ms("250ms", "Upstash-Timeout") == 250
     assert timeout_ms(None, "Upstash-Timeout") is None

@@ -1,4 +1,4 @@
-"""What is answered is written: past a faulty answer, past a database that is away, past being stopped in the middle."""
+"""Endings are written: after a faulty one, after a database that is down, and after a stop during the work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.relay.ending import Ending, ending_of
 from services.relay.engine.bodies import Bodies
 from services.relay.engine.ending_bodies import EndingBodies
 from services.relay.engine.ending_writer import EndingWriter
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 from services.relay.message import INLINE_BYTES_MAX, Claimed, Draft, Stored, Unstored
 from services.relay.metrics import RelayMetrics
 from services.relay.options import CallbackOptions, Options
@@ -29,9 +29,10 @@ NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 class Database:
-    """Stands for `Messages.finish`: `refuses` are the bodies it cannot hold, `away` how many calls fail first.
+    """A fake of `Messages.finish`. `refuses` are the bodies that it cannot store, `away` the number of calls that fail
+    first.
 
-    `refusal`: what it raises for `refuses`; `lost`: whose claims are not ours any more.
+    `refusal`: the error that it raises for `refuses`. `lost`: messages whose claims are not ours any more.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Database:
 
 
 def writer(
-    database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: Share | None = None
+    database: object, registry: CollectorRegistry | None = None, bodies: object = None, held: ByteBudget | None = None
 ) -> EndingWriter:
     ending_bodies = EndingBodies(cast("Bodies", bodies), log.get("test"), now=lambda: NOW, pause_seconds=0.01)
     telemetry = Telemetry(RelayMetrics(registry or CollectorRegistry()), log.get("test"))
@@ -107,9 +108,9 @@ def test_an_answer_that_is_refused_for_any_reason_fails_alone_and_soon(refusal: 
 
 
 @pytest.mark.parametrize("trouble", [psycopg.OperationalError(), UnstorableError("no")])
-def test_an_ending_that_cannot_be_written_at_all_is_kept_and_nobody_waits_for_it(trouble: Exception) -> None:
+def test_an_ending_that_cannot_be_written_is_kept_and_no_other_waits_for_it(trouble: Exception) -> None:
     async def story() -> None:
-        # As the bare answer has no body, both are refused.
+        # The ending without the answer's body is refused as well.
         database = Database(refuses=b"", refusal=trouble)
         database.refusing = lambda one: one.message.id == "b"
         written = writer(database)
@@ -128,9 +129,9 @@ def test_an_ending_that_cannot_be_written_at_all_is_kept_and_nobody_waits_for_it
     told(story)
 
 
-def test_endings_of_two_claims_of_a_message_are_two_and_of_one_claim_one() -> None:
+def test_endings_of_two_claims_of_a_message_are_two_and_those_of_one_claim_are_one() -> None:
     async def story() -> None:
-        database, held = Database(), Share(10_000)
+        database, held = Database(), ByteBudget(10_000)
         written = writer(database, held=held)
         await written.put(ending("a", b"x" * 100))
         await written.put(ending("a", b"x" * 100))
@@ -142,7 +143,7 @@ def test_endings_of_two_claims_of_a_message_are_two_and_of_one_claim_one() -> No
     told(story)
 
 
-def test_only_what_was_still_ours_is_counted() -> None:
+def test_only_endings_of_claims_that_were_still_ours_are_counted() -> None:
     async def story() -> None:
         registry = CollectorRegistry()
         written = writer(Database(lost="b"), registry)
@@ -154,7 +155,7 @@ def test_only_what_was_still_ours_is_counted() -> None:
     told(story)
 
 
-def test_stopped_while_bodies_are_removed_nothing_is_left_unwritten() -> None:
+def test_a_stop_during_the_removal_of_bodies_leaves_no_ending_unwritten() -> None:
     class Held:
         begun = asyncio.Event()
 
@@ -163,7 +164,7 @@ def test_stopped_while_bodies_are_removed_nothing_is_left_unwritten() -> None:
             await asyncio.Event().wait()
 
     async def story() -> None:
-        bodies, held = Held(), Share(10_000)
+        bodies, held = Held(), ByteBudget(10_000)
         written = writer(Database(), bodies=bodies, held=held)
         one = ending("a")
         await written.put(replace(one, message=replace(one.message, body_key="k")))
@@ -176,7 +177,7 @@ def test_stopped_while_bodies_are_removed_nothing_is_left_unwritten() -> None:
     told(story)
 
 
-def test_a_database_that_is_away_is_waited_for() -> None:
+def test_a_database_that_is_down_is_waited_for() -> None:
     async def story() -> None:
         database = Database(away=1)
         written = writer(database)
@@ -187,7 +188,7 @@ def test_a_database_that_is_away_is_waited_for() -> None:
     told(story)
 
 
-def test_stopped_while_the_database_is_away_it_keeps_all_for_the_drain() -> None:
+def test_a_stop_while_the_database_is_down_keeps_all_endings_for_the_drain() -> None:
     async def story() -> None:
         database = Database(away=1)
         written = writer(database)
@@ -204,7 +205,7 @@ def test_stopped_while_the_database_is_away_it_keeps_all_for_the_drain() -> None
     told(story)
 
 
-def test_many_unwritten_bytes_hold_back_further_calls() -> None:
+def test_many_unwritten_bytes_stop_further_claims() -> None:
     async def story() -> None:
         written = writer(Database())
         for n in range(64):
@@ -218,8 +219,8 @@ def test_many_unwritten_bytes_hold_back_further_calls() -> None:
 
 
 class Storing:
-    """Stands for `Bodies`: `stored` are the large bodies, which it stores once `begin` is set; the first `faults` answers
-    it does not.
+    """A fake of `Bodies`. `stored` are the large bodies, which it stores once `begin` is set. The first `faults` calls
+    fail.
     """
 
     def __init__(self) -> None:
@@ -250,13 +251,13 @@ class Storing:
         self.released += keys
 
 
-def storing() -> tuple[EndingWriter, Storing, Share, Letterbox]:
-    bodies, share, database = Storing(), Share(10_000_000), Letterbox()
+def storing() -> tuple[EndingWriter, Storing, ByteBudget, Letterbox]:
+    bodies, share, database = Storing(), ByteBudget(10_000_000), Letterbox()
     return writer(database, bodies=bodies, held=share), bodies, share, database
 
 
 class Letterbox:
-    """Stands for `Messages.finish`, and keeps the endings."""
+    """A fake of `Messages.finish` that keeps the endings."""
 
     def __init__(self) -> None:
         self.endings: list[Ending] = []
@@ -273,7 +274,7 @@ def large(status: int) -> Ending:
     return ending_of(message, Answer(status, (), b"x" * 1_000_000), NOW)
 
 
-def test_what_waits_to_be_stored_is_held_and_given_back_when_it_is_broken_off() -> None:
+def test_an_ending_that_waits_to_be_stored_is_held_and_released_when_it_is_cancelled() -> None:
     async def story() -> None:
         written, _, share, _ = storing()
         putting = asyncio.create_task(written.put(large(200)))
@@ -286,7 +287,7 @@ def test_what_waits_to_be_stored_is_held_and_given_back_when_it_is_broken_off() 
     told(story)
 
 
-def test_once_a_callback_is_stored_the_answer_is_not_held_any_more() -> None:
+def test_the_answer_is_released_once_its_callback_is_stored() -> None:
     async def story() -> None:
         written, bodies, share, database = storing()
         bodies.begin.set()
@@ -300,7 +301,7 @@ def test_once_a_callback_is_stored_the_answer_is_not_held_any_more() -> None:
     told(story)
 
 
-def test_a_dead_letters_large_answer_is_stored_and_its_beginning_goes_into_the_row() -> None:
+def test_a_dead_letters_large_answer_is_stored_and_its_first_bytes_are_in_the_row() -> None:
     async def story() -> None:
         written, bodies, _, database = storing()
         bodies.begin.set()
@@ -329,7 +330,7 @@ def test_a_dead_letters_answer_that_is_not_stored_leaves_no_callback_behind() ->
 
 
 @pytest.mark.parametrize("refusal", [psycopg.errors.DataError, TypeError])
-def test_an_answer_that_cannot_be_stored_for_its_dead_letter_is_buried_with_a_bare_one(
+def test_a_dead_letter_whose_answer_cannot_be_stored_is_written_without_it(
     refusal: type[Exception],
 ) -> None:
     async def story() -> None:
@@ -349,7 +350,7 @@ def test_an_answer_that_cannot_be_stored_for_its_dead_letter_is_buried_with_a_ba
     told(story)
 
 
-def test_a_large_answer_is_stored_however_long_the_database_is_away() -> None:
+def test_a_large_answer_is_stored_however_long_the_database_is_down() -> None:
     async def story() -> None:
         written, bodies, _, database = storing()
         bodies.begin.set()
@@ -363,7 +364,7 @@ def test_a_large_answer_is_stored_however_long_the_database_is_away() -> None:
 
 
 @pytest.mark.parametrize(("header", "followed"), [("v", 1), ("v" * INLINE_BYTES_MAX, 0)])
-def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed: int) -> None:
+def test_an_ending_without_its_answers_body_fits_into_rows(header: str, followed: int) -> None:
     """The callback has the message's body as base64, and its headers."""
 
     async def story() -> None:
@@ -394,7 +395,7 @@ def test_what_is_buried_with_a_bare_answer_fits_into_rows(header: str, followed:
     told(story)
 
 
-def test_what_was_stored_of_an_ending_that_is_buried_with_a_bare_answer_is_released() -> None:
+def test_the_stored_bodies_of_an_ending_that_is_written_without_its_answer_are_released() -> None:
     async def story() -> None:
         bodies, database = Storing(), Database(refuses=b"bad")
         bodies.begin.set()

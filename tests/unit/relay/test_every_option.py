@@ -21,17 +21,17 @@ from services.relay.options import (
     Redaction,
     StartedCallback,
 )
-from services.relay.protocol.answers import event_object, letter_object, message_object, schedule_object
+from services.relay.protocol.answers import dead_letter_object, event_object, message_object, schedule_object
 from services.relay.protocol.overriding import overridden
 from services.relay.protocol.publishing import draft, options_of
-from services.relay.protocol.views import EventView, LetterView, MessageView, ScheduleView
+from services.relay.protocol.views import DeadLetterView, EventView, MessageView, ScheduleView
+from services.relay.store.encryption import Encryption
 from services.relay.store.message_views import message_view
 from services.relay.store.sealing import Sealer, UnreadableError, claimed_of, draft_of, open_sealed
-from services.relay.store.vault import Vault
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-VAULT = Vault(Fernet.generate_key().decode())
+ENCRYPTION = Encryption(Fernet.generate_key().decode())
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def row_of(sealed: bytes) -> dict[str, Any]:
 
 
 def view_of(message: Draft) -> MessageView:
-    return message_view(VAULT, row_of(Sealer(VAULT).seal(message)))
+    return message_view(ENCRYPTION, row_of(Sealer(ENCRYPTION).seal(message)))
 
 
 def claimed(sealed: bytes) -> Claimed:
-    [found] = claimed_of(VAULT, [row_of(sealed)])
+    [found] = claimed_of(ENCRYPTION, [row_of(sealed)])
     return found
 
 
@@ -102,13 +102,13 @@ def test_an_option_is_read_from_its_header(name: str) -> None:
 
 
 @EVERY
-def test_an_option_is_the_same_in_what_is_claimed_shown_and_retried(name: str) -> None:
+def test_an_option_is_the_same_when_claimed_shown_and_retried(name: str) -> None:
     message = published(name)
-    sealed = Sealer(VAULT).seal(message)
+    sealed = Sealer(ENCRYPTION).seal(message)
     assert claimed(sealed).options == message.options
-    assert draft_of(VAULT, row_of(sealed)).options == message.options
+    assert draft_of(ENCRYPTION, row_of(sealed)).options == message.options
     assert view_of(message).options == message.options
-    assert open_sealed(VAULT, sealed) == (message.headers, message.options, False)
+    assert open_sealed(ENCRYPTION, sealed) == (message.headers, message.options, False)
 
 
 @EVERY
@@ -119,7 +119,7 @@ def test_an_option_is_shown_by_messages_dead_letters_schedules_and_events(name: 
     schedule = ScheduleView("scd_1", "* * * * *", "https://a.example", given, b"", NOW)
     for content in (
         message_object(view, NOW),
-        letter_object(LetterView("1-0", view, 500, {}, b"")),
+        dead_letter_object(DeadLetterView("1-0", view, 500, {}, b"")),
         event_object(event),
         schedule_object(schedule),
     ):
@@ -137,8 +137,11 @@ def test_the_retry_of_a_dead_letter_replaces_an_option(name: str) -> None:
 
 def test_defaults_are_not_stored_so_that_an_older_version_reads_the_message() -> None:
     plain = draft("https://a.example", options_of({"Upstash-Retries": "1"}, ""), b"{}", now_seconds=0.0)
-    assert VAULT.open(Sealer(VAULT).seal(plain)) == {"headers": {}}
-    assert VAULT.open(Sealer(VAULT).seal(published("public_only"))) == {"headers": {"X-A": "1"}, "public_only": True}
+    assert ENCRYPTION.open(Sealer(ENCRYPTION).seal(plain)) == {"headers": {}}
+    assert ENCRYPTION.open(Sealer(ENCRYPTION).seal(published("public_only"))) == {
+        "headers": {"X-A": "1"},
+        "public_only": True,
+    }
 
 
 # As version 1.1 stored them: a message that was accepted before an upgrade is sent after it.
@@ -154,7 +157,7 @@ STORED_BEFORE = {
 }  # fmt: skip
 
 
-def test_what_was_stored_before_options_had_a_class_is_read() -> None:
+def test_options_that_were_stored_before_they_had_a_class_are_read() -> None:
     expected = Options(
         callback=CallbackOptions("https://c.example/", "PUT", {"X": "1"}, retries_max=2, timeout_ms=5000),
         started_callback=StartedCallback("https://s.example/", "token"),
@@ -166,19 +169,19 @@ def test_what_was_stored_before_options_had_a_class_is_read() -> None:
         error_field="fault",
         public_only=True,
     )
-    sealed = VAULT.seal(STORED_BEFORE)
+    sealed = ENCRYPTION.seal(STORED_BEFORE)
     assert (claimed(sealed).options, claimed(sealed).headers) == (expected, {"X-A": "1"})
     assert (claimed(sealed).newer, claimed(sealed).fault) == (False, None)
-    assert draft_of(VAULT, row_of(sealed)).options == expected
-    assert message_view(VAULT, row_of(sealed)).options == expected
+    assert draft_of(ENCRYPTION, row_of(sealed)).options == expected
+    assert message_view(ENCRYPTION, row_of(sealed)).options == expected
 
 
-def test_an_option_of_a_newer_version_is_left_to_it() -> None:
-    sealed = VAULT.seal({"headers": {"X-A": "1"}, "retry_delay": "1000", "of_a_newer_version": True})
+def test_a_message_with_an_option_of_a_newer_version_is_left_to_that_version() -> None:
+    sealed = ENCRYPTION.seal({"headers": {"X-A": "1"}, "retry_delay": "1000", "of_a_newer_version": True})
     assert claimed(sealed).newer
-    assert message_view(VAULT, row_of(sealed)).options == Options(retry_delay="1000")
+    assert message_view(ENCRYPTION, row_of(sealed)).options == Options(retry_delay="1000")
     with pytest.raises(UnreadableError, match="does not know"):
-        draft_of(VAULT, row_of(sealed))
+        draft_of(ENCRYPTION, row_of(sealed))
 
 
 def how_to_add_one() -> str:

@@ -1,4 +1,4 @@
-"""Retry expressions: parsed as documented, never run as Python, and harmless when wrong."""
+"""Retry expressions: parsed as documented, never evaluated as Python, and harmless when invalid."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def written(tree: Tree) -> str:
 
 
 def value(tree: Tree, retried: int) -> float:
-    """The reference: over the tree, not over the text."""
+    """The reference implementation, which evaluates the tree and not the text."""
     match tree:
         case int():
             return float(tree)
@@ -87,7 +87,9 @@ def test_an_expression_has_the_value_of_its_tree(tree: Tree, retried: int) -> No
 
 @quick
 @given(st.lists(st.sampled_from(["1", "20", "3"]), min_size=2, max_size=6), st.data())
-def test_products_bind_before_sums_and_from_the_left(numbers: list[str], data: st.DataObject) -> None:
+def test_multiplication_takes_precedence_over_addition_and_both_are_left_associative(
+    numbers: list[str], data: st.DataObject
+) -> None:
     text = numbers[0]
     for number in numbers[1:]:
         text += data.draw(st.sampled_from("+-*/")) + number
@@ -103,12 +105,12 @@ def test_any_text_is_a_delay_or_an_error(text: str, retried: int) -> None:
 
 @quick
 @given(st.text(alphabet="()+-*/, 12retidpowsqrtmax", max_size=60))
-def test_text_of_its_own_alphabet_is_a_delay_or_an_error(text: str) -> None:
+def test_text_of_the_same_alphabet_is_a_delay_or_an_error(text: str) -> None:
     milliseconds = parsed(lambda: evaluate_ms(text, 1), ExpressionError)
     assert milliseconds is None or 0 <= milliseconds < math.inf
 
 
-def test_an_expression_without_a_value_at_a_later_retry_falls_back_to_the_default() -> None:
+def test_an_expression_without_a_value_at_a_later_retry_is_replaced_by_the_default() -> None:
     assert own_delay_seconds(2, "1000 / (3 - retried)") == 1
     assert own_delay_seconds(3, "1000 / (3 - retried)") == default_backoff_seconds(4)
 
@@ -116,12 +118,12 @@ def test_an_expression_without_a_value_at_a_later_retry_falls_back_to_the_defaul
 @pytest.mark.parametrize(
     "value", ["²", "9" * 5000, "٣", "1 Jan 99999 00:00:00 GMT", "\udc80", "1..2", "-1", "NaN", "inf"]
 )
-def test_a_destination_that_asks_for_nonsense_gets_the_messages_own_delay(value: str) -> None:
+def test_an_invalid_request_of_a_destination_is_replaced_by_the_messages_own_delay(value: str) -> None:
     assert retry_delay_seconds(0, "1000", {"retry-after": value}, NOW, limited=True) == 1
 
 
 @quick
 @given(st.text(max_size=40))
-def test_no_wish_of_a_destination_is_a_crash_or_longer_than_a_day(value: str) -> None:
+def test_no_request_of_a_destination_is_an_error_or_longer_than_a_day(value: str) -> None:
     headers = {"retry-after": value, "x-ratelimit-reset": value}
     assert 0 <= retry_delay_seconds(0, "1000", headers, NOW, limited=True) <= 86_400

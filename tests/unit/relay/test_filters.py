@@ -73,7 +73,7 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["1-", "-", "1-a=", "x-YQ", "1-_-_-", "1-AA"])
-def test_what_is_no_cursor_is_refused(text: str) -> None:
+def test_an_invalid_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequestError, match="cursor"):
         decode_cursor(text)
 
@@ -142,13 +142,13 @@ def test_counts(route: Route, query: str, count: int | None) -> None:
         (Route.EVENTS, "label=%00", "label"),
     ],
 )
-def test_what_is_wrong_is_named(route: Route, query: str, named: str) -> None:
+def test_an_invalid_filter_is_refused_with_its_name(route: Route, query: str, named: str) -> None:
     with pytest.raises(InvalidRequestError, match=named):
         read_filters(route, query)
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"{", b'"x"', b'{"messageIds":{}}', b'{"messageIds":[1.5]}'])
-def test_a_body_that_is_no_filter_is_refused(body: bytes) -> None:
+def test_an_invalid_body_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         read_filters(Route.MESSAGES_BULK, "", body)
 

@@ -1,4 +1,4 @@
-"""Flow control as senders write it."""
+"""Flow control in the formats of senders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
     st.randoms(),
     st.booleans(),
 )
-def test_what_is_written_is_read(
+def test_valid_limits_are_read(
     parallelism: int | None, rate: int | None, period: tuple[int, str] | None, order: object, spaced: bool
 ) -> None:
     written = {
@@ -50,7 +50,7 @@ def test_any_text_is_a_limit_or_refused(key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "period=1m", "burst=3", "parallelism", "5"])
-def test_without_a_limit_the_vendors_words_are_used(value: str) -> None:
+def test_an_error_without_a_limit_has_the_vendors_text(value: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_flow_control("key", value)
     if value != "parallelism":

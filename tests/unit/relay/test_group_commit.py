@@ -1,4 +1,4 @@
-"""Publishes that come together are committed together, and each hears of its own fault alone."""
+"""Concurrent publishes are committed together, and the error of one does not affect the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.relay.store.messages import Accepted, Messages, UnstorableError
 
 
 class Database:
-    """Stands for `Messages.accept`. `held`: nothing is committed before it is set."""
+    """A fake of `Messages.accept`. `held`: nothing is committed before it is set."""
 
     def __init__(self) -> None:
         self.transactions: list[list[bytes]] = []
@@ -36,7 +36,7 @@ def draft(body: str) -> Draft:
 
 
 def published(bodies: Sequence[str]) -> tuple[list[Accepted | BaseException], list[list[bytes]]]:
-    """What each of `bodies`, published at once, is answered; and the transactions."""
+    """The answers for `bodies`, published at once, and the transactions."""
 
     async def story() -> tuple[list[Accepted | BaseException], list[list[bytes]]]:
         database = Database()
@@ -53,7 +53,7 @@ def published(bodies: Sequence[str]) -> tuple[list[Accepted | BaseException], li
     return asyncio.run(story())
 
 
-def test_what_comes_together_shares_transactions_and_each_gets_its_own_answer() -> None:
+def test_concurrent_publishes_share_transactions_and_each_gets_its_own_answer() -> None:
     bodies = [str(n) for n in range(50)]
     answers, transactions = published(bodies)
     assert [cast("Accepted", one).message_id for one in answers] == bodies

@@ -1,4 +1,4 @@
-"""The address guard: what may be called, in every way to write it, and after every way to resolve it."""
+"""The address policy: which addresses may be called, in every notation, and after every result of a lookup."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_refused_by_the_address_itself(url: str) -> None:
         "http://[3fff:1000::1]/",
     ],
 )
-def test_passed_by_the_address_itself(url: str) -> None:
+def test_accepted_by_the_address_itself(url: str) -> None:
     guard().check_url(url)
 
 
@@ -140,12 +140,12 @@ def test_passed_by_the_address_itself(url: str) -> None:
         ("https://b\u00fccher.example/", "xn--bcher-kva.example"),
     ],
 )
-def test_what_is_checked_is_what_is_called(url: str, host: str) -> None:
+def test_the_checked_address_is_the_called_one(url: str, host: str) -> None:
     assert guard().check_url(url).host == host
 
 
 @pytest.mark.parametrize("host", [".svc.cluster.local", "a..svc.cluster.local", "web.."])
-def test_a_host_with_an_empty_label_is_none_that_the_operator_allows(host: str) -> None:
+def test_a_host_with_an_empty_label_is_not_an_allowed_host(host: str) -> None:
     with pytest.raises(ForbiddenAddressError, match="empty label"):
         guard(hosts=["web", "*.svc.cluster.local"]).check_url(f"http://{host}/")
 
@@ -159,7 +159,7 @@ def test_a_host_with_an_empty_label_is_none_that_the_operator_allows(host: str) 
         ("http://[fd00::1]/", "fd00::/8"),
     ],
 )
-def test_what_the_operator_allows_passes(url: str, allowed: str) -> None:
+def test_an_address_that_the_operator_allows_is_accepted(url: str, allowed: str) -> None:
     guard([allowed]).check_url(url)
     with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_PRIVATE"):
         guard(["192.168.0.0/16", "fc00:1::/32"]).check_url(url)
@@ -170,7 +170,7 @@ def test_what_the_operator_allows_passes(url: str, allowed: str) -> None:
     [("web", True), ("WEB.", True), ("a.svc.cluster.local", True), ("svc.cluster.local", False), ("xweb", False),
      ("web.example.com", False), ("evilsvc.cluster.local", False)],
 )  # fmt: skip
-def test_hosts_that_the_operator_allows_may_lead_anywhere(name: str, passes: bool) -> None:
+def test_hosts_that_the_operator_allows_may_resolve_to_any_address(name: str, passes: bool) -> None:
     guarding = guard(hosts=["web", "*.svc.cluster.local"])
     assert guarding.allows(guarding.check_url(f"http://{name}/")) is passes
     with pytest.raises(ForbiddenAddressError, match="RELAY_ALLOW_HOSTS"):
@@ -198,11 +198,11 @@ def test_an_address_that_is_allowed_for_one_port_is_refused_at_another() -> None
             guarding.check_url(url)
 
 
-def test_one_private_address_of_several_refuses_the_name() -> None:
+def test_a_name_with_one_private_address_of_several_is_refused() -> None:
     with pytest.raises(ForbiddenAddressError) as caught:
         guard().check_resolved("example.com", ["8.8.8.8", "10.9.8.7"])
     assert "example.com" in str(caught.value)
-    # Who publishes does not learn what a private network's names resolve to.
+    # A publisher does not see the addresses of names in a private network.
     assert "10.9.8.7" not in str(caught.value)
 
 
@@ -220,26 +220,26 @@ def test_ipv4_inside_ipv6_is_judged_as_ipv4(address: ipaddress.IPv4Address) -> N
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{}", "0x{:x}", "0{:o}"]))
-def test_numbers_that_stand_for_an_address_are_refused(address: ipaddress.IPv4Address, form: str) -> None:
+def test_numbers_that_represent_an_address_are_refused(address: ipaddress.IPv4Address, form: str) -> None:
     with pytest.raises(ForbiddenAddressError):
         guard().check_url(f"http://{form.format(int(address))}/")
 
 
 @given(st.text(max_size=40))
 @example("\U00016a60")  # a digit to Python, and a letter to IDNA
-def test_any_text_is_judged_without_a_fault(text: str) -> None:
+def test_any_text_is_judged_without_an_error(text: str) -> None:
     try:
         host = guard().check_url(f"http://{text}/").host
     except ForbiddenAddressError:
         return
-    # What passes has a host as it is looked up, and that is no number.
+    # An accepted host is in the form in which it is looked up, which is not a number.
     assert host
     assert host.isascii()
     assert not host.replace(".", "").isdigit() or ipaddress.ip_address(host).is_global
 
 
 class Answers:
-    """Resolves with one prepared answer after the other."""
+    """Resolves with the prepared answers in order."""
 
     def __init__(self, *answers: str) -> None:
         self.left = list(answers)
@@ -248,11 +248,11 @@ class Answers:
         return [self.left.pop(0)]
 
 
-def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
+def test_a_name_whose_address_becomes_private_is_refused_then() -> None:
     async def scenario() -> None:
         answers = Answers("8.8.8.8", "169.254.169.254", "8.8.4.4")
         resolve = CheckedResolver(guard(), answers)
-        # Asked once, and what is connected to is what was checked.
+        # There is one lookup, and the connection uses the checked address.
         assert await resolve("rebinding.example") == ["8.8.8.8"]
         assert len(answers.left) == 2
         with pytest.raises(ForbiddenAddressError, match=r"rebinding\.example leads to an address that is not public"):
@@ -261,7 +261,7 @@ def test_a_name_that_turns_private_is_refused_when_it_does() -> None:
     asyncio.run(scenario())
 
 
-def test_an_address_in_place_of_a_name_is_checked_when_it_is_connected_to() -> None:
+def test_an_address_in_place_of_a_name_is_checked_at_the_connection() -> None:
     resolve = CheckedResolver(guard(), Answers("10.0.0.1"))
     with pytest.raises(ForbiddenAddressError, match=r"10\.0\.0\.1 is not a public address"):
         asyncio.run(resolve("10.0.0.1"))

@@ -1,4 +1,4 @@
-"""A request as it stands on the wire: one request and no other, whatever its parts."""
+"""A request as bytes: exactly one request, whatever its parts contain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_request_is_its_line_its_headers_and_a_length() -> None:
 
 
 @pytest.mark.parametrize(("method", "length"), [("POST", True), ("PUT", True), ("GET", False), ("DELETE", False)])
-def test_an_empty_body_is_said_where_one_is_expected(method: str, length: bool) -> None:
+def test_an_empty_body_has_a_content_length_where_one_is_expected(method: str, length: bool) -> None:
     assert (b"Content-Length: 0\r\n" in request(method, "/", {"Host": "h"}, b"", 0).head) == length
 
 
@@ -50,7 +50,9 @@ def test_nothing_in_a_header_or_target_makes_a_second_line(headers: dict[str, st
         ("http://bücher.example", Origin("http", "xn--bcher-kva.example", 80), "xn--bcher-kva.example"),
     ],
 )
-def test_an_origin_is_where_to_connect_and_what_the_host_header_says(text: str, origin: Origin, authority: str) -> None:
+def test_an_origin_is_the_address_of_the_connection_and_the_host_header(
+    text: str, origin: Origin, authority: str
+) -> None:
     assert (origin_of(text), origin.authority) == (origin, authority)
 
 
@@ -58,7 +60,7 @@ def test_an_origin_is_where_to_connect_and_what_the_host_header_says(text: str, 
     "text",
     ["", "example.com", "ftp://example.com", "http://", "http://a\\b", "http://a:0", "http://a:99999", "http://a b"],
 )
-def test_what_is_no_origin_is_refused(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         origin_of(text)
 

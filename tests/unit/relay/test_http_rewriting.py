@@ -1,4 +1,4 @@
-"""Odd answers, rewritten: to what other parsers read in them, and never to more than one answer."""
+"""Odd answers are rewritten to the answer that other parsers read in them, and never to more than one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.relay.egress.http.rewriting import Rewriting
 
-# What answers are made of: as they should be, and as they are.
+# The parts of answers: valid ones, and those seen in practice.
 _ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\n", b"\r", b"\r\r\n", b""])
 _FIELDS = st.sampled_from(
     [
@@ -34,7 +34,7 @@ _BODIES = st.sampled_from(
 
 @st.composite
 def answers(draw: st.DrawFn) -> bytes:
-    """An answer, or what looks like one, and what may follow it."""
+    """An answer, or a similar text, and what may follow it."""
     head = draw(_STATUS_LINES) + draw(_ENDS)
     for field in draw(st.lists(_FIELDS, max_size=4)):
         head += field + draw(_ENDS)
@@ -42,7 +42,7 @@ def answers(draw: st.DrawFn) -> bytes:
 
 
 class Read:
-    """What llhttp, as strict as it is, finds in `content`: the first final answer."""
+    """The first final answer that llhttp finds in `content` in strict mode."""
 
     def __init__(self, content: bytes) -> None:
         self.headers: list[tuple[bytes, bytes]] = []
@@ -54,7 +54,7 @@ class Read:
         try:
             self._parser.feed_data(content)
         except HttpParserError:
-            # What follows the answer is not its own fault.
+            # The bytes after the answer are not an error of the answer.
             self.refused = not self.complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -82,7 +82,7 @@ class Read:
 
 
 def rewritten(content: bytes, size: int) -> bytes | None:
-    """`content` as it comes in pieces of `size` bytes; None: it cannot be understood."""
+    """The rewritten `content`, which arrives in pieces of `size` bytes. None: it cannot be parsed."""
     rewriting = Rewriting()
     try:
         return b"".join([rewriting.feed(content[at : at + size]) for at in range(0, len(content), size)])
@@ -92,12 +92,12 @@ def rewritten(content: bytes, size: int) -> bytes | None:
 
 @settings(max_examples=300)
 @given(answers())
-def test_what_the_parser_takes_means_the_same_when_it_is_rewritten(answer: bytes) -> None:
+def test_an_answer_that_the_parser_accepts_has_the_same_meaning_when_it_is_rewritten(answer: bytes) -> None:
     strict = Read(answer)
     if strict.refused or not strict.status:
         return
     again = rewritten(answer, len(answer))
-    # `identity` is the one thing that is left out, though the parser takes it where there is no length beside it.
+    # Only `identity` is removed, though the parser accepts it where there is no length.
     if again is None or b"identity" in answer or answer.lower().count(b"transfer-encoding") > 1:
         return
     assert Read(again).meaning == strict.meaning
@@ -105,18 +105,18 @@ def test_what_the_parser_takes_means_the_same_when_it_is_rewritten(answer: bytes
 
 @settings(max_examples=300)
 @given(answers(), st.integers(1, 9))
-def test_it_does_not_matter_in_which_pieces_an_answer_comes(answer: bytes, size: int) -> None:
+def test_the_pieces_in_which_an_answer_arrives_do_not_matter(answer: bytes, size: int) -> None:
     assert rewritten(answer, size) == rewritten(answer, max(1, len(answer)))
 
 
 @settings(max_examples=300)
 @given(answers())
-def test_a_second_parser_finds_the_same_answer(answer: bytes) -> None:
+def test_a_second_parser_reads_the_same_answer(answer: bytes) -> None:
     again = rewritten(answer, max(1, len(answer)))
     found = Read(again or b"")
     if not found.complete or not 200 <= found.status <= 599:
         return
-    # h11 takes line feeds, folds and lengths that agree by itself; some of the rest it refuses.
+    # h11 accepts line feeds, folds and equal lengths by itself, and refuses some of the rest.
     for content in (answer, again or b""):
         assert read_by_h11(content) in {None, (found.status, found.body)}
 
@@ -146,12 +146,12 @@ def read_by_h11(content: bytes) -> tuple[int, bytes] | None:
     st.binary(max_size=200),
     st.sampled_from([b"", b"HTTP/1.1 200 OK\n", b"HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n"]),
 )
-def test_any_bytes_are_judged_without_another_fault(content: bytes, before: bytes) -> None:
+def test_any_bytes_are_judged_without_another_error(content: bytes, before: bytes) -> None:
     rewritten(before + content, 7)
 
 
 @pytest.mark.parametrize("content", [b"SSH-2.0-OpenSSH_9.2", b"H2", b"HTTP/1.1 20\n", b"HTTP/2 200\n", b"\x16\x03\x01"])
-def test_what_is_no_http_is_said_before_more_of_it_comes(content: bytes) -> None:
+def test_content_that_is_not_http_is_refused_before_more_of_it_arrives(content: bytes) -> None:
     assert rewritten(content, 1) is None
 
 
@@ -169,5 +169,5 @@ def test_what_is_no_http_is_said_before_more_of_it_comes(content: bytes) -> None
         "nonsense\n",
     ],
 )
-def test_what_has_more_than_one_meaning_is_refused(fields: str) -> None:
+def test_an_answer_with_more_than_one_meaning_is_refused(fields: str) -> None:
     assert rewritten(f"HTTP/1.1 200 OK\n{fields}\nok".encode(), 1000) is None

@@ -1,4 +1,4 @@
-"""JSON that would take far more memory than it has bytes is refused before it is read."""
+"""JSON whose values need far more memory than its bytes is refused before it is parsed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def test_very_many_values_are_refused(value: bytes) -> None:
         check_values(b"[" + b",".join([value] * (2 * VALUES_MAX)) + b"]")
 
 
-def test_what_is_in_strings_does_not_count() -> None:
+def test_the_content_of_strings_does_not_count() -> None:
     body = orjson.dumps({"list": [1] * VALUES_MAX, "text": '"\\' * 1000}).decode()
     check_values(orjson.dumps([{"destination": "https://a.example", "body": body}] * 3))
 
 
-def test_what_is_no_json_is_not_judged_here() -> None:
+def test_invalid_json_is_left_to_the_parser() -> None:
     check_values(b'["' + b"x" * 2_000_000)

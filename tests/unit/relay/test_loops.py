@@ -1,5 +1,5 @@
-"""A loop goes on past faults, ends when it is told to, even when a cancellation is lost, and is missed when it ends by
-itself.
+"""A loop continues after errors, ends when it is told to, even when a cancellation is lost, and is reported when it
+ends by itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def loop(name: str, step: Callable[[], Awaitable[object]], *, again: float = 0.0
     return made
 
 
-def test_a_fault_does_not_end_a_loop() -> None:
+def test_an_error_does_not_end_a_loop() -> None:
     async def story() -> None:
         rounds = asyncio.Queue[int]()
 
@@ -44,7 +44,7 @@ def test_a_fault_does_not_end_a_loop() -> None:
     told(story)
 
 
-def test_a_loop_that_ends_by_itself_is_named() -> None:
+def test_a_loop_that_ends_by_itself_is_reported() -> None:
     async def story() -> None:
         async def step() -> None:
             raise asyncio.CancelledError
@@ -57,7 +57,7 @@ def test_a_loop_that_ends_by_itself_is_named() -> None:
     told(story)
 
 
-def test_when_it_is_told_to_stop_no_loop_is_named() -> None:
+def test_a_loop_that_ends_during_the_stop_is_not_reported() -> None:
     async def story() -> None:
         stop = asyncio.Event()
         held = loop("held", asyncio.Event().wait)
@@ -68,7 +68,7 @@ def test_when_it_is_told_to_stop_no_loop_is_named() -> None:
     told(story)
 
 
-def test_a_round_under_way_is_let_finish() -> None:
+def test_a_round_in_progress_is_finished() -> None:
     async def story() -> None:
         begun, going, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -105,7 +105,7 @@ def test_a_cancellation_that_is_lost_is_repeated() -> None:
         running = Loop("l", step, log.get("test"))
         running.start()
         await begun.wait()
-        # Not `stop`, so that the lost cancellation begins another round.
+        # Not `stop`, so that the lost cancellation starts another round.
         assert running.task is not None
         running.task.cancel()
         assert await running.end()
@@ -113,7 +113,7 @@ def test_a_cancellation_that_is_lost_is_repeated() -> None:
     told(story)
 
 
-def test_work_that_does_not_end_is_left_behind() -> None:
+def test_work_that_does_not_end_is_abandoned() -> None:
     async def story() -> None:
         assert isinstance(await within(asyncio.Event().wait(), 0.01), TimeoutError)
 

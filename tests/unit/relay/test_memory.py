@@ -1,4 +1,4 @@
-"""The memory budget: who gets room, who waits for it, and who does not."""
+"""The memory budget: which requests get memory, which wait for it, and which are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.memory.byte_share import WAITING_MAX, NoRoomError, Share
+from services.relay.memory.byte_budget import WAITING_MAX, ByteBudget, NoRoomError
 from services.relay.memory.memory import (
     BEGINNING_BYTES,
     CALL_BYTES,
@@ -24,19 +24,19 @@ def told(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(story(), 20))
 
 
-def asked(share: Share, key: str, size: int, name: str = "", seconds: float = 20.0) -> asyncio.Task[None]:
+def asked(share: ByteBudget, key: str, size: int, name: str = "", seconds: float = 20.0) -> asyncio.Task[None]:
     return asyncio.create_task(share.take(key, size, name, seconds))
 
 
 async def settled() -> None:
-    """Whatever could go on has done so."""
+    """Let every task run that can."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
-def test_who_finds_no_room_waits_until_there_is_some_and_is_served_in_order() -> None:
+def test_a_request_without_memory_waits_until_there_is_some_and_is_served_in_order() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 60, "one")
         waiting = [asked(share, "b", 50, "two"), asked(share, "c", 10, "three")]
         await settled()
@@ -48,9 +48,9 @@ def test_who_finds_no_room_waits_until_there_is_some_and_is_served_in_order() ->
     told(story)
 
 
-def test_the_wait_is_bounded_and_what_was_not_got_is_not_held() -> None:
+def test_the_wait_is_bounded_and_memory_that_was_not_granted_is_not_held() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         with pytest.raises(NoRoomError):
             await share.take("b", 1, "one", 0.01)
@@ -60,9 +60,9 @@ def test_the_wait_is_bounded_and_what_was_not_got_is_not_held() -> None:
     told(story)
 
 
-def test_one_who_leaves_lets_in_those_behind() -> None:
+def test_a_request_that_gives_up_lets_later_ones_proceed() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 60)
         large, small = asked(share, "b", 80), asked(share, "c", 10)
         await settled()
@@ -73,9 +73,9 @@ def test_one_who_leaves_lets_in_those_behind() -> None:
     told(story)
 
 
-def test_one_name_has_half_at_the_most_and_others_pass_it() -> None:
+def test_one_owner_has_at_most_half_and_others_overtake_it() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 40, "greedy")
         second = asked(share, "b", 20, "greedy")
         await asked(share, "c", 30, "modest")
@@ -87,9 +87,9 @@ def test_one_name_has_half_at_the_most_and_others_pass_it() -> None:
     told(story)
 
 
-def test_what_is_larger_than_all_room_is_admitted_alone() -> None:
+def test_a_request_larger_than_the_limit_is_admitted_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 500, "one")
         other = asked(share, "b", 1, "two")
         await settled()
@@ -100,8 +100,8 @@ def test_what_is_larger_than_all_room_is_admitted_alone() -> None:
     told(story)
 
 
-def test_a_key_is_counted_once_and_given_back_once() -> None:
-    share = Share(100)
+def test_a_key_is_counted_once_and_released_once() -> None:
+    share = ByteBudget(100)
     share.hold("a", 50, "one")
     share.hold("a", 20, "one")
     assert share.left == 80
@@ -110,9 +110,9 @@ def test_a_key_is_counted_once_and_given_back_once() -> None:
     assert share.left == 100
 
 
-def test_who_is_let_in_and_cancelled_in_the_same_moment_holds_nothing() -> None:
+def test_a_request_that_is_admitted_and_cancelled_at_the_same_time_holds_nothing() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         waiting = asked(share, "b", 100)
         await settled()
@@ -124,9 +124,9 @@ def test_who_is_let_in_and_cancelled_in_the_same_moment_holds_nothing() -> None:
     told(story)
 
 
-def test_no_more_wait_than_can_be_served() -> None:
+def test_the_number_of_waiting_requests_is_limited() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         share.hold("a", 100)
         waiting = [asked(share, f"w{n}", 1) for n in range(WAITING_MAX)]
         await settled()
@@ -141,7 +141,7 @@ def test_no_more_wait_than_can_be_served() -> None:
     told(story)
 
 
-def test_a_request_gives_back_what_it_held() -> None:
+def test_a_request_releases_its_memory() -> None:
     async def story() -> None:
         memory = Memory()
         free = (memory.requests.left, memory.batches.left)
@@ -165,9 +165,9 @@ def test_the_shares_are_within_the_budget(bytes_max: int) -> None:
     assert isinstance(memory.holding("one"), Holding)
 
 
-def test_names_that_have_all_the_room_and_wait_for_more_hold_nobody_else_up() -> None:
+def test_owners_that_use_all_memory_and_wait_for_more_delay_no_other() -> None:
     async def story() -> None:
-        share = Share(100 * WAITING_BYTES)
+        share = ByteBudget(100 * WAITING_BYTES)
         await share.take("a", 50 * WAITING_BYTES, "one")
         await share.take("b", 50 * WAITING_BYTES, "two")
         waiting = [asked(share, f"w{n}", 1, ("one", "three")[n % 2]) for n in range(100)]
@@ -179,9 +179,9 @@ def test_names_that_have_all_the_room_and_wait_for_more_hold_nobody_else_up() ->
     told(story)
 
 
-def test_one_name_has_a_quarter_of_the_places_to_wait_that_are_left() -> None:
+def test_one_owner_has_a_quarter_of_the_free_waiting_places() -> None:
     async def story() -> None:
-        share = Share(100, waiting_max=100)
+        share = ByteBudget(100, waiting_max=100)
         share.hold("a", 100)
         waiting = [asked(share, f"{name}{n}", 1, name) for name in ("one", "two") for n in range(50)]
         await settled()
@@ -196,9 +196,9 @@ def test_one_name_has_a_quarter_of_the_places_to_wait_that_are_left() -> None:
     told(story)
 
 
-def test_of_a_fair_share_two_names_do_not_take_all() -> None:
+def test_two_owners_do_not_use_all_of_a_fair_share() -> None:
     async def story() -> None:
-        share = Share(100, fair=True)
+        share = ByteBudget(100, fair=True)
         waiting = [asked(share, f"{name}{n}", 4, name) for name in ("one", "two") for n in range(50)]
         await settled()
         assert share.left >= 50
@@ -209,9 +209,9 @@ def test_of_a_fair_share_two_names_do_not_take_all() -> None:
     told(story)
 
 
-def test_one_that_is_larger_than_all_room_lets_others_pass_until_it_is_alone() -> None:
+def test_a_request_larger_than_the_limit_lets_others_overtake_until_it_is_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 10, "one")
         large = asked(share, "b", 500, "two")
         await share.take("c", 10, "three", 1.0)
@@ -224,9 +224,9 @@ def test_one_that_is_larger_than_all_room_lets_others_pass_until_it_is_alone() -
     told(story)
 
 
-def test_of_two_that_grow_the_first_gets_what_it_needs_and_then_the_other() -> None:
+def test_of_two_growing_requests_the_first_gets_its_memory_and_then_the_other() -> None:
     async def story() -> None:
-        share = Share(100, first_grows=True)
+        share = ByteBudget(100, first_grows=True)
         await share.take("a", 50, "one")
         await share.take("b", 50, "two")
         second = asked(share, "b", 200, "two")
@@ -239,8 +239,8 @@ def test_of_two_that_grow_the_first_gets_what_it_needs_and_then_the_other() -> N
     told(story)
 
 
-def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
-    share = Share(100)
+def test_memory_that_was_granted_without_a_wait_can_exceed_the_limit() -> None:
+    share = ByteBudget(100)
     share.hold("a", 49)
     assert not share.crowded
     share.hold("b", 1)
@@ -249,9 +249,9 @@ def test_a_use_is_crowded_by_what_nobody_had_to_wait_for() -> None:
     assert not share.crowded
 
 
-def test_what_grows_takes_only_the_difference_and_keeps_what_it_has_while_it_waits() -> None:
+def test_a_growing_request_takes_only_the_difference_and_keeps_its_memory_while_it_waits() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 20, "one")
         await share.take("a", 40, "one")
         assert share.left == 60
@@ -271,9 +271,9 @@ def test_what_grows_takes_only_the_difference_and_keeps_what_it_has_while_it_wai
     told(story)
 
 
-def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
+def test_a_growing_request_has_its_owners_half_at_most_unless_it_is_alone() -> None:
     async def story() -> None:
-        share = Share(100)
+        share = ByteBudget(100)
         await share.take("a", 20, "one")
         await share.take("b", 20, "one")
         with pytest.raises(NoRoomError):
@@ -285,8 +285,8 @@ def test_what_grows_has_its_names_half_at_the_most_unless_it_is_alone() -> None:
     told(story)
 
 
-def test_only_what_holds_something_grows_at_once_and_no_further_than_there_is_room() -> None:
-    share = Share(100)
+def test_only_a_request_that_holds_memory_grows_at_once_and_only_within_the_limit() -> None:
+    share = ByteBudget(100)
     assert not share.grow("a", 10)
     share.hold("a", 20, "one")
     assert [share.grow("a", 50), share.left, share.grow("a", 31), share.left] == [True, 30, False, 30]
@@ -294,7 +294,7 @@ def test_only_what_holds_something_grows_at_once_and_no_further_than_there_is_ro
     assert share.left == 100
 
 
-def test_a_call_with_an_answer_that_begins_is_counted_with_it_until_it_ends() -> None:
+def test_the_first_bytes_of_an_answer_count_with_its_call_until_it_ends() -> None:
     memory = Memory()
     free = memory.calls.left
     memory.calls.hold("call", CALL_BYTES)

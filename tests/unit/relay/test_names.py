@@ -1,4 +1,4 @@
-"""Lookups of names: shared, bounded, and failures remembered for seconds."""
+"""Lookups of names are shared and bounded, and failures are cached for seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.relay.egress.http.resolving import FAILURE_SECONDS, FAILURES_MAX, 
 
 @dataclass
 class NameServers:
-    """Answers when it is told to; `now` is the clock's."""
+    """Answers when the test tells it to. `now` is the time of the clock."""
 
     now: float = 100.0
     asked: list[str] = field(default_factory=list)
@@ -45,7 +45,7 @@ def unknown() -> socket.gaierror:
     return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
-def test_an_address_is_its_own() -> None:
+def test_an_ip_address_needs_no_lookup() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         assert [*await names("127.0.0.1"), *await names("::0001")] == ["127.0.0.1", "::1"]
         assert servers.asked == []
@@ -53,7 +53,7 @@ def test_an_address_is_its_own() -> None:
     story(work)
 
 
-def test_calls_to_one_name_share_a_lookup_and_others_do_not_wait_for_it() -> None:
+def test_calls_to_one_name_share_a_lookup_and_calls_to_others_do_not_wait_for_it() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         dead = [asyncio.create_task(names("dead.example")) for _ in range(700)]
         well = asyncio.create_task(names("well.example"))
@@ -69,13 +69,13 @@ def test_calls_to_one_name_share_a_lookup_and_others_do_not_wait_for_it() -> Non
     story(work)
 
 
-def test_a_lookup_goes_on_for_the_others_when_one_gives_up() -> None:
+def test_a_lookup_continues_for_the_others_when_one_caller_gives_up() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         first, second = asyncio.create_task(names("slow.example")), asyncio.create_task(names("slow.example"))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        # And whoever comes again joins it, so that retries of a dead name do not pile up.
+        # A later call joins it, so retries of a name that does not resolve do not accumulate.
         third = asyncio.create_task(names("slow.example"))
         servers.answers = [["192.0.2.1"]]
         servers.go.set()
@@ -85,7 +85,7 @@ def test_a_lookup_goes_on_for_the_others_when_one_gives_up() -> None:
     story(work)
 
 
-def test_a_failure_is_remembered_for_seconds_and_an_address_never() -> None:
+def test_a_failure_is_cached_for_seconds_and_an_address_is_not() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         servers.go.set()
         servers.answers = [unknown(), ["192.0.2.1"], ["192.0.2.2"]]
@@ -99,7 +99,7 @@ def test_a_failure_is_remembered_for_seconds_and_an_address_never() -> None:
     story(work)
 
 
-def test_a_fault_of_this_machine_is_not_the_names() -> None:
+def test_a_fault_of_this_machine_is_not_cached_for_the_name() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         servers.go.set()
         servers.answers = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), ["192.0.2.1"]]
@@ -111,7 +111,7 @@ def test_a_fault_of_this_machine_is_not_the_names() -> None:
     story(work)
 
 
-def test_few_failures_are_remembered() -> None:
+def test_the_number_of_cached_failures_is_limited() -> None:
     async def work(servers: NameServers, names: Names) -> None:
         servers.go.set()
         servers.answers = [unknown() for _ in range(FAILURES_MAX + 2)]

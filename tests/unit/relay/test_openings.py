@@ -1,4 +1,4 @@
-"""Which calls that look for a connection hold others up, and which are put off; by a clock of the test."""
+"""Which calls without a connection delay others, and which are put off, with a clock of the test."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from services.relay.egress.http.opening import (
 )
 
 SLOW_MAX = 50
-# A fifth.
+# A fifth of the places.
 ALONE = 10
 
 
 @dataclass
 class Story:
-    """`pass_time` looks as often as the pool does."""
+    """`pass_time` checks as often as the pool does."""
 
     now: float = 100.0
     slow: SlowCalls = field(default_factory=lambda: SlowCalls(SLOW_MAX))
@@ -57,22 +57,22 @@ def test_calls_count_until_they_have_a_connection() -> None:
     assert not story.openings
 
 
-def test_a_destination_that_lets_nobody_in_does_not_count_after_a_moment() -> None:
+def test_a_destination_that_accepts_no_connection_does_not_count_after_a_moment() -> None:
     story = Story()
     story.begin("hole", ALONE)
     story.begin("well", 1)
     assert story.openings.counted == ALONE + 1
     story.pass_time()
     story.begin("new", 1)
-    # well is a call that lasts, too, but one.
+    # every place but one belongs to calls that have a connection
     assert story.openings.counted == 1
 
 
-def test_a_busy_destination_counts_however_many_wait_for_it() -> None:
+def test_a_busy_destination_counts_however_many_calls_wait_for_it() -> None:
     story = Story()
     waiting = story.begin("busy", 300)
     for _ in range(20):
-        # 300 a second: whoever comes now waits for a second.
+        # 300 per second: a new call waits for a second.
         for _ in range(75):
             story.openings.end("busy", waiting.pop(0), came=True)
         story.pass_time()
@@ -80,7 +80,7 @@ def test_a_busy_destination_counts_however_many_wait_for_it() -> None:
         assert story.openings.counted == 300
 
 
-def test_a_destination_that_lets_in_a_few_a_second_is_slow() -> None:
+def test_a_destination_that_accepts_a_few_connections_a_second_is_slow() -> None:
     story = Story()
     waiting = story.begin("drip", ALONE) + [story.openings.begin("drip") for _ in range(40)]
     for _ in range(8):
@@ -89,7 +89,7 @@ def test_a_destination_that_lets_in_a_few_a_second_is_slow() -> None:
     assert story.openings.counted == 0
 
 
-def test_whoever_refuses_at_once_is_not_slow() -> None:
+def test_a_destination_that_refuses_at_once_is_not_slow() -> None:
     story = Story()
     last = story.openings.begin("closed")
     for _ in range(8):
@@ -118,7 +118,7 @@ def test_too_many_calls_of_a_slow_destination_are_put_off_for_as_long_as_it_is_s
     assert LATER_SECONDS_MAX <= at_last.value.seconds <= LATER_SECONDS_MAX + RETURNS_SECONDS
 
 
-def test_few_of_those_that_are_put_off_come_again_at_a_time() -> None:
+def test_few_of_the_calls_that_are_put_off_are_tried_at_a_time() -> None:
     story = Story()
     story.begin("hole", 1)
     story.begin("other hole", 1)
@@ -132,7 +132,7 @@ def test_few_of_those_that_are_put_off_come_again_at_a_time() -> None:
     assert story.openings.later("hole").seconds <= LATER_SECONDS_MAX + RETURNS_SECONDS
 
 
-def test_no_number_of_slow_destinations_takes_all_places() -> None:
+def test_no_number_of_slow_destinations_uses_all_places() -> None:
     story = Story()
     for number in range(20):
         key = f"hole-{number}"
@@ -140,13 +140,13 @@ def test_no_number_of_slow_destinations_takes_all_places() -> None:
         story.pass_time()
         with pytest.raises(NotAttemptedError):
             story.begin(key, SLOW_MAX)
-    # Another one that is only slow has a call still.
+    # Another destination that is only slow still has a call.
     story.begin("far away", 1)
     story.pass_time()
     assert story.openings.counted == 0
 
 
-def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -> None:
+def test_calls_that_began_before_their_destination_was_known_to_be_slow_are_put_off_too() -> None:
     async def scenario() -> list[bool]:
         story = Story()
         ended: list[bool] = []
@@ -163,7 +163,7 @@ def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -
 
         calls = [asyncio.create_task(call()) for _ in range(40)]
         await asyncio.sleep(0)
-        # In the clock of the test a look is due, in the loop's no time has passed.
+        # By the clock of the test a check is due. By the clock of the loop no time has passed.
         story.now = asyncio.get_running_loop().time()
         for opening in story.openings._origins["hole"].calls:
             opening.began = story.now
@@ -181,7 +181,7 @@ def test_those_that_began_before_it_was_known_to_be_slow_are_put_off_as_well() -
     assert asyncio.run(scenario()) == [True] * 30
 
 
-def test_calls_that_are_put_off_already_do_not_enlarge_their_destinations_part() -> None:
+def test_calls_that_are_already_put_off_do_not_increase_their_destinations_share() -> None:
     async def scenario() -> list[int]:
         story = Story()
         openings: list[Opening] = []
@@ -198,7 +198,7 @@ def test_calls_that_are_put_off_already_do_not_enlarge_their_destinations_part()
         for opening in openings:
             opening.began = story.now
         counts = []
-        # Nothing that is put off ends before the next look, as the loop does not run.
+        # No call that is put off ends before the next check, as the loop does not run.
         for others in (0, 20, 0):
             story.begin("others", others)
             story.pass_time()
@@ -208,11 +208,11 @@ def test_calls_that_are_put_off_already_do_not_enlarge_their_destinations_part()
         await asyncio.gather(*calls, return_exceptions=True)
         return counts
 
-    # A fifth of 50; once the 20 others are known to be slow, a fifth of 30.
+    # A fifth of 50. Once the 20 others are known to be slow, a fifth of 30.
     assert asyncio.run(scenario()) == [40 - ALONE, 40 - ALONE, 40 - 6]
 
 
-def test_many_slow_destinations_with_a_call_each_take_no_more_than_their_part() -> None:
+def test_many_slow_destinations_with_one_call_each_use_no_more_than_their_share() -> None:
     async def scenario() -> tuple[int, list[str]]:
         story = Story()
         ended: list[str] = []
@@ -235,7 +235,7 @@ def test_many_slow_destinations_with_a_call_each_take_no_more_than_their_part() 
             calls.append(asyncio.create_task(call(key)))
             await asyncio.sleep(0)
             story.now += 1e-6
-        # Twice, as what a first look put off has not ended at the second.
+        # Twice, as the calls that the first check put off have not ended at the second.
         story.pass_time()
         story.openings.look()
         waiting = set(calls)
@@ -246,14 +246,14 @@ def test_many_slow_destinations_with_a_call_each_take_no_more_than_their_part() 
         for one in waiting:
             one.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        # Those that have tried for longest.
+        # The calls that have waited for the longest time.
         assert sorted(ended) == sorted(keys[:-SLOW_MAX])
         return counted, ended
 
     assert asyncio.run(scenario())[0] == 0
 
 
-def test_a_destination_whose_only_call_is_put_off_again_and_again_is_asked_ever_more_rarely() -> None:
+def test_a_destination_whose_only_call_is_put_off_repeatedly_is_tried_less_and_less_often() -> None:
     story = Story()
     pauses = []
     for _ in range(8):
@@ -266,19 +266,19 @@ def test_a_destination_whose_only_call_is_put_off_again_and_again_is_asked_ever_
     assert pauses == sorted(pauses)
     assert pauses[0] <= LATER_SECONDS_MIN + RETURNS_SECONDS
     assert LATER_SECONDS_MAX <= pauses[-1] <= LATER_SECONDS_MAX + RETURNS_SECONDS
-    # Hours later, in which nothing looked as no call waited for a connection.
+    # Hours later. There was no check, as no call waited for a connection.
     story.now += 7200
     story.begin("hole", 1)
     story.pass_time()
     assert story.openings.later("hole").seconds <= LATER_SECONDS_MIN + RETURNS_SECONDS
 
 
-# Of several pools together.
+# The calls of several pools together.
 WHOLE = 400
 
 
 def fill(story: Story, name: str) -> None:
-    """Calls to destinations that let nobody in, each as many as it may have."""
+    """Calls to destinations that accept no connection, as many to each as are permitted."""
     for n in range(6):
         key = f"{name}-{n}"
         story.begin(key, 1)
@@ -287,7 +287,7 @@ def fill(story: Story, name: str) -> None:
             story.begin(key, WHOLE)
 
 
-def test_slow_calls_of_several_pools_are_together_no_more_than_those_of_one() -> None:
+def test_the_slow_calls_of_several_pools_are_together_no_more_than_those_of_one() -> None:
     alone = Story(slow=SlowCalls(WHOLE))
     fill(alone, "hole")
     assert WHOLE / 2 < alone.slow.count < WHOLE
@@ -299,7 +299,7 @@ def test_slow_calls_of_several_pools_are_together_no_more_than_those_of_one() ->
     assert all(story.openings.counted == 0 for story in stories)
 
 
-def test_a_part_leaves_the_rest_to_the_others_and_gives_back_what_it_had() -> None:
+def test_a_share_leaves_the_rest_to_the_others_and_releases_its_places() -> None:
     whole = SlowCalls(WHOLE)
     part = SlowCalls(WHOLE // 2, whole)
     story = Story(slow=part)

@@ -1,4 +1,4 @@
-"""The options of a publish request, out of headers and query."""
+"""The options of a publish request, from headers and query."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.relay.protocol.headers import canonical
 from services.relay.protocol.invalid import InvalidRequestError
 from services.relay.protocol.publishing import draft, lasting, merged, options_of
 from services.relay.protocol.redaction import shown_headers
+from services.relay.store.encryption import Encryption
 from services.relay.store.sealing import Sealer, open_sealed
-from services.relay.store.vault import Vault
 from tests.unit.relay.quick import parsed, quick
 
 OF_ONE_HOP = {"host", "te", "expect", "upgrade", "trailer", "connection", "keep-alive", "content-length",
@@ -56,7 +56,7 @@ def test_callbacks_have_their_own_headers(kind: str, headers: dict[str, str]) ->
 
 
 @pytest.mark.parametrize("kind", ["Callback", "Failure-Callback"])
-def test_what_is_no_option_of_a_callback_is_a_header_of_it(kind: str) -> None:
+def test_a_header_that_is_no_option_of_a_callback_is_sent_with_it(kind: str) -> None:
     options = {"X": "v", "Forward-Y": "w", "Method-Note": "m", "Retries": "2", "Workflow-RunId": "r", "Label": "l",
                "Content-Length": "7", "Z": "a\nb"}  # fmt: skip
     message = read(
@@ -118,12 +118,12 @@ def test_all_options_are_read() -> None:
     assert message.options.public_only
 
 
-def test_a_header_wins_over_its_query_parameter() -> None:
+def test_a_header_takes_precedence_over_its_query_parameter() -> None:
     options = options_of({"Upstash-Retries": "1"}, "upstash-retries=5&upstash-delay=1d&page=2")
     assert options == {"upstash-retries": "1", "upstash-delay": "1d"}
 
 
-def test_a_forwarded_content_type_wins() -> None:
+def test_a_forwarded_content_type_takes_precedence() -> None:
     message = read({"Content-Type": "application/json", "Upstash-Forward-content-type": "text/plain"})
     assert message.headers == {"Content-Type": "text/plain"}
 
@@ -134,19 +134,19 @@ WEBHOOK = {
 }  # fmt: skip
 
 
-def test_header_forward_delivers_all_that_came_but_not_the_relays_token() -> None:
+def test_header_forward_delivers_all_headers_except_the_relays_token() -> None:
     message = read(WEBHOOK | {"Authorization": "Bearer relay"}, "upstash-header-forward=true")
     assert message.headers == {"X-Event": "push", "Content-Type": "application/json", "X-Own": "2"}
     assert read(WEBHOOK).headers == {"Content-Type": "application/json", "X-Own": "2"}
 
 
-def test_beside_a_token_in_the_query_the_authorization_is_the_senders_own() -> None:
+def test_with_a_token_in_the_query_the_authorization_header_is_the_senders_own() -> None:
     query = "upstash-header-forward=true&qstash_token=relay"
     assert read({"Authorization": "Bearer own"}, query).headers == {"Authorization": "Bearer own"}
     assert read({"Authorization": "Bearer relay"}, query).headers == {}
 
 
-def test_what_is_stored_reads_the_same_again() -> None:
+def test_stored_options_are_read_as_the_same() -> None:
     options = options_of(
         WEBHOOK | {"Authorization": "Bearer relay", "Upstash-Retries": "1"}, "upstash-header-forward=true"
     )
@@ -156,7 +156,7 @@ def test_what_is_stored_reads_the_same_again() -> None:
     assert not {"authorization", "host", "x-event"} & set(stored)
 
 
-def test_a_groups_headers_stand_under_those_of_the_request() -> None:
+def test_a_requests_headers_override_those_of_a_group() -> None:
     options = merged({"Upstash-Header-Forward": ["true"], "Upstash-Retries": "3", "Upstash-Delay": "5s"},
                      options_of({"Upstash-Retries": "1", "X-Event": "push"}, ""))  # fmt: skip
     message = draft("https://a.example", options, b"", now_seconds=0.0, topic="g", endpoint="e")
@@ -165,7 +165,7 @@ def test_a_groups_headers_stand_under_those_of_the_request() -> None:
 
 
 @pytest.mark.parametrize("true", ["true", "True"])
-def test_content_based_deduplication_looks_at_destination_body_and_forwarded_headers(true: str) -> None:
+def test_content_based_deduplication_includes_destination_body_and_forwarded_headers(true: str) -> None:
     base = {"Upstash-Content-Based-Deduplication": true, "Content-Type": "text/plain", "Upstash-Forward-A": "1"}
     first = read(base).deduplication_id
     assert first is not None
@@ -179,14 +179,14 @@ def test_content_based_deduplication_looks_at_destination_body_and_forwarded_hea
     assert len({first, *(other.deduplication_id for other in others)}) == 5
 
 
-def test_each_endpoint_of_a_group_is_deduplicated_for_itself() -> None:
+def test_each_endpoint_of_a_group_is_deduplicated_separately() -> None:
     options = {"upstash-deduplication-id": "once"}
     urls = ["https://a.example", "https://b.example"]
     ids = [draft(url, options, b"", now_seconds=0.0, topic="g").deduplication_id for url in urls]
     assert len(set(ids)) == 2
 
 
-def test_a_long_deduplication_id_is_still_one_that_an_index_can_hold() -> None:
+def test_a_long_deduplication_id_is_shortened_for_the_index() -> None:
     long = "é" * 5000
     ids = [read({"Upstash-Deduplication-Id": given}).deduplication_id for given in (long, long, f"{long}2")]
     assert ids[0] == ids[1] != ids[2]
@@ -254,7 +254,7 @@ def test_faulty_headers_are_refused(headers: dict[str, str]) -> None:
         read(headers)
 
 
-def test_where_the_begin_of_an_attempt_is_told() -> None:
+def test_the_address_for_starts_of_attempts() -> None:
     message = read({"Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "x" * 256})
     assert message.options.started_callback == StartedCallback("https://b.example/starts", "x" * 256)
     assert read({"Tidings-Started-Callback": "b.example"}).options.started_callback == StartedCallback(
@@ -269,7 +269,7 @@ def test_a_faulty_queue_name_is_refused() -> None:
         read({}, queue="a/b")
 
 
-def test_bytes_that_are_no_utf_8_are_delivered_as_they_came_and_read_as_latin_1() -> None:
+def test_bytes_that_are_not_utf_8_are_delivered_unchanged_and_read_as_latin_1() -> None:
     # As HTTP servers keep them: the byte E9, and the two bytes of é in UTF-8.
     message = read(
         {"Upstash-Forward-X": "Jos\udce9", "Upstash-Forward-Y": "José", "Upstash-Label": "caf\udce9",
@@ -290,13 +290,13 @@ def test_bytes_that_are_no_utf_8_are_delivered_as_they_came_and_read_as_latin_1(
     assert everything.headers == {"X-City": "K\udcf6ln"}
 
 
-def test_what_was_sealed_is_opened_with_its_bytes() -> None:
+def test_sealed_options_are_opened_with_their_bytes() -> None:
     message = read(
         {"Upstash-Forward-X": "Jos\udce9", "Upstash-Callback": "b.example", "Upstash-Redact-Fields": "header[X]",
          "Tidings-Started-Callback": "b.example/starts", "Tidings-Started-Data": "token"}
     )  # fmt: skip
-    vault = Vault(Fernet.generate_key().decode())
-    opened = open_sealed(vault, Sealer(vault).seal(message))
+    encryption = Encryption(Fernet.generate_key().decode())
+    opened = open_sealed(encryption, Sealer(encryption).seal(message))
     assert (
         opened.options.started_callback
         == message.options.started_callback

@@ -1,4 +1,4 @@
-"""Messages that are published once more with some options given anew."""
+"""Messages that are published again with some options replaced."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ORIGINAL = Draft(
 )  # fmt: skip
 
 
-def test_nothing_given_changes_nothing() -> None:
+def test_without_options_nothing_changes() -> None:
     assert overridden(ORIGINAL, {"Content-Type": "application/json", "User-Agent": "curl"}, 0.0) == ORIGINAL
 
 
-def test_what_is_given_counts_and_the_rest_stays() -> None:
+def test_given_options_replace_those_of_the_message_and_the_rest_stays() -> None:
     options = {
         "upstash-method": "PATCH", "Upstash-Forward-X-B": "2", "Upstash-Not-Before": "160", "Tidings-On-Unknown": "fail",
         "Upstash-Flow-Control-Key": "other", "Upstash-Flow-Control-Value": "rate=3",
@@ -41,7 +41,7 @@ def test_what_is_given_counts_and_the_rest_stays() -> None:
     ("options", "public_only"),
     [({}, True), ({"Tidings-Addresses": "public"}, True), ({"Tidings-Addresses": "allowed"}, False)],
 )
-def test_a_message_for_public_addresses_stays_so_unless_it_is_said_otherwise(
+def test_a_message_for_public_addresses_stays_one_unless_the_option_is_given(
     options: dict[str, str], public_only: bool
 ) -> None:
     original = replace(ORIGINAL, options=Options(public_only=True))
@@ -53,7 +53,7 @@ def test_a_part_of_the_callback_may_be_given() -> None:
     assert asked.options.callback == CallbackOptions("https://example.com/back", retries_max=2, timeout_ms=5000)
 
 
-def test_what_was_redacted_stays_so() -> None:
+def test_redacted_parts_stay_redacted() -> None:
     original = replace(ORIGINAL, options=Options(redact=Redaction(body=True, headers=frozenset({"x-a"}))))
     asked = overridden(original, {"Upstash-Redact-Fields": "header[X-B]"}, 0.0)
     assert asked.options.redact == Redaction(body=True, headers=frozenset({"x-a", "x-b"}))

@@ -33,7 +33,7 @@ def test_retry_expressions(text: str, retried: int, milliseconds: float) -> None
     "text",
     ["", "1 +", "1/0", "exp(10000)", "__import__('os')", "retried.real", "pow(1)", "(" * 99 + "1" + ")" * 99, "1 2"],
 )
-def test_what_is_no_expression_is_refused(text: str) -> None:
+def test_an_invalid_expression_is_refused(text: str) -> None:
     with pytest.raises(ExpressionError):
         evaluate_ms(text, 0)
 
@@ -55,7 +55,7 @@ def test_the_default_backoff_is_the_documented_timetable() -> None:
         ({"retry-after": "nonsense"}, True, 1),
     ],
 )
-def test_what_the_destination_asks_for_comes_first(headers: dict[str, str], limited: bool, seconds: float) -> None:
+def test_the_destinations_request_takes_precedence(headers: dict[str, str], limited: bool, seconds: float) -> None:
     assert retry_delay_seconds(0, "1000", headers, NOW, limited=limited) == seconds
 
 

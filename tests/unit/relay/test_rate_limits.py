@@ -1,4 +1,4 @@
-"""When to come again, in every form in which providers say so."""
+"""The time of the next call, in every format of providers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ EPOCH = int(NOW.timestamp())
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
-        # An explicit time wins over the resets of budgets, of which OpenAI's say when they are full again.
+        # An explicit time takes precedence over the resets of budgets. OpenAI's resets are the times when they are full
+        # again.
         ({"retry-after": "1", "x-ratelimit-remaining-requests": "5000", "x-ratelimit-reset-requests": "12h0m0s"}, 1),
         ({"retry-after": "1", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "12h0m0s"}, 1),
         ({"retry-after": "0", "x-ratelimit-reset": "30"}, 0),
@@ -31,7 +32,7 @@ EPOCH = int(NOW.timestamp())
         ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "20ms"}, 1),
         ({"x-ratelimit-reset-project-tokens": "2m59.56s"}, 179.56),
-        # GitHub and its like; Discord's; milliseconds as some write them.
+        # GitHub and others with its format; Discord; milliseconds.
         ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(EPOCH + 40)}, 40),
         ({"x-rate-limit-remaining": "0", "x-rate-limit-reset": str((EPOCH + 40) * 1000)}, 40),
         ({"x-ratelimit-reset": str(EPOCH + 2), "x-ratelimit-reset-after": "1.5"}, 2),
@@ -46,7 +47,7 @@ EPOCH = int(NOW.timestamp())
         ({"ratelimit": "limit=100, remaining=0, reset=12"}, 12),
         ({"ratelimit": '"per;t=99,r=0";r=0;t=30, "day";r=5;t=8000'}, 30),
         ({"ratelimit": '"a";r=0;t=30, "b";r=0;t=31'}, 31),
-        # Nothing is used up, nothing can be read, or it is no time of a rate limit.
+        # No budget is exhausted, the value is unreadable, or its time is too long for a rate limit.
         ({"x-ratelimit-remaining-tokens": "7", "x-ratelimit-reset-tokens": "5s"}, None),
         ({"ratelimit": '"a";r=1;t=30'}, None),
         ({"x-ratelimit-reset": "soon"}, None),
@@ -55,7 +56,7 @@ EPOCH = int(NOW.timestamp())
         ({}, None),
     ],
 )  # fmt: skip
-def test_what_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_time_that_an_answer_names(headers: dict[str, str], seconds: float | None) -> None:
     asked = requested_delay_seconds(headers, NOW, limited=True)
     assert asked == (None if seconds is None else pytest.approx(seconds))
 
@@ -65,7 +66,7 @@ def test_only_a_rate_limit_makes_resets_count() -> None:
     assert requested_delay_seconds({"retry-after-ms": "5000"}, NOW, limited=False) == 5
 
 
-def test_a_reset_pauses_a_whole_key_for_an_hour_at_the_most_and_an_explicit_time_as_long_as_it_says() -> None:
+def test_a_reset_pauses_a_whole_key_for_at_most_an_hour_and_an_explicit_time_for_as_long_as_it_says() -> None:
     assert requested_pause_seconds({"x-ratelimit-reset-requests": "12h0m0s"}, NOW) == PAUSE_SECONDS_MAX
     assert requested_pause_seconds({"x-ratelimit-reset-requests": "5s"}, NOW) == 5
     assert requested_pause_seconds({"retry-after": "7200", "x-ratelimit-reset-requests": "1s"}, NOW) == 7200
@@ -81,6 +82,6 @@ VALUES = st.text(max_size=40) | st.text('0123456789.;=,"rtsmh:-TZ+ ', max_size=4
 
 @quick
 @given(st.dictionaries(NAMES, VALUES))
-def test_any_headers_ask_for_a_day_at_the_most(headers: dict[str, str]) -> None:
+def test_no_header_delays_a_call_for_more_than_a_day(headers: dict[str, str]) -> None:
     asked = requested_delay_seconds(headers, NOW, limited=True)
     assert asked is None or 0 <= asked <= 86_400

@@ -1,4 +1,4 @@
-"""A process is ready while its lease holds, it claims, and its endings are written."""
+"""A process is ready while its lease is valid, it claims, and its endings are written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_is_ready_only_while_work_is_done() -> None:
     assert set(readiness.faults()) == {"lease"}
 
 
-def test_a_relay_that_claims_nothing_as_its_answers_wait_is_ready_only_while_some_of_them_are_settled() -> None:
+def test_a_relay_that_claims_nothing_while_its_answers_wait_is_ready_only_while_some_of_them_are_settled() -> None:
     clock = Clock()
     readiness = Readiness(1e6, lambda: clock.now, lambda: None, clock)
     settled = 5
@@ -49,7 +49,7 @@ def test_a_relay_that_claims_nothing_as_its_answers_wait_is_ready_only_while_som
     assert readiness.faults() == {}
 
 
-def test_a_relay_whose_places_are_all_taken_by_calls_is_ready_however_long_they_take() -> None:
+def test_a_relay_whose_places_are_all_used_by_calls_is_ready_however_long_they_take() -> None:
     clock = Clock()
     readiness = Readiness(1e6, lambda: clock.now, lambda: None, clock)
     for _ in range(100):

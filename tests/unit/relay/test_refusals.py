@@ -1,4 +1,4 @@
-"""What a request that is not served is answered: the status, the words, and nothing of the inside."""
+"""The answer to a request that is refused: its status and text, without internal details."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.relay.api.publish import check_amount
 from services.relay.api.rates import check_rate
 from services.relay.api.reply import RefusedError, done_reply, not_found
 from services.relay.api.router import Access, Route, Router
-from services.relay.memory.byte_share import NoRoomError
+from services.relay.memory.byte_budget import NoRoomError
 from services.relay.memory.memory import Memory
 from services.relay.message import Draft
 from services.relay.protocol.invalid import InvalidRequestError
@@ -93,7 +93,7 @@ def error(response: web.Response) -> tuple[int, str]:
     return response.status, content["error"]
 
 
-def test_a_token_that_is_known_is_let_in_as_bearer_or_in_the_query() -> None:
+def test_a_known_token_is_accepted_as_bearer_or_in_the_query() -> None:
     assert answer(authorization="Bearer writer").status == 200
     assert answer(authorization="bearer  writer ").status == 200
     assert answer(path="/v2/thing?qstash_token=writer").status == 200
@@ -101,28 +101,28 @@ def test_a_token_that_is_known_is_let_in_as_bearer_or_in_the_query() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Bearer nobody", "Basic writer", "writer", "Bearer wrïter"])
-def test_nobody_else_is_let_in(given: str) -> None:
+def test_no_other_token_is_accepted(given: str) -> None:
     response = answer(authorization=given)
     assert error(response)[0] == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_wrong_token_in_the_query_is_not_made_good_by_a_header() -> None:
+def test_a_wrong_token_in_the_query_is_refused_despite_a_valid_header() -> None:
     assert error(answer(path="/v2/thing?qstash_token=nobody", authorization="Bearer writer"))[0] == 401
 
 
-def test_a_token_that_reads_may_not_write() -> None:
+def test_a_read_only_token_may_not_write() -> None:
     assert error(answer(authorization="Bearer reader")) == (403, "forbidden: token reader may only read")
     assert answer(access="read", authorization="Bearer reader").status == 200
 
 
-def test_open_routes_ask_for_no_token() -> None:
+def test_open_routes_require_no_token() -> None:
     doorman = Doorman()
     assert answer(access="open", doorman=doorman).status == 200
     assert doorman.asked == []
 
 
-def test_no_handler_runs_for_who_is_not_let_in() -> None:
+def test_no_handler_runs_without_authorization() -> None:
     assert error(answer(raising(AssertionError("it ran"))))[0] == 401
 
 
@@ -144,23 +144,23 @@ def test_no_handler_runs_for_who_is_not_let_in() -> None:
         (asyncio.CancelledError(), 503, "the relay is shutting down"),
     ],
 )
-def test_each_fault_has_its_status_and_tells_no_secret(fault: BaseException, status: int, text: str) -> None:
+def test_each_error_has_its_status_and_shows_no_secret(fault: BaseException, status: int, text: str) -> None:
     assert error(answer(raising(fault), authorization="Bearer writer")) == (status, text)
 
 
-def test_an_unknown_path_and_an_unknown_method_are_told_apart() -> None:
+def test_an_unknown_path_and_an_unknown_method_are_distinguished() -> None:
     assert error(answer(path="/v2/nothing")) == (404, "not found")
     response = answer(method="DELETE")
     assert error(response)[0] == 405
     assert response.headers["Allow"] == "OPTIONS, POST"
 
 
-def test_options_are_told_without_a_token() -> None:
+def test_the_methods_are_shown_without_a_token() -> None:
     response = answer(method="OPTIONS")
     assert (response.status, response.headers["Allow"]) == (204, "OPTIONS, POST")
 
 
-def test_over_its_rate_a_token_hears_when_to_come_again_in_the_headers_that_the_clients_read() -> None:
+def test_a_token_over_its_rate_gets_the_time_of_its_next_request_in_the_headers_that_clients_read() -> None:
     async def publishing(parts: Deps, call: Call) -> web.Response:
         check_rate(parts, call, 3)
         return done_reply()
@@ -173,13 +173,13 @@ def test_over_its_rate_a_token_hears_when_to_come_again_in_the_headers_that_the_
     assert int(response.headers["Burst-RateLimit-Reset"]) == int(NOW.timestamp()) + 2
 
 
-def test_words_that_are_no_text_are_quoted_all_the_same() -> None:
+def test_a_text_that_is_not_valid_unicode_is_quoted() -> None:
     status, text = error(answer(raising(InvalidRequestError("not \udcff")), authorization="Bearer writer"))
     assert (status, text) == (400, "not ?")
 
 
 @pytest.mark.parametrize(("count", "size"), [(10_001, 0), (257, 1024 * 1024)])
-def test_what_a_group_multiplies_is_bounded(count: int, size: int) -> None:
+def test_a_publish_to_a_group_has_a_limit_of_bytes(count: int, size: int) -> None:
     draft = Draft("https://a.example", "POST", {}, b"x" * size)
     check_amount([draft] * (count - 1))
     with pytest.raises(RefusedError) as refused:

@@ -1,4 +1,4 @@
-"""How a request finds its route, and who may use it: nothing here is left to a default."""
+"""How a request finds its route, and its access decision, which has no default."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def found(method: str, path: str) -> Found:
 
 
 def methods(path: str, wanted: str = "PUT") -> frozenset[str]:
-    """Which the path has, as it does not have the one that is wanted."""
+    """The methods of the path, which lacks the requested one."""
     answer = FINDER.find(wanted, path)
     assert not isinstance(answer, Found)
     return answer
@@ -30,7 +30,7 @@ def test_every_route_has_an_access_decision_of_its_own() -> None:
     assert {route.path for route in TABLE if route.access == "open"} == {"/healthz", "/readyz", "/metrics"}
 
 
-def test_what_changes_something_needs_a_token_that_writes_and_the_signing_keys_do_too() -> None:
+def test_a_route_that_changes_something_needs_a_token_that_writes_and_so_do_the_signing_keys() -> None:
     assert [route for route in TABLE if route.method != "GET" and route.access != "write"] == []
     assert [route.path for route in TABLE if route.method == "GET" and route.access == "write"] == ["/v2/keys"]
 
@@ -39,7 +39,7 @@ def test_no_route_is_listed_twice() -> None:
     assert len({(route.method, route.path) for route in TABLE}) == len(TABLE)
 
 
-def test_every_route_is_found_by_its_own_path_and_not_by_one_before_it() -> None:
+def test_every_route_is_found_by_its_own_path_and_not_by_an_earlier_one() -> None:
     for route in TABLE:
         path = re.sub(r"\{destination\}", "https://a.example/x?y=1", route.path)
         path = re.sub(r"\{[a-z]+\}", "some-1", path)
@@ -62,7 +62,7 @@ def test_a_destination_is_the_rest_of_the_raw_path(destination: str) -> None:
     assert found("POST", f"/v2/schedules/{destination}").parts == (destination,)
 
 
-def test_a_query_is_no_part_of_other_paths() -> None:
+def test_a_query_is_not_a_part_of_other_paths() -> None:
     answer = found("GET", "/v2/messages/msg_1?qstash_token=t&x=%2F")
     assert (answer.parts, answer.query) == (("msg_1",), "qstash_token=t&x=%2F")
 
@@ -80,13 +80,13 @@ def test_a_flow_control_key_may_hold_slashes() -> None:
     assert found("POST", "/v2/flowControl/pause/pause").parts == ("pause",)
 
 
-def test_pausing_a_schedule_is_no_schedule_for_a_destination() -> None:
+def test_pausing_a_schedule_is_not_a_schedule_for_a_destination() -> None:
     assert found("PATCH", "/v2/schedules/scd_1/pause").route.path == "/v2/schedules/{id}/pause"
     assert found("POST", "/v2/schedules/scd_1/pause").route.path == "/v2/schedules/{id}/pause"
     assert found("POST", "/v2/schedules/https://a.example/pause").route.path == "/v2/schedules/{destination}"
 
 
-def test_all_dead_letters_are_no_dead_letter_named_retry() -> None:
+def test_the_retry_of_all_dead_letters_is_not_a_dead_letter_named_retry() -> None:
     assert found("POST", "/v2/dlq/retry").route.path == "/v2/dlq/retry"
     assert found("POST", "/v2/dlq/retry/1-a").parts == ("1-a",)
 
@@ -95,12 +95,12 @@ def test_all_dead_letters_are_no_dead_letter_named_retry() -> None:
     "path",
     ["/", "/v2", "/v3/messages/1", "/v2/nothing", "/v2/messages/", "/v2/messages/1/2", "/v2/publish/", "/v1/dlq"],
 )
-def test_an_unknown_path_is_known_to_no_method(path: str) -> None:
+def test_an_unknown_path_has_no_method(path: str) -> None:
     assert FINDER.find("GET", path) == frozenset()
     assert FINDER.find("DELETE", path) == frozenset()
 
 
-def test_a_known_path_tells_the_methods_it_has() -> None:
+def test_a_known_path_has_its_methods() -> None:
     assert methods("/v2/messages/msg_1") == {"GET", "HEAD", "DELETE"}
     assert methods("/v2/publish/https://a.example", "OPTIONS") == {"POST"}
 

@@ -1,4 +1,4 @@
-"""Schedules: what is stored makes each firing's message."""
+"""Schedules: the stored form makes the message of each firing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_schedule_is_read() -> None:
     }  # fmt: skip
 
 
-def test_what_is_stored_makes_a_firing_whose_delay_counts_from_it() -> None:
+def test_the_stored_form_makes_a_firing_with_a_delay_from_its_time() -> None:
     schedule = read(HEADERS)
     message = firing(
         schedule.schedule_id,
@@ -51,7 +51,7 @@ def test_what_is_stored_makes_a_firing_whose_delay_counts_from_it() -> None:
     assert (message.schedule_id, message.body, message.url) == ("scd_new", b"x", "https://a.example/")
 
 
-def test_forwarding_all_headers_is_settled_when_it_is_made() -> None:
+def test_forwarding_of_all_headers_is_resolved_at_creation() -> None:
     schedule = read(HEADERS | {"Upstash-Header-Forward": "true", "X-Event": "push"})
     message = firing("s", "https://a.example/", schedule.options, b"")
     assert message.headers == {"Test-Header": "v", "Content-Type": "application/json", "X-Event": "push"}
@@ -78,6 +78,6 @@ def test_an_id_may_be_given() -> None:
         ({"Upstash-Retries": "many"}, "Retries"),
     ],
 )
-def test_what_no_firing_could_do_is_refused(change: dict[str, str], why: str) -> None:
+def test_options_that_no_firing_could_use_are_refused(change: dict[str, str], why: str) -> None:
     with pytest.raises(InvalidRequestError, match=why):
         read(HEADERS | change)

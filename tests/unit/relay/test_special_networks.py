@@ -1,4 +1,6 @@
-"""The table of public addresses against the interpreter's, which differs by its release in what is listed here."""
+"""The table of public addresses, compared with the interpreter's, which differs between releases for the networks
+listed here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from services.relay.egress.special_networks import is_public
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Where some or all releases of Python, 3.11.0 to 3.14, say something else than IANA, or IANA nothing of what we know.
+# Networks where some or all releases of Python, 3.11.0 to 3.14, differ from IANA, or which IANA does not list.
 DIFFERENCES: tuple[Network, ...] = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -30,7 +32,7 @@ DIFFERENCES: tuple[Network, ...] = tuple(
 
 
 def by_interpreter(address: Address) -> bool:
-    """As the guard judged before it had a table."""
+    """The judgement before the policy had a table."""
     if isinstance(address, ipaddress.IPv6Address) and address not in ipaddress.ip_network("2000::/3"):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
@@ -41,7 +43,7 @@ def stated(address: Address) -> bool:
 
 
 def edges() -> Iterator[Address]:
-    """The first and last address of every network that Python or the table knows, and their neighbours."""
+    """The first and the last address of every network in Python or in the table, and their neighbours."""
     constants = (ipaddress._IPv4Constants, ipaddress._IPv6Constants)  # type: ignore[attr-defined]
     known = [value for constant in constants for value in vars(constant).values()]
     known += [
@@ -58,7 +60,7 @@ def edges() -> Iterator[Address]:
             )
 
 
-def test_it_agrees_with_the_interpreter_but_for_what_is_listed() -> None:
+def test_it_agrees_with_the_interpreter_except_for_the_listed_networks() -> None:
     found = list(edges())
     assert len(found) > 200
     assert [address for address in found if is_public(address) != by_interpreter(address) and not stated(address)] == []
@@ -97,5 +99,5 @@ def test_it_agrees_with_the_interpreter_anywhere(address: Address) -> None:
         ("::ffff:8.8.8.8", False),
     ],
 )
-def test_where_they_may_differ_the_table_counts(text: str, public: bool) -> None:
+def test_where_they_may_differ_the_table_applies(text: str, public: bool) -> None:
     assert is_public(ipaddress.ip_address(text)) == public

@@ -1,4 +1,4 @@
-"""Who has a place when more addresses are to be told of starts than there are places."""
+"""Which addresses get a place when more addresses wait for notices than there are places."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALIVE = "http://alive"
 
 
 class Routes:
-    """Connections to receivers that never answer, and one that does."""
+    """Connections to receivers that never answer, and to one that does."""
 
     def __init__(self) -> None:
         self.open: list[str] = []
@@ -51,7 +51,7 @@ class Routes:
             self.open.remove(url)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """There is nothing to close."""
 
 
 class Telling:
@@ -80,7 +80,7 @@ class Telling:
                 await asyncio.sleep(0.001)
 
 
-def test_addresses_that_never_answer_give_way_to_one_that_does_with_their_connections() -> None:
+def test_addresses_that_never_answer_are_replaced_by_one_that_does_and_their_connections_closed() -> None:
     async def run() -> None:
         telling = Telling()
         telling.tell(ALIVE)
@@ -93,7 +93,7 @@ def test_addresses_that_never_answer_give_way_to_one_that_does_with_their_connec
         await telling.until(lambda: telling.counted("told") == 2)
         assert telling.routes.open == dead[1:]
         assert telling.counted("dropped") == 1
-        # The place that is free again may be that of the one that gave way.
+        # The free place may be that of the replaced address.
         telling.tell(dead[0])
         await telling.until(lambda: telling.routes.asked.count(dead[0]) == 2)
         telling.notices.close()

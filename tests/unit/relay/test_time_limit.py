@@ -1,4 +1,4 @@
-"""The time that a call waits for the relay's own database is not the call's."""
+"""The time for which a call waits for the relay's database does not count against its timeout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 
 import pytest
 
-from services.relay.store.time_limit import Silence, extended, standing_still
+from services.relay.store.time_limit import Silence, extended, paused_limit
 
 
 async def never() -> None:
@@ -23,18 +23,18 @@ def run(story: Awaitable[None]) -> None:
 
 
 async def passes(seconds: float) -> None:
-    """Without a clock that a busy machine could outrun: the loop's timers are in order."""
+    """Without a real clock, which a busy machine could outrun: the loop's timers are in order."""
     passed = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(seconds, passed.set_result, None)
     await passed
 
 
-def test_a_limit_stands_still_within_the_block_and_goes_on_behind_it() -> None:
+def test_a_limit_pauses_within_the_block_and_continues_after_it() -> None:
     passed = []
 
     async def call() -> None:
         async with asyncio.timeout(0.2) as limit:
-            with standing_still(limit):
+            with paused_limit(limit):
                 await passes(0.5)
                 passed.append("block")
             await never()
@@ -44,22 +44,22 @@ def test_a_limit_stands_still_within_the_block_and_goes_on_behind_it() -> None:
     assert passed == ["block"]
 
 
-def test_a_block_within_a_block_does_not_let_it_go_on_sooner() -> None:
+def test_a_nested_block_does_not_continue_it_earlier() -> None:
     async def story() -> None:
         async with asyncio.timeout(0.2) as limit:
-            with standing_still(limit):
-                with standing_still(limit):
+            with paused_limit(limit):
+                with paused_limit(limit):
                     pass
                 await passes(0.5)
 
     run(story())
 
 
-def test_what_is_broken_off_within_the_block_ends() -> None:
+def test_a_cancellation_within_the_block_ends_it() -> None:
     async def story() -> None:
         async def call() -> None:
             async with asyncio.timeout(20) as limit:
-                with standing_still(limit):
+                with paused_limit(limit):
                     await never()
 
         task = asyncio.create_task(call())
@@ -71,10 +71,10 @@ def test_what_is_broken_off_within_the_block_ends() -> None:
     run(story())
 
 
-def test_without_a_limit_nothing_stands_still() -> None:
+def test_without_a_limit_nothing_pauses() -> None:
     async def call() -> None:
         async with asyncio.timeout(0.05):
-            with standing_still(None):
+            with paused_limit(None):
                 await never()
 
     with pytest.raises(TimeoutError):
@@ -82,12 +82,12 @@ def test_without_a_limit_nothing_stands_still() -> None:
 
 
 class Clock:
-    """The loop's clock, as the test sets it."""
+    """The loop's clock, which the test sets."""
 
     now = 0.0
 
 
-def test_only_statements_that_last_are_a_silence_and_at_the_same_time_they_are_one() -> None:
+def test_only_long_statements_are_a_silence_and_concurrent_ones_are_one_silence() -> None:
     clock = Clock()
     silence = Silence(slow_seconds=1.0, monotonic=lambda: clock.now)
     with silence.statement():
@@ -105,7 +105,7 @@ def test_only_statements_that_last_are_a_silence_and_at_the_same_time_they_are_o
     assert silence.seconds == 5.0
 
 
-def test_a_limit_is_extended_by_what_is_lost_and_by_no_more() -> None:
+def test_a_limit_is_extended_by_the_lost_time_and_no_more() -> None:
     lost = 0.0
 
     async def call() -> None:
@@ -124,7 +124,7 @@ def test_a_limit_is_extended_by_what_is_lost_and_by_no_more() -> None:
     assert asyncio.run(asyncio.wait_for(story(), 20)) >= 0.5
 
 
-def test_behind_the_block_the_limit_is_where_it_was_and_what_was_lost_later() -> None:
+def test_after_the_block_the_limit_is_the_old_one_plus_the_time_lost_later() -> None:
     lost = 0.0
 
     async def story() -> None:

@@ -1,4 +1,4 @@
-"""Why a message waits, and its timetable."""
+"""The reason why a message waits, and the times of its attempts."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ FLOW = FlowView(
         (replace(DUE, due_at=LATER, gate=Gate(queue=replace(QUEUE, paused=True))), "delay", LATER),
     ],
 )
-def test_the_first_thing_that_holds_it_back_is_named(
-    message: MessageView, reason: WaitReason, until: datetime | None
-) -> None:
+def test_the_first_reason_is_named(message: MessageView, reason: WaitReason, until: datetime | None) -> None:
     waiting = why_waiting(message, NOW)
     assert waiting is not None
     assert (waiting.reason, waiting.until) == (reason, until)
@@ -63,17 +61,17 @@ def test_the_first_thing_that_holds_it_back_is_named(
 
 
 @pytest.mark.parametrize("state", ["active", "delivered", "failed", "cancelled"])
-def test_what_does_not_wait_has_no_reason(state: State) -> None:
+def test_a_message_that_does_not_wait_has_no_reason(state: State) -> None:
     assert why_waiting(replace(DUE, state=state), NOW) is None
 
 
-def test_the_timetable_is_the_default_backoffs() -> None:
+def test_the_times_are_those_of_the_default_backoff() -> None:
     plan = timetable(DUE, NOW)
     assert [number for number, _ in plan] == [0, 1, 2, 3]
     assert [round((moment - NOW).total_seconds()) for _, moment in plan] == [0, 12, 161, 1969]
 
 
-def test_an_attempt_under_way_is_not_to_come() -> None:
+def test_an_attempt_in_progress_is_not_a_future_one() -> None:
     message = replace(DUE, state="active", retried=1, options=Options(retry_delay="1000"))
     assert timetable(message, NOW) == [(2, NOW + timedelta(seconds=1)), (3, NOW + timedelta(seconds=2))]
     assert timetable(replace(DUE, state="delivered"), NOW) == []
@@ -83,7 +81,7 @@ def test_an_attempt_under_way_is_not_to_come() -> None:
 @given(
     st.integers(0, 1000), st.integers(0, 1000), st.sampled_from([None, "1000", "1000/(3-retried)", "pow(10, retried)"])
 )
-def test_a_timetable_is_short_and_in_order(retries_max: int, retried: int, expression: str | None) -> None:
+def test_the_times_are_few_and_in_order(retries_max: int, retried: int, expression: str | None) -> None:
     plan = timetable(
         replace(DUE, retries_max=retries_max, retried=retried, options=Options(retry_delay=expression)), NOW
     )

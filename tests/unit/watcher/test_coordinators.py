@@ -1,4 +1,4 @@
-"""Which coordinators are asked for a transaction, on a cluster made by hand; test_hanging_transactions has the real one."""
+"""Which coordinators are asked for a transaction, with a fake cluster. test_hanging_transactions uses a real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE = OpenTransaction("tidings.x", 0, 3, 10470, -1, 20918)
 
 
 class Cluster:
-    """`leaders` are of the partitions of the topic of transactions; each broker knows the transactions of `known`."""
+    """`leaders` are those of the partitions of the transaction topic. Each broker knows the transactions of `known`."""
 
     def __init__(self, leaders: Mapping[int, int], known: Mapping[int, Collection[int]]) -> None:
         self.leaders, self.known = dict(leaders), known
@@ -69,30 +69,32 @@ def test_all_coordinators_are_asked() -> None:
         ("theirs-", Ownership.FOREIGN),
     ],
 )
-def test_only_one_whose_transactional_id_is_ours_is_known_to_be_forgotten(prefix: str, ownership: Ownership) -> None:
+def test_only_a_transaction_with_our_transactional_id_is_known_to_be_forgotten(
+    prefix: str, ownership: Ownership
+) -> None:
     cluster = Cluster({0: 1, 1: 2}, {2: [3]})
     cluster.prefix, cluster.state = prefix, TransactionState.COMPLETE_COMMIT
     assert ownerships(cluster, [ONE]) == {ONE: ownership}
 
 
-def test_one_whose_transactional_id_is_not_shown_is_not_known() -> None:
+def test_a_transaction_whose_transactional_id_is_not_shown_is_not_known() -> None:
     assert ownerships(Cluster({0: 1, 1: 2}, {2: [4]}), [ONE]) == {ONE: Ownership.UNKNOWN}
 
 
-def test_while_one_has_no_broker_no_transaction_is_judged() -> None:
+def test_while_a_partition_has_no_leader_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: -1}, {2: [3]})
     cluster.brokers = {1}
     with pytest.raises(CoordinatorUnavailableError, match="1 of 2 transaction coordinators"):
         ownerships(cluster, [ONE])
 
 
-def test_while_one_changes_no_transaction_is_judged() -> None:
+def test_while_a_coordinator_changes_no_transaction_is_judged() -> None:
     cluster = Cluster({0: 1, 1: 2}, {})
     cluster.after = {0: 1, 1: 1}
     with pytest.raises(CoordinatorUnavailableError, match="changing"):
         ownerships(cluster, [ONE])
 
 
-def test_whoever_may_not_see_the_coordinators_judges_nothing() -> None:
+def test_without_the_right_to_see_the_coordinators_nothing_is_judged() -> None:
     with pytest.raises(CoordinatorUnavailableError, match="DESCRIBE"):
         ownerships(Cluster({}, {}), [ONE])

@@ -1,4 +1,4 @@
-"""Which open transactions hang, on a broker made by hand."""
+"""Which open transactions hang, with a fake broker."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def watching() -> Watching:
     return Watching()
 
 
-def test_one_contradiction_may_be_a_transaction_that_just_ended(watching: Watching) -> None:
+def test_one_contradiction_may_be_a_transaction_that_has_just_ended(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(2)
     assert watching.watch.fault is None
@@ -81,7 +81,7 @@ def test_one_contradiction_may_be_a_transaction_that_just_ended(watching: Watchi
     assert (watching.watch.fault, watching.broker.aborted) == (None, [])
 
 
-def test_what_hangs_is_said_first_and_aborted_after_its_time(watching: Watching) -> None:
+def test_a_hanging_transaction_is_reported_first_and_aborted_after_its_time(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(3)
     assert "tidings.x-0 at 20918 of producer 3" in str(watching.watch.fault)
@@ -91,7 +91,7 @@ def test_what_hangs_is_said_first_and_aborted_after_its_time(watching: Watching)
     assert (watching.broker.aborted, watching.watch.fault) == ([ONE], None)
 
 
-def test_one_that_a_coordinator_takes_up_again_is_not_aborted(watching: Watching) -> None:
+def test_a_transaction_that_a_coordinator_knows_again_is_not_aborted(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(5)
     watching.broker.known = {ONE}
@@ -100,14 +100,14 @@ def test_one_that_a_coordinator_takes_up_again_is_not_aborted(watching: Watching
     assert "open for more than" in str(watching.watch.fault)
 
 
-def test_transactions_that_follow_each_other_are_not_one_long_one(watching: Watching) -> None:
+def test_successive_transactions_are_not_one_long_one(watching: Watching) -> None:
     for number in range(50):
         watching.broker.open = [replace(ONE, start_offset=ONE.start_offset + number)]
         watching.look()
     assert (watching.broker.aborted, watching.watch.fault) == ([], None)
 
 
-def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
+def test_a_broker_that_is_down_is_reported(watching: Watching) -> None:
     watching.broker.away = True
     watching.look()
     assert watching.watch.fault == "Kafka does not respond: KafkaTimeoutError"
@@ -116,7 +116,7 @@ def test_a_broker_that_is_away_is_told(watching: Watching) -> None:
     assert watching.watch.fault is None
 
 
-def test_looks_that_fail_do_not_begin_the_wait_anew(watching: Watching) -> None:
+def test_checks_that_fail_do_not_restart_the_wait(watching: Watching) -> None:
     watching.broker.open = [ONE]
     for _ in range(int(SECONDS_MAX / CHECK_SECONDS)):
         watching.look()
@@ -127,7 +127,7 @@ def test_looks_that_fail_do_not_begin_the_wait_anew(watching: Watching) -> None:
     assert watching.broker.aborted == [ONE]
 
 
-def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -> None:
+def test_a_transaction_that_cannot_be_aborted_does_not_block_others(watching: Watching) -> None:
     other = replace(ONE, topic="tidings.y")
     watching.broker.open, watching.broker.refused = [ONE, other], {ONE}
     watching.look(int(SECONDS_MAX / CHECK_SECONDS) + 2)
@@ -137,7 +137,9 @@ def test_one_that_cannot_be_aborted_keeps_no_other_from_it(watching: Watching) -
 
 
 @pytest.mark.parametrize("ownership", [Ownership.UNKNOWN, Ownership.FOREIGN])
-def test_one_that_is_not_known_to_be_ours_is_said_and_not_aborted(watching: Watching, ownership: Ownership) -> None:
+def test_a_transaction_that_is_not_known_to_be_ours_is_reported_and_not_aborted(
+    watching: Watching, ownership: Ownership
+) -> None:
     watching.broker.open, watching.broker.otherwise = [ONE], ownership
     watching.look(100)
     assert watching.broker.aborted == []
@@ -146,7 +148,7 @@ def test_one_that_is_not_known_to_be_ours_is_said_and_not_aborted(watching: Watc
     )
 
 
-def test_a_right_that_is_missing_is_a_fault_that_names_it_and_ends_nothing(watching: Watching) -> None:
+def test_a_missing_right_is_a_fault_that_names_it_and_aborts_nothing(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(3)
     watching.broker.missing = "READ on topic tidings.* is missing"
@@ -155,7 +157,7 @@ def test_a_right_that_is_missing_is_a_fault_that_names_it_and_ends_nothing(watch
     assert watching.broker.aborted == []
 
 
-def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: Watching) -> None:
+def test_while_a_coordinator_is_down_nothing_is_judged_and_this_is_logged(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(3)
     watching.broker.coordinators_away = True
@@ -169,7 +171,7 @@ def test_while_a_coordinator_is_away_nothing_is_judged_which_is_said(watching: W
     assert watching.broker.aborted == []
 
 
-def test_what_was_seen_before_a_coordinator_went_away_counts_for_nothing(watching: Watching) -> None:
+def test_observations_from_before_a_coordinator_went_down_do_not_count(watching: Watching) -> None:
     watching.broker.open = [ONE]
     watching.look(3)
     watching.broker.coordinators_away = True

@@ -1,4 +1,4 @@
-"""The watcher's decisions, on a connector made by hand."""
+"""The watcher's decisions, with a fake connector."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FakeConnector:
 
 
 class FakeSlot:
-    """Drops as Postgres does: only what is lost, which is gone then."""
+    """Drops like Postgres: only a lost slot, which then does not exist any more."""
 
     def __init__(self) -> None:
         self.current = READ
@@ -118,7 +118,7 @@ def test_a_failed_task_is_restarted_with_growing_pauses() -> None:
     assert watcher.fault == "failed: boom"
 
 
-def test_connect_away_is_told_and_waited_for() -> None:
+def test_a_connect_that_is_down_is_reported_and_waited_for() -> None:
     watcher, connector, _ = made()
     connector.away = True
     assert watcher.run_once() == 0
@@ -133,7 +133,7 @@ def test_pauses_are_bounded() -> None:
     assert [backoff_seconds(n) for n in (0, 1, 2, 3, 50)] == [0, 1, 2, 4, 30]
 
 
-def test_a_lost_slot_is_dropped_once_and_told() -> None:
+def test_a_lost_slot_is_dropped_once_and_reported() -> None:
     slot = FakeSlot()
     watcher = made_with_slot(FakeConnector(), slot, Clock())
     watcher.run_once()
@@ -145,7 +145,7 @@ def test_a_lost_slot_is_dropped_once_and_told() -> None:
     assert (slot.drops, watcher.fault) == (1, None)
 
 
-def test_a_slot_that_nobody_reads_is_told_although_the_connector_says_it_runs() -> None:
+def test_a_slot_without_a_reader_is_reported_although_the_connector_is_running() -> None:
     connector, slot, clock = FakeConnector(), FakeSlot(), Clock()
     watcher = made_with_slot(connector, slot, clock)
     watcher.run_once()
@@ -170,7 +170,7 @@ def test_a_slot_that_nobody_reads_is_told_although_the_connector_says_it_runs() 
         (replace(UNREAD, wal_status="unreserved"), "about to be lost"),
     ],
 )
-def test_what_will_lose_changes_is_told(state: SlotState, word: str) -> None:
+def test_a_future_loss_of_changes_is_reported(state: SlotState, word: str) -> None:
     slot = FakeSlot()
     watcher = made_with_slot(FakeConnector(), slot, Clock())
     watcher.run_once()
@@ -180,7 +180,7 @@ def test_what_will_lose_changes_is_told(state: SlotState, word: str) -> None:
     assert slot.drops == 0
 
 
-def test_postgres_away_is_told_and_waited_for() -> None:
+def test_a_postgres_that_is_down_is_reported_and_waited_for() -> None:
     slot = FakeSlot()
     watcher = made_with_slot(FakeConnector(), slot, Clock())
     slot.away = True

@@ -20,7 +20,7 @@ from services.relay.egress.http.opening import LOOK_SECONDS, Openings, SlowCalls
 from services.relay.egress.http.proxy import Proxy
 from services.relay.egress.http.request import Origin
 from services.relay.egress.http.resolving import Resolve
-from services.relay.memory.byte_share import Share
+from services.relay.memory.byte_budget import ByteBudget
 
 # Servers close idle connections after 5 s (Node) to 75 s (nginx). Connections idle for longer than this are mostly
 # closed.
@@ -51,7 +51,7 @@ class Limits:
     """`slow`: see `Openings`; pools may share it. `memory` is the share that counts TLS buffers."""
 
     slow: SlowCalls | None = None
-    memory: Share | None = None
+    memory: ByteBudget | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Pool:
 
     @property
     def opening(self) -> int:
-        """Calls that will soon have a connection, new or given back by another call."""
+        """Calls that will soon have a connection, a new one or one that another call released."""
         return self._openings.counted
 
     def close(self) -> None:

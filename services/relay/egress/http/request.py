@@ -64,12 +64,12 @@ def request(
     if head.count("\n") != lines or head.count("\r") != lines or "\0" in head:
         raise NotSentError("a header holds a line break or NUL")
     if " " in target or " " in method:
-        raise NotSentError("the destination is no valid address")
+        raise NotSentError("the destination is not a valid address")
     try:
         # Bytes that were not UTF-8 are lone surrogates, and are sent as they were received.
         return Request(method, head.encode(errors="surrogateescape"), body)
     except UnicodeEncodeError:
-        raise NotSentError("a header is no text") from None
+        raise NotSentError("a header is not text") from None
 
 
 def target_of(path: str) -> str:

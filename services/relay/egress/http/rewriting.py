@@ -70,7 +70,7 @@ class Rewriting:
             return None
         found = _CHUNK_SIZE.fullmatch(line)
         if found is None:
-            raise ValueError("the size of a chunk is no number")
+            raise ValueError("the size of a chunk is not a number")
         self._left = int(found[1], 16)
         self._next = self._chunk if self._left else self._trailer
         return found[1] + b"\r\n"
@@ -146,7 +146,7 @@ def _framed(fields: Sequence[_Field]) -> tuple[list[_Field], bool]:
     codings = [coding for coding in codings if coding != b"identity"]
     lengths = set(_listed(fields, _LENGTH))
     if not codings and (len(lengths) > 1 or not all(length.isdigit() for length in lengths)):
-        raise ValueError("the length is no number, or there are several")
+        raise ValueError("the length is not a number, or there are several")
     joined = {_CODING: b", ".join(codings), _LENGTH: b"" if codings else b"".join(lengths)}
     framed: list[_Field] = []
     for name, value in fields:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from services.relay.memory.shares import PART
+from services.relay.memory.places import PART
 
 # How long a request waits for others to end. Its client has a timeout of its own, usually 30 s or more.
 WAIT_SECONDS = 10.0
@@ -27,7 +27,7 @@ class _Waiting:
     granted: asyncio.Future[None]
 
 
-class Share:
+class ByteBudget:
     """`bytes_max` bytes for one use. Each part held has a key, and may have a name: a token, or a destination.
 
     One name gets at most half, or, with `fair`, a quarter of what remains for it, so that a few names cannot take all.
@@ -44,7 +44,7 @@ class Share:
         self._waiting_max = waiting_max
         self._fair = fair
         self._first_grows = first_grows
-        # How often a part was given back.
+        # How often a part was released.
         self.given = 0
         self._used = 0
         self._taken = 0  # the part of _used that has a name

@@ -13,17 +13,17 @@ from services.relay.message import ANSWER_INLINE_BYTES_MAX, INLINE_BYTES_MAX
 from services.relay.protocol.cursor import encode_cursor
 from services.relay.protocol.filters import Filters
 from services.relay.protocol.overriding import overridden
-from services.relay.protocol.views import LetterView
+from services.relay.protocol.views import DeadLetterView
 from services.relay.store.database import Database, Row, rows
+from services.relay.store.encryption import Encryption
 from services.relay.store.filtering import fetch_planned, filtered, microseconds, parameters, planned_rows
 from services.relay.store.message_views import message_view
 from services.relay.store.messages import Accepted, Messages
 from services.relay.store.sealing import UnreadableError, draft_of, open_sealed
 from services.relay.store.slicing import beginning
-from services.relay.store.vault import Vault
 
 Ids = list[str]
-Views = list[LetterView]
+Views = list[DeadLetterView]
 
 PAGE_MAX = 100
 # The most dead letters removed or retried in one transaction. The client continues with the cursor.
@@ -42,13 +42,13 @@ class _DuplicateError(Exception):
         self.accepted = accepted
 
 
-class Letters:
+class DeadLetters:
     """Pages are newest first. Their cursor is None at the end."""
 
     def __init__(
         self,
         database: Database,
-        vault: Vault,
+        encryption: Encryption,
         messages: Messages,
         *,
         discard: Callable[[Sequence[str]], None],
@@ -59,14 +59,14 @@ class Letters:
         `clock` gives Unix seconds, for an `Upstash-Not-Before` that overrides that of the dead letter.
         """
         self._database = database
-        self._vault = vault
+        self._encryption = encryption
         self._messages = messages
         self._discard = discard
         self._deduplication_seconds = deduplication_seconds
         self._clock = clock
-        self._q = filtered("letters")
+        self._q = filtered("dead_letters")
 
-    async def list(self, filters: Filters) -> tuple[list[LetterView], str | None]:
+    async def list(self, filters: Filters) -> tuple[list[DeadLetterView], str | None]:
         """A page of `filters.count` dead letters, or PAGE_MAX, and the cursor of the next page. A page has fewer when
         their bodies are large.
         """
@@ -77,14 +77,14 @@ class Letters:
         views = await self._views([row["id"] for row in page], filters.trim_body)
         return views, _cursor(page) if len(found) > len(page) else None
 
-    async def get(self, letter_id: str) -> LetterView | None:
+    async def get(self, dlq_id: str) -> DeadLetterView | None:
         """The dead letter with its whole answer, as far as that was kept."""
-        found = await self._views([letter_id], None)
+        found = await self._views([dlq_id], None)
         return found[0] if found else None
 
-    async def delete(self, letter_id: str) -> bool:
+    async def delete(self, dlq_id: str) -> bool:
         """Remove the dead letter. Returns whether it existed."""
-        gone = await self._database.fetch(self._q["delete"], {"ids": [letter_id]})
+        gone = await self._database.fetch(self._q["delete"], {"ids": [dlq_id]})
         self._discard(_keys(gone))
         return len(gone) == 1
 
@@ -101,7 +101,7 @@ class Letters:
         self._discard(_keys(gone))
         return len(gone), cursor
 
-    async def retry(self, letter_id: str, overrides: Mapping[str, str]) -> Accepted | None:
+    async def retry(self, dlq_id: str, overrides: Mapping[str, str]) -> Accepted | None:
         """Publish the message again with `overrides` (publish headers) over its own options. None when it is unknown.
 
         The message's own deduplication id is not used. If `overrides` name an id that is in use, nothing is published
@@ -109,8 +109,8 @@ class Letters:
         """
 
         async def work(connection: AsyncConnection[Any]) -> tuple[Accepted | None, list[Row]]:
-            found = await rows(connection, self._q["take"], {"ids": [letter_id]} | _SHOWN)
-            drafts = [overridden(draft_of(self._vault, row), overrides, self._clock()) for row in found]
+            found = await rows(connection, self._q["take"], {"ids": [dlq_id]} | _SHOWN)
+            drafts = [overridden(draft_of(self._encryption, row), overrides, self._clock()) for row in found]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
             for one in accepted:
                 if one.deduplicated:
@@ -132,7 +132,7 @@ class Letters:
             sealed = await rows(connection, self._q["sealed"], {"ids": [row["id"] for row in found]})
             readable = [row["id"] for row in sealed if self._readable(row)]
             taken = await rows(connection, self._q["take"], {"ids": readable} | _SHOWN)
-            drafts = [draft_of(self._vault, row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
+            drafts = [draft_of(self._encryption, row) for row in sorted(taken, key=lambda row: row["id"], reverse=True)]
             accepted = await self._messages.accept_in(connection, drafts, self._deduplication_seconds)
             return [one.message_id for one in accepted], cursor, taken
 
@@ -153,7 +153,7 @@ class Letters:
 
     def _readable(self, row: Row) -> bool:
         try:
-            return not open_sealed(self._vault, row["sealed"]).newer
+            return not open_sealed(self._encryption, row["sealed"]).newer
         except UnreadableError:
             return False
 
@@ -162,10 +162,12 @@ class Letters:
         found = await self._database.fetch(self._q["shown"], {"ids": ids, "trim_body": trim_body} | _SHOWN)
         return [self._view(row) for row in found]
 
-    def _view(self, row: Row) -> LetterView:
-        return LetterView(
+    def _view(self, row: Row) -> DeadLetterView:
+        return DeadLetterView(
             row["id"],
-            message_view(self._vault, row | {"id": row["message_id"], "state": "failed", "due_at": row["failed_at"]}),
+            message_view(
+                self._encryption, row | {"id": row["message_id"], "state": "failed", "due_at": row["failed_at"]}
+            ),
             row["response_status"],
             row["response_header"],
             row["response_body"],

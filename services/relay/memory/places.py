@@ -32,7 +32,7 @@ class Place:
             release()
 
 
-class Shares:
+class Places:
     """`places` in total, and `waiting_max` waiting requests, which are shared in the same way. Within a key the
     requests are served in order.
     """
@@ -81,7 +81,7 @@ class Shares:
             else:
                 self._forget(key, granted)
             if isinstance(error, TimeoutError):
-                raise NoPlaceError(f"too many transfers go on: none ended within {seconds:g} s") from None
+                raise NoPlaceError(f"too many transfers are in progress: none ended within {seconds:g} s") from None
             raise
         finally:
             self._may_wait += 1

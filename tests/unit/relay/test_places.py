@@ -1,4 +1,4 @@
-"""Places that are shared between keys: none is hoarded, none is lost."""
+"""Places that keys share: no key hoards them, and none is lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from services.relay.memory.shares import NoPlaceError, Place, Shares
+from services.relay.memory.places import NoPlaceError, Place, Places
 
 PLACES = 20
-# A fifth.
+# A fifth of the places.
 ALONE = 4
 
 
@@ -19,8 +19,8 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 20))
 
 
-async def taken(shares: Shares, key: str) -> list[Place]:
-    """All that `key` gets without waiting."""
+async def taken(shares: Places, key: str) -> list[Place]:
+    """All places that `key` gets without waiting."""
     found = []
     while True:
         try:
@@ -31,7 +31,7 @@ async def taken(shares: Shares, key: str) -> list[Place]:
 
 def test_one_key_has_a_fifth_and_many_leave_one_for_the_next() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         assert len(await taken(shares, "first")) == ALONE
         for number in range(8):
             assert await taken(shares, f"other-{number}")
@@ -40,9 +40,9 @@ def test_one_key_has_a_fifth_and_many_leave_one_for_the_next() -> None:
     run(scenario())
 
 
-def test_a_place_that_is_given_back_goes_to_the_first_that_waits() -> None:
+def test_a_released_place_goes_to_the_first_waiting_call() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         held = await taken(shares, "a")
         order: list[int] = []
 
@@ -52,7 +52,7 @@ def test_a_place_that_is_given_back_goes_to_the_first_that_waits() -> None:
 
         waiting = [asyncio.create_task(wait(number)) for number in range(5)]
         await asyncio.sleep(0)
-        # Others do not stand behind them.
+        # Other keys do not wait behind them.
         (await shares.take("b", 0)).release()
         assert order == []
         held[0].release()
@@ -63,9 +63,9 @@ def test_a_place_that_is_given_back_goes_to_the_first_that_waits() -> None:
     run(scenario())
 
 
-def test_too_many_that_wait_are_refused_by_key() -> None:
+def test_too_many_waiting_calls_are_refused_by_key() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 20)
+        shares = Places(PLACES, 20)
         await taken(shares, "a")
         await taken(shares, "b")
         waiting = [asyncio.create_task(shares.take("a", 10)) for _ in range(20)]
@@ -83,9 +83,9 @@ def test_too_many_that_wait_are_refused_by_key() -> None:
 
 
 @pytest.mark.parametrize("granted_first", [False, True])
-def test_whoever_is_cancelled_while_waiting_loses_no_place(granted_first: bool) -> None:
+def test_a_call_that_is_cancelled_while_waiting_loses_no_place(granted_first: bool) -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         held = await taken(shares, "a")
         waiting = asyncio.create_task(shares.take("a", 10))
         await asyncio.sleep(0)
@@ -99,9 +99,9 @@ def test_whoever_is_cancelled_while_waiting_loses_no_place(granted_first: bool) 
     run(scenario())
 
 
-def test_a_key_that_waits_is_served_when_others_give_back() -> None:
+def test_a_waiting_key_is_served_when_others_release_places() -> None:
     async def scenario() -> None:
-        shares = Shares(PLACES, 100)
+        shares = Places(PLACES, 100)
         others = [place for number in range(PLACES) for place in await taken(shares, f"other-{number}")]
         waiting = [asyncio.create_task(shares.take("late", 10)) for _ in range(ALONE)]
         await asyncio.sleep(0)

@@ -16,22 +16,22 @@ def broken(_: object) -> Reply:
 
 
 def buried(relay: Relay, server: Destination, count: int = 1, **headers: str) -> list[dict[str, Any]]:
-    """Messages that failed at once; their letters, the newest first."""
+    """Publish messages that fail at once; return their dead letters, newest first."""
     named = {name.replace("_", "-"): value for name, value in headers.items()} | {"Upstash-Retries": "0"}
     ids = [
         relay.call("POST", f"/v2/publish/{server.url}/x", data=str(n), headers=named).json()["messageId"]
         for n in range(count)
     ]
 
-    def letters() -> list[dict[str, Any]]:
+    def dead_letters() -> list[dict[str, Any]]:
         answer = relay.call("GET", f"/v2/dlq?messageId={','.join(ids)}").json()
         found: list[dict[str, Any]] = answer["messages"]
         return found if len(found) == count else []
 
-    return until(letters)
+    return until(dead_letters)
 
 
-def test_a_letter_tells_the_message_and_the_last_answer(shared: Relay) -> None:
+def test_a_dead_letter_shows_the_message_and_the_last_answer(shared: Relay) -> None:
     with destination(broken) as server:
         [letter] = buried(shared, server, Upstash_Label="l")
         assert shared.call("GET", f"/v2/dlq/{letter['dlqId']}").json() == letter
@@ -40,7 +40,7 @@ def test_a_letter_tells_the_message_and_the_last_answer(shared: Relay) -> None:
     assert (letter["url"], letter["body"], letter["maxRetries"], letter["label"]) == (f"{server.url}/x", "0", 0, "l")
 
 
-def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
+def test_pages_are_read_by_cursor_without_repeats(shared: Relay) -> None:
     with destination(broken) as server:
         expected = [letter["dlqId"] for letter in buried(shared, server, 5, Upstash_Label="paged")]
     seen: list[str] = []
@@ -53,7 +53,7 @@ def test_pages_are_walked_by_cursor_without_repeats(shared: Relay) -> None:
     assert (seen, pages) == (expected, 3)
 
 
-def test_one_letter_is_removed(shared: Relay) -> None:
+def test_one_dead_letter_is_removed(shared: Relay) -> None:
     with destination(broken) as server:
         [letter] = buried(shared, server)
     path = f"/v2/dlq/{letter['dlqId']}"
@@ -63,19 +63,19 @@ def test_one_letter_is_removed(shared: Relay) -> None:
     assert (again.status_code, again.json()) == (404, {"error": f"dead letter {letter['dlqId']} not found"})
 
 
-def test_many_letters_are_removed_by_ids_in_the_body_in_the_query_and_by_filter(shared: Relay) -> None:
+def test_many_dead_letters_are_removed_by_ids_in_the_body_in_the_query_and_by_filter(shared: Relay) -> None:
     with destination(broken) as server:
         ids = [letter["dlqId"] for letter in buried(shared, server, 5, Upstash_Label="removed")]
     assert shared.call("DELETE", "/v2/dlq", json={"dlqIds": ids[:1]}).json()["deleted"] == 1
     assert shared.call("DELETE", f"/v2/dlq?dlqIds={ids[1]}&dlqIds={ids[2]}").json()["deleted"] == 2
     one = shared.call("DELETE", "/v2/dlq?label=removed&count=1").json()
     assert one["deleted"] == 1
-    # More is left, so there is where to go on.
+    # More remain, so the answer has a cursor.
     rest = shared.call("DELETE", f"/v2/dlq?label=removed&count=5&cursor={one['cursor']}").json()
     assert rest == {"deleted": 1}
 
 
-def test_a_letter_is_published_once_more_with_other_options(shared: Relay) -> None:
+def test_a_dead_letter_is_published_again_with_other_options(shared: Relay) -> None:
     with destination(broken) as server:
         [letter] = buried(shared, server, Upstash_Forward_A="old", Upstash_Forward_B="kept")
         server.answer = lambda _: Reply()
@@ -91,8 +91,10 @@ def test_a_letter_is_published_once_more_with_other_options(shared: Relay) -> No
     assert shared.call("POST", f"/v2/dlq/retry?dlqIds={letter['dlqId']}&count=100").status_code == 404
 
 
-def test_a_letter_that_was_retried_is_gone_for_whoever_removes_it_and_the_new_message_stays(shared: Relay) -> None:
-    """The vendor's documentation of the route: 404 when it is not there; its clean-up after a retry is that of many."""
+def test_a_dead_letter_that_was_retried_cannot_be_removed_and_the_new_message_stays(shared: Relay) -> None:
+    """The vendor's documentation of the route: 404 when it does not exist. Clients clean up after a retry by removing
+    many.
+    """
     with destination(broken) as server:
         [letter] = buried(shared, server)
         new = shared.call("POST", f"/v2/dlq/retry/{letter['dlqId']}", headers={"Upstash-Delay": "1h"}).json()[
@@ -106,7 +108,7 @@ def test_a_letter_that_was_retried_is_gone_for_whoever_removes_it_and_the_new_me
     assert shared.call("DELETE", f"/v2/messages/{new}").json() == {"cancelled": 1}
 
 
-def test_a_retry_with_a_bad_option_is_400_and_the_letter_stays(shared: Relay) -> None:
+def test_a_retry_with_a_bad_option_is_400_and_the_dead_letter_stays(shared: Relay) -> None:
     with destination(broken) as server:
         [letter] = buried(shared, server)
     answer = shared.call("POST", f"/v2/dlq/retry/{letter['dlqId']}", headers={"Upstash-Retries": "many"})
@@ -115,7 +117,7 @@ def test_a_retry_with_a_bad_option_is_400_and_the_letter_stays(shared: Relay) ->
 
 
 @pytest.mark.parametrize("by", ["ids", "filter"])
-def test_many_letters_are_published_once_more(shared: Relay, by: str) -> None:
+def test_many_dead_letters_are_published_again(shared: Relay, by: str) -> None:
     label = f"retried-{by}"
     with destination(broken) as server:
         ids = [letter["dlqId"] for letter in buried(shared, server, 3, Upstash_Label=label)]
@@ -128,7 +130,7 @@ def test_many_letters_are_published_once_more(shared: Relay, by: str) -> None:
     assert shared.call("GET", f"/v2/dlq?label={label}").json() == {"messages": []}
 
 
-def test_bad_input_is_400_and_named(shared: Relay) -> None:
+def test_bad_input_is_400_with_its_name(shared: Relay) -> None:
     rows: list[tuple[str, str, str, str]] = [
         ("GET", "/v2/dlq?colour=red", "", "'colour'"),
         ("GET", "/v2/dlq?count=none", "", "'count'"),

@@ -11,7 +11,7 @@ import orjson
 from cryptography.fernet import Fernet, MultiFernet
 
 
-class Vault:
+class Encryption:
     """Encrypts JSON. Several keys allow rotation: the first encrypts, all decrypt."""
 
     def __init__(self, keys: str) -> None:
@@ -50,5 +50,5 @@ def _plain(value: Any, default: Callable[[Any], Any] | None) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if default is None:
-        raise TypeError(f"{type(value).__name__} is no JSON")
+        raise TypeError(f"{type(value).__name__} is not JSON")
     return default(value)

@@ -10,32 +10,32 @@ from services.relay.api.deps import Deps
 from services.relay.api.rates import check_rate
 from services.relay.api.reply import RefusedError, done_reply, json_reply, not_found
 from services.relay.message import ANSWER_INLINE_BYTES_MAX
-from services.relay.protocol.answers import letter_object, present, published_object
+from services.relay.protocol.answers import dead_letter_object, present, published_object
 from services.relay.protocol.filters import Filters, Route
 from services.relay.protocol.headers import OPTION_PREFIXES
 from services.relay.protocol.publishing import options_of
-from services.relay.store.letters import RETRY_BYTES_MAX
+from services.relay.store.dead_letters import RETRY_BYTES_MAX
 
 
 async def listed(deps: Deps, call: Call) -> web.Response:
     """`GET /v2/dlq`. The last page has no cursor."""
     filters = list_filters(Route.LETTERS, call.query)
     await call.holding.take_page()
-    letters, cursor = await deps.letters.list(filters)
-    return json_reply(present({"cursor": cursor, "messages": [letter_object(letter) for letter in letters]}))
+    dead_letters, cursor = await deps.dead_letters.list(filters)
+    return json_reply(present({"cursor": cursor, "messages": [dead_letter_object(letter) for letter in dead_letters]}))
 
 
 async def get(deps: Deps, call: Call) -> web.Response:
     await call.holding.take_page(ANSWER_INLINE_BYTES_MAX)
-    letter = await deps.letters.get(call.name())
+    letter = await deps.dead_letters.get(call.name())
     if letter is None:
         raise not_found(f"dead letter {call.name()}")
-    return json_reply(letter_object(letter))
+    return json_reply(dead_letter_object(letter))
 
 
 async def delete(deps: Deps, call: Call) -> web.Response:
     """`DELETE /v2/dlq/{id}`."""
-    if not await deps.letters.delete(call.name()):
+    if not await deps.dead_letters.delete(call.name()):
         raise not_found(f"dead letter {call.name()}")
     return done_reply()
 
@@ -43,7 +43,7 @@ async def delete(deps: Deps, call: Call) -> web.Response:
 async def delete_many(deps: Deps, call: Call) -> web.Response:
     """`DELETE /v2/dlq`. The answer has a cursor when there are more."""
     filters = await _chosen(deps, call)
-    deleted, cursor = (0, None) if filters is None else await deps.letters.delete_many(filters)
+    deleted, cursor = (0, None) if filters is None else await deps.dead_letters.delete_many(filters)
     return json_reply(present({"deleted": deleted, "cursor": cursor}))
 
 
@@ -53,7 +53,7 @@ async def retry(deps: Deps, call: Call) -> web.Response:
     overrides = {
         name: value for name, value in options_of(call.headers, call.query).items() if name.startswith(OPTION_PREFIXES)
     }
-    accepted = await deps.letters.retry(call.name(), overrides)
+    accepted = await deps.dead_letters.retry(call.name(), overrides)
     if accepted is None:
         raise not_found(f"dead letter {call.name()}")
     if accepted.deduplicated:
@@ -70,7 +70,7 @@ async def retry_many(deps: Deps, call: Call) -> web.Response:
     check_rate(deps, call, 1)
     filters = await _chosen(deps, call)
     await call.holding.take(2 * RETRY_BYTES_MAX)
-    message_ids, cursor = ([], None) if filters is None else await deps.letters.retry_many(filters)
+    message_ids, cursor = ([], None) if filters is None else await deps.dead_letters.retry_many(filters)
     if filters is not None and filters.dlq_ids and filters.cursor is None and not message_ids:
         raise RefusedError(404, "none of these dead letters is there to be sent again")
     if message_ids:
