@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import outbox as outbox_of
@@ -216,7 +215,7 @@ def test_whoever_takes_over_a_partition_begins_before_what_was_unknown(dispatchi
     dispatching.invisible = {A}
     dispatching.submit(A, B)
     dispatching.run(1)
-    dispatching.partitions.assigned.discard(TopicPartition(SUBMISSIONS, 0))
+    dispatching.partitions.lose(SUBMISSIONS)
     dispatching.run(2 * UNKNOWN_SECONDS)
     assert (dispatching.letters.sent, dispatching.partitions.committed) == ([], {SUBMISSIONS: 0})
 

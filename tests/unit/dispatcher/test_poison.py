@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.unknown import UNKNOWN_MAX, UNKNOWN_SECONDS
-from tests.integration.dispatcher.conftest import Letters, Partitions
+from tests.unit.dispatcher.broker import Letters, Partitions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.topics import SUBMISSIONS
 from tidings.process import log
