@@ -177,6 +177,9 @@ class Loop:
             self._progress.turned(len(work.changes.assignment()))
             if self._clock() - looked_at > LOOK_SECONDS:
                 self._metrics.lag.set(work.changes.look())
+                # A replaced member without unread changes commits nothing, and so gets no error of the broker.
+                if work.changes.silent and replaced(self._reader.cluster, work.changes):
+                    raise FencedError("this member sends no heartbeats")
                 looked_at = self._clock()
 
     def _wait(self, event: str, error: Exception) -> None:
