@@ -11,7 +11,7 @@ pytest := PYTHONDONTWRITEBYTECODE= $(VENV)/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down status logs restart reset compose-env test unit integration fmt documents bench-cdc bench-submit bench-relay bench-way chaos \
-	check venv venv-stack
+	lint check venv venv-stack
 
 help: ## what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,9 +77,10 @@ bench-way: venv ## submission to completion event, hop by hop, beside celery, pg
 chaos: venv ## the whole system under load while it is killed, stopped, cut off; SECONDS=60 SEED=1
 	@$(VENV)/python -m tests.chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
-check: venv ## ruff, mypy --strict, import-linter, files that must agree
+lint: venv ## ruff, mypy --strict, import-linter
 	@$(VENV)/ruff check .
 	@$(VENV)/ruff format --check .
 	@$(VENV)/mypy
 	@$(VENV)/lint-imports
-	@$(pytest) -q tests/unit
+
+check: lint unit ## lint, and the tests without I/O

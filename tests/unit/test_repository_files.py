@@ -21,10 +21,10 @@ def test_editors_wrap_at_the_same_width_as_the_checks() -> None:
     assert int(settings["*.md"]["max_line_length"]) == WIDTH_MAX
 
 
-def test_each_hook_of_pre_commit_is_a_check_of_make_check() -> None:
+def test_each_hook_of_pre_commit_is_a_check_of_make_lint() -> None:
     [repository] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     programs = {hook["entry"].split()[0].removeprefix(".venv/bin/") for hook in repository["hooks"]}
-    [recipe] = re.findall(r"^check:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    [recipe] = re.findall(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert programs == set(re.findall(r"\$\(VENV\)/(\S+)", recipe))
 
 

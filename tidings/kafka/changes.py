@@ -145,6 +145,14 @@ class Changes:
     def group_metadata(self) -> Any:
         return self._consumer.group_metadata()
 
+    @property
+    def silent(self) -> bool:
+        """Whether this member has joined its group and sends no heartbeats. kafka-python 3.0.12 stops them when another
+        consumer takes the member's name; it then raises no error, and polls without a pause.
+        """
+        joined = self._consumer.group_metadata().state == MemberState.STABLE
+        return joined and not self._consumer._coordinator._heartbeat_enabled  # noqa: SLF001  nothing public says it
+
     def look(self) -> int:
         """Ask the broker for the end of each partition and note it; return the number of unread records. Raises a
         `KafkaError`.

@@ -155,6 +155,9 @@ class Loop:
             self._progress.round_completed(len(work.changes.assignment()))
             if self._clock() - measured_at > LAG_SECONDS:
                 self._metrics.lag.set(work.changes.look())
+                # A replaced member without unread changes commits nothing, and so gets no error of the broker.
+                if work.changes.silent and replaced(self._reader.cluster, work.changes):
+                    raise FencedError("this member sends no heartbeats")
                 measured_at = self._clock()
 
     def _wait(self, event: str, error: Exception) -> None:

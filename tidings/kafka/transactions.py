@@ -1,7 +1,8 @@
 """Kafka transactions with a limit on every wait; a failure names the topic that caused it.
 
-The only module that uses internals of kafka-python (3.0): its `commit_transaction`, `abort_transaction` and
-`send_offsets_to_transaction` wait without a timeout, and `close` returns before it has ended the sender's thread.
+It uses internals of kafka-python (3.0), as `changes.py` does in one place: its `commit_transaction`,
+`abort_transaction` and `send_offsets_to_transaction` wait without a timeout, and `close` returns before it has ended
+the sender's thread.
 """
 
 from __future__ import annotations

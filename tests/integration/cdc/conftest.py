@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +47,8 @@ class Cdc:
         self.prefix = f"{database}.cdc"
         self.connector = Connector(worker.url, self.name, worker.password)
         self.url = postgres.url(database)
+        # The partition of each submission.
+        self.partitions: dict[str, str] = {}
 
     def watcher_environment(self) -> dict[str, str]:
         """The settings of a watcher for this database, worker and broker."""
@@ -157,16 +158,17 @@ class Cdc:
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", self.slot
         )
 
-    def submit(self) -> str:
-        """Insert a submission; return its id."""
-        submission_id = str(uuid.uuid4())
-        self.execute(
+    def submit(self, since: str = "0") -> str:
+        """Insert a submission as old as `since`, an interval of Postgres; return its id, which has that time."""
+        [(submission_id, partition)] = self.execute(
             "INSERT INTO tidings.submissions (id, tenant, target, body, content_type, idempotency_key, fingerprint)"
-            " VALUES (%s, 'default', 'demo', %s, 'application/json', 'private-key', '\\x00')",
-            submission_id,
+            " VALUES (uuidv7(- %s::interval), 'default', 'demo', %s, 'application/json', 'private-key', '\\x00')"
+            " RETURNING id::text, tableoid::regclass::text",
+            since,
             b'{"prompt": "private-prompt"}',
         )
-        return submission_id
+        self.partitions[str(submission_id)] = str(partition).removeprefix("tidings.")
+        return str(submission_id)
 
     def events(self, table: str, enough: Callable[[list[Event]], object], seconds: float = 30) -> list[Event]:
         """Read all committed events of a table's topic until `enough` is true for them."""

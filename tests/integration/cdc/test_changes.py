@@ -36,12 +36,15 @@ def test_a_rolled_back_row_becomes_no_event(cdc: Cdc) -> None:
     assert [event for event in beats if "2026-01-01" in event.row["at"]] == []
 
 
-def test_rows_from_before_the_registration_become_events_too(cdc: Cdc) -> None:
-    before = cdc.submit()
+def test_rows_of_every_partition_become_events_of_the_topic_of_their_table(cdc: Cdc) -> None:
+    before = [cdc.submit(since) for since in ("0", "-1 month", "50 years")]
+    assert len({cdc.partitions[id_] for id_ in before}) == 3
+    assert cdc.partitions[before[0]] == f"submissions_{datetime.now(UTC):%Y_%m}"
     cdc.register()
-    after = cdc.submit()
-    events = cdc.events("submissions", cdc.has(before, after))
-    assert {event.key: event.envelope["op"] for event in events} == {before: "r", after: "c"}
+    after = [cdc.submit(since) for since in ("0", "-1 month", "50 years")]
+    events = cdc.events("submissions", cdc.has(*before, *after))
+    told = [(event.key, event.envelope["op"]) for event in events]
+    assert sorted(told) == sorted([(id_, "r") for id_ in before] + [(id_, "c") for id_ in after])
 
 
 def test_a_row_that_is_moved_out_of_the_default_partition_becomes_one_event(cdc: Cdc) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from kafka.structs import OffsetAndMetadata, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.api_client import ApiClient
@@ -22,6 +20,7 @@ from services.dispatcher.relay_client import RelayClient
 from services.dispatcher.sender import Sender
 from services.dispatcher.timing import Timing
 from tests.destination import Received, Reply, destination
+from tests.unit.dispatcher.broker import Letters, Partitions
 from tidings.contract.targets import Disabled, Resolved, Target
 from tidings.contract.topics import REMOVALS, RESULTS, SUBMISSIONS
 from tidings.process import log
@@ -34,82 +33,6 @@ TARGETS: dict[str, Resolved | Disabled] = {
     "on": Resolved(TARGET, TARGET.url, {"Authorization": "Bearer sk"}),
     "off": Disabled(TARGET, "target off is disabled: KEY not set"),
 }
-
-
-@dataclass(frozen=True)
-class Record:
-    topic: str
-    partition: int
-    offset: int
-    key: bytes
-    value: bytes
-
-
-BATCH_MAX = 100
-
-
-class Partitions:
-    """The part of a consumer that the dispatcher uses. A poll without records adds half a second to `now`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.polls = 0
-        self.committed: dict[str, int] = {}
-        self._records: dict[TopicPartition, list[Record]] = {
-            TopicPartition(t, 0): [] for t in (SUBMISSIONS, RESULTS, REMOVALS)
-        }
-        self._positions = dict.fromkeys(self._records, 0)
-        self._paused: set[TopicPartition] = set()
-        self.assigned = set(self._records)
-
-    def add(self, topic: str, value: bytes) -> None:
-        records = self._records[TopicPartition(topic, 0)]
-        records.append(Record(topic, 0, len(records), b"key", value))
-
-    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
-        self.polls += 1
-        found = {
-            partition: records[self._positions[partition] :][:BATCH_MAX]
-            for partition, records in self._records.items()
-            if partition in self.assigned - self._paused and self._positions[partition] < len(records)
-        }
-        for partition, records in found.items():
-            self._positions[partition] += len(records)
-        if not found:
-            self.now += timeout_ms / 1000
-        return found
-
-    def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        self.committed |= {partition.topic: offset.offset for partition, offset in offsets.items()}
-
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        self._positions[partition] = offset
-
-    def assignment(self) -> set[TopicPartition]:
-        return set(self.assigned)
-
-    def paused(self) -> set[TopicPartition]:
-        return set(self._paused)
-
-    def pause(self, *partitions: TopicPartition) -> None:
-        self._paused |= set(partitions)
-
-    def resume(self, *partitions: TopicPartition) -> None:
-        self._paused -= set(partitions)
-
-
-class Letters:
-    """The producer of dead letters."""
-
-    def __init__(self) -> None:
-        self.sent: list[dict[str, Any]] = []
-
-    def send(self, topic: str, **message: Any) -> Letters:
-        self.sent.append({"topic": topic, **message})
-        return self
-
-    def get(self, timeout: float) -> None:
-        assert timeout > 0
 
 
 class Dispatching:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from kafka.structs import TopicPartition
 from prometheus_client import CollectorRegistry
 
 from services.dispatcher.__main__ import make_sender
@@ -223,7 +222,7 @@ def test_the_offset_of_an_unknown_submission_is_not_committed(dispatching: Dispa
     dispatching.invisible = {A}
     dispatching.submit(A, B)
     dispatching.run(1)
-    dispatching.partitions.assigned.discard(TopicPartition(SUBMISSIONS, 0))
+    dispatching.partitions.lose(SUBMISSIONS)
     dispatching.run(2 * UNKNOWN_SECONDS)
     assert (dispatching.letters.sent, dispatching.partitions.committed) == ([], {SUBMISSIONS: 0})
 

@@ -54,7 +54,7 @@ class Topics:
         self.write(RESULTS, submission_id, json.dumps({"op": "c", "after": row}).encode())
         return submission_id
 
-    def changes(self, channels: Sequence[str]) -> list[str]:
+    def changes(self, channels: Sequence[str | None]) -> list[str]:
         """Write one change for each of `channels` in one transaction; return the submissions' ids."""
         ids = [str(uuid.uuid4()) for _ in channels]
         with closing(KafkaProducer(bootstrap_servers=self.bootstrap, acks="all")) as producer:

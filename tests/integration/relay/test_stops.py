@@ -70,6 +70,33 @@ def test_a_stop_during_a_backlog_leaves_no_claim_and_no_unknown_fate(
         assert faulty.states()["delivered"] == len(server.received)
 
 
+def test_calls_in_progress_at_a_stop_are_finished_and_no_other_begins(
+    new_relay: Callable[..., Relay], faulty: Edge
+) -> None:
+    overdue = "SELECT count(*) FROM relay.messages WHERE state = 'waiting' AND due_at < now() - interval '2 s'"
+    paths = [f"/{n}" for n in range(5)]
+    with destination(lambda _: Reply(delay_seconds=3600)) as server, ThreadPoolExecutor() as pool:
+        relay = new_relay(**faulty.direct, RELAY_DRAIN_SECONDS="120")
+        publish(relay, server, paths)
+        until(lambda: len(server.received) == len(paths), 60)
+        stopping = pool.submit(relay.process.stop)
+
+        def claims_no_more() -> bool:
+            assert relay.publish(f"{server.url}/later").ok  # it still accepts messages, for the next process
+            return bool(faulty.rows(overdue)[0][0])
+
+        until(claims_no_more, 30, every=0.5)
+        assert not stopping.done()
+        called = set(calls(server))
+        server.released.set()
+        assert stopping.result(240) == 0
+        assert set(calls(server)) == called
+        assert {path: calls(server)[path] for path in paths} == dict.fromkeys(paths, 1)
+        assert faulty.states()["active"] == 0
+        assert faulty.states()["delivered"] == len(server.received)
+        assert "drain_incomplete" not in log(relay)
+
+
 def test_calls_without_a_connection_at_the_end_of_the_drain_wait_again_without_an_unknown_fate(
     new_relay: Callable[..., Relay], faulty: Edge
 ) -> None:

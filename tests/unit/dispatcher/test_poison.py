@@ -14,7 +14,7 @@ from services.dispatcher.dispatcher import Connection, Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.timing import Timing
 from services.dispatcher.unknown import UNKNOWN_MAX, UNKNOWN_SECONDS
-from tests.integration.dispatcher.conftest import Letters, Partitions
+from tests.unit.dispatcher.broker import Letters, Partitions
 from tidings.contract.change import ContentRemoval, ResultChange, SubmissionChange
 from tidings.contract.topics import SUBMISSIONS
 from tidings.process import log
