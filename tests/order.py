@@ -15,6 +15,13 @@ STACK_FILES = {
     "tests/acceptance/test_way.py",
     "tests/acceptance/test_webhooks.py",
 }
+# Files whose tests share the running stack of a checkout. The commands of documents stop it at their end.
+CHECKOUT = "stack of a checkout"
+CHECKOUT_FILES = (
+    "tests/acceptance/test_starts.py",
+    "tests/acceptance/test_reconciler.py",
+    "tests/acceptance/test_documents.py",
+)
 # A folder whose files share one Connect worker.
 CONNECT = "tests/integration/cdc/"
 # Files whose tests share nothing and take minutes together: each test is a unit.
@@ -27,9 +34,8 @@ SPLIT = {
 # files. Tests without I/O are last. Each line is the beginning of a unit's name.
 FIRST = (
     STACK,
+    CHECKOUT,
     "tests/integration/relay/test_stops.py",
-    "tests/acceptance/test_reconciler.py",
-    "tests/acceptance/test_documents.py",
     "tests/acceptance/test_commands.py",
     CONNECT,
     "tests/integration/relay/test_lost_answers.py",
@@ -52,12 +58,20 @@ def unit_of(test: str) -> str:
         return test
     if file in STACK_FILES:
         return STACK
+    if file in CHECKOUT_FILES:
+        return CHECKOUT
     return CONNECT if file.startswith(CONNECT) else file
 
 
 def in_order(tests: Sequence[str]) -> list[str]:
     """The node ids with the longest units first."""
-    return sorted(tests, key=lambda test: _rank(unit_of(test)))
+    return sorted(tests, key=lambda test: (_rank(unit_of(test)), _place(test)))
+
+
+def _place(test: str) -> int:
+    """The place of a test's file within its unit, where that has an order."""
+    file = test.split("::", 1)[0]
+    return CHECKOUT_FILES.index(file) if file in CHECKOUT_FILES else 0
 
 
 def _rank(unit: str) -> int:

@@ -42,7 +42,7 @@ class Terminal:
         with printed.open("wb") as output:
             process = subprocess.Popen(
                 self._command(text), cwd=self.directory, env=self.environment,
-                stdout=output, stderr=output, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True, preexec_fn=_default_interrupt,  # noqa: PLW1509
             )  # fmt: skip
         try:
             yield printed
@@ -62,3 +62,8 @@ class Terminal:
         before = "\n".join(self._lasting)
         self._lasting += [line for line in text.splitlines() if _LASTING.match(line)]
         return ["sh", "-ec", f"{before}\n{text}"]
+
+
+def _default_interrupt() -> None:
+    """A shell starts background jobs with SIGINT ignored, and their children inherit that; a terminal's are not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

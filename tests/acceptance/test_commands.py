@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from stack.ports import free_ports, is_free
-from tests.acceptance.conftest import Stack
-from tests.process import ROOT
+from tests.acceptance.stacks import Stack
 
 
-def test_the_demo_shows_a_completion_and_leaves_nothing_behind(fresh_stack: Callable[[], Stack]) -> None:
-    stack = fresh_stack()
+def test_the_demo_shows_a_completion_and_leaves_nothing_behind(
+    fresh_stack: Callable[[], Stack], tmp_path: Path
+) -> None:
+    """In a folder that nobody else may enter: Postgres runs as another user when root starts it."""
+    (tmp_path / "closed").mkdir(mode=0o700)
+    stack = Stack(fresh_stack().environment | {"TIDINGS_HOME": str(tmp_path / "closed" / "home")})
     done = stack.command("demo", "--exit", "--prompt", "a kite")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "dev.tidings.submission.succeeded" in done.stdout
@@ -27,6 +28,11 @@ def test_the_demo_shows_a_completion_and_leaves_nothing_behind(fresh_stack: Call
     home = str(stack.home.directory)
     assert [p.pid for p in psutil.process_iter(["cmdline"]) if home in " ".join(p.info["cmdline"] or [])] == []
     assert all(is_free(port) for port in stack.home.ports.values())
+    data = stack.home.postgres
+    assert data.exists()
+    assert stack.command("reset", "--yes").returncode == 0
+    assert not data.exists()
+    assert not stack.home.directory.exists()
 
 
 def test_a_port_in_use_is_reported_in_one_sentence(fresh_stack: Callable[[], Stack]) -> None:
@@ -74,32 +80,3 @@ def test_a_full_disk_is_reported_in_one_sentence(fresh_stack: Callable[[], Stack
     assert done.returncode != 0
     assert "the disk is full" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_two_starts_at_once_are_one_stack(fresh_stack: Callable[[], Stack]) -> None:
-    stack = fresh_stack()
-    with ThreadPoolExecutor(2) as people:
-        done = [start.result() for start in [people.submit(stack.command, "up") for _ in range(2)]]
-    assert [each.returncode for each in done] == [0, 0], [each.stdout + each.stderr for each in done]
-    assert sorted("already running" in each.stdout for each in done) == [False, True]
-    assert stack.ended(stack.submit())["status"] == "succeeded"
-    owner = subprocess.run(
-        [sys.executable, "-m", "stack", "run"], cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=60, check=False
-    )  # fmt: skip
-    assert (owner.returncode, owner.stderr.startswith("error: another process uses")) == (1, True)
-    assert stack.ended(stack.submit())["status"] == "succeeded"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="Postgres runs as another user for root alone")
-def test_root_may_start_a_stack_in_a_folder_that_other_users_cannot_enter(
-    fresh_stack: Callable[[], Stack], tmp_path: Path
-) -> None:
-    (tmp_path / "closed").mkdir(mode=0o700)
-    stack = Stack(fresh_stack().environment | {"TIDINGS_HOME": str(tmp_path / "closed" / "home")})
-    done = stack.command("demo", "--exit", "--prompt", "a kite")
-    data = stack.home.postgres
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "a%20kite.png" in done.stdout
-    assert stack.command("reset", "--yes").returncode == 0
-    assert not data.exists()
-    assert not stack.home.directory.exists()

@@ -7,65 +7,20 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from stack.home import PORTS
 from stack.jars import class_path, read_lock, repository_of
 from stack.ports import free_ports
-from stack.postgres import programs
 from stack.screens import running_pid
-from tests.acceptance.conftest import KEPT, Stack
+from tests.acceptance.checkouts import Checkout
 from tests.commands import blocks_of, run_by
-from tests.process import ROOT
-from tests.terminal import Terminal
 from tests.wait import patient, until
 
-NOT_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".tidings", "node_modules", "__pycache__", ".*_cache", ".hypothesis"
-)
 CONSUME = "docs/how-to/consume-completions.md"
-
-
-@dataclass(frozen=True)
-class Checkout:
-    """A copy of this checkout in which the system runs. `stack` accesses it from outside."""
-
-    directory: Path
-    environment: dict[str, str]
-    stack: Stack
-
-    def terminal(self, **replaced: str) -> Terminal:
-        return Terminal(self.directory, self.environment, replaced)
-
-
-@pytest.fixture(scope="module")
-def checkout() -> Iterator[Checkout]:
-    with tempfile.TemporaryDirectory(prefix="tidings-documents-") as name:
-        Path(name).chmod(0o755)
-        directory = Path(name) / "checkout"
-        shutil.copytree(ROOT, directory, ignore=NOT_COPIED)
-        # The packages are already installed: PYTHON has those of the tests.
-        (directory / ".venv").symlink_to(sys.prefix)
-        kept = {key: os.environ[key] for key in KEPT if key in os.environ}
-        ports = {f"TIDINGS_PORT_{key.upper()}": str(p) for key, p in zip(PORTS, free_ports(len(PORTS)), strict=True)}
-        own = {"PYTHON": "true", "PYTHONUNBUFFERED": "1", "PROVIDER_LATENCY_SECONDS": "0.2"}
-        environment = kept | ports | own | {"PATH": f"{programs()}:{os.environ['PATH']}"}
-        stack = Stack(environment | {"TIDINGS_HOME": str(directory / ".tidings")})
-        made = Checkout(directory, environment, stack)
-        terminal = made.terminal()
-        try:
-            assert "up: api" in terminal.run("make up", seconds=90)
-            yield made
-        finally:
-            terminal.run("make down")
 
 
 def test_the_readme(checkout: Checkout) -> None:

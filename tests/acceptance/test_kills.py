@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from stack.restart import PROCESSES
-from tests.acceptance.conftest import Stack
+from tests.acceptance.stacks import Stack
 from tests.wait import until
 
 SUBMISSIONS = 60

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from tests.acceptance.conftest import PROVIDER_KEY, Stack
+from tests.acceptance.stacks import PROVIDER_KEY, Stack
 from tests.wait import until
 
 KAFKA = {"PATH", "HOME", "LANG", "TIDINGS_JAVA_LOG_LEVEL"}

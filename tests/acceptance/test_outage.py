@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.acceptance.conftest import Stack
+from tests.acceptance.stacks import Stack
 from tests.wait import until
 
 SUBMISSIONS = 20

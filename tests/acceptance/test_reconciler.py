@@ -5,12 +5,12 @@ stack with short times.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 
 import pytest
 import requests
 
-from tests.acceptance.conftest import Stack, new_stack
+from tests.acceptance.checkouts import Checkout
+from tests.acceptance.stacks import Stack
 from tests.traces import tables_with
 from tests.wait import until
 from tidings.contract.topics import RESULTS
@@ -18,22 +18,11 @@ from tidings.contract.topics import RESULTS
 WAITING_CALLBACKS = (
     "SELECT count(*) FROM relay.messages WHERE label = %s AND kind <> 'message' AND state = 'waiting' AND retried > 0"
 )
-SETTINGS = {
-    "RECONCILER_GRACE_SECONDS": "4",
-    "RECONCILER_SETTLE_SECONDS": "2",
-    "RECONCILER_REPEAT_SECONDS": "10",
-    "RECONCILER_INTERVAL_SECONDS": "0.5",
-}
 
 
-@pytest.fixture(scope="module")
-def hasty() -> Iterator[Stack]:
-    """A stack whose reconciler checks rows that are a few seconds old."""
-    with new_stack() as made:
-        made.environment |= SETTINGS
-        done = made.command("up")
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield made
+@pytest.fixture
+def hasty(checkout: Checkout) -> Stack:
+    return checkout.stack
 
 
 def test_a_relay_message_that_vanished_is_dispatched_again(hasty: Stack) -> None:

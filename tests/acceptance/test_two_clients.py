@@ -20,7 +20,6 @@ import requests
 from kafka import KafkaConsumer
 from kafka.structs import TopicPartition
 
-from tests.acceptance.conftest import Stack
 from tests.acceptance.harmful import (
     HALF_BODIES,
     PROGRAMS,
@@ -32,6 +31,7 @@ from tests.acceptance.harmful import (
     half_bodies,
     silent_connections,
 )
+from tests.acceptance.stacks import Stack
 from tests.process import ROOT
 from tests.wait import until
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 import requests
 
-from tests.acceptance.conftest import Stack
+from tests.acceptance.stacks import Stack
 from tests.wait import until
 from tidings.contract.topics import PARTITIONS
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import standardwebhooks
 
-from tests.acceptance.conftest import Stack
+from tests.acceptance.stacks import Stack
 from tests.destination import Destination, Received, Reply, destination
 from tests.wait import until
 

@@ -16,7 +16,7 @@ from stack.jars import class_path, read_lock, repository_of
 from stack.ports import free_ports, listens
 from stack.processes import environment_of
 from stack.servers import answers
-from tests.acceptance.conftest import Stack, new_stack
+from tests.acceptance.stacks import Stack, new_stack
 from tests.chaos.naming import Naming, new_naming
 from tests.chaos.receiver import Receiver
 from tests.infra.tcp_proxy import TcpProxy
