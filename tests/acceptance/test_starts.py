@@ -18,5 +18,5 @@ def test_two_starts_at_once_are_one_stack(checkout: Checkout) -> None:
         [sys.executable, "-m", "stack", "run"],
         cwd=ROOT, env=stack.environment, capture_output=True, text=True, timeout=patient(60), check=False,
     )  # fmt: skip
-    assert (owner.returncode, owner.stderr.startswith("error: another process works on")) == (1, True)
+    assert (owner.returncode, owner.stderr.startswith("error: another process uses")) == (1, True)
     assert stack.ended(stack.submit())["status"] == "succeeded"
