@@ -112,18 +112,19 @@ _VERDICTS = orjson.dumps(
     ]
 ).decode()
 _NEW = orjson.dumps([written.message("msg_new", draft(queue="q1"), b"")]).decode()
-_LOGGED = orjson.dumps([{"n": 0, "id": one, "at": f"{datetime.now(UTC)}", "state": "RETRY"} for one in _IDS]).decode()
-_LETTERS = orjson.dumps(
-    [
-        {
-            "id": f"{int(datetime.now(UTC).timestamp() * 1000)}-x",
-            "message_id": _IDS[0],
-            "status": 500,
-            "header": {},
-            "body": "",
-        }
-    ]
-).decode()
+
+
+# Rows of partitions of a day. They are made when a test runs: the tables have the partitions of that day, and tests that
+# were collected the day before run after midnight as well.
+def _logged() -> str:
+    return orjson.dumps([{"n": 0, "id": one, "at": f"{datetime.now(UTC)}", "state": "RETRY"} for one in _IDS]).decode()
+
+
+def _buried() -> str:
+    id_ = f"{int(datetime.now(UTC).timestamp() * 1000)}-x"
+    return orjson.dumps([{"id": id_, "message_id": _IDS[0], "status": 500, "header": {}, "body": ""}]).decode()
+
+
 _ANSWERS = orjson.dumps([{"message_id": _IDS[0], "attempt": 0, "key": "a", "size": 1, "header": {}}]).decode()
 # The limits of the bytes that statements may read or show.
 _BYTES = {"bytes_max": 1_000_000, "body_bytes_max": 65536, "answer_bytes_max": 1_000_000}
@@ -157,10 +158,10 @@ LOOPS: list[tuple[str, str, dict[str, Any]]] = [
     ("claims", "give_back", {"claims": _HELD, "owner": OWNER}),
     ("claims", "disown", {"claims": _HELD, "owner": OWNER}),
     ("messages", "finish", {"rows": _VERDICTS, "owner": OWNER}),
-    ("messages", "log", {"rows": _LOGGED}),
+    ("messages", "log", {"rows": _logged}),
     ("messages", "put_off", {"ids": ["msg_1", "new"], "errors": ["one", "two"]}),
     ("messages", "attempted", {"ids": ["msg_1", "new"]}),
-    ("messages", "bury", {"rows": _LETTERS}),
+    ("messages", "bury", {"rows": _buried}),
     ("messages", "keep_answers", {"rows": _ANSWERS}),
     ("messages", "lock_parents", {"ids": _IDS}),
     ("messages", "leave", {"ids": _IDS}),
@@ -286,6 +287,7 @@ def statement(noun: str, name: str) -> str:
 
 def explained(url: str, options: str, noun: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
     """The plan of a statement, whose effects are rolled back."""
+    values = {key: value() if callable(value) else value for key, value in values.items()}
     with psycopg.connect(url) as connection:
         row = connection.execute(
             f"EXPLAIN ({options}, FORMAT JSON) {statement(noun, name)}", values, prepare=False
