@@ -37,7 +37,7 @@ from tidings.database.partitions import Partitions
 from tidings.database.queries import load_queries
 from tidings.process import log
 
-# Requests read in parallel; the committer alone writes. More connections than this gain nothing on one machine.
+# Requests read in parallel, and callbacks write. More connections than this gain nothing on one machine.
 POOL_MAX = 12
 # One connection for submissions that arrive alone, and a few for batches.
 WRITERS_MAX = 4
@@ -74,8 +74,9 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
     callback_batch_size = Histogram(
         "tidings_callback_batch_size", "Callbacks in one commit", buckets=BATCH_SIZES, registry=registry
     )
-    recorder = Committer[Report, str](Recorder(store, targets).record, logger, callback_batch_size).start()
-    closing.callback(recorder.stop, STOP_SECONDS)
+    recorder = Recorder(store, targets)
+    callback_committer = Committer[Report, str](recorder.record, logger, callback_batch_size).start()
+    closing.callback(callback_committer.stop, STOP_SECONDS)
     _keep_partitions(Partitions(store.execute), logger, closing)
     validator = Validator(
         targets,
@@ -91,10 +92,10 @@ def wire(settings: ApiSettings, registry: CollectorRegistry, closing: ExitStack)
     dependencies = Dependencies(
         settings=settings,
         store=store,
-        committers=(committer, recorder),
+        committers=(committer, callback_committer),
         acceptor=acceptor,
         submit=Submit(acceptor, store),
-        recording=Recording(RelaySignature(settings), authentication, recorder, registry),
+        recording=Recording(RelaySignature(settings), authentication, recorder, callback_committer, registry),
         authentication=authentication,
         targets=dict(targets),
         registry=registry,

@@ -66,13 +66,14 @@ def _callbacks(settings: ApiSettings, recording: Recording) -> Mapping[str, Body
             raise ProblemError(401, str(error), Fault("Upstash-Signature", str(error))) from None
         return Caller(_RELAY, claims)
 
-    def by_both(head: Head) -> Caller:
+    def by_signature_and_token(head: Head) -> Caller:
         return Caller(_RELAY, recording.authenticate(_callback_head(head)))
 
     def endpoint(caller: Caller, head: Head, body: bytes, in_thread: InThread) -> Awaitable[Reply]:
-        return recording.record_async(caller.claims or {}, _submission(head), body, in_thread)
+        assert caller.claims is not None
+        return recording.record_async(caller.claims, _submission(head), body, in_thread)
 
-    rule = BodyRule(settings.callback_bytes_max, by_both, endpoint)
+    rule = BodyRule(settings.callback_bytes_max, by_signature_and_token, endpoint)
     return dict.fromkeys(CALLBACKS, rule) | {STARTS: BodyRule(STARTS_BYTES_MAX, by_signature)}
 
 

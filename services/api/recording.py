@@ -1,7 +1,8 @@
 """`POST /callbacks/relay`, from a request to its reply. It knows neither Flask nor a server.
 
-`asgi.py` calls `record_async` for each such request. `record` is the same for a thread, and serves the Flask view.
-Callbacks that arrive together are stored by one statement.
+`asgi.py` calls `record_async` for each such request. Small callbacks that arrive together are stored by one statement.
+A large or encoded one is stored alone in a thread, by `record`, which also serves the Flask view: it may take a second,
+and no other callback waits for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tidings.contract.ids import SubmissionId, parse_submission_id
 from tidings.contract.signature import Claims, InvalidSignatureError, check_body
 from tidings.contract.targets import Target
 
+UNKNOWN = "unknown"
+
 
 class CallbackHead(NamedTuple):
     """The parts of a request's head that have a meaning. `submission` is the parameter of the query."""
@@ -49,6 +52,11 @@ class Report:
     def size_bytes(self) -> int:
         return len(self.answer)
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the answer has a content coding. Decoded it may be a thousand times as large."""
+        return self.callback.first("content-encoding") is not None
+
 
 class Recorder:
     """Decides what reports mean, and stores it."""
@@ -57,9 +65,9 @@ class Recorder:
         self._store = store
         self._targets = targets
 
-    def record(self, reports: Sequence[Report]) -> list[str | Exception]:
-        """Store `reports` together. Return for each the outcome, `attempt` if it is none, or `repeat` if the submission
-        had ended before; or a `ProblemError` 400 if there is no such submission.
+    def record(self, reports: Sequence[Report]) -> list[str]:
+        """Store `reports` together. Return for each the outcome, `attempt` if it is none, `repeat` if the submission
+        had ended before, or `UNKNOWN` if there is no such submission.
         """
         known = self._store.targets_of({report.submission_id for report in reports})
         now = datetime.now(UTC)
@@ -70,7 +78,7 @@ class Recorder:
         ]
         ended = self._store.record(recorded)
         following = iter(recorded)
-        return [_outcome(next(following), ended) if report.submission_id in known else _unknown() for report in reports]
+        return [_outcome(next(following), ended) if report.submission_id in known else UNKNOWN for report in reports]
 
 
 class Recording:
@@ -80,11 +88,13 @@ class Recording:
         self,
         signature: RelaySignature,
         authentication: Authentication,
+        recorder: Recorder,
         committer: Committer[Report, str],
         registry: CollectorRegistry,
     ) -> None:
         self._signature = signature
         self._authentication = authentication
+        self._recorder = recorder
         self._committer = committer
         self._callbacks = Counter("tidings_callbacks", "Callbacks of the relay", ["outcome"], registry=registry)
         self._unknown = Counter(
@@ -104,19 +114,17 @@ class Recording:
         return claims
 
     def record(self, claims: Claims, submission: str, body: bytes) -> Reply:
-        report = self._read(claims, submission, body)
-        try:
-            outcome = self._committer.store(report)
-        except OperationalError as error:
-            raise _away() from error
-        return self._reply(report, outcome)
+        return self._record_alone(self._read(claims, submission, body))
 
     async def record_async(self, claims: Claims, submission: str, body: bytes, in_thread: InThread) -> Reply:
         """`record` for the event loop: small bodies are read in it, and the commit is awaited without a thread."""
         large = len(body) > INLINE_BYTES_MAX
-        report = (
+        report: Report = (
             await in_thread(self._read, claims, submission, body) if large else self._read(claims, submission, body)
         )
+        if large or report.is_encoded:
+            reply: Reply = await in_thread(self._record_alone, report)
+            return reply
         try:
             outcome = await self._committer.store_async(report)
         except OperationalError as error:
@@ -131,15 +139,29 @@ class Recording:
         callback, answer = read_callback(body)
         id_ = parse_submission_id(submission)
         if id_ is None:
-            self._callbacks.labels("unknown").inc()
-            raise _unknown()
+            raise self._no_submission()
         return Report(id_, callback, answer)
 
+    def _record_alone(self, report: Report) -> Reply:
+        try:
+            [outcome] = self._recorder.record([report])
+        except OperationalError as error:
+            raise _away() from error
+        return self._reply(report, outcome)
+
     def _reply(self, report: Report, outcome: str) -> Reply:
+        if outcome == UNKNOWN:
+            raise self._no_submission()
         self._callbacks.labels(outcome).inc()
         if report.callback.fate == "unknown":
             self._unknown.inc()
         return json_reply({"status": outcome})
+
+    def _no_submission(self) -> ProblemError:
+        # The signature is valid, so the sender is our relay, but the submission does not exist. Rows are never deleted
+        # one by one, so a repeat cannot find it either.
+        self._callbacks.labels(UNKNOWN).inc()
+        return ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
 
     def _forged(self, error: InvalidSignatureError) -> ProblemError:
         self._callbacks.labels("forged").inc()
@@ -154,12 +176,6 @@ def _outcome(recorded: Recorded, ended: set[SubmissionId]) -> str:
         return "repeat"
     ended.remove(recorded.submission_id)
     return recorded.result.outcome
-
-
-def _unknown() -> ProblemError:
-    # The signature is valid, so the sender is our relay, but the submission does not exist. Rows are never deleted one
-    # by one, so a repeat cannot find it either.
-    return ProblemError(400, "there is no such submission", Fault("submission", "is not known"))
 
 
 def _away() -> ProblemError:

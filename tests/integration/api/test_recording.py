@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import gzip
+import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import orjson
 import psycopg
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
+from services.api.authentication import Authentication
 from services.api.callback import read_callback
 from services.api.committer import Committer
 from services.api.database import open_pool
 from services.api.problem import ProblemError
-from services.api.recording import Recorder, Report
+from services.api.recording import UNKNOWN, Recorder, Recording, Report
+from services.api.relay_signature import RelaySignature
 from services.api.row import Row
 from services.api.store import Store
 from tests.infra.postgres import PostgresServer
 from tests.wait import until
 from tidings.contract.ids import SubmissionId, new_submission_id
+from tidings.contract.signature import Claims
 from tidings.contract.targets import Target
 from tidings.database.queries import load_queries
 from tidings.process import log
@@ -72,8 +81,7 @@ def test_each_report_of_a_batch_gets_its_own_answer(store: Store) -> None:
             report(twice, status=500, willRetry=False),
         ]
     )
-    assert [one for one in found if isinstance(one, str)] == ["succeeded", "attempt", "failed", "repeat"]
-    assert isinstance(found[2], ProblemError)
+    assert found == ["succeeded", "attempt", UNKNOWN, "failed", "repeat"]
     assert [shown(store, id_) for id_ in (done, retried, failed, twice)] == [
         ("succeeded", [1]), (None, [1]), ("failed", [4]), ("succeeded", [1]),
     ]  # fmt: skip
@@ -87,14 +95,14 @@ def test_two_reports_of_one_submission_in_a_batch_end_it_once(store: Store) -> N
 
 
 def test_a_batch_without_known_submissions_stores_nothing(store: Store) -> None:
-    assert [type(one) for one in Recorder(store, {}).record([report(new_submission_id())])] == [ProblemError]
+    assert Recorder(store, {}).record([report(new_submission_id())]) == [UNKNOWN]
 
 
 def test_callbacks_that_wait_together_share_a_statement(store: Store) -> None:
     ids = submitted(store, 20)
     recorder, opened, batches = Recorder(store, {"t": TARGET}), threading.Event(), list[int]()
 
-    def record(reports: Sequence[Report]) -> list[str | Exception]:
+    def record(reports: Sequence[Report]) -> list[str]:
         batches.append(len(reports))
         assert opened.wait(30)
         return recorder.record(reports)
@@ -110,6 +118,51 @@ def test_callbacks_that_wait_together_share_a_statement(store: Store) -> None:
         assert {future.result(30) for future in futures} == {"succeeded"}
     assert batches == [1, 19]
     committer.stop()
+
+
+@pytest.mark.parametrize(
+    ("fields", "alone"),
+    [
+        ({}, False),
+        ({"body": base64.b64encode(b"x" * 65_000).decode()}, True),
+        ({"header": {"Content-Encoding": ["gzip"]}, "body": base64.b64encode(gzip.compress(b"{}")).decode()}, True),
+    ],
+)
+def test_a_large_or_encoded_callback_keeps_no_other_waiting(store: Store, fields: dict[str, Any], alone: bool) -> None:
+    """It is stored in a thread of its own, not by the thread that stores the callbacks of all."""
+    [id_] = submitted(store, 1)
+    recorder, registry, threads = Recorder(store, {"t": TARGET}), CollectorRegistry(), list[str]()
+
+    def together(reports: Sequence[Report]) -> list[str]:
+        threads.append("together")
+        return recorder.record(reports)
+
+    async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+        threads.append("alone")
+        return await asyncio.to_thread(work, *arguments)
+
+    committer = Committer[Report, str](together, log.get("test"), Histogram("size", "", registry=registry)).start()
+    authentication = Authentication(lambda _: None, internal_token="internal", clock=time.monotonic)
+    recording = Recording(cast("RelaySignature", None), authentication, recorder, committer, registry)
+    body = orjson.dumps({"status": 200, "body": "e30=", "sourceMessageId": "m"} | fields)
+    claims: Claims = {"body": base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()}
+    reply = asyncio.run(recording.record_async(claims, str(id_), body, in_thread))
+    committer.stop()
+    assert (reply.status, shown(store, id_)) == (200, ("succeeded", [1]))
+    assert set(threads) == {"alone" if alone else "together"}
+
+
+def test_a_callback_of_an_unknown_submission_is_400_and_counted(store: Store) -> None:
+    registry, recorder = CollectorRegistry(), Recorder(store, {})
+    committer = Committer[Report, str](recorder.record, log.get("test"), Histogram("size", "", registry=registry))
+    authentication = Authentication(lambda _: None, internal_token="internal", clock=time.monotonic)
+    recording = Recording(cast("RelaySignature", None), authentication, recorder, committer, registry)
+    body = orjson.dumps({"status": 200, "body": "e30=", "sourceMessageId": "m"})
+    claims: Claims = {"body": base64.urlsafe_b64encode(hashlib.sha256(body).digest()).decode()}
+    for submission in (str(new_submission_id()), "x"):
+        with pytest.raises(ProblemError, match="no such submission"):
+            recording.record(claims, submission, body)
+    assert registry.get_sample_value("tidings_callbacks_total", {"outcome": "unknown"}) == 2
 
 
 def test_a_batch_finds_its_submissions_by_key(store: Store, postgres: PostgresServer, database: str) -> None:
