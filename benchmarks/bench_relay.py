@@ -15,7 +15,7 @@ import click
 
 from benchmarks.figures import write
 from benchmarks.relay import beside, drain, held, latency, makespan, memory, publish
-from benchmarks.relay.contest import Contestant, Line, Spread, compete
+from benchmarks.relay.contest import Contestant, Line, compete, plain
 from benchmarks.relay.ground import QUICK, Ground, Scale, ground
 from benchmarks.relay.ours import BATCHES, ONE_BY_ONE
 
@@ -68,14 +68,10 @@ def main(figure: str, rounds: int, *, quick: bool, only: tuple[str, ...], base: 
                 "seed": seed,
                 "base": base,
                 "scale": dataclasses.asdict(here.scale),
-                "ratios": {aim: _plain(value) for aim, value in aims.items()},
+                "ratios": {aim: plain(value) for aim, value in aims.items()},
                 "found": found,
             }
             click.echo(write(f"relay-{'quick-' if quick else ''}{'' if base is None else 'base-'}{name}", content))
-
-
-def _plain(value: object) -> object:
-    return dataclasses.asdict(value) if isinstance(value, Spread) else value
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import psycopg
 from benchmarks.figures import write
 from stack.ports import free_ports
 from stack.postgres import programs
-from stack.servers import die_with_parent
+from stack.servers import answers, die_with_parent
 from tests.infra.postgres import PostgresServer, native_postgres
 from tests.process import ROOT, Process
 from tests.wait import until
@@ -128,15 +128,7 @@ def plain(url: str) -> Iterator[int]:
         preexec_fn=die_with_parent,  # noqa: PLW1509
     )
     try:
-        import requests  # noqa: PLC0415
-
-        def ready() -> bool:
-            try:
-                return requests.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200
-            except requests.RequestException:
-                return False
-
-        until(ready, 30)
+        until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), 30)
         yield port
     finally:
         process.terminate()

@@ -18,10 +18,9 @@ from functools import partial
 from typing import Any
 
 import click
-import psycopg
 
 from benchmarks.figures import percentile, write
-from benchmarks.relay.contest import Spread, ratio, table
+from benchmarks.relay.contest import Spread, plain, ratio, table
 from benchmarks.relay.ground import QUICK, Ground, Scale, ground
 from benchmarks.relay.peer import Peer
 from benchmarks.relay.processor import cpu_seconds, load_average
@@ -101,7 +100,18 @@ def main(rounds: int, loads: tuple[str, ...], only: tuple[str, ...], *, quick: b
             click.echo(f"\nours at {shape}, milliseconds, medians of the rounds' means and p99")
             for hop, times in of_hops.items():
                 click.echo(f"  {hop:40} {times['mean_ms']:8.1f} {times['p99_ms']:8.1f}")
-    path = write(name, {"rounds": rounds, "seed": seed, "ratios": _plain(ratios), "hops": spent, "found": found})
+    path = write(
+        name,
+        {
+            "rounds": rounds,
+            "seed": seed,
+            "ratios": {
+                shape: {name: plain(one) for name, one in of_shape.items()} for shape, of_shape in ratios.items()
+            },
+            "hops": spent,
+            "found": found,
+        },
+    )
     if "ours" in chosen:
         path.with_suffix(".svg").write_text(draw({shape: _means(times) for shape, times in spent.items()}))
     click.echo(path)
@@ -189,10 +199,7 @@ def _peer(one: Peer, here: Ground) -> Iterator[Subject]:
             return {name: cpu_seconds([pid]) for name, pid in theirs.pids.items()}
 
         def written() -> dict[str, int]:
-            with psycopg.connect(here.postgres.admin_url) as connection:
-                row = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone()
-            assert row is not None
-            return {"wal": int(row[0])}
+            return {"wal": system.wal_bytes(here.postgres.admin_url)}
 
         yield Subject(theirs.url, {}, theirs.waiting, usage, written)
 
@@ -216,13 +223,6 @@ def _spent(found: list[dict[str, Any]], shape: str) -> dict[str, dict[str, float
 
 def _means(times: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {hop: one["mean_ms"] for hop, one in times.items()}
-
-
-def _plain(ratios: Mapping[str, Mapping[str, Spread | None]]) -> dict[str, dict[str, object]]:
-    return {
-        shape: {name: None if value is None else vars(value) for name, value in of_shape.items()}
-        for shape, of_shape in ratios.items()
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
@@ -95,6 +95,11 @@ def table(found: Sequence[Line], names: Sequence[str], figures: Sequence[str]) -
             cells = [f"did not run: {reasons[-1]}"[:160]] + [""] * (len(figures) - 1)
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def plain(value: object) -> object:
+    """A spread as a mapping, for JSON; any other value as it is."""
+    return asdict(value) if isinstance(value, Spread) else value
 
 
 def _short(value: float) -> str:

@@ -86,13 +86,9 @@ async def _bodies(ground: Ground, relay: ours.Ours) -> Line:
         for start in range(0, len(ids), BODIES.batch * BODIES.senders):
             part = ids[start : start + BODIES.batch * BODIES.senders]
             urls = [f"{ground.upstream.origin(n)}/call?id={id_}&delay=hold" for n, id_ in enumerate(part)]
-            await _published(session, [ours.message(url, body) for url in urls])
+            await ours.publish(session, [ours.message(url, body) for url in urls], BODIES)
         doubled = await _released(session, ground, "calls", ids)
         return {"queued_mib": len(ids) * BODY_BYTES // MIB, "doubled": doubled, "errors": await _errors(session)}
-
-
-async def _published(session: aiohttp.ClientSession, messages: list[dict[str, object]]) -> None:
-    await ours.publish(session, messages, BODIES)
 
 
 async def _released(session: aiohttp.ClientSession, ground: Ground, kind: str, ids: list[str]) -> int:

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import requests
-
 from benchmarks.relay.ground import Ground
 from benchmarks.relay.peer import CELERY, PGQUEUER, PROCRASTINATE, Peer, working
 from benchmarks.way.waiting import OfPostgres, OfRedis, Waiting
 from stack.ports import free_ports
-from stack.servers import die_with_parent
+from stack.servers import answers, die_with_parent
 from tests.process import ROOT
 from tests.wait import until
 
@@ -51,7 +49,7 @@ def running(peer: Peer, ground: Ground) -> Iterator[RunningPeer]:
             )
         try:
             url = f"http://127.0.0.1:{port}"
-            until(lambda: _ok(f"{url}/readyz"), 30)
+            until(lambda: answers(f"{url}/readyz"), 30)
             pids = {"endpoint": process.pid, "worker": worker.system[-1], "postgres": ground.postgres_pid}
             if worker.redis is None:
                 waiting: Waiting = OfPostgres(worker.database_url)
@@ -62,10 +60,3 @@ def running(peer: Peer, ground: Ground) -> Iterator[RunningPeer]:
         finally:
             process.terminate()
             process.wait(30)
-
-
-def _ok(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).status_code == 200
-    except requests.RequestException:
-        return False

@@ -62,11 +62,16 @@ class System:
 
     def written_bytes(self) -> dict[str, int]:
         """The WAL's and Kafka's, so far."""
-        with psycopg.connect(self.database_url) as connection:
-            row = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone()
-        assert row is not None
         logs = (self.home.directory / "kafka").rglob("*.log")
-        return {"wal": int(row[0]), "kafka": sum(path.stat().st_size for path in logs)}
+        return {"wal": wal_bytes(self.database_url), "kafka": sum(path.stat().st_size for path in logs)}
+
+
+def wal_bytes(url: str) -> int:
+    """The bytes of WAL that the server has written so far."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 @contextmanager

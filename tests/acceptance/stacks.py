@@ -21,6 +21,7 @@ from kafka.structs import TopicPartition
 
 from stack.home import PORTS, Home, open_home
 from stack.ports import free_ports
+from stack.servers import answers
 from tests.process import ROOT
 from tests.wait import patient, until
 
@@ -132,7 +133,7 @@ class Stack:
         keeper.send_signal(signal.SIGSTOP)
         try:
             api.send_signal(signal.SIGKILL)
-            until(lambda: not _ok(f"{self.home.url('api')}/healthz"))
+            until(lambda: not answers(f"{self.home.url('api')}/healthz"))
             yield
         finally:
             keeper.send_signal(signal.SIGCONT)
@@ -148,7 +149,7 @@ class Stack:
         assert left == []
 
     def ready(self, name: str, seconds: float = 60) -> None:
-        until(lambda: _ok(f"{self.home.url(name)}/readyz"), seconds)
+        until(lambda: answers(f"{self.home.url(name)}/readyz"), seconds)
 
     def count(self, query: LiteralString, *parameters: object) -> int:
         return int(self.value(query, *parameters))
@@ -213,13 +214,6 @@ def _command_line(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.NoSuchProcess:
         return []
-
-
-def _ok(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=2).status_code == 200
-    except requests.RequestException:
-        return False
 
 
 def environment_of_a_stack() -> dict[str, str]:
