@@ -52,9 +52,15 @@ class GroupCommit:
         return await request.answer
 
     async def run_once(self) -> int:
-        """Wait for drafts and commit all that have arrived. Returns how many."""
+        """Wait for drafts and commit all that have arrived. Returns how many. If it is cancelled, so are the requests
+        that have no answer yet.
+        """
         batch = await self._batch()
-        return await self._commit(batch)
+        try:
+            return await self._commit(batch)
+        finally:
+            for request in batch:
+                request.answer.cancel()  # does nothing to one that is done
 
     async def _commit(self, batch: Sequence[_Request]) -> int:
         drafts = [draft for request in batch for draft in request.drafts]
@@ -67,10 +73,6 @@ class GroupCommit:
             return sum([await self._commit([request]) for request in batch])
         except Exception as error:  # noqa: BLE001  the requests receive it; the loop continues
             return _refuse(batch, error)
-        except asyncio.CancelledError:
-            for request in batch:
-                request.answer.cancel()
-            raise
         for request in batch:
             answers = [next(accepted) for _ in request.drafts]
             if not request.answer.done():

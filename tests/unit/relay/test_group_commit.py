@@ -68,3 +68,30 @@ def test_a_message_that_cannot_be_stored_fails_alone(position: int) -> None:
     answers, _ = published(bodies)
     for n, answer in enumerate(answers):
         assert isinstance(answer, UnstorableError if n == position else Accepted)
+
+
+class Stuck(Database):
+    """Refuses each batch of several requests, and then does not answer."""
+
+    async def accept(self, drafts: Sequence[Draft], _deduplication_seconds: float) -> list[Accepted]:
+        if len(drafts) > 1:
+            raise UnstorableError("no")
+        self.asked.set()
+        await self.held.wait()
+        raise AssertionError("unreachable")
+
+
+def test_a_cancellation_while_a_batch_is_divided_answers_every_request_of_it() -> None:
+    async def story() -> list[object]:
+        database = Stuck()
+        group_commit = GroupCommit(cast("Messages", database), deduplication_seconds=1, wake=lambda _seconds: None)
+        asking = [asyncio.create_task(group_commit.accept([draft(body)])) for body in "abc"]
+        await asyncio.sleep(0)
+        running = asyncio.create_task(group_commit.run())
+        await asyncio.wait_for(database.asked.wait(), 10)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        done, _ = await asyncio.wait(asking, timeout=5)
+        return [task.cancelled() for task in asking if task in done]
+
+    assert asyncio.run(story()) == [True, True, True]
